@@ -1,0 +1,510 @@
+//! The words in which a [`Node`](super::Node) and its caller talk: what goes in, what comes out.
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use core::num::NonZeroU16;
+use core::ops::Range;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::identity::PeerId;
+use crate::wire::ServiceName;
+use crate::wire::message::Load;
+
+/// A socket that io holds and the core knows by number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SocketId(pub u32);
+
+/// One use of the network: from which socket to which remote address.
+#[derive(Clone, Copy, Debug)]
+pub struct Path {
+    /// The socket.
+    pub socket: SocketId,
+    /// The other end, canonical (a v4-mapped IPv6 address is the IPv4 address).
+    pub remote: SocketAddr,
+    /// The local address to answer from; not part of equality.
+    pub local: Option<IpAddr>,
+}
+
+impl PartialEq for Path {
+    fn eq(&self, other: &Self) -> bool {
+        self.socket == other.socket && self.remote == other.remote
+    }
+}
+impl Eq for Path {}
+
+/// Explicit congestion notification, as in the IP header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ecn {
+    /// ECT(0).
+    Ect0,
+    /// ECT(1).
+    Ect1,
+    /// Congestion experienced.
+    Ce,
+}
+
+/// A datagram, or a train of equal ones, to be sent: the bytes are `buf[..len]` of the `poll_transmit` call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Transmit {
+    /// Where to.
+    pub path: Path,
+    /// How many bytes.
+    pub len: usize,
+    /// If set, the bytes are several datagrams of this size each (the last may be shorter): one GSO send.
+    pub segment: Option<NonZeroU16>,
+    /// ECN to put on them.
+    pub ecn: Option<Ecn>,
+}
+
+/// What became of received datagrams.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Received {
+    /// Handled; drain the polls.
+    Consumed,
+    /// Relay: send `data[range]` of the call's own buffer to `path`, in datagrams of `stride` bytes (the last may be
+    /// shorter), at most 64 of them.
+    Forward {
+        /// Where to.
+        path: Path,
+        /// Which bytes.
+        range: Range<usize>,
+        /// Size of each datagram but the last.
+        stride: usize,
+    },
+    /// Not for us, not valid, or over a limit; counted, never an error.
+    Dropped(DropReason),
+}
+
+/// Why a datagram was dropped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum DropReason {
+    /// Empty, or cut short.
+    Truncated,
+    /// Larger than any datagram of ours.
+    TooLong,
+    /// Its header does not parse.
+    Malformed,
+    /// No link, handshake or channel has this index.
+    UnknownReceiver,
+    /// Its mac, tag or handshake is wrong.
+    Unauthentic,
+    /// Seen before, or too old to tell.
+    Replayed,
+    /// Over a rate or table limit.
+    Limited,
+    /// Came on a path where it may not.
+    WrongPath,
+    /// A channel's rate or quota is used up.
+    Quota,
+    /// Authentic, but its contents make no sense.
+    BadContents,
+}
+
+/// Addresses of this host, as far as io can tell.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Network {
+    /// Bound UDP sockets and the addresses they are bound to. The first is the main one.
+    pub sockets: Vec<(SocketId, SocketAddr)>,
+    /// Addresses of own interfaces, loopback included, without ports.
+    pub interfaces: Vec<IpAddr>,
+}
+
+/// A socket that the core asks io to open.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct SocketRequest(pub u32);
+
+/// io could not open the socket asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SocketRefused;
+
+/// What a node is to others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Registers at homes; does no duty for others.
+    Leaf,
+    /// Does handshake duty and relays. `advertise` are the addresses at which the internet reaches it.
+    Supernode {
+        /// Addresses for the advert; the first is the preferred one.
+        advertise: Vec<SocketAddr>,
+    },
+}
+
+/// Who may use a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Everybody.
+    Any,
+    /// These peers. Nobody, when empty.
+    Peers(BTreeSet<PeerId>),
+}
+
+impl Access {
+    /// Whether `peer` is among them.
+    pub fn allows(&self, peer: &PeerId) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Peers(peers) => peers.contains(peer),
+        }
+    }
+}
+
+/// How a node is set up. `Config::leaf()` and `Config::supernode(..)` give the defaults.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// What the node is to others.
+    pub role: Role,
+    /// What it offers, and to whom.
+    pub services: BTreeMap<ServiceName, Access>,
+    /// Most bits per second that a channel may carry for strangers, each way together; 0 is unlimited.
+    pub relay_rate_bps: u64,
+    /// Most bytes that a channel may carry in a day for strangers; 0 is unlimited.
+    pub relay_quota_bytes: u64,
+    /// Most registered leaves.
+    pub leaves_max: usize,
+}
+
+impl Config {
+    /// A leaf that offers nothing.
+    pub fn leaf() -> Self {
+        Self {
+            role: Role::Leaf,
+            services: BTreeMap::new(),
+            relay_rate_bps: 2_000_000,
+            relay_quota_bytes: 1 << 30,
+            leaves_max: 100_000,
+        }
+    }
+
+    /// A supernode reachable at these addresses.
+    pub fn supernode(advertise: Vec<SocketAddr>) -> Self {
+        Self { role: Role::Supernode { advertise }, ..Self::leaf() }
+    }
+}
+
+/// Why a node cannot start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ConfigError {
+    /// A supernode without an address, or with one that nobody can send to.
+    Advertise,
+    /// Saved state that is damaged. Nothing was changed.
+    Saved,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Advertise => "a supernode needs an address that others can send to (--advertise HOST:PORT)",
+            Self::Saved => "the saved state is damaged",
+        })
+    }
+}
+impl core::error::Error for ConfigError {}
+
+/// One thing to keep for the next run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Save {
+    /// The clock mark: no Init of an earlier run carried a later time. Microseconds of wall time.
+    ClockMark(u64),
+    /// The sequence number of the own advert and record.
+    Sequence(u64),
+    /// Supernodes worth trying first after a restart.
+    Anchors(Vec<(PeerId, SocketAddr)>),
+}
+
+/// What an earlier run asked to keep. `Saved::default()` on the first run.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Saved {
+    /// See [`Save::ClockMark`].
+    pub clock_mark: u64,
+    /// See [`Save::Sequence`].
+    pub sequence: u64,
+    /// See [`Save::Anchors`].
+    pub anchors: Vec<(PeerId, SocketAddr)>,
+}
+
+/// A stream of this node. Never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StreamKey(pub u64);
+
+/// What a read gave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Read {
+    /// So many bytes.
+    Bytes(usize),
+    /// The peer finished: no more bytes will come.
+    End,
+    /// Nothing now; `Event::Readable` will tell.
+    Blocked,
+}
+
+/// Why a stream call failed. The stream is unchanged unless it says otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StreamError {
+    /// No such stream, or forgotten already.
+    Unknown,
+    /// The call does not fit: writing after `finish`, say.
+    Finished,
+    /// The stream has ended; the reason came as [`Event::StreamEnded`] or is this.
+    Ended(StreamEnd),
+    /// Nothing can be taken now; `Event::Writable` will tell.
+    Blocked,
+}
+
+/// Why a stream ended before both sides finished.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StreamEnd {
+    /// The peer could not be reached.
+    Connect(ConnectError),
+    /// The peer offers no such service.
+    UnknownService,
+    /// The peer offers the service, but not to us.
+    NotAllowed,
+    /// The peer could not reach the program behind the service.
+    Unavailable,
+    /// The peer reset the stream (its program closed hard) with this code.
+    Reset(u32),
+    /// The peer restarted: its streams are gone.
+    PeerRestarted,
+    /// The peer left or vanished.
+    PeerGone,
+}
+
+/// Why a peer could not be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConnectError {
+    /// This node knows no supernode: it needs a ticket or a `--bootstrap`.
+    NoSupernode,
+    /// No supernode asked knows the peer.
+    UnknownPeer,
+    /// The peer is known, but does not answer.
+    Unreachable,
+    /// The peer refuses us.
+    Refused,
+}
+
+/// Why a command was refused. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CommandError {
+    /// The peer is this node itself.
+    OwnId,
+    /// A weak key.
+    WeakKey,
+    /// A table is full.
+    Limit,
+    /// No such link.
+    NotConnected,
+    /// The datagram is too long, or its queue full.
+    Datagram,
+    /// The node is leaving.
+    Leaving,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoSupernode => "no supernode is known or answers",
+            Self::UnknownPeer => "no supernode has a record of the peer",
+            Self::Unreachable => "the peer does not answer",
+            Self::Refused => "the peer refuses us",
+        })
+    }
+}
+
+/// How a link's packets travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PathInfo {
+    /// Straight to the peer.
+    Direct {
+        /// Its address.
+        remote: SocketAddr,
+    },
+    /// Through a supernode.
+    Relay {
+        /// Which one.
+        via: PeerId,
+    },
+}
+
+impl PathInfo {
+    /// Whether it is direct.
+    pub const fn is_direct(&self) -> bool {
+        matches!(self, Self::Direct { .. })
+    }
+}
+
+/// What happened, for the application and for io.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Event {
+    /// The node can be used: a supernode is up, a leaf has its first home.
+    Ready,
+    /// A leaf lost its last home; it keeps trying.
+    Homeless,
+    /// A link to a peer is up, or moved to another path.
+    PathChanged {
+        /// The peer.
+        peer: PeerId,
+        /// The path in use now.
+        path: PathInfo,
+    },
+    /// A link to a peer is gone.
+    PeerGone {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// `connect` or `ping` could not reach the peer.
+    ConnectFailed {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        error: ConnectError,
+    },
+    /// Answer to one `ping`.
+    Pong {
+        /// The peer.
+        peer: PeerId,
+        /// The number that `ping` gave.
+        sequence: u64,
+        /// Round trip.
+        rtt: Duration,
+        /// The path it took.
+        path: PathInfo,
+    },
+    /// A peer that is allowed to opened a stream to a service. Answer with `accept` or `refuse`.
+    StreamIncoming {
+        /// The stream.
+        stream: StreamKey,
+        /// Who.
+        peer: PeerId,
+        /// What.
+        service: ServiceName,
+    },
+    /// The peer accepted a stream of ours.
+    StreamOpened {
+        /// The stream.
+        stream: StreamKey,
+    },
+    /// `read` has something to say.
+    Readable {
+        /// The stream.
+        stream: StreamKey,
+    },
+    /// `write` takes bytes again.
+    Writable {
+        /// The stream.
+        stream: StreamKey,
+    },
+    /// The peer wants no more bytes of this stream (its reader closed); the reading side lives on.
+    StreamStopped {
+        /// The stream.
+        stream: StreamKey,
+    },
+    /// The stream is over before both sides finished. It is forgotten.
+    StreamEnded {
+        /// The stream.
+        stream: StreamKey,
+        /// Why.
+        end: StreamEnd,
+    },
+    /// A datagram waits: `recv_datagram`.
+    Datagram {
+        /// From whom.
+        peer: PeerId,
+    },
+    /// io should open another UDP socket and answer with `handle_socket`.
+    OpenSocket(SocketRequest),
+    /// io should close a socket that it opened on request.
+    CloseSocket(SocketId),
+    /// Keep this for the next run.
+    Save(Save),
+    /// `leave` has said its goodbyes: the caller may stop.
+    Left,
+}
+
+/// Counters since start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Datagrams received.
+    pub rx_datagrams: u64,
+    /// Bytes received, UDP payload.
+    pub rx_bytes: u64,
+    /// Datagrams sent, forwarded ones not included.
+    pub tx_datagrams: u64,
+    /// Bytes sent, UDP payload.
+    pub tx_bytes: u64,
+    /// Datagrams forwarded between legs of channels.
+    pub forwarded_datagrams: u64,
+    /// Bytes forwarded.
+    pub forwarded_bytes: u64,
+    /// Datagrams dropped, by [`DropReason`] in order of declaration.
+    pub dropped: [u64; 10],
+    /// Introductions carried as a home.
+    pub introductions: u64,
+    /// Datagrams and UDP payload bytes, both ways, that introductions cost as a home.
+    pub introduction_datagrams: u64,
+    /// See `introduction_datagrams`.
+    pub introduction_bytes: u64,
+}
+
+/// One peer, for `status`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerStatus {
+    /// Who.
+    pub peer: PeerId,
+    /// The path in use.
+    pub path: PathInfo,
+    /// Smoothed round-trip time of the path in use, when measured.
+    pub rtt: Option<Duration>,
+    /// UDP payload bytes received on this link.
+    pub rx_bytes: u64,
+    /// UDP payload bytes sent on this link.
+    pub tx_bytes: u64,
+    /// Of these, bytes that went or came through a relay.
+    pub relayed_bytes: u64,
+    /// Whether the link only serves the network: a home, a registered leaf, another supernode.
+    pub control: bool,
+}
+
+/// One supernode, for `status`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SupernodeStatus {
+    /// Who.
+    pub peer: PeerId,
+    /// Its preferred address.
+    pub address: SocketAddr,
+    /// Its load, as last heard.
+    pub load: Option<Load>,
+}
+
+/// What a node knows of itself, for `status`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// This node.
+    pub id: PeerId,
+    /// Its role.
+    pub role: Role,
+    /// Addresses that supernodes saw us at, newest last, with who saw it.
+    pub observed: Vec<(PeerId, SocketAddr)>,
+    /// RFC 4787 mapping behaviour, when at least two supernodes gave evidence.
+    pub mapping: Option<crate::reach::MappingBehavior>,
+    /// Whether a dial-back from a supernode that we never contacted arrived.
+    pub reachable: Option<bool>,
+    /// Homes at which we are registered.
+    pub homes: Vec<(PeerId, SocketAddr)>,
+    /// Links.
+    pub peers: Vec<PeerStatus>,
+    /// Supernodes known.
+    pub supernodes: Vec<SupernodeStatus>,
+    /// Own load, as told to others.
+    pub load: Load,
+    /// Leaves registered here.
+    pub leaves: usize,
+    /// Channels open here.
+    pub channels: usize,
+    /// Counters.
+    pub counters: Counters,
+}

@@ -1,0 +1,164 @@
+//! Time as the core sees it: numbers that the caller passes in.
+
+use core::fmt;
+use core::ops::{Add, AddAssign, Sub};
+use core::time::Duration;
+use std::collections::BTreeSet;
+
+/// A moment on a monotonic clock: microseconds since an origin that the caller picks.
+///
+/// An own type and not std's, because std's cannot be built from a number: runs would be neither loggable nor
+/// comparable byte for byte. There is deliberately no `now()`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// The origin itself.
+    pub const ZERO: Self = Self(0);
+
+    /// The moment `us` microseconds after the origin.
+    pub const fn from_micros(us: u64) -> Self {
+        Self(us)
+    }
+
+    /// Microseconds since the origin.
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// Time since `earlier`; zero if `earlier` is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+    fn add(self, d: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(d.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl AddAssign<Duration> for Instant {
+    fn add_assign(&mut self, d: Duration) {
+        *self = *self + d;
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+    /// Saturates: time since a later moment is zero.
+    fn sub(self, earlier: Self) -> Duration {
+        self.since(earlier)
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Self;
+    fn sub(self, d: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(d.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl fmt::Debug for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}s", self.0 / 1_000_000, self.0 % 1_000_000)
+    }
+}
+
+/// A moment on the wall clock: microseconds since the Unix epoch. Used for expiry and freshness, never for timers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct WallTime(u64);
+
+impl WallTime {
+    /// The moment `us` microseconds after the Unix epoch.
+    pub const fn from_micros(us: u64) -> Self {
+        Self(us)
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// Seconds since the Unix epoch.
+    pub const fn as_secs(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// How far apart two moments are, whichever is the earlier.
+    pub const fn distance(self, other: Self) -> Duration {
+        Duration::from_micros(self.0.abs_diff(other.0))
+    }
+}
+
+impl Add<Duration> for WallTime {
+    type Output = Self;
+    fn add(self, d: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(d.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// One ordered set of deadlines, so that asking for the next one scans nothing.
+///
+/// A key has at most one deadline. The owner keeps the current deadline beside the thing it belongs to and passes it
+/// back when it moves; this keeps the set a plain `BTreeSet` without a second index.
+#[derive(Debug, Clone)]
+pub struct Deadlines<K: Ord + Copy> {
+    set: BTreeSet<(Instant, K)>,
+}
+
+impl<K: Ord + Copy> Default for Deadlines<K> {
+    fn default() -> Self {
+        Self { set: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Copy> Deadlines<K> {
+    /// Moves the deadline of `key` from `old` to `new`, and `old` with it.
+    pub fn set(&mut self, key: K, old: &mut Option<Instant>, new: Option<Instant>) {
+        if *old == new {
+            return;
+        }
+        if let Some(at) = *old {
+            self.set.remove(&(at, key));
+        }
+        if let Some(at) = new {
+            self.set.insert((at, key));
+        }
+        *old = new;
+    }
+
+    /// The earliest deadline.
+    pub fn next(&self) -> Option<Instant> {
+        self.set.first().map(|(at, _)| *at)
+    }
+
+    /// Removes and returns one key whose deadline has come (`at <= now`), earliest first.
+    pub fn pop_due(&mut self, now: Instant) -> Option<K> {
+        let &(at, key) = self.set.first()?;
+        if at > now {
+            return None;
+        }
+        self.set.remove(&(at, key));
+        Some(key)
+    }
+
+    /// How many deadlines are set.
+    pub fn len(&self) -> usize {
+        self.set.len()
+    }
+
+    /// Whether none is set.
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty()
+    }
+}
+
+/// The earlier of two optional moments; `None` is never.
+pub fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,124 @@
+//! Socket addresses and candidates on the wire.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use arrayvec::ArrayVec;
+use serde::{Deserialize, Serialize};
+
+/// Most candidates a peer may name.
+pub const CANDIDATES_MAX: usize = 8;
+/// Most of them that may be IPv6.
+pub const CANDIDATES_V6_MAX: usize = 4;
+
+/// A socket address: a tag, 4 or 16 address bytes, and the port, big-endian as everywhere on the internet.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Address {
+    /// IPv4.
+    V4([u8; 4], [u8; 2]),
+    /// IPv6. Never a v4-mapped one: addresses are made canonical once, at the edge.
+    V6([u8; 16], [u8; 2]),
+}
+
+impl From<SocketAddr> for Address {
+    fn from(addr: SocketAddr) -> Self {
+        let port = addr.port().to_be_bytes();
+        match canonical(addr).ip() {
+            IpAddr::V4(ip) => Self::V4(ip.octets(), port),
+            IpAddr::V6(ip) => Self::V6(ip.octets(), port),
+        }
+    }
+}
+
+impl From<Address> for SocketAddr {
+    fn from(addr: Address) -> Self {
+        canonical(match addr {
+            Address::V4(ip, port) => Self::new(Ipv4Addr::from(ip).into(), u16::from_be_bytes(port)),
+            Address::V6(ip, port) => Self::new(Ipv6Addr::from(ip).into(), u16::from_be_bytes(port)),
+        })
+    }
+}
+
+/// One form per address: a v4-mapped IPv6 address becomes the IPv4 address it means, and flow labels and scope ids
+/// are dropped except the scope of a link-local address, which it cannot be reached without.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr {
+        SocketAddr::V4(_) => addr,
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            None if v6.ip().is_unicast_link_local() => {
+                core::net::SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into()
+            }
+            None => SocketAddr::new((*v6.ip()).into(), v6.port()),
+        },
+    }
+}
+
+/// Whether anything may ever be sent to `addr` because a peer named it: a real unicast address and a port.
+///
+/// Loopback and private addresses pass: two peers may well live there. What keeps a peer from aiming us at a victim
+/// is the limit per address, not this test.
+pub fn is_sendable(addr: SocketAddr) -> bool {
+    addr.port() != 0
+        && match addr.ip() {
+            IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast() && ip.octets()[0] != 0,
+            IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
+        }
+}
+
+/// A prefix that limits count by: IPv4 /24, IPv6 /48.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Prefix {
+    /// The first 24 bits.
+    V4([u8; 3]),
+    /// The first 48 bits.
+    V6([u8; 6]),
+}
+
+impl Prefix {
+    /// The prefix of an address.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => {
+                let [a, b, c, _] = ip.octets();
+                Self::V4([a, b, c])
+            }
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, e, f, ..] = ip.octets();
+                Self::V6([a, b, c, d, e, f])
+            }
+        }
+    }
+
+    /// Whether limits per prefix are lifted: loopback and private ranges, where a whole test network may live.
+    pub fn is_exempt(ip: IpAddr) -> bool {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+        }
+    }
+}
+
+/// Where a candidate comes from (RFC 8445 §5.1.1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum CandidateKind {
+    /// An address of an own interface.
+    Host,
+    /// The address a supernode saw us at.
+    ServerReflexive,
+    /// An address at which the router maps a port for us by request.
+    Mapped,
+    /// An address a peer saw packets come from.
+    PeerReflexive,
+}
+
+/// One place where a peer may be reached.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Where it comes from.
+    pub kind: CandidateKind,
+    /// The address.
+    pub address: Address,
+}
+
+/// At most [`CANDIDATES_MAX`] candidates.
+pub type Candidates = ArrayVec<Candidate, CANDIDATES_MAX>;

@@ -1,0 +1,287 @@
+//! Inner messages: what Data packets carry, and what the payloads of Init and Response carry.
+//!
+//! One enum in postcard; a Data packet holds one or more messages, one after the other. The number of a variant is
+//! part of the wire format: new ones go at the end.
+
+use arrayvec::ArrayVec;
+use serde::{Deserialize, Serialize};
+
+use super::DecodeError;
+use super::address::{Address, Candidates};
+use super::packet::ChannelId;
+use crate::identity::PeerId;
+
+/// Most gossip digest entries in one message.
+pub const DIGEST_MAX: usize = 100;
+/// Most homes that a record names.
+pub const RECORD_HOMES_MAX: usize = 2;
+/// Most addresses that an advert names.
+pub const ADVERT_ADDRESSES_MAX: usize = 4;
+/// Most load hints in one message.
+pub const HINTS_MAX: usize = 32;
+
+/// How loaded a supernode says it is: shares of its capacity, 255 is full.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub struct Load {
+    /// Registered leaves.
+    pub leaves: u8,
+    /// Introductions per second.
+    pub introductions: u8,
+    /// Relayed bytes per second.
+    pub relay: u8,
+}
+
+impl Load {
+    /// The fullest of the three: what a choice compares.
+    pub fn worst(self) -> u8 {
+        self.leaves.max(self.introductions).max(self.relay)
+    }
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Refusal {
+    /// This node is no supernode.
+    NotASupernode,
+    /// The target is not registered here.
+    NotRegistered,
+    /// The target did not answer in time.
+    NoAnswer,
+    /// Too many requests: try later, or elsewhere.
+    Busy,
+    /// The peer does not let us use anything it offers.
+    NotAllowed,
+    /// No record is known of the peer.
+    Unknown,
+}
+
+/// One entry of a gossip digest: whose advert or record, and how new.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct DigestEntry {
+    /// First bytes of the BLAKE3 hash of the `PeerId`.
+    pub id_prefix: [u8; 4],
+    /// Low bytes of the sequence number, little-endian.
+    pub sequence_low: [u8; 4],
+}
+
+/// Unsigned, travels with gossip: how loaded a supernode last said it was.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct LoadHint {
+    /// First bytes of the BLAKE3 hash of the `PeerId`.
+    pub id_prefix: [u8; 8],
+    /// Which of two hints is newer.
+    pub sequence: [u8; 4],
+    /// The load.
+    pub load: Load,
+    /// How sure the sender is that it is gone: 0 alive, 255 dead.
+    pub suspicion: u8,
+}
+
+/// What is signed and kept: adverts of supernodes, records of peers. Signed bytes travel unparsed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum SignedKind {
+    /// A supernode's advert.
+    Advert,
+    /// A peer's record.
+    Record,
+}
+
+/// What Data packets carry.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Message<'a> {
+    /// Nothing but proof that the keys work: the initiator's first packet when it has nothing else to say.
+    Confirm,
+    /// Path validation and ping: answer with the token, on the same path.
+    Challenge {
+        /// Unguessable.
+        token: [u8; 8],
+    },
+    /// Answer to a challenge.
+    ChallengeReply {
+        /// The token of the challenge.
+        token: [u8; 8],
+        /// Where the challenge came from, when it came on a direct path.
+        seen: Option<Address>,
+    },
+    /// Where the sender may be reached: told only to accepted peers.
+    Candidates(Candidates),
+    /// The sender is leaving: forget this link, expect no answer.
+    Close,
+
+    /// Asks a supernode where a peer is at home.
+    Lookup {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// Answers a lookup.
+    LookupReply {
+        /// The peer asked for.
+        peer: PeerId,
+        /// Its signed record, or nothing when none is known.
+        #[serde(borrow)]
+        record: Option<&'a [u8]>,
+    },
+    /// Asks a supernode to be a home of the sender. Takes effect when the link is confirmed.
+    Register {
+        /// The leaf's other home, so that the two can watch each other.
+        other_home: Option<PeerId>,
+        /// The leaf's signed record naming this home; may be empty until both homes are known.
+        record: &'a [u8],
+    },
+    /// Answers a registration.
+    RegisterReply {
+        /// Whether it was refused, and why.
+        refused: Option<Refusal>,
+        /// The home's load.
+        load: Load,
+    },
+    /// The sender no longer is at home here.
+    Deregister,
+    /// A home tells its leaf that the leaf's other home is dead.
+    HomeDown {
+        /// The dead one.
+        home: PeerId,
+    },
+
+    /// Asks a home to introduce the sender to a peer registered there.
+    Introduce {
+        /// The peer.
+        peer: PeerId,
+        /// The sender's Init for that peer.
+        init: &'a [u8],
+    },
+    /// A home brings its leaf an introduction.
+    Introduced {
+        /// The channel opened for the two.
+        channel: ChannelId,
+        /// The caller's Init.
+        init: &'a [u8],
+    },
+    /// The leaf's answer, to its home.
+    IntroducedReply {
+        /// The channel that the introduction named.
+        channel: ChannelId,
+        /// The Response, or why there is none.
+        response: Result<&'a [u8], Refusal>,
+    },
+    /// A home answers the caller.
+    IntroduceReply {
+        /// Who was asked for.
+        peer: PeerId,
+        /// The channel and the peer's Response, or why there is none.
+        response: Result<(ChannelId, &'a [u8]), Refusal>,
+    },
+    /// A relay tells a leg that a channel is gone.
+    ChannelClosed {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// A relay tells a leg what the channel may carry.
+    ChannelLimits {
+        /// The channel.
+        channel: ChannelId,
+        /// Bits per second; 0 is unlimited.
+        rate_bps: u64,
+        /// Bytes per day; 0 is unlimited.
+        quota_bytes: u64,
+    },
+
+    /// A newcomer asks for all the adverts that a supernode knows.
+    AdvertsRequest,
+    /// Signed adverts or records, as their makers wrote them.
+    Signed {
+        /// Which.
+        kind: SignedKind,
+        /// The signed bytes.
+        bytes: &'a [u8],
+    },
+    /// Push-pull gossip: what the sender has.
+    Digest {
+        /// Adverts or records.
+        kind: SignedKind,
+        /// Whether the receiver should answer with its own digest.
+        pull: bool,
+        /// The newest changes.
+        entries: ArrayVec<DigestEntry, DIGEST_MAX>,
+    },
+    /// Load hints.
+    Hints(ArrayVec<LoadHint, HINTS_MAX>),
+    /// Asks a supernode for its load.
+    LoadRequest,
+    /// Its load.
+    LoadReply {
+        /// The load.
+        load: Load,
+    },
+
+    /// Asks a supernode to have another one dial the address it sees the sender at.
+    DialBackRequest {
+        /// Comes back in [`Message::DialBack`].
+        nonce: [u8; 8],
+    },
+    /// One supernode asks another to dial a node at the address it sees it at.
+    DialBackOrder {
+        /// Whom to dial.
+        peer: PeerId,
+        /// Where the sender of this message sees it.
+        address: Address,
+        /// The node's nonce.
+        nonce: [u8; 8],
+    },
+    /// The early message of the Init that a dial-back is.
+    DialBack {
+        /// The nonce of the request.
+        nonce: [u8; 8],
+    },
+
+    /// Asks a link's peer for candidates and offers the sender's own: an unknown peer became an accepted one.
+    Upgrade(Candidates),
+    /// An unreliable datagram between applications.
+    Datagram(&'a [u8]),
+}
+
+/// Encodes one message into `out`; `None` if it does not fit.
+pub fn encode(message: &Message<'_>, out: &mut [u8]) -> Option<usize> {
+    postcard::to_slice(message, out).ok().map(|used| used.len())
+}
+
+/// Decodes the first message of `bytes` and moves `bytes` behind it.
+pub fn decode_next<'a>(bytes: &mut &'a [u8]) -> Result<Message<'a>, DecodeError> {
+    let (message, rest) = postcard::take_from_bytes(bytes).map_err(|_| DecodeError::BadMessage)?;
+    *bytes = rest;
+    Ok(message)
+}
+
+/// The payload of an Init after its fixed part: what the initiator wants at once.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum InitBody<'a> {
+    /// A link to a supernode, or to a peer at a known address, with an early message if any.
+    Direct {
+        /// A message that is answered in the Response.
+        #[serde(borrow)]
+        early: Option<Message<'a>>,
+    },
+    /// A link to a peer through its home: the initiator's candidates.
+    Introduced {
+        /// Where the initiator may be reached.
+        candidates: Candidates,
+    },
+}
+
+/// The payload of a Response after its fixed part.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ResponseBody<'a> {
+    /// Answers [`InitBody::Direct`].
+    Direct {
+        /// Where the Init came from.
+        seen: Address,
+        /// The answer to the early message.
+        #[serde(borrow)]
+        reply: Option<Message<'a>>,
+    },
+    /// Answers [`InitBody::Introduced`]: the responder's candidates, none if the initiator is not accepted (yet).
+    Introduced {
+        /// Where the responder may be reached.
+        candidates: Candidates,
+    },
+}

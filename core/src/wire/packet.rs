@@ -1,0 +1,249 @@
+//! Outer packets: the first byte is the kind, the rest stands at fixed places, integers are little-endian.
+//!
+//! | kind | after the kind byte |
+//! | --- | --- |
+//! | 1 Init | version u8, sender u32, Noise message 1; outside a channel then mac1 16, mac2 16 |
+//! | 2 Response | sender u32, receiver u32, Noise message 2 |
+//! | 3 Cookie | receiver u32, nonce 24, sealed cookie 32 |
+//! | 4 Data | receiver u32, counter u32, sealed messages |
+//! | 5 Relay | channel 6, a packet of kind 1, 2, 4, 6, 7 or 8 |
+//! | 6 Beat, 8 BeatAsk | receiver u32, counter u32, mac 8 |
+//! | 7 Stream | as Data; the plaintext is one QUIC packet |
+
+use super::DecodeError;
+
+/// The version of the protocol in this crate.
+pub const VERSION: u8 = 1;
+
+/// Bytes before the ciphertext of Data and Stream: kind, receiver, counter.
+pub const DATA_HEADER_LEN: usize = 1 + 4 + 4;
+/// The AEAD tag.
+pub const TAG_LEN: usize = 16;
+/// What Data and Stream add to their plaintext.
+pub const DATA_OVERHEAD: usize = DATA_HEADER_LEN + TAG_LEN;
+/// What Relay adds to the packet inside: kind and channel.
+pub const RELAY_HEADER_LEN: usize = 1 + 6;
+/// A Beat or BeatAsk.
+pub const BEAT_LEN: usize = 1 + 4 + 4 + 8;
+/// A Cookie.
+pub const COOKIE_LEN: usize = 1 + 4 + 24 + 32;
+/// Each of mac1 and mac2.
+pub const MAC_LEN: usize = 16;
+/// Noise IK message 1 without its payload: ephemeral 32, sealed static 32 + 16, tag of the payload 16.
+pub const NOISE_1_OVERHEAD: usize = 32 + 48 + 16;
+/// Noise IK message 2 without its payload: ephemeral 32, tag of the payload 16.
+pub const NOISE_2_OVERHEAD: usize = 32 + 16;
+/// Kind, version, sender.
+pub const INIT_HEADER_LEN: usize = 1 + 1 + 4;
+/// Kind, sender, receiver.
+pub const RESPONSE_HEADER_LEN: usize = 1 + 4 + 4;
+
+// QUIC needs datagrams of 1 200 bytes, relayed ones included.
+const _: () = assert!(1200 + DATA_OVERHEAD + RELAY_HEADER_LEN <= super::DATAGRAM_LEN_MAX);
+
+/// The kind of a packet: its first byte.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// Opens a link.
+    Init = 1,
+    /// Answers an Init.
+    Response = 2,
+    /// Answers an Init under load.
+    Cookie = 3,
+    /// Inner messages.
+    Data = 4,
+    /// A packet for the other leg of a channel.
+    Relay = 5,
+    /// Keep-alive; never answered.
+    Beat = 6,
+    /// One QUIC packet.
+    Stream = 7,
+    /// Keep-alive that asks for a Beat.
+    BeatAsk = 8,
+}
+
+impl Kind {
+    /// The kind that a first byte names.
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Init,
+            2 => Self::Response,
+            3 => Self::Cookie,
+            4 => Self::Data,
+            5 => Self::Relay,
+            6 => Self::Beat,
+            7 => Self::Stream,
+            8 => Self::BeatAsk,
+            _ => return None,
+        })
+    }
+
+    /// Whether a Relay packet may carry it.
+    pub const fn is_relayable(self) -> bool {
+        !matches!(self, Self::Relay | Self::Cookie)
+    }
+}
+
+/// A relay's forwarding entry, as its two legs name it: 48 unguessable bits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+pub struct ChannelId(pub [u8; 6]);
+
+/// A decoded packet, borrowing its variable part. Nothing in it is authenticated yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Packet<'a> {
+    /// Kind 1. `rest` is Noise message 1, and the macs where it has any.
+    Init {
+        /// The initiator's index for this handshake and the keys that come of it.
+        sender: u32,
+        /// Noise message 1, then the macs if it came outside a channel.
+        rest: &'a [u8],
+    },
+    /// Kind 2.
+    Response {
+        /// The responder's index.
+        sender: u32,
+        /// The index the Init named.
+        receiver: u32,
+        /// Noise message 2.
+        noise: &'a [u8],
+    },
+    /// Kind 3.
+    Cookie {
+        /// The index the Init named.
+        receiver: u32,
+        /// Nonce of the seal.
+        nonce: &'a [u8; 24],
+        /// The sealed cookie.
+        sealed: &'a [u8; 32],
+    },
+    /// Kind 4 or 7.
+    Sealed {
+        /// [`Kind::Data`] or [`Kind::Stream`].
+        kind: Kind,
+        /// The receiver's index.
+        receiver: u32,
+        /// Packet number under these keys.
+        counter: u32,
+    },
+    /// Kind 5.
+    Relay {
+        /// The forwarding entry.
+        channel: ChannelId,
+        /// The packet inside, whose kind is relayable.
+        inner: &'a [u8],
+    },
+    /// Kind 6 or 8.
+    Beat {
+        /// [`Kind::Beat`] or [`Kind::BeatAsk`].
+        kind: Kind,
+        /// The receiver's index.
+        receiver: u32,
+        /// Packet number under these keys.
+        counter: u32,
+        /// Truncated keyed hash over all before it.
+        mac: &'a [u8; 8],
+    },
+}
+
+fn split<'a, const N: usize>(bytes: &mut &'a [u8], field: &'static str) -> Result<&'a [u8; N], DecodeError> {
+    let (head, rest) = bytes.split_first_chunk::<N>().ok_or(DecodeError::Truncated { field })?;
+    *bytes = rest;
+    Ok(head)
+}
+
+fn split_u32(bytes: &mut &[u8], field: &'static str) -> Result<u32, DecodeError> {
+    split::<4>(bytes, field).map(|b| u32::from_le_bytes(*b))
+}
+
+fn end(bytes: &[u8]) -> Result<(), DecodeError> {
+    if bytes.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
+}
+
+impl<'a> Packet<'a> {
+    /// Reads the header of a packet. Does not look inside a Relay further than its kind.
+    pub fn decode(mut bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let bytes = &mut bytes;
+        let [kind] = *split::<1>(bytes, "kind")?;
+        let kind = Kind::from_byte(kind).ok_or(DecodeError::UnknownKind)?;
+        Ok(match kind {
+            Kind::Init => {
+                let [version] = *split::<1>(bytes, "version")?;
+                if version != VERSION {
+                    return Err(DecodeError::BadVersion);
+                }
+                let sender = split_u32(bytes, "sender")?;
+                if bytes.len() < NOISE_1_OVERHEAD {
+                    return Err(DecodeError::Truncated { field: "noise" });
+                }
+                Self::Init { sender, rest: bytes }
+            }
+            Kind::Response => {
+                let sender = split_u32(bytes, "sender")?;
+                let receiver = split_u32(bytes, "receiver")?;
+                if bytes.len() < NOISE_2_OVERHEAD {
+                    return Err(DecodeError::Truncated { field: "noise" });
+                }
+                Self::Response { sender, receiver, noise: bytes }
+            }
+            Kind::Cookie => {
+                let receiver = split_u32(bytes, "receiver")?;
+                let nonce = split::<24>(bytes, "nonce")?;
+                let sealed = split::<32>(bytes, "cookie")?;
+                end(bytes)?;
+                Self::Cookie { receiver, nonce, sealed }
+            }
+            Kind::Data | Kind::Stream => {
+                let receiver = split_u32(bytes, "receiver")?;
+                let counter = split_u32(bytes, "counter")?;
+                if bytes.len() < TAG_LEN {
+                    return Err(DecodeError::Truncated { field: "tag" });
+                }
+                Self::Sealed { kind, receiver, counter }
+            }
+            Kind::Relay => {
+                let channel = ChannelId(*split::<6>(bytes, "channel")?);
+                let first = *bytes.first().ok_or(DecodeError::Truncated { field: "inner" })?;
+                if !Kind::from_byte(first).is_some_and(Kind::is_relayable) {
+                    return Err(DecodeError::BadValue { field: "inner kind" });
+                }
+                Self::Relay { channel, inner: bytes }
+            }
+            Kind::Beat | Kind::BeatAsk => {
+                let receiver = split_u32(bytes, "receiver")?;
+                let counter = split_u32(bytes, "counter")?;
+                let mac = split::<8>(bytes, "mac")?;
+                end(bytes)?;
+                Self::Beat { kind, receiver, counter, mac }
+            }
+        })
+    }
+}
+
+/// The first six bytes of an Init.
+pub fn init_header(sender: u32) -> [u8; INIT_HEADER_LEN] {
+    let [a, b, c, d] = sender.to_le_bytes();
+    [Kind::Init as u8, VERSION, a, b, c, d]
+}
+
+/// The first nine bytes of a Response.
+pub fn response_header(sender: u32, receiver: u32) -> [u8; RESPONSE_HEADER_LEN] {
+    header(Kind::Response, sender, receiver)
+}
+
+/// The first nine bytes of Data, Stream, Beat and BeatAsk.
+pub fn data_header(kind: Kind, receiver: u32, counter: u32) -> [u8; DATA_HEADER_LEN] {
+    header(kind, receiver, counter)
+}
+
+fn header(kind: Kind, first: u32, second: u32) -> [u8; 9] {
+    let [a, b, c, d] = first.to_le_bytes();
+    let [e, f, g, h] = second.to_le_bytes();
+    [kind as u8, a, b, c, d, e, f, g, h]
+}
+
+/// The seven bytes before a relayed packet.
+pub fn relay_header(channel: ChannelId) -> [u8; RELAY_HEADER_LEN] {
+    let [a, b, c, d, e, f] = channel.0;
+    [Kind::Relay as u8, a, b, c, d, e, f]
+}
