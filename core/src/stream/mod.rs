@@ -69,8 +69,8 @@ const CALL_AGAIN_MAX: Duration = Duration::from_secs(5);
 const FAILOVER_RTT_MAX: Duration = Duration::from_millis(500);
 /// Most words that wait to be sent; further ones are dropped, since all are repeated where they matter.
 const WORDS_MAX: usize = 8;
-/// Most packets that one `poll_transmit` throws away because they are too long: MTU probes, at most one at a time.
-const TOO_LONG_MAX: usize = 4;
+/// How often one `poll_transmit` asks QUIC: again after an MTU probe that is too long, and after a timer that was due.
+const TRIES_MAX: usize = 8;
 
 /// Which end of the link this is to QUIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -262,8 +262,16 @@ impl Streams {
             // A path with less room than the one before. Starting over at 1 200 is what fits all.
             conn.quic.path_changed(at);
         }
-        for _ in 0..TOO_LONG_MAX {
-            let Some(transmit) = conn.quic.poll_transmit(at, segments_max, buf) else { break };
+        for _ in 0..TRIES_MAX {
+            let Some(transmit) = conn.quic.poll_transmit(at, segments_max, buf) else {
+                // Sending can arm a timer that is due already (a loss that only now has a later packet to show it):
+                // done here, so that nothing is due when all has been sent.
+                if conn.quic.poll_timeout().is_none_or(|due| due > at) {
+                    break;
+                }
+                conn.handle_timeout(at);
+                continue;
+            };
             let len = transmit.segment_size.unwrap_or(transmit.size);
             if len <= packet_len_max {
                 if transmit.segment_size.is_some() {
