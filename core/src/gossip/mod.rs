@@ -129,15 +129,24 @@ impl Gossip {
     }
 
     /// Supernodes to start from: bootstrap addresses and anchors. They are dialled for ever, adverts or not.
-    pub(crate) fn join(&mut self, now: Instant, known: &[(PeerId, SocketAddr)]) {
+    pub(crate) fn join(&mut self, now: Instant, known: &[(PeerId, SocketAddr)], s: &mut Stores<'_>) {
         for (peer, address) in known {
             self.meet(now, *peer, Some(*address), now);
         }
+        self.dial_due(now, s);
     }
 
-    /// Other addresses for the own advert; it is renewed by the next [`handle_timeout`](Self::handle_timeout).
-    pub(crate) fn set_addresses(&mut self, now: Instant, addresses: &[SocketAddr]) {
+    /// Other addresses for the own advert, which is renewed and pushed if they differ.
+    pub(crate) fn set_addresses(
+        &mut self,
+        now: Instant,
+        addresses: &[SocketAddr],
+        key: &SecretKey,
+        sequence: &mut Sequence,
+        s: &mut Stores<'_>,
+    ) {
         self.own.set_addresses(now, addresses);
+        self.renew(now, key, sequence, s);
     }
 
     /// The own load, as the next hints tell it.
@@ -393,15 +402,8 @@ impl Gossip {
         sequence: &mut Sequence,
         s: &mut Stores<'_>,
     ) {
-        if self.own.renew_at() <= now {
-            let number = sequence.next(s.wall, s.out);
-            let (advert, bytes) = self.own.make(now, s.wall, key, number, &mut s.random.jitter);
-            s.book.put_own(now, advert, &bytes);
-            self.push(SignedKind::Advert, &bytes, s.out);
-        }
-        while let Some(peer) = self.dials.pop_due(now) {
-            self.dial(now, peer, s);
-        }
+        self.renew(now, key, sequence, s);
+        self.dial_due(now, s);
         if self.listing.as_ref().is_some_and(|l| l.at <= now) {
             self.repeat_listing(now, s);
         }
@@ -416,6 +418,21 @@ impl Gossip {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let next = self.round_at.min(self.own.renew_at());
         earliest(earliest(self.dials.next(), self.listing.as_ref().map(|l| l.at)), Some(next))
+    }
+
+    fn renew(&mut self, now: Instant, key: &SecretKey, sequence: &mut Sequence, s: &mut Stores<'_>) {
+        if self.own.renew_at() <= now {
+            let number = sequence.next(s.wall, s.out);
+            let (advert, bytes) = self.own.make(now, s.wall, key, number, &mut s.random.jitter);
+            s.book.put_own(now, advert, &bytes);
+            self.push(SignedKind::Advert, &bytes, s.out);
+        }
+    }
+
+    fn dial_due(&mut self, now: Instant, s: &mut Stores<'_>) {
+        while let Some(peer) = self.dials.pop_due(now) {
+            self.dial(now, peer, s);
+        }
     }
 
     fn dial(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {

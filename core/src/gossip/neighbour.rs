@@ -68,7 +68,7 @@ impl Neighbour {
         self.missed = self.missed.saturating_add(1);
         let max = BACKOFF_MAX.min(BACKOFF_MIN * (1 << self.failures.min(9)));
         self.failures = self.failures.saturating_add(1);
-        jitter.jitter(max)
+        Duration::from_millis(1) + jitter.jitter(max)
     }
 
     pub(super) fn on_heard(&mut self, now: Instant) {
