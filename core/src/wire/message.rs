@@ -19,6 +19,8 @@ pub const RECORD_HOMES_MAX: usize = 2;
 pub const ADVERT_ADDRESSES_MAX: usize = 4;
 /// Most load hints in one message.
 pub const HINTS_MAX: usize = 32;
+/// Most supernodes that a dial-back request excludes.
+pub const CONTACTED_MAX: usize = 64;
 
 /// How loaded a supernode says it is: shares of its capacity, 255 is full.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
@@ -221,6 +223,9 @@ pub enum Message<'a> {
     DialBackRequest {
         /// Comes back in [`Message::DialBack`].
         nonce: [u8; 8],
+        /// First bytes of the BLAKE3 hashes of supernodes that the sender has sent to: a dial from one of those would
+        /// prove nothing.
+        contacted: ArrayVec<[u8; 4], CONTACTED_MAX>,
     },
     /// One supernode asks another to dial a node at the address it sees it at.
     DialBackOrder {
@@ -241,6 +246,13 @@ pub enum Message<'a> {
     Upgrade(Candidates),
     /// An unreliable datagram between applications.
     Datagram(&'a [u8]),
+    /// Answers a [`Message::DialBackRequest`].
+    DialBackReply {
+        /// The nonce of the request.
+        nonce: [u8; 8],
+        /// Why nobody was ordered to dial, if nobody was.
+        refused: Option<Refusal>,
+    },
 }
 
 /// Zeros for [`Message::Challenge`]: an IPv4 address in the answer takes 7 bytes, and the length byte of the room is
