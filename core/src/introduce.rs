@@ -45,8 +45,27 @@ const TRIES_PER_HOME: u8 = 3;
 const ROUNDS: u8 = 2;
 /// A record that is not found is asked for again after this, a few times: it may be on its way.
 const LOOKUP_AGAIN: Duration = Duration::from_secs(1);
+/// So often.
+const LOOKUP_TRIES: u8 = 3;
+/// While no supernode is linked yet, the lookup is tried again after this.
+const LINK_AGAIN: Duration = Duration::from_millis(100);
+/// So often: five seconds.
+const LINK_TRIES: u8 = 50;
 /// Most calls at a time. At the limit `open` and `connect` are refused.
 pub const CALLS_MAX: usize = 4_096;
+
+/// Why a lookup gave no record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LookupFailure {
+    /// This node knows no supernode at all.
+    Lost,
+    /// No supernode is linked (yet).
+    Nobody,
+    /// None that was asked answered.
+    NoAnswer,
+    /// Supernodes agree that there is no record.
+    Unknown,
+}
 
 /// What a call is waiting for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -220,7 +239,7 @@ impl Node {
             self.set_stage(now, id, Stage::Dialling, Some(Duration::from_secs(8)));
             return;
         }
-        let homes = self.known_homes_of(now, &id);
+        let homes = self.known_homes_of(&id);
         if !homes.is_empty() {
             self.on_located(now, id, homes);
             return;
@@ -246,22 +265,28 @@ impl Node {
         self.ask_home(now, id, 0);
     }
 
-    /// No supernode knows the peer (`unknown`), or none answers.
-    pub(crate) fn on_lookup_failed(&mut self, now: Instant, id: PeerId, unknown: bool) {
+    /// A lookup ended without a record.
+    pub(crate) fn on_lookup_failed(&mut self, now: Instant, id: PeerId, failure: LookupFailure) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         if call.stage != Stage::Locating {
             return;
         }
-        if call.error == ConnectError::NoSupernode && unknown {
-            call.error = ConnectError::UnknownPeer;
+        let (error, tries_max, pause) = match failure {
+            LookupFailure::Lost => (ConnectError::NoSupernode, 1, LOOKUP_AGAIN),
+            LookupFailure::Nobody => (ConnectError::NoSupernode, LINK_TRIES, LINK_AGAIN),
+            LookupFailure::NoAnswer => (ConnectError::NoSupernode, LOOKUP_TRIES, LOOKUP_AGAIN),
+            LookupFailure::Unknown => (ConnectError::UnknownPeer, LOOKUP_TRIES, LOOKUP_AGAIN),
+        };
+        if call.error == ConnectError::NoSupernode {
+            call.error = error;
         }
         call.lookups += 1;
-        if call.lookups >= 3 {
+        if call.lookups >= tries_max {
             let error = call.error;
             self.fail_call(now, id, error);
             return;
         }
-        self.set_stage(now, id, Stage::Pausing, Some(LOOKUP_AGAIN));
+        self.set_stage(now, id, Stage::Pausing, Some(pause));
     }
 
     fn set_stage(&mut self, now: Instant, id: PeerId, stage: Stage, wait: Option<Duration>) {
@@ -283,7 +308,7 @@ impl Node {
                 return;
             }
             // Its record may have changed since.
-            self.known_homes.remove(&id);
+            self.forget_homes(&id);
             self.set_stage(now, id, Stage::Pausing, Some(LOOKUP_AGAIN));
             return;
         };
@@ -326,7 +351,7 @@ impl Node {
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.deadline = None;
         match call.stage.clone() {
-            Stage::Locating => self.on_lookup_failed(now, id, false),
+            Stage::Locating => self.on_lookup_failed(now, id, LookupFailure::NoAnswer),
             Stage::Pausing => self.locate(now, id),
             Stage::Dialling => {
                 let error = ConnectError::Unreachable;
@@ -407,7 +432,7 @@ impl Node {
     /// The peer could not be reached: whoever waits is told.
     pub(crate) fn fail_call(&mut self, now: Instant, id: PeerId, error: ConnectError) {
         self.finish_call(&id);
-        self.known_homes.remove(&id);
+        self.forget_homes(&id);
         self.pending_pings.remove(&id);
         if let Some(key) = self.peers.key_of(&id)
             && let Some(peer) = self.peers.get(key).filter(|p| p.is_up())
