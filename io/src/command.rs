@@ -22,6 +22,11 @@ use crate::stream::Stream;
 /// Where the answer to a command goes. Its channel has room for it, so the loop never waits.
 pub(crate) type Reply<T> = SyncSender<T>;
 
+/// Answers. That nobody waits for it any more is no error.
+pub(crate) fn answer<T>(reply: &Reply<T>, value: T) {
+    let _ = reply.send(value);
+}
+
 /// Where the loop puts accepted streams of one service.
 pub(crate) type Incoming = SyncSender<(Stream, PeerId)>;
 

@@ -28,7 +28,7 @@ struct Listener {
 /// All of them, by a number that is never used again.
 #[derive(Default)]
 pub(crate) struct Listeners {
-    listeners: BTreeMap<usize, Listener>,
+    by_number: BTreeMap<usize, Listener>,
     next: usize,
     paused_until: Option<Instant>,
     complaint: Seldom,
@@ -49,13 +49,13 @@ impl Listeners {
         let number = self.next;
         registry.register(&mut socket, token(number), Interest::READABLE)?;
         self.next += 1;
-        self.listeners.insert(number, Listener { socket, peer, service, ready: true });
+        self.by_number.insert(number, Listener { socket, peer, service, ready: true });
         Ok(number)
     }
 
     /// Closes a listener; its connections live on.
     pub(crate) fn close(&mut self, number: usize, registry: &Registry) {
-        if let Some(mut listener) = self.listeners.remove(&number) {
+        if let Some(mut listener) = self.by_number.remove(&number) {
             // Closing deregisters anyway.
             let _ = registry.deregister(&mut listener.socket);
         }
@@ -63,14 +63,14 @@ impl Listeners {
 
     /// mio has news of a listener.
     pub(crate) fn set_ready(&mut self, number: usize) {
-        if let Some(listener) = self.listeners.get_mut(&number) {
+        if let Some(listener) = self.by_number.get_mut(&number) {
             listener.ready = true;
         }
     }
 
     /// When there is something to do: `now` if at once, later while paused.
     pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
-        self.listeners.values().any(|listener| listener.ready).then_some(self.paused_until.unwrap_or(now))
+        self.by_number.values().any(|listener| listener.ready).then_some(self.paused_until.unwrap_or(now))
     }
 
     /// Connections that came, each with where it goes.
@@ -80,7 +80,7 @@ impl Listeners {
             return accepted;
         }
         self.paused_until = None;
-        for listener in self.listeners.values_mut().filter(|listener| listener.ready) {
+        for listener in self.by_number.values_mut().filter(|listener| listener.ready) {
             for _ in 0..ACCEPTS_PER_TURN {
                 match listener.socket.accept() {
                     Ok((socket, _)) => accepted.push((socket, listener.peer, listener.service)),

@@ -1,10 +1,10 @@
-//! Carries out what programs ask for in [`Command`]s. A reply that nobody waits for any more is no error.
+//! Carries out what programs ask for in [`Command`]s.
 
 use std::io;
 
 use handfast_core::{PeerId, ServiceName, StreamKey};
 
-use crate::command::{Command, Reply, WaitError, Waited};
+use crate::command::{Command, Reply, WaitError, Waited, answer};
 use crate::endpoint::Pong;
 use crate::local::{Local, LocalSocket};
 use crate::pump::Pump;
@@ -15,14 +15,14 @@ impl Loop {
     pub(crate) fn on_command(&mut self, command: Command) {
         let now = self.now;
         match command {
-            Command::Join { known, reply } => drop(reply.send(self.node.join(now, &known))),
-            Command::Learn { ticket, reply } => drop(reply.send(self.node.learn(now, &ticket))),
+            Command::Join { known, reply } => answer(&reply, self.node.join(now, &known)),
+            Command::Learn { ticket, reply } => answer(&reply, self.node.learn(now, &ticket)),
             Command::Expose { service, target, access, reply } => {
                 let offered = self.node.offer(now, service, access);
                 if offered.is_ok() {
                     self.services.insert(service, Target::Tcp(target));
                 }
-                drop(reply.send(offered));
+                answer(&reply, offered);
             }
             Command::Offer { service, access, incoming, reply } => {
                 let offered = self.node.offer(now, service, access).map(|()| {
@@ -30,7 +30,7 @@ impl Loop {
                     self.services.insert(service, Target::Program { offer: self.offers, incoming });
                     self.offers
                 });
-                drop(reply.send(offered));
+                answer(&reply, offered);
             }
             Command::Withdraw { service, offer } => self.withdraw(&service, offer),
             Command::Listen { listener, peer, service, reply } => {
@@ -38,7 +38,7 @@ impl Loop {
                     .registry()
                     .try_clone()
                     .and_then(|registry| self.listeners.add(listener, peer, service, &registry, listener_token));
-                drop(reply.send(added));
+                answer(&reply, added);
             }
             Command::CloseListener { listener } => {
                 if let Ok(registry) = self.registry().try_clone() {
@@ -51,28 +51,30 @@ impl Loop {
                     self.connections.add(key, User::Program(attached));
                     stream
                 });
-                drop(reply.send(opened));
+                answer(&reply, opened);
             }
             Command::Connect { peer, patience, reply } => match self.node.connect(now, peer) {
-                Err(error) => drop(reply.send(Err(WaitError::Command(error)))),
+                Err(error) => answer(&reply, Err(WaitError::Command(error))),
                 Ok(()) => match self.node.path_of(&peer) {
-                    Some((path, _)) => drop(reply.send(Ok(path))),
+                    Some((path, _)) => answer(&reply, Ok(path)),
                     None => self.waiting.for_link(peer, now + patience, reply),
                 },
             },
             Command::Ping { peer, patience, reply } => self.ping(peer, patience, reply),
             Command::SendDatagram { peer, data, reply } => {
-                drop(reply.send(self.node.send_datagram(now, peer, &data)));
+                answer(&reply, self.node.send_datagram(now, peer, &data));
             }
-            Command::PathOf { peer, reply } => drop(reply.send(self.node.path_of(&peer))),
-            Command::Status { reply } => drop(reply.send(self.node.status(now))),
-            Command::Ticket { service, reply } => drop(reply.send(self.node.ticket(service))),
+            Command::PathOf { peer, reply } => answer(&reply, self.node.path_of(&peer)),
+            Command::Status { reply } => answer(&reply, self.node.status(now)),
+            Command::Ticket { service, reply } => answer(&reply, self.node.ticket(service)),
             Command::Subscribe { events, reply } => {
                 self.subscribers.push(events);
-                drop(reply.send(()));
+                answer(&reply, ());
             }
-            Command::Attend { stream } => drop(self.connections.call_by_key(stream).is_some()),
-            Command::Splice { stream, socket, reply } => drop(reply.send(self.splice(stream, socket))),
+            Command::Attend { stream } => {
+                let _ = self.connections.call_by_key(stream);
+            }
+            Command::Splice { stream, socket, reply } => answer(&reply, self.splice(stream, socket)),
             Command::Leave => {
                 if self.leaving.is_none() {
                     self.leaving = Some(now + LEAVE_MAX);
@@ -97,7 +99,7 @@ impl Loop {
     fn ping(&mut self, peer: PeerId, patience: std::time::Duration, reply: Reply<Waited<Pong>>) {
         match self.node.ping(self.now, peer) {
             Ok(sequence) => self.waiting.for_pong(peer, sequence, self.now + patience, reply),
-            Err(error) => drop(reply.send(Err(WaitError::Command(error)))),
+            Err(error) => answer(&reply, Err(WaitError::Command(error))),
         }
     }
 

@@ -256,7 +256,7 @@ mod tests {
             let error = load(&path).expect_err("cut short");
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
             assert!(error.to_string().contains("state"), "{error}");
-            assert_eq!(fs::read(&path).expect("still there"), text[..len].as_bytes());
+            assert_eq!(fs::read(&path).expect("still there"), &text.as_bytes()[..len]);
         }
         for bad in ["sequence x", "sequence 1 2", "anchor hf1qq 1.2.3.4:5", "surprise"] {
             assert!(parse(&format!("{HEADER}\n{bad}\n{FOOTER}\n")).is_err(), "{bad}");

@@ -149,10 +149,7 @@ impl Udp {
         };
         match send(&transmit) {
             // The local address to answer from may be gone (another Wi-Fi): the kernel then picks one.
-            Err(error)
-                if transmit.src_ip.is_some()
-                    && matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::AddrNotAvailable) =>
-            {
+            Err(error) if transmit.src_ip.is_some() && is_about_source(error.kind()) => {
                 transmit.src_ip = None;
                 send(&transmit)
             }
@@ -181,8 +178,8 @@ impl Udp {
         Sent::Done
     }
 
-    /// quinn-udp gives up segmentation for good after `EINVAL`, which a vanished local address causes as well as a
-    /// network card that cannot segment. A fresh state finds out which it was.
+    /// quinn-udp gives up segmentation for good after `EINVAL`, which an odd local address causes as well as a network
+    /// card that cannot segment. A fresh state finds out which it was.
     fn restore_segmentation(&mut self) {
         if self.state.max_gso_segments() < self.segments_at_start
             && let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.socket))
@@ -190,6 +187,12 @@ impl Udp {
             self.state = state;
         }
     }
+}
+
+/// What the kernel says of a source address that is not its own (Linux: `ENETUNREACH`, of some kinds `EINVAL`).
+fn is_about_source(error: io::ErrorKind) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, InvalidInput, NetworkUnreachable};
+    matches!(error, AddrNotAvailable | InvalidInput | NetworkUnreachable)
 }
 
 fn codepoint(ecn: Ecn) -> EcnCodepoint {
@@ -204,7 +207,7 @@ fn codepoint(ecn: Ecn) -> EcnCodepoint {
 pub(crate) struct Sockets {
     registry: Registry,
     token: fn(SocketId) -> Token,
-    sockets: BTreeMap<SocketId, Udp>,
+    by_id: BTreeMap<SocketId, Udp>,
     /// Those bound at start, the main one first.
     main: Vec<(SocketId, SocketAddr)>,
     next: u32,
@@ -215,7 +218,7 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// No sockets yet; `token` gives each the token it is registered under.
     pub(crate) fn new(registry: Registry, token: fn(SocketId) -> Token) -> Self {
-        Self { registry, token, sockets: BTreeMap::new(), main: Vec::new(), next: 0, lost: Lost::default() }
+        Self { registry, token, by_id: BTreeMap::new(), main: Vec::new(), next: 0, lost: Lost::default() }
     }
 
     /// Binds the sockets to live with. Without addresses: any port of IPv4, and of IPv6 where the host has it.
@@ -243,13 +246,13 @@ impl Sockets {
         let id = SocketId(self.next);
         self.registry.register(&mut udp.socket, (self.token)(id), Interest::READABLE)?;
         self.next += 1;
-        self.sockets.insert(id, udp);
+        self.by_id.insert(id, udp);
         Ok((id, bound))
     }
 
     /// Opens one more socket, on the interface of the main one, at a port of the system's choice.
     pub(crate) fn open_extra(&mut self) -> io::Result<(SocketId, SocketAddr)> {
-        if self.sockets.len() >= self.main.len() + EXTRA_SOCKETS_MAX {
+        if self.by_id.len() >= self.main.len() + EXTRA_SOCKETS_MAX {
             return Err(io::Error::other("too many UDP sockets"));
         }
         let ip = self.main.first().map_or(Ipv4Addr::UNSPECIFIED.into(), |(_, address)| address.ip());
@@ -261,7 +264,7 @@ impl Sockets {
         if self.main.iter().any(|(main, _)| *main == id) {
             return;
         }
-        if let Some(mut udp) = self.sockets.remove(&id) {
+        if let Some(mut udp) = self.by_id.remove(&id) {
             // Closing deregisters anyway.
             let _ = self.registry.deregister(&mut udp.socket);
         }
@@ -274,19 +277,19 @@ impl Sockets {
 
     /// Longest train, in datagrams, worth asking the core for.
     pub(crate) fn segments_max(&self) -> usize {
-        self.main.first().and_then(|(id, _)| self.sockets.get(id)).map_or(1, Udp::segments_max)
+        self.main.first().and_then(|(id, _)| self.by_id.get(id)).map_or(1, Udp::segments_max)
     }
 
     /// Something may have arrived.
     pub(crate) fn set_readable(&mut self, id: SocketId) {
-        if let Some(udp) = self.sockets.get_mut(&id) {
+        if let Some(udp) = self.by_id.get_mut(&id) {
             udp.readable = true;
         }
     }
 
     /// There may be room again.
     pub(crate) fn set_writable(&mut self, id: SocketId) {
-        if let Some(udp) = self.sockets.get_mut(&id)
+        if let Some(udp) = self.by_id.get_mut(&id)
             && udp.full
         {
             udp.full = false;
@@ -296,23 +299,23 @@ impl Sockets {
 
     /// Whether the last send found no room, and none was reported since. A socket that is gone is not full.
     pub(crate) fn is_full(&self, id: SocketId) -> bool {
-        self.sockets.get(&id).is_some_and(|udp| udp.full)
+        self.by_id.get(&id).is_some_and(|udp| udp.full)
     }
 
     /// Whether any socket may have something for us.
     pub(crate) fn any_readable(&self) -> bool {
-        self.sockets.values().any(|udp| udp.readable)
+        self.by_id.values().any(|udp| udp.readable)
     }
 
     /// The next socket after `last` that may have something for us.
     pub(crate) fn next_readable(&self, last: Option<SocketId>) -> Option<SocketId> {
         let after = last.map_or(0, |id| id.0 + 1);
-        self.sockets.range(SocketId(after)..).find(|(_, udp)| udp.readable).map(|(id, _)| *id)
+        self.by_id.range(SocketId(after)..).find(|(_, udp)| udp.readable).map(|(id, _)| *id)
     }
 
     /// Receives one batch from one socket. Returns how many trains `inbox` then holds.
     pub(crate) fn receive(&mut self, id: SocketId, inbox: &mut Inbox) -> usize {
-        let Some(udp) = self.sockets.get_mut(&id) else { return 0 };
+        let Some(udp) = self.by_id.get_mut(&id) else { return 0 };
         let mut rooms = inbox.storage.chunks_exact_mut(TRAIN_ROOM);
         let mut buffers: [IoSliceMut<'_>; BATCH] =
             std::array::from_fn(|_| IoSliceMut::new(rooms.next().unwrap_or_default()));
@@ -340,7 +343,7 @@ impl Sockets {
 
     /// Sends datagrams of `segment` bytes each (the last may be shorter). To a socket that is gone: nothing.
     pub(crate) fn send(&mut self, path: &Path, bytes: &[u8], segment: usize, ecn: Option<Ecn>) -> Sent {
-        let Some(udp) = self.sockets.get_mut(&path.socket) else { return Sent::Done };
+        let Some(udp) = self.by_id.get_mut(&path.socket) else { return Sent::Done };
         let sent = udp.send(path, bytes, segment.max(1), ecn, &mut self.lost);
         if sent != Sent::Done && !udp.full {
             udp.full = true;
@@ -364,9 +367,143 @@ impl Sockets {
 
     /// Cures what edges and errors may have left behind: every socket is looked at again, and segmentation tried again.
     pub(crate) fn refresh(&mut self) {
-        for udp in self.sockets.values_mut() {
+        for udp in self.by_id.values_mut() {
             udp.readable = true;
             udp.restore_segmentation();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mio::{Events, Poll};
+
+    use super::*;
+
+    fn token(id: SocketId) -> Token {
+        Token(id.0 as usize)
+    }
+
+    fn sockets(listen: &[&str]) -> (Sockets, Poll) {
+        let poll = Poll::new().expect("poll");
+        let mut sockets = Sockets::new(poll.registry().try_clone().expect("registry"), token);
+        let listen: Vec<SocketAddr> = listen.iter().map(|text| text.parse().expect("address")).collect();
+        sockets.bind_main(&listen).expect("bound");
+        (sockets, poll)
+    }
+
+    /// Receives until `count` datagrams came: their bytes, and the paths they came by.
+    fn receive(sockets: &mut Sockets, poll: &mut Poll, count: usize) -> (Vec<Vec<u8>>, Vec<Path>) {
+        let mut inbox = Inbox::new();
+        let mut events = Events::with_capacity(8);
+        let (mut datagrams, mut paths) = (Vec::new(), Vec::new());
+        while datagrams.len() < count {
+            while let Some(id) = sockets.next_readable(None) {
+                let got = sockets.receive(id, &mut inbox);
+                for arrival in inbox.arrivals(id, got) {
+                    datagrams.extend(arrival.data.chunks(arrival.stride.max(1)).map(<[u8]>::to_vec));
+                    paths.push(arrival.path);
+                }
+            }
+            if datagrams.len() < count {
+                poll.poll(&mut events, Some(Duration::from_secs(10))).expect("polled");
+                assert!(!events.is_empty(), "only {} of {count} datagrams came", datagrams.len());
+                events.iter().for_each(|event| sockets.set_readable(SocketId(event.token().0 as u32)));
+            }
+        }
+        (datagrams, paths)
+    }
+
+    fn datagrams(lengths: &[usize]) -> Vec<Vec<u8>> {
+        lengths.iter().enumerate().map(|(n, len)| vec![n as u8; *len]).collect()
+    }
+
+    #[test]
+    fn a_train_arrives_as_the_datagrams_that_were_sent() {
+        let (mut here, _poll) = sockets(&["127.0.0.1:0"]);
+        let (mut there, mut poll) = sockets(&["127.0.0.1:0"]);
+        let path = Path { socket: here.main()[0].0, remote: there.main()[0].1, local: None };
+        let sent = datagrams(&[1232; 30].iter().copied().chain([70]).collect::<Vec<_>>());
+        assert_eq!(here.send(&path, &sent.concat(), 1232, None), Sent::Done);
+        let (received, paths) = receive(&mut there, &mut poll, sent.len());
+        assert_eq!(received, sent);
+        assert_eq!(paths[0].remote, here.main()[0].1);
+        assert_eq!(paths[0].local, Some(there.main()[0].1.ip()), "the address to answer from");
+    }
+
+    #[test]
+    fn a_train_longer_than_the_kernel_takes_is_split() {
+        let (mut here, _poll) = sockets(&["127.0.0.1:0"]);
+        let (mut there, mut poll) = sockets(&["127.0.0.1:0"]);
+        let path = Path { socket: here.main()[0].0, remote: there.main()[0].1, local: None };
+        let sent = datagrams(&[20; 150]);
+        assert_eq!(here.send(&path, &sent.concat(), 20, None), Sent::Done);
+        assert_eq!(receive(&mut there, &mut poll, 150).0, sent);
+        assert_eq!(here.lost.send_errors, 0);
+    }
+
+    #[test]
+    fn without_segmentation_a_train_leaves_one_by_one() {
+        let (mut here, _poll) = sockets(&["127.0.0.1:0"]);
+        let (mut there, mut poll) = sockets(&["127.0.0.1:0"]);
+        let path = Path { socket: here.main()[0].0, remote: there.main()[0].1, local: None };
+        let before = here.segments_max();
+        let from = |local: &str| Path { local: Some(local.parse().expect("address")), ..path };
+        assert_eq!(here.send(&from("203.0.113.9"), b"from an address that is gone", 64, None), Sent::Done);
+        // No source at all: quinn-udp gives segmentation up, as for a card that cannot.
+        assert_eq!(here.send(&from("224.0.0.9"), b"from a group", 64, None), Sent::Done);
+        assert!(cfg!(not(target_os = "linux")) || here.segments_max() == 1);
+        let sent = datagrams(&[500, 500, 500, 9]);
+        assert_eq!(here.send(&path, &sent.concat(), 500, None), Sent::Done);
+        let (received, _) = receive(&mut there, &mut poll, 6);
+        assert_eq!(received[0], b"from an address that is gone", "sent from another one");
+        assert_eq!(received[1], b"from a group", "likewise");
+        assert_eq!(received[2..], sent);
+        here.refresh();
+        assert_eq!(here.segments_max(), before, "housekeeping finds that segmentation works");
+    }
+
+    #[test]
+    fn a_socket_that_refuses_costs_the_datagram_and_nothing_else() {
+        let (mut here, _poll) = sockets(&["127.0.0.1:0"]);
+        let unreachable = Path { socket: here.main()[0].0, remote: "[::1]:9".parse().expect("address"), local: None };
+        assert_eq!(here.send(&unreachable, b"wrong family", 12, None), Sent::Done);
+        assert_eq!(here.lost.send_errors, 1);
+        let gone = Path { socket: SocketId(77), ..unreachable };
+        assert_eq!(here.send(&gone, b"no such socket", 14, None), Sent::Done);
+    }
+
+    #[test]
+    fn extra_sockets_come_and_go_and_the_main_one_stays() {
+        let (mut here, _poll) = sockets(&["127.0.0.1:0"]);
+        let (extra, address) = here.open_extra().expect("opened");
+        assert!(address.ip().is_loopback(), "on the interface of the main one");
+        here.close(extra);
+        assert!(!here.by_id.contains_key(&extra));
+        let main = here.main()[0].0;
+        here.close(main);
+        assert!(here.by_id.contains_key(&main));
+        let (next, _) = here.open_extra().expect("opened");
+        assert_ne!(next, extra, "a number is never used twice");
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_named() {
+        let (here, _poll) = sockets(&["127.0.0.1:0"]);
+        let taken = here.main()[0].1;
+        let mut other = Sockets::new(here.registry.try_clone().expect("registry"), token);
+        let error = other.bind_main(&[taken]).expect_err("taken");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().contains(&taken.to_string()), "{error}");
+    }
+
+    #[test]
+    fn without_addresses_both_families_are_bound_where_the_host_has_them() {
+        let (here, _poll) = sockets(&[]);
+        assert!(here.main()[0].1.is_ipv4());
+        assert!(here.main().len() <= 2);
+        assert!(here.main().iter().all(|(_, address)| address.port() != 0));
     }
 }
