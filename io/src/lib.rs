@@ -13,6 +13,7 @@
 //! | `listeners`, `local`, `pump` | local TCP and Unix sockets, pumped to and from streams |
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -45,10 +46,12 @@ pub use local::LocalSocket;
 pub use stream::Stream;
 
 /// How an [`Endpoint`] starts.
+#[derive(Debug)]
 pub struct Options {
     /// This node's identity.
     pub key: SecretKey,
-    /// How the core is set up.
+    /// How the core is set up. Among a supernode's addresses, port 0 stands for the port that gets bound, and none at
+    /// all for every address in `listen` that names an interface.
     pub config: Config,
     /// UDP addresses to bind. Empty: 0.0.0.0:0 and [::]:0 (IPv6 where the host has it).
     pub listen: Vec<SocketAddr>,
@@ -56,4 +59,16 @@ pub struct Options {
     pub bootstrap: Vec<(PeerId, SocketAddr)>,
     /// File that keeps what the core asks to save (clock mark, sequence, anchors); none: nothing is kept.
     pub state_file: Option<PathBuf>,
+}
+
+impl Options {
+    /// Any port, no supernode known, nothing kept: what most programs change is `bootstrap` and `state_file`.
+    pub fn new(key: SecretKey, config: Config) -> Self {
+        Self { key, config, listen: Vec::new(), bootstrap: Vec::new(), state_file: None }
+    }
+}
+
+/// A new identity, from the operating system's randomness. Keep it: it is what others know this node by.
+pub fn generate_key() -> io::Result<SecretKey> {
+    Ok(SecretKey::from_bytes(&entropy::fresh()?))
 }

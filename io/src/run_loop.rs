@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
 use handfast_core::time::earliest;
-use handfast_core::{Event, Instant, Node, Received, ServiceName, SocketId, StreamKey};
+use handfast_core::{Event, Instant, Node, Received, Role, ServiceName, SocketId, StreamKey};
 use mio::{Events, Poll, Token, Waker};
 use slab::Slab;
 
@@ -139,6 +139,19 @@ impl Connections {
     }
 }
 
+/// Only io knows which port the system gave: it goes where the configuration left it open.
+fn fill_in_ports(role: &mut Role, bound: &[SocketAddr]) {
+    let Role::Supernode { advertise } = role else { return };
+    if advertise.is_empty() {
+        advertise.extend(bound.iter().filter(|address| !address.ip().is_unspecified()));
+    }
+    for address in advertise.iter_mut().filter(|address| address.port() == 0) {
+        if let Some(same_family) = bound.iter().find(|bound| bound.is_ipv4() == address.is_ipv4()) {
+            address.set_port(same_family.port());
+        }
+    }
+}
+
 /// Everything the thread owns.
 pub(crate) struct Loop {
     pub(crate) node: Node,
@@ -182,7 +195,7 @@ pub(crate) struct Started {
 
 impl Loop {
     /// Reads the state, binds the sockets, makes the node and starts the thread.
-    pub(crate) fn start(options: Options) -> io::Result<Started> {
+    pub(crate) fn start(mut options: Options) -> io::Result<Started> {
         let saved = options.state_file.as_deref().map(save::load).transpose()?.unwrap_or_default();
         let mut clock = Clock::start();
         let now = clock.now();
@@ -191,7 +204,8 @@ impl Loop {
         let (handle, commands) = LoopHandle::new(waker);
         let mut sockets = Sockets::new(poll.registry().try_clone()?, udp_token);
         sockets.bind_main(&options.listen)?;
-        let listen = sockets.main().iter().map(|(_, address)| *address).collect();
+        let listen: Vec<SocketAddr> = sockets.main().iter().map(|(_, address)| *address).collect();
+        fill_in_ports(&mut options.config.role, &listen);
 
         let refused = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
         let seed = entropy::fresh()?;
@@ -462,5 +476,27 @@ impl Loop {
     /// mio's registry.
     pub(crate) fn registry(&self) -> &mio::Registry {
         self.poll.registry()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_port_in_the_advertised_address_becomes_the_bound_one() {
+        let bound = ["192.0.2.1:4000", "0.0.0.0:5000", "[2001:db8::1]:6000"].map(|text| text.parse().expect("address"));
+        let filled = |advertise: &[&str]| {
+            let advertise = advertise.iter().map(|text| text.parse().expect("address")).collect();
+            let mut role = Role::Supernode { advertise };
+            fill_in_ports(&mut role, &bound);
+            match role {
+                Role::Supernode { advertise } => advertise.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                Role::Leaf => panic!("another role"),
+            }
+        };
+        assert_eq!(filled(&[]), ["192.0.2.1:4000", "[2001:db8::1]:6000"]);
+        assert_eq!(filled(&["203.0.113.5:0", "203.0.113.5:9"]), ["203.0.113.5:4000", "203.0.113.5:9"]);
+        assert_eq!(filled(&["[2001:db8::2]:0"]), ["[2001:db8::2]:6000"]);
     }
 }
