@@ -4,10 +4,11 @@ use std::sync::mpsc::TrySendError;
 
 use handfast_core::{Event, PeerId, ServiceName, SocketRefused, StreamEnd, StreamKey};
 
+use crate::connections::{Target, User};
 use crate::endpoint::Pong;
 use crate::local::Local;
 use crate::pump::{Carried, Pump};
-use crate::run_loop::{Loop, TARGET_CONNECT_MAX, Target, User, connection_token};
+use crate::run_loop::{Loop, TARGET_CONNECT_MAX, connection_token};
 use crate::stream::Stream;
 
 impl Loop {

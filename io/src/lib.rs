@@ -10,6 +10,7 @@
 //! | `events` | how the core's events are carried out |
 //! | `clock`, `entropy`, `network`, `save` | what the core is told of the world, and what it wants kept |
 //! | `udp`, `transmit`, `forward` | UDP sockets in batches; what the node sends; what a relay forwards |
+//! | `connections` | streams in use here, by whom, and which are due for a visit |
 //! | `listeners`, `local`, `pump` | local TCP and Unix sockets, pumped to and from streams |
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 mod board;
 mod clock;
 mod command;
+mod connections;
 mod endpoint;
 mod entropy;
 mod events;

@@ -5,10 +5,11 @@ use std::io;
 use handfast_core::{PeerId, ServiceName, StreamKey};
 
 use crate::command::{Command, Reply, WaitError, Waited, answer};
+use crate::connections::{Target, User};
 use crate::endpoint::Pong;
 use crate::local::{Local, LocalSocket};
 use crate::pump::Pump;
-use crate::run_loop::{LEAVE_MAX, Loop, Target, User, listener_token};
+use crate::run_loop::{LEAVE_MAX, Loop, listener_token};
 use crate::stream::Stream;
 
 impl Loop {

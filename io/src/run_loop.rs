@@ -8,7 +8,7 @@
 //! It starts in [`Loop::start`], runs until the node has left, and ends early only if the operating system takes away
 //! its poll. However it ends, dropping it closes the board, breaks off local connections and ends every stream.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,20 +16,19 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
 use handfast_core::time::earliest;
-use handfast_core::{Event, Instant, Node, Received, Role, ServiceName, SocketId, StreamKey};
+use handfast_core::{Event, Instant, Node, Received, Role, ServiceName, SocketId};
 use mio::{Events, Poll, Token, Waker};
-use slab::Slab;
 
 use crate::Options;
 use crate::board::{Board, CloseOnDrop};
 use crate::clock::Clock;
-use crate::command::{Command, Incoming, LoopHandle};
+use crate::command::{Command, LoopHandle};
+use crate::connections::{Connections, Target};
 use crate::forward::Batch;
 use crate::listeners::Listeners;
 use crate::network::Watch;
-use crate::pump::{CHUNK_LEN, Pump, Visit};
+use crate::pump::CHUNK_LEN;
 use crate::seldom::Seldom;
-use crate::stream::Attached;
 use crate::transmit::Outbox;
 use crate::udp::{Inbox, Sockets};
 use crate::waiting::Waiting;
@@ -63,80 +62,6 @@ pub(crate) fn listener_token(number: usize) -> Token {
 
 pub(crate) fn connection_token(index: usize) -> Token {
     Token(index << KIND_BITS | KIND_CONNECTION)
-}
-
-/// Where the streams of a service go.
-pub(crate) enum Target {
-    /// To a TCP connection each.
-    Tcp(SocketAddr),
-    /// To a program that holds the acceptor of this offer.
-    Program { offer: u64, incoming: Incoming },
-}
-
-/// Who uses a stream.
-pub(crate) enum User {
-    Program(Attached),
-    Pump(Pump),
-}
-
-/// A stream in use here.
-pub(crate) struct Connection {
-    pub(crate) key: StreamKey,
-    pub(crate) user: User,
-    /// Stands in the queue of those to visit.
-    queued: bool,
-}
-
-/// All streams in use here.
-#[derive(Default)]
-pub(crate) struct Connections {
-    slab: Slab<Connection>,
-    by_key: HashMap<StreamKey, usize>,
-    /// Those that may be able to move bytes.
-    queue: VecDeque<usize>,
-    /// Pumps that are connecting, oldest first, with the time by which they must be done.
-    connecting: VecDeque<(Instant, StreamKey)>,
-}
-
-impl Connections {
-    /// Adds a stream; it is visited in this turn.
-    pub(crate) fn add(&mut self, key: StreamKey, user: User) -> usize {
-        let index = self.slab.insert(Connection { key, user, queued: false });
-        self.by_key.insert(key, index);
-        self.call(index);
-        index
-    }
-
-    /// Gives the place that a pump will have, to register its socket before it is added.
-    pub(crate) fn next_index(&self) -> usize {
-        self.slab.vacant_key()
-    }
-
-    /// The pump of `key` must be connected by `until`.
-    pub(crate) fn expect_connected(&mut self, key: StreamKey, until: Instant) {
-        self.connecting.push_back((until, key));
-    }
-
-    /// The user of a stream, and its being visited soon.
-    pub(crate) fn call_by_key(&mut self, key: StreamKey) -> Option<&mut User> {
-        let index = *self.by_key.get(&key)?;
-        self.call(index);
-        self.slab.get_mut(index).map(|connection| &mut connection.user)
-    }
-
-    /// Takes a stream out.
-    pub(crate) fn remove(&mut self, key: StreamKey) -> Option<User> {
-        let index = self.by_key.remove(&key)?;
-        self.slab.try_remove(index).map(|connection| connection.user)
-    }
-
-    fn call(&mut self, index: usize) {
-        if let Some(connection) = self.slab.get_mut(index)
-            && !std::mem::replace(&mut connection.queued, true)
-        {
-            self.queue.push_back(index);
-        }
-    }
 }
 
 /// Only io knows which port the system gave: it goes where the configuration left it open.
@@ -279,7 +204,7 @@ impl Loop {
         self.receive();
         self.tell_time();
         self.take_connections();
-        self.visit_connections();
+        self.connections.visit(&mut self.node, self.now, &mut self.scratch);
         self.drain();
         Ok(())
     }
@@ -287,15 +212,14 @@ impl Loop {
     /// Sleeps until there is something to do.
     fn wait(&mut self) -> io::Result<()> {
         let listeners = self.listeners.next(self.now);
-        let busy = !self.connections.queue.is_empty()
-            || self.sockets.any_readable()
-            || listeners.is_some_and(|at| at <= self.now);
+        let busy =
+            self.connections.is_busy() || self.sockets.any_readable() || listeners.is_some_and(|at| at <= self.now);
         let timeout = if busy {
             Duration::ZERO
         } else {
             let mut next = earliest(self.node.poll_timeout(), listeners);
             next = earliest(next, self.leaving);
-            next = earliest(next, self.connections.connecting.front().map(|(until, _)| *until));
+            next = earliest(next, self.connections.next_deadline());
             let until = earliest(next, Some(self.housekeeping)).unwrap_or(self.housekeeping);
             (until - self.now).clamp(WAIT_MIN, WAIT_MAX)
         };
@@ -325,17 +249,7 @@ impl Loop {
                 }
                 KIND_LISTENER => self.listeners.set_ready(number),
                 KIND_CONNECTION => {
-                    if let Some(Connection { key, user: User::Pump(pump), .. }) = self.connections.slab.get_mut(number)
-                    {
-                        if broken && pump.is_socket_dead() {
-                            pump.abort(&mut self.node, self.now);
-                            let key = *key;
-                            self.connections.remove(key);
-                        } else {
-                            pump.on_socket(readable, writable);
-                            self.connections.call(number);
-                        }
-                    }
+                    self.connections.on_socket(number, readable, writable, broken, &mut self.node, self.now);
                 }
                 // The waker: commands are looked at in every turn.
                 _ => {}
@@ -392,22 +306,7 @@ impl Loop {
             self.housekeeping = self.now + WAIT_MAX;
             self.keep_house();
         }
-        while let Some(&(until, key)) = self.connections.connecting.front() {
-            if self.now < until {
-                break;
-            }
-            self.connections.connecting.pop_front();
-            let User::Pump(pump) = (match self.connections.call_by_key(key) {
-                Some(user) => user,
-                None => continue,
-            }) else {
-                continue;
-            };
-            if pump.is_connecting() {
-                pump.abort(&mut self.node, self.now);
-                self.connections.remove(key);
-            }
-        }
+        self.connections.give_up(&mut self.node, self.now);
         if self.node.poll_timeout().is_some_and(|deadline| deadline <= self.now) {
             self.node.handle_timeout(self.now);
         }
@@ -439,25 +338,6 @@ impl Loop {
     fn take_connections(&mut self) {
         for (socket, peer, service) in self.listeners.accept(self.now) {
             self.on_local_connection(socket, peer, &service);
-        }
-    }
-
-    /// Each of those that can move bytes gets one visit per turn.
-    fn visit_connections(&mut self) {
-        for _ in 0..self.connections.queue.len() {
-            let Some(index) = self.connections.queue.pop_front() else { return };
-            let Some(connection) = self.connections.slab.get_mut(index) else { continue };
-            connection.queued = false;
-            let visit = match &mut connection.user {
-                User::Program(attached) => attached.visit(&mut self.node, self.now, &mut self.scratch),
-                User::Pump(pump) => pump.visit(&mut self.node, self.now, &mut self.scratch),
-            };
-            let key = connection.key;
-            match visit {
-                Visit::Waiting => {}
-                Visit::Again => self.connections.call(index),
-                Visit::Over => drop(self.connections.remove(key)),
-            }
         }
     }
 
