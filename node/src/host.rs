@@ -6,7 +6,7 @@
 //! through the same socket, so that each command knows one way only and a second command finds the first one's node.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -106,12 +106,12 @@ impl Host {
         &self.server
     }
 
-    /// Waits while other commands use this node; a signal ends the waiting.
-    pub(crate) fn linger(&self, signals: &Signals) {
-        if self.server.busy() > 0 {
+    /// Waits while other commands use this node, for more than the stream `own`; a signal ends the waiting.
+    fn linger(&self, signals: &Signals, own: Option<u64>) {
+        if self.server.is_used_besides(own) {
             talk::note("other commands use this node: staying until they are done");
         }
-        while self.server.busy() > 0 && !signals.wait_timeout(LOOK_EVERY) {}
+        while self.server.is_used_besides(own) && !signals.wait_timeout(LOOK_EVERY) {}
     }
 
     /// Tells peers and homes goodbye.
@@ -167,10 +167,10 @@ impl Attached {
         }
     }
 
-    /// The command is done: the node stays while others use it, then says goodbye.
-    pub(crate) fn finish(self, signals: &Signals) {
+    /// The command is done, and with it the stream `own`: the node stays while others use it, then says goodbye.
+    pub(crate) fn finish(self, signals: &Signals, own: Option<u64>) {
         if let Some(host) = self.host {
-            host.linger(signals);
+            host.linger(signals, own);
             host.close();
         }
     }
@@ -227,6 +227,12 @@ fn has_saved(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.len() > 0)
 }
 
+/// `at` with a free port in place of 0. A supernode signs its port before it starts, so it has to be known by then;
+/// another program could take it in the moment between, and then the start fails and says so.
+pub(crate) fn free_port(at: SocketAddr) -> io::Result<SocketAddr> {
+    if at.port() == 0 { UdpSocket::bind(at)?.local_addr() } else { Ok(at) }
+}
+
 /// Addresses of supernodes, for an error.
 pub(crate) fn places(known: &[(PeerId, SocketAddr)]) -> String {
     if known.is_empty() {
@@ -272,7 +278,8 @@ fn narrate(endpoint: &Endpoint) -> Result<(), Failure> {
     Ok(())
 }
 
-fn cannot_start(error: &io::Error, listen: &[SocketAddr], state: &StateDir) -> Failure {
+/// Why the node did not start.
+pub(crate) fn cannot_start(error: &io::Error, listen: &[SocketAddr], state: &StateDir) -> Failure {
     let at = listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match error.kind() {
         io::ErrorKind::AddrInUse => Failure::new(

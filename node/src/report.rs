@@ -260,7 +260,7 @@ impl StatusReport {
             out.push(String::new());
             out.push(format!("{:<18} {:<42} {:>9}", "SUPERNODE", "ADDRESS", "LOAD"));
             for known in &self.supernodes {
-                let load = known.load.map_or_else(|| "-".into(), |load| load.to_text());
+                let load = known.load.map_or_else(|| "-".into(), LoadReport::to_text);
                 out.push(format!("{:<18} {:<42} {load:>9}", short(&known.id), known.address.to_string()));
             }
         }

@@ -1,7 +1,6 @@
 //! Signals as messages: the first one asks for a clean end, the second means now.
 //!
-//! SIGINT, SIGTERM and SIGHUP (the terminal or the parent went away) are the same wish. The command's main thread
-//! waits here, either for the signal alone ([`Signals::wait`]) or for work in another thread ([`Signals::run`]), and
+//! SIGINT, SIGTERM and SIGHUP (the terminal or the parent went away) all end the command. Its main thread waits here, either for the signal alone ([`Signals::wait`]) or for work in another thread ([`Signals::run`]), and
 //! then closes the node in peace.
 
 use std::io;
@@ -15,9 +14,18 @@ use signal_hook::iterator;
 
 use crate::exit::Exit;
 
+/// Which wish a signal is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wish {
+    /// Stop.
+    Stop,
+    /// Whoever started us is gone; ssh says so to its ProxyCommand when the session is over.
+    HangUp,
+}
+
 /// What wakes the main thread.
 enum Wake {
-    Signal,
+    Signal(Wish),
     WorkEnded,
 }
 
@@ -32,7 +40,7 @@ pub(crate) enum Outcome<T> {
     /// It was done.
     Done(T),
     /// A signal came first; the work goes on in its thread until the process ends.
-    Interrupted,
+    Interrupted(Wish),
 }
 
 impl Signals {
@@ -43,8 +51,9 @@ impl Signals {
         let out = sender.clone();
         thread::Builder::new().name("signals".into()).spawn(move || {
             let mut asked = false;
-            for _ in incoming.forever() {
-                if asked || out.send(Wake::Signal).is_err() {
+            for signal in incoming.forever() {
+                let wish = if signal == SIGHUP { Wish::HangUp } else { Wish::Stop };
+                if asked || out.send(Wake::Signal(wish)).is_err() {
                     process::exit(Exit::Interrupted.code().into());
                 }
                 asked = true;
@@ -73,7 +82,7 @@ impl Signals {
             work()
         });
         match self.receiver.recv() {
-            Ok(Wake::Signal) => Outcome::Interrupted,
+            Ok(Wake::Signal(wish)) => Outcome::Interrupted(wish),
             Ok(Wake::WorkEnded) | Err(_) => match worker.join() {
                 Ok(value) => Outcome::Done(value),
                 Err(panic) => std::panic::resume_unwind(panic),

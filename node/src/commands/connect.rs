@@ -34,7 +34,7 @@ pub(super) fn run(state: &StateDir, args: &ConnectArgs) -> Result<Exit, Failure>
             attached.abandon();
             result
         }
-        Outcome::Interrupted => {
+        Outcome::Interrupted(_) => {
             attached.abandon();
             Ok(Exit::Interrupted)
         }

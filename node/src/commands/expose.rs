@@ -29,7 +29,7 @@ pub(super) fn run(state: &StateDir, args: &ExposeArgs) -> Result<Exit, Failure> 
             attached.abandon();
             result
         }
-        Outcome::Interrupted => {
+        Outcome::Interrupted(_) => {
             attached.abandon();
             Ok(Exit::Interrupted)
         }

@@ -44,10 +44,10 @@ pub(super) fn run(state: &StateDir, args: &PingArgs) -> Result<Exit, Failure> {
     let way = attached.way(&known);
     match signals.run(move || ping(&way, &target, plan)) {
         Outcome::Done(result) => {
-            attached.finish(&signals);
+            attached.finish(&signals, None);
             result
         }
-        Outcome::Interrupted => {
+        Outcome::Interrupted(_) => {
             attached.abandon();
             Ok(Exit::Interrupted)
         }

@@ -8,8 +8,8 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::local_api::client;
 use crate::local_api::line::Line;
 use crate::local_api::{CopyError, copy};
 use crate::report::short;
-use crate::signals::Outcome;
+use crate::signals::{Outcome, Wish};
 use crate::state_dir::StateDir;
 use crate::talk;
 use crate::target::Target;
@@ -38,34 +38,66 @@ pub(super) fn run(state: &StateDir, args: &PipeArgs) -> Result<Exit, Failure> {
 
     let signals = super::signals()?;
     let attached = host::attach(state, &known)?;
-    let way = attached.way(&known);
-    match signals.run(move || carry(&way, &target, service, timeout)) {
+    let (way, mine) = (attached.way(&known), Mine::default());
+    let outcome = signals.run({
+        let mine = mine.clone();
+        move || carry(&way, &target, service, timeout, &mine)
+    });
+    match outcome {
         Outcome::Done(result) => {
             // Others may have found the node that we started: they are not cut off because we are done.
-            attached.finish(&signals);
+            attached.finish(&signals, None);
             result.map(|()| Exit::Ok)
         }
-        Outcome::Interrupted => {
+        Outcome::Interrupted(Wish::HangUp) => {
+            attached.finish(&signals, mine.close());
+            Ok(Exit::Interrupted)
+        }
+        Outcome::Interrupted(Wish::Stop) => {
             attached.abandon();
             Ok(Exit::Interrupted)
         }
     }
 }
 
-fn carry(way: &Way, target: &Target, service: ServiceName, timeout: Duration) -> Result<(), Failure> {
+/// The stream of this command, for the thread that hears of a hang-up.
+#[derive(Clone, Default)]
+struct Mine(Arc<Mutex<Option<(UnixStream, u64)>>>);
+
+impl Mine {
+    fn set(&self, socket: UnixStream, number: u64) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((socket, number));
+    }
+
+    /// Closes it and says which it was.
+    fn close(&self) -> Option<u64> {
+        let (socket, number) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let _ = socket.shutdown(Shutdown::Both);
+        Some(number)
+    }
+}
+
+fn carry(way: &Way, target: &Target, service: ServiceName, timeout: Duration, mine: &Mine) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::io("cannot carry the stream", &error);
     let mut client = way.connect()?;
     let line = Line::new("DIAL").with("peer", &target.ticket).with("service", service);
     let answer = client.ask_peer(line, timeout)?;
     let number = answer.need("stream")?.to_owned();
     tracing::info!(peer = %short(&target.peer().to_string()), path = %client::path(&answer).path, "connected");
     let socket = client.into_stream();
-    copy_both_ways(&socket)?;
-    drop(socket);
+    mine.set(socket.try_clone().map_err(failed)?, number.parse().unwrap_or(0));
+    let output_closed = copy_both_ways(&socket)?;
+    // Not only dropped: the thread that reads standard input has the socket as well, and may wait for ever.
+    let _ = socket.shutdown(Shutdown::Both);
+    if output_closed {
+        return Ok(());
+    }
     // The socket cannot say whether the stream ended or broke; the node can.
     way.connect_again()?.wait(&number)
 }
 
-fn copy_both_ways(socket: &UnixStream) -> Result<(), Failure> {
+/// Carries until the peer has finished and so has standard input; true if nobody reads our output any more.
+fn copy_both_ways(socket: &UnixStream) -> Result<bool, Failure> {
     let failed = |error: io::Error| Failure::io("cannot carry the stream", &error);
     let to_peer = socket.try_clone().map_err(failed)?;
     let seen = Arc::new(Seen::default());
@@ -85,8 +117,8 @@ fn copy_both_ways(socket: &UnixStream) -> Result<(), Failure> {
         .map_err(failed)?;
     match copy(&mut &*socket, &mut io::stdout().lock()) {
         Ok(()) => {}
-        // Nobody reads any more. The closed socket tells the node, which tells the peer.
-        Err(CopyError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        // The closed socket tells the node, which tells the peer.
+        Err(CopyError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(true),
         Err(CopyError::Write(error)) => return Err(Failure::io("cannot write to standard output", &error)),
         Err(CopyError::Read(error)) => return Err(Failure::io("the stream broke", &error)),
     }
@@ -97,7 +129,7 @@ fn copy_both_ways(socket: &UnixStream) -> Result<(), Failure> {
             break;
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// What the thread that reads standard input is doing: even while it waits for input, odd while it passes it on.
@@ -109,7 +141,7 @@ struct SeenState(u64);
 
 impl SeenState {
     fn waiting(self) -> bool {
-        self.0 % 2 == 0
+        self.0.is_multiple_of(2)
     }
 }
 

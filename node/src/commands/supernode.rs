@@ -1,13 +1,13 @@
 //! `handfast supernode`: a node that helps others to find each other and relays for them.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 
 use handfast_io::Config;
 
 use super::Wishes;
 use crate::cli::SupernodeArgs;
 use crate::exit::{Exit, Failure};
-use crate::host::{Host, Plan};
+use crate::host::{self, Host, Plan};
 use crate::report;
 use crate::state_dir::StateDir;
 use crate::talk;
@@ -29,7 +29,7 @@ pub(super) fn run(state: &StateDir, args: &SupernodeArgs) -> Result<Exit, Failur
             "name the address at which the internet reaches this machine",
         ));
     }
-    let listen = with_port(asked)?;
+    let listen = host::free_port(asked).map_err(|error| host::cannot_start(&error, &[asked], state))?;
     let advertise = advertised(listen, &claimed);
     // claimed or the listen address: never empty.
     let first = advertise[0];
@@ -48,21 +48,6 @@ pub(super) fn run(state: &StateDir, args: &SupernodeArgs) -> Result<Exit, Failur
     Ok(super::serve(host, &signals))
 }
 
-/// The address with a port of its own in place of 0. The port has to be known before the node starts, since the node
-/// signs it; another program could take it in the moment between, and then the start fails and says so.
-fn with_port(listen: SocketAddr) -> Result<SocketAddr, Failure> {
-    if listen.port() != 0 {
-        return Ok(listen);
-    }
-    UdpSocket::bind(listen).and_then(|socket| socket.local_addr()).map_err(|error| {
-        Failure::new(
-            Exit::Failure,
-            format!("cannot listen on UDP {listen}: {error}"),
-            "choose another --listen HOST:PORT",
-        )
-    })
-}
-
 /// What the advert says: the addresses claimed, port 0 meaning the bound one, or the listen address itself.
 fn advertised(listen: SocketAddr, claimed: &[SocketAddr]) -> Vec<SocketAddr> {
     if claimed.is_empty() {
@@ -78,9 +63,9 @@ mod tests {
 
     #[test]
     fn port_zero_becomes_the_bound_port() {
-        let listen = with_port("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listen = host::free_port("127.0.0.1:0".parse().unwrap()).unwrap();
         assert_ne!(listen.port(), 0);
-        assert_eq!(with_port(listen).unwrap(), listen);
+        assert_eq!(host::free_port(listen).unwrap(), listen);
         assert_eq!(advertised(listen, &[]), [listen]);
         let claimed: [SocketAddr; 2] = ["192.0.2.1:0".parse().unwrap(), "192.0.2.1:5".parse().unwrap()];
         let expected = SocketAddr::new(claimed[0].ip(), listen.port());

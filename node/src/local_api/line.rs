@@ -131,15 +131,14 @@ impl FromStr for Line {
                 return Err(LineError::Argument);
             }
             let value;
-            (value, rest) = match tail.strip_prefix('"') {
-                Some(quoted) => unquote(quoted)?,
-                None => {
-                    let (bare, tail) = tail.split_once(' ').unwrap_or((tail, ""));
-                    if bare.contains('"') {
-                        return Err(LineError::Quote);
-                    }
-                    (bare.into(), tail)
+            (value, rest) = if let Some(quoted) = tail.strip_prefix('"') {
+                unquote(quoted)?
+            } else {
+                let (bare, tail) = tail.split_once(' ').unwrap_or((tail, ""));
+                if bare.contains('"') {
+                    return Err(LineError::Quote);
                 }
+                (bare.into(), tail)
             };
             if line.arguments.len() == ARGUMENTS_MAX || line.arguments.insert(key.into(), value).is_some() {
                 return Err(LineError::TooMany);

@@ -74,9 +74,9 @@ impl Server {
         &self.shared.offers
     }
 
-    /// How many connections and streams of local programs there are.
-    pub(crate) fn busy(&self) -> usize {
-        self.shared.connections.load(Ordering::Relaxed) + self.shared.streams.live()
+    /// Whether local programs have connections, or streams other than `own`.
+    pub(crate) fn is_used_besides(&self, own: Option<u64>) -> bool {
+        self.shared.connections.load(Ordering::Relaxed) > 0 || self.shared.streams.any_besides(own)
     }
 }
 

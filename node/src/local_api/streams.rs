@@ -75,9 +75,9 @@ impl Streams {
         Ok(Slot { streams: Arc::clone(self), number, ending: Ok(()) })
     }
 
-    /// How many are open.
-    pub(crate) fn live(&self) -> usize {
-        self.state().live.len()
+    /// Whether any is open but `own`.
+    pub(crate) fn any_besides(&self, own: Option<u64>) -> bool {
+        self.state().live.iter().any(|number| Some(*number) != own)
     }
 
     /// Waits until a stream is over and says how it ended; `None` if there is none of that number.
@@ -110,7 +110,11 @@ fn carry(stream: Stream, socket: UnixStream) -> Ending {
     let up = thread::Builder::new()
         .name("stream up".into())
         .spawn(move || match copy(&mut &local, &mut writer) {
-            Ok(()) => writer.finish(),
+            Ok(()) => {
+                // All was written. That the peer has no use for an end any more is no loss.
+                let _ = writer.finish();
+                Ok(())
+            }
             Err(CopyError::Read(error)) => {
                 writer.reset(0);
                 Err(error)
@@ -183,11 +187,14 @@ mod tests {
         let number = broken.number;
         broken.ending = Err(Failure::bare(Exit::Failure, "broke"));
         drop(broken);
-        assert_eq!(streams.live(), STREAMS_MAX - 1);
+        assert_eq!(streams.state().live.len(), STREAMS_MAX - 1);
         assert_eq!(streams.wait(number).unwrap().unwrap_err().cause, "broke");
         assert_eq!(streams.wait(9999), None);
+        let own = slots.pop().unwrap();
+        assert!(streams.any_besides(Some(own.number)));
         drop(slots);
-        assert_eq!(streams.live(), 0);
+        assert!(streams.any_besides(None) && !streams.any_besides(Some(own.number)));
+        drop(own);
         for _ in 0..2 * ENDED_MAX {
             drop(streams.reserve().unwrap());
         }
