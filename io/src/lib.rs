@@ -61,6 +61,9 @@ pub struct Options {
     pub bootstrap: Vec<(PeerId, SocketAddr)>,
     /// File that keeps what the core asks to save (clock mark, sequence, anchors); none: nothing is kept.
     pub state_file: Option<PathBuf>,
+    /// Send all UDP through this relay, each datagram behind an RFC 1928 §7 request header (RSV 0, FRAG 0, ATYP, address,
+    /// port); datagrams from anywhere else are dropped. None: send straight.
+    pub udp_proxy: Option<SocketAddr>,
 }
 
 impl Options {
