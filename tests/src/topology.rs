@@ -33,6 +33,21 @@ pub enum Place {
 }
 
 impl World {
+    /// A world of three supernodes and a leaf behind each of two routers like these, both at home.
+    pub fn pair(seed: u64, a: NatSpec, b: NatSpec) -> (Self, HostId, HostId) {
+        let mut world = Self::new(seed);
+        world.add_supernodes(3);
+        let (a, b) = (world.add_leaf_behind(a), world.add_leaf_behind(b));
+        world.settle_homes(&[a, b]);
+        (world, a, b)
+    }
+
+    /// The router that a host is behind.
+    pub fn router_of(&self, host: HostId) -> RouterId {
+        let lan = self.hosts[host.0].attachments[0].lan;
+        self.wire.lans[lan.0].gateway.expect("behind a router")
+    }
+
     /// A supernode on the internet, started, told of the first two supernodes before it.
     pub fn add_supernode(&mut self) -> HostId {
         self.add_supernode_with(|_| {})

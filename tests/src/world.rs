@@ -296,8 +296,28 @@ impl World {
         assert!(now >= host.last_now);
         host.last_now = now;
         let draining = host.draining;
+        if draining {
+            self.drain_outputs(id, &mut node);
+        }
+        let mut deadline = node.poll_timeout();
+        let mut late = self.io_dice.duration(self.lateness);
+        if draining {
+            invariant::check_deadline(now, deadline, after_timeout);
+        } else {
+            // A caller that does not drain may well be told the same deadline again; it must not spin on it.
+            late = late.max(Duration::from_millis(1));
+            deadline = deadline.map(|at| at.max(now));
+        }
+        let host = &mut self.hosts[id.0];
+        let due = handfast_core::time::earliest(deadline.map(|at| at + late), host.wall_due);
+        self.deadlines.set(id, &mut host.deadline, due);
+        host.node = Some(node);
+    }
+
+    fn drain_outputs(&mut self, id: HostId, node: &mut Node) {
+        let now = self.now;
         let mut outputs = 0;
-        while draining {
+        loop {
             let mut idle = true;
             loop {
                 let segments_max = [1, 2, 16, 64][self.io_dice.below(4) as usize];
@@ -315,25 +335,12 @@ impl World {
                 idle = false;
                 outputs += 1;
                 assert!(outputs < invariant::OUTPUTS_MAX, "{id:?} never stops telling");
-                self.on_event(id, &mut node, event);
+                self.on_event(id, node, event);
             }
             if idle {
                 break;
             }
         }
-        let mut deadline = node.poll_timeout();
-        let mut late = self.io_dice.duration(self.lateness);
-        if draining {
-            invariant::check_deadline(now, deadline, after_timeout);
-        } else {
-            // A caller that does not drain may well be told the same deadline again; it must not spin on it.
-            late = late.max(Duration::from_millis(1));
-            deadline = deadline.map(|at| at.max(now));
-        }
-        let host = &mut self.hosts[id.0];
-        let due = handfast_core::time::earliest(deadline.map(|at| at + late), host.wall_due);
-        self.deadlines.set(id, &mut host.deadline, due);
-        host.node = Some(node);
     }
 
     fn on_event(&mut self, id: HostId, node: &mut Node, event: Event) {
