@@ -17,6 +17,7 @@ pub mod invariant;
 pub mod nat;
 pub mod oracle;
 pub mod random;
+pub mod script;
 pub mod topology;
 pub mod trace;
 pub mod wire;

@@ -76,7 +76,7 @@ fn a1_no_reply_to_a_spoofed_source_is_larger_than_what_it_answers() {
     let longest = spoofed.iter().map(|s| s.1).max().unwrap_or(0);
     assert!(back.iter().all(|s| s.bytes.len() <= longest));
     assert!(
-        back.iter().all(|s| matches!(s.kind(), 2 | 3 | 4)),
+        back.iter().all(|s| matches!(s.kind(), 2..=4)),
         "kinds {:?}",
         back.iter().map(Seen::kind).collect::<Vec<_>>()
     );

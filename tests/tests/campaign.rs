@@ -179,7 +179,7 @@ impl Storm {
             }
             10 => {
                 let host = self.any_host();
-                let by = self.w.dice().below(20 * 365 * 24 * 3600 * 1_000_000) as i64;
+                let by = self.w.dice().below(20 * 365 * 24 * 3600 * 1_000_000).cast_signed();
                 if self.w.is_up(host) {
                     self.w.jump_wall(host, by - 10 * 365 * 24 * 3600 * 1_000_000);
                     self.reached.count("wall clock jump");
@@ -188,7 +188,7 @@ impl Storm {
             11 => {
                 let leaf = self.any_leaf();
                 if self.w.is_up(leaf) {
-                    self.w.with(leaf, |node, now| node.leave(now));
+                    self.w.with(leaf, handfast_core::Node::leave);
                     self.w.run_for(secs(1));
                     self.w.crash(leaf);
                     self.reached.count("leave");

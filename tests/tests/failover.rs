@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use handfast_core::{Event, PathInfo, StreamEnd};
+use handfast_core::{Event, Node, PathInfo, StreamEnd};
 use handfast_tests::{HostId, NatSpec, Place, World, ms, secs};
 
 /// A transfer long enough to be under way when something happens, on a wire where a window is in flight.
@@ -338,7 +338,7 @@ fn leaving_tells_peers_and_homes() {
     let t = under_way(&mut w, a, b);
     let (homes, since) = (w.status(a).homes, w.now());
     let leaves_before: usize = w.supernodes.iter().map(|s| w.status(*s).leaves).sum();
-    w.with(a, |node, now| node.leave(now));
+    w.with(a, Node::leave);
     let took = w.until("it has left", secs(5), |w| w.events_since(a, since).any(|e| *e == Event::Left));
     assert!(took <= secs(1), "{took:?}");
     w.crash(a);
@@ -358,7 +358,7 @@ fn a_supernode_that_leaves_is_replaced_at_once() {
     let a = w.add_leaf_behind(NatSpec::port_restricted());
     w.settle_homes(&[a]);
     let leaving = home(&w, a, 0);
-    w.with(leaving, |node, now| node.leave(now));
+    w.with(leaving, Node::leave);
     w.run_for(secs(1));
     w.crash(leaving);
     let peer = w.peer(leaving);

@@ -31,7 +31,7 @@ fn every_pair_of_behaviours_does_what_the_oracle_says() {
     for (i, sa) in specs.iter().enumerate() {
         for sb in &specs[..=i] {
             // Either side may be the one that calls.
-            let (sa, sb) = if pairs.len() % 2 == 0 { (*sa, *sb) } else { (*sb, *sa) };
+            let (sa, sb) = if pairs.len().is_multiple_of(2) { (*sa, *sb) } else { (*sb, *sa) };
             let (a, b) = (w.add_leaf_behind(sa), w.add_leaf_behind(sb));
             pairs.push((sa, sb, a, b));
         }
