@@ -122,6 +122,8 @@ pub struct Host {
     pub wall_skew: i64,
     /// Whether outputs are drained after each call; when not, a test does it.
     pub draining: bool,
+    /// How many events there were when the node was last started.
+    pub(crate) events_before: usize,
     pub(crate) deadline: Option<Instant>,
     pub(crate) last_now: Instant,
     pub(crate) wall_due: Option<Instant>,
@@ -148,6 +150,7 @@ impl Host {
             capture: None,
             wall_skew: 0,
             draining: true,
+            events_before: 0,
             deadline: None,
             last_now: Instant::ZERO,
             wall_due: None,

@@ -169,7 +169,8 @@ impl World {
 
     /// Whether a node has said that it can be used since its last start or `Homeless`.
     pub fn is_ready(&self, id: HostId) -> bool {
-        let last = self.hosts[id.0].events.iter().rev();
+        let host = &self.hosts[id.0];
+        let last = host.events[host.events_before..].iter().rev();
         let mut states = last.filter(|(_, e)| matches!(e, Event::Ready | Event::Homeless));
         self.is_up(id) && matches!(states.next(), Some((_, Event::Ready)))
     }

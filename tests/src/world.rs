@@ -190,6 +190,7 @@ impl World {
         let host = &mut self.hosts[id.0];
         assert!(host.node.is_none(), "{id:?} runs already");
         host.incarnation += 1;
+        host.events_before = host.events.len();
         host.bind();
         let seed = derive(self.seed, &format!("node {}", id.0), host.incarnation);
         let (key, config, saved) = (host.key.clone(), host.config.clone(), host.saved.clone());

@@ -249,7 +249,7 @@ fn e2_a_leaf_that_restarts_at_once_tells_its_peer_so() {
 }
 
 #[test]
-fn e2_a_killed_leaf_comes_back_a_hundred_times() {
+fn e2_a_killed_leaf_comes_back_thirty_times() {
     let (mut w, a, b) = World::pair(13, NatSpec::port_restricted(), NatSpec::port_restricted());
     for n in 0..30u64 {
         w.crash(b);
