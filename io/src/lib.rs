@@ -37,6 +37,7 @@ mod seldom;
 mod stream;
 mod transmit;
 mod udp;
+pub mod socks;
 mod waiting;
 
 pub use endpoint::{Acceptor, Endpoint, Forward, OpenError, Pong};
@@ -69,7 +70,7 @@ pub struct Options {
 impl Options {
     /// Any port, no supernode known, nothing kept: what most programs change is `bootstrap` and `state_file`.
     pub fn new(key: SecretKey, config: Config) -> Self {
-        Self { key, config, listen: Vec::new(), bootstrap: Vec::new(), state_file: None }
+        Self { key, config, listen: Vec::new(), bootstrap: Vec::new(), state_file: None, udp_proxy: None }
     }
 }
 
