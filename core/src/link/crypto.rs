@@ -42,6 +42,12 @@ impl KeyPair {
         &self.public
     }
 
+    /// A pair that claims another public key, as an attacker may.
+    #[cfg(test)]
+    pub(super) fn claiming(self, public: [u8; KEY_LEN]) -> Self {
+        Self { public, ..self }
+    }
+
     /// What this and the holder of `public` agree on; an error if that is all zero, as every point of small order
     /// would have it.
     pub(super) fn agree(&self, public: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
@@ -181,13 +187,7 @@ impl Cipher for ChaChaPoly {
         plaintext.len() + TAG_LEN
     }
 
-    fn decrypt(
-        &self,
-        counter: u64,
-        authtext: &[u8],
-        ciphertext: &[u8],
-        out: &mut [u8],
-    ) -> Result<usize, snow::Error> {
+    fn decrypt(&self, counter: u64, authtext: &[u8], ciphertext: &[u8], out: &mut [u8]) -> Result<usize, snow::Error> {
         let len = ciphertext.len().checked_sub(TAG_LEN).ok_or(snow::Error::Decrypt)?;
         let (text, tag) = ciphertext.split_at(len);
         let out = out.get_mut(..len).ok_or(snow::Error::Decrypt)?;
