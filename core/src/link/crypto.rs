@@ -3,7 +3,7 @@
 //!
 //! A [`Resolver`] is made for one handshake and handed over to snow's builder. It knows this node's static key pair
 //! and names it to snow by its *public* half: the private half never leaves the context that aws-lc keeps, and the
-//! public half is not computed again for each handshake, which would cost a fifth of it. The ephemeral private key is
+//! public half is not computed again for each handshake, which would be one multiplication more. The ephemeral private key is
 //! put into the resolver's [`Draw`] by the caller before snow needs it, so that a handshake is a function of the state
 //! of the caller's generator.
 
