@@ -42,7 +42,7 @@ fn the_bytes_are_pinned() {
     let mut expected = vec![1];
     expected.extend_from_slice(key(1).peer_id().as_bytes());
     expected.push(7);
-    expected.extend_from_slice(&[0x80, 0xb8, 0xa7, 0xda, 0x06]); // 1 800 000 000, as a varint
+    expected.extend_from_slice(&[0x80, 0xa4, 0xa7, 0xda, 0x06]); // 1 800 000 000, as a varint
     expected.extend_from_slice(&[0x90, 0x1c]); // 3600
     expected.extend_from_slice(&[3, 0xe8, 0x07, 0]); // capabilities, 1000 leaves, no relay limit
     expected.extend_from_slice(&[1, 0, 203, 0, 1, 1, 1, 2]); // one address
@@ -265,7 +265,7 @@ fn e2_sequence_numbers_never_go_back() {
 
 #[test]
 fn the_own_advert_is_renewed_in_time_and_when_addresses_change() {
-    let addresses = [TestAddress::from(([203, 0, 1, 1], 1))];
+    let addresses = [SocketAddr::from(([203, 0, 1, 1], 1))];
     let mut own = OwnAdvert::new(s(5), &addresses, 10, 0);
     assert_eq!(own.renew_at(), s(5));
     let mut jitter = generators(1).jitter;
@@ -275,11 +275,9 @@ fn the_own_advert_is_renewed_in_time_and_when_addresses_change() {
     assert!(after >= Duration::from_secs(1200) && after <= Duration::from_secs(1800));
     own.set_addresses(s(6), &addresses);
     assert_ne!(own.renew_at(), s(6));
-    own.set_addresses(s(6), &[TestAddress::from(([203, 0, 1, 2], 1))]);
+    own.set_addresses(s(6), &[SocketAddr::from(([203, 0, 1, 2], 1))]);
     assert_eq!(own.renew_at(), s(6));
 }
-
-type TestAddress = SocketAddr;
 
 #[test]
 fn a_digest_lists_everything_in_time() {
@@ -288,14 +286,10 @@ fn a_digest_lists_everything_in_time() {
         insert(&mut book, s(1), &signed(n, u64::from(n), s(0))).unwrap();
     }
     let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..5 {
+    for _ in 0..8 {
         let digest = book.digest(10, 20);
-        assert_eq!(digest.len(), if seen.len() < 200 { digest.len() } else { 0 });
         assert!(digest.len() <= 30);
         seen.extend(digest.iter().map(|e| e.id_prefix));
-    }
-    for _ in 0..3 {
-        seen.extend(book.digest(10, 20).iter().map(|e| e.id_prefix));
     }
     assert_eq!(seen.len(), 120);
 }

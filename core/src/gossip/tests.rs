@@ -66,7 +66,7 @@ fn sixty_four_supernodes_that_know_one_soon_know_all() {
     net.run_for(SECOND * 600);
     let sent = all.iter().map(|id| net.get(id).sent_bytes).sum::<usize>() - before;
     let bits = sent * 8 / 600 / all.len();
-    assert!(bits < 1500, "{bits} bit/s each");
+    assert!(bits < 1000, "{bits} bit/s each");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_dead_supernode_is_suspected_then_dead_then_forgotten_and_comes_back() {
     net.run_for(SECOND * 3600);
     assert_eq!(known(&net, &all[0]), 3);
     // Its anchors lead it back.
-    net.supernode(3, &[bootstrap(4)]);
+    net.supernode(3, &[]);
     net.run_for(SECOND * 20);
     assert!(all.iter().all(|id| known(&net, id) == 4 && net.get(id).book.suspicion(&dead) == Suspicion::Alive));
 }
@@ -171,7 +171,7 @@ fn strangers_may_say_who_they_are_and_nothing_else() {
 fn answers_to_digests_are_bounded() {
     let mut net = TestNet::new(7);
     let all = start(&mut net, 40);
-    net.run_for(SECOND * 10);
+    net.run_for(SECOND * 120);
     let asker = all[1];
     let mut answers = Vec::new();
     with_gossip(&mut net, all[0], |gossip, now, s| {

@@ -123,6 +123,7 @@ impl TestNet {
     /// Starts, or starts again, the supernode `n`.
     pub(crate) fn supernode(&mut self, n: u8, known: &[(PeerId, SocketAddr)]) -> PeerId {
         let saved = self.nodes.get(&key(n).peer_id()).map(|node| node.saved.clone()).unwrap_or_default();
+        let anchors = saved.anchors.clone();
         let mut node = self.node(n, Self::address_of(n), saved, SUPERNODE_ADVERTS_MAX);
         let id = node.key.peer_id();
         let own = OwnAdvert::new(self.now, &[node.address], 1000, 0);
@@ -134,6 +135,7 @@ impl TestNet {
             let TestNode { gossip, book, records, random, .. } = node;
             let mut stores = Stores { wall: Some(wall_at(now)), random, book, records, out };
             if let Some(gossip) = gossip {
+                gossip.join(now, &anchors, &mut stores);
                 gossip.join(now, known, &mut stores);
             }
         });
@@ -237,7 +239,7 @@ impl TestNet {
                 gossip.on_link_up(now, peer, &mut Stores { wall, random, book, records, out });
             }
             if let Some(registrations) = registrations {
-                registrations.on_link_up(&peer);
+                registrations.on_link_up(now, &peer);
             }
             if let Some(homes) = homes {
                 homes.on_link_up(now, peer, &mut Means { key, wall, random, book, sequence, out });
@@ -292,7 +294,7 @@ impl TestNet {
     }
 
     fn fire(&mut self, id: PeerId) {
-        self.with(id, |node, now, out| node.handle_timeout(now, out));
+        self.with(id, TestNode::handle_timeout);
         if let Some(node) = self.nodes.get(&id).filter(|node| node.is_up) {
             assert!(node.poll_timeout().is_none_or(|at| at > self.now), "a deadline is left after handle_timeout");
         }

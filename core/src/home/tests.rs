@@ -77,6 +77,21 @@ fn a_dead_home_is_replaced_long_before_its_link_times_out() {
 }
 
 #[test]
+fn a_home_that_restarts_has_its_leaves_back_at_once() {
+    let (mut net, supernodes) = network(12, 2);
+    let leaf = net.leaf(100, &[bootstrap(1)]);
+    net.run_for(SECOND * 30);
+    assert_eq!(net.homes_of(&leaf).len(), 2);
+    net.crash(supernodes[1]);
+    net.run_for(SECOND);
+    net.supernode(2, &[]);
+    net.run_for(SECOND * 5);
+    assert_eq!(net.homes_of(&leaf).len(), 2);
+    assert!(net.get(&supernodes[1]).registrations.as_ref().unwrap().contains(&leaf));
+    assert_eq!(homes_on_record(&net, &supernodes[1], &leaf).len(), 2);
+}
+
+#[test]
 fn a_home_that_lies_about_the_other_one_is_not_believed() {
     let (mut net, _) = network(3, 4);
     let leaf = net.leaf(100, &[bootstrap(1)]);
@@ -273,7 +288,7 @@ fn leaves_are_limited_and_told_so() {
     let mut records = crate::directory::RecordStore::new(10);
     for n in 0..5 {
         let mut out = VecDeque::new();
-        let mut s = crate::gossip::Stores {
+        let mut stores = crate::gossip::Stores {
             wall: None,
             random: &mut random,
             book: &mut book,
@@ -281,7 +296,7 @@ fn leaves_are_limited_and_told_so() {
             out: &mut out,
         };
         let leaf = key(100 + n).peer_id();
-        let got = registrations.on_register(s_at(1), leaf, None, &[], Load::default(), &mut s);
+        let got = registrations.on_register(s(1), leaf, None, &[], Load::default(), &mut stores);
         assert_eq!(got.refused.is_none(), n < 2);
         let Some(Action::Send { to, messages }) = out.pop_front() else { panic!() };
         assert_eq!(to, leaf);
@@ -292,8 +307,4 @@ fn leaves_are_limited_and_told_so() {
     let mut out = VecDeque::new();
     registrations.on_link_down(&key(100).peer_id(), &mut out);
     assert_eq!(registrations.len(), 1);
-}
-
-fn s_at(seconds: u64) -> crate::time::Instant {
-    s(seconds)
 }
