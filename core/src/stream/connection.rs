@@ -37,6 +37,8 @@ pub const PACKET_LEN_MAX: u16 = 1500 - 28 - DATA_OVERHEAD as u16;
 /// RFC 9002 §6.2.2 says 333 ms; but the link's own handshake came through not long ago, and few links are that slow. A
 /// guess too low costs a repeated packet, one too high 0.6 s more after the loss of the first flight.
 const INITIAL_RTT: Duration = Duration::from_millis(150);
+/// RFC 9002 §7.2 says 10 packets. The handshake needs room beside the early data (see `crypto`): 20.
+const INITIAL_WINDOW: u64 = 24_000;
 /// The address of the peer as QUIC sees it: constant, private (RFC 4193), the same on both ends.
 pub(super) const REMOTE_IP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 /// [`REMOTE_IP`] with a port, which must not be 0.
@@ -202,6 +204,8 @@ fn endpoint(seed: &[u8; 32], epoch: Epoch, server: Option<Arc<ServerConfig>>) ->
 fn transport() -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(PACKET_LEN_MAX);
+    let mut cubic = CubicConfig::default();
+    cubic.initial_window(INITIAL_WINDOW);
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(STREAMS_MAX.into())
@@ -220,7 +224,7 @@ fn transport() -> Arc<TransportConfig> {
         .crypto_buffer_size(1024)
         .allow_spin(false)
         // Never BBR: it draws from a global generator.
-        .congestion_controller_factory(Arc::new(CubicConfig::default()));
+        .congestion_controller_factory(Arc::new(cubic));
     Arc::new(config)
 }
 

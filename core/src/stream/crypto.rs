@@ -5,14 +5,15 @@
 //! straggler of an earlier connection could not be told from a packet of the present one, since connection ids are
 //! empty and there is no real key.
 //!
-//! 0-RTT is always on. The parameters remembered from "last time" are our own: both sides speak the same version of
-//! the protocol, whose windows and limits may only grow.
+//! 0-RTT is always on. The parameters remembered from "last time" are what [`remembered`] says: the least that every end of this
+//! version of the protocol must offer.
 
 use core::any::Any;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
+use quinn_proto::coding::Codec;
 use quinn_proto::crypto::{
     AeadKey, ClientConfig, CryptoError, ExportKeyingMaterialError, HandshakeTokenKey, HeaderKey, HmacKey, KeyPair,
     Keys, PacketKey, ServerConfig, Session, UnsupportedVersion,
@@ -20,11 +21,40 @@ use quinn_proto::crypto::{
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{
     ConnectError, ConnectionId, Side, TimeSource, TokenLog, TokenReuseError, TokenStore, TransportError,
-    TransportErrorCode,
+    TransportErrorCode, VarInt,
 };
+
+use super::connection::{RECEIVE_WINDOW, STREAM_RECEIVE_WINDOW, STREAMS_MAX};
 
 /// Most bytes of transport parameters that a peer may send; ours take about 80.
 const PARAMETERS_LEN_MAX: usize = 512;
+
+/// The transport parameters (RFC 9000 §18) that a client may count on before it has heard from the server.
+///
+/// Only 8 KiB may leave so early. Were it more, the first flight could fill the congestion window; if then the server's
+/// acknowledgements are lost, quinn holds back the client's Handshake packet for lack of window, the server drops all
+/// other packets for lack of that one, and nothing ever moves again.
+///
+/// A stream's window must be the one that the peer really has: quinn does not raise it later.
+fn remembered() -> Vec<u8> {
+    let mut parameters = Vec::with_capacity(24);
+    for (id, value) in [
+        (0x04, EARLY_DATA_MAX),        // initial_max_data
+        (0x05, STREAM_RECEIVE_WINDOW), // initial_max_stream_data_bidi_local
+        (0x06, STREAM_RECEIVE_WINDOW), // initial_max_stream_data_bidi_remote
+        (0x08, STREAMS_MAX),           // initial_max_streams_bidi
+    ] {
+        let mut encoded = Vec::with_capacity(8);
+        VarInt::from_u32(value).encode(&mut encoded);
+        parameters.extend_from_slice(&[id, encoded.len() as u8]);
+        parameters.extend_from_slice(&encoded);
+    }
+    parameters
+}
+
+/// Most bytes of streams that leave before the server has answered.
+const EARLY_DATA_MAX: u32 = 8_192;
+const _: () = assert!(EARLY_DATA_MAX <= RECEIVE_WINDOW);
 
 /// How a packet says which connection of the link it belongs to: the low half of the connection's epoch, big-endian,
 /// as its last four bytes.
@@ -46,10 +76,7 @@ impl Mark {
     }
 
     fn keys(self) -> Keys {
-        Keys {
-            header: KeyPair { local: Box::new(Plain), remote: Box::new(Plain) },
-            packet: self.packet_keys(),
-        }
+        Keys { header: KeyPair { local: Box::new(Plain), remote: Box::new(Plain) }, packet: self.packet_keys() }
     }
 
     fn packet_keys(self) -> KeyPair<Box<dyn PacketKey>> {
@@ -250,8 +277,8 @@ impl Session for Handshake {
 
     fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
         if self.peer.is_none() && self.side.is_client() {
-            // Asked before the server has answered: what we remember of it for 0-RTT. Its limits are ours.
-            return Ok(Some(TransportParameters::read(self.side, &mut &self.hello[2..])?));
+            // Asked before the server has answered: what we remember of it for 0-RTT.
+            return Ok(Some(TransportParameters::read(self.side, &mut &remembered()[..])?));
         }
         Ok(self.peer)
     }
