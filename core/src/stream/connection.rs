@@ -157,6 +157,17 @@ impl Conn {
         self.settle();
     }
 
+    /// Makes the earliest timer fire, due or not. False if none is armed.
+    ///
+    /// This is how a probe leaves after an outage: see [`super::Failover`]. quinn tells only the earliest of its timers;
+    /// of the others that may be armed beside the loss timer (pacing, delayed acknowledgement, old keys) each is
+    /// harmless when it fires early.
+    pub(super) fn fire_timer(&mut self, now: StdInstant) -> bool {
+        let Some(due) = self.quic.poll_timeout() else { return false };
+        self.handle_timeout(due.max(now));
+        true
+    }
+
     /// What the packets of this connection end in.
     pub(super) fn mark(&self) -> Mark {
         Mark::of_cid(&self.epoch.cid())

@@ -67,6 +67,13 @@ const CALL_AGAIN: Duration = Duration::from_millis(400);
 const CALL_AGAIN_MAX: Duration = Duration::from_secs(5);
 /// Most round-trip time that is believed after an outage: the first samples then measure the outage.
 const FAILOVER_RTT_MAX: Duration = Duration::from_millis(500);
+/// How soon a failover's probe is repeated for the first time; each further time it takes twice as long.
+const PROBE_AGAIN: Duration = Duration::from_millis(60);
+/// Most probes of a failover; after them QUIC's own loss timer goes on.
+const PROBES_MAX: u32 = 8;
+/// Timers that quinn may have armed on an established connection that is set up as ours: loss detection, pacing, delayed
+/// acknowledgement, discarding of old keys.
+const TIMERS_MAX: u32 = 4;
 /// Most words that wait to be sent; further ones are dropped, since all are repeated where they matter.
 const WORDS_MAX: usize = 8;
 /// How often one `poll_transmit` asks QUIC: again after an MTU probe that is too long, and after a timer that was due.
@@ -131,12 +138,19 @@ pub struct StreamsStats {
 }
 
 /// What a failover waits for before QUIC forgets what it measured on the old path.
+///
+/// After an outage all that was under way is lost, and the congestion window is full of it. In a full window quinn sends
+/// nothing, not even acknowledgements while there is data to send, except the probes of the loss timer (RFC 9002
+/// §6.2.4), which has backed off to many seconds. So that timer is made to fire at once, and again until an
+/// acknowledgement has come: where both ends send, it is the second probe that acknowledges the peer's first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Failover {
     None,
     /// More ACK frames than so many.
     Ack {
         seen: u64,
+        probe_at: Option<Instant>,
+        probes: u32,
     },
     /// What was under way on the old path to be taken for lost. Otherwise it would count against the new path's window.
     Settled {
@@ -162,6 +176,8 @@ pub struct Streams {
     call_at: Option<Instant>,
     calls: u32,
     failover: Failover,
+    /// How many timers may still be made to fire to get a probe out.
+    probe: u32,
     streams: BTreeMap<LocalStream, One>,
     by_id: BTreeMap<StreamId, LocalStream>,
     next: u64,
@@ -186,6 +202,7 @@ impl Streams {
             call_at: None,
             calls: 0,
             failover: Failover::None,
+            probe: 0,
             streams: BTreeMap::new(),
             by_id: BTreeMap::new(),
             next: 0,
@@ -209,10 +226,10 @@ impl Streams {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
-        if let Failover::Settled { at } = self.failover {
-            if at <= now {
-                self.path_upgraded(now);
-            }
+        match self.failover {
+            Failover::Settled { at } if at <= now => self.path_upgraded(now),
+            Failover::Ack { seen, probe_at: Some(at), probes } if at <= now => self.probe(seen, probes),
+            Failover::Settled { .. } | Failover::Ack { .. } | Failover::None => {}
         }
         if self.rest_at.is_some_and(|at| at <= now) {
             self.rest_at = None;
@@ -264,6 +281,10 @@ impl Streams {
         }
         for _ in 0..TRIES_MAX {
             let Some(transmit) = conn.quic.poll_transmit(at, segments_max, buf) else {
+                if self.probe > 0 && conn.fire_timer(at) {
+                    self.probe -= 1;
+                    continue;
+                }
                 // Sending can arm a timer that is due already (a loss that only now has a later packet to show it):
                 // done here, so that nothing is due when all has been sent.
                 if conn.quic.poll_timeout().is_none_or(|due| due > at) {
@@ -274,6 +295,7 @@ impl Streams {
             };
             let len = transmit.segment_size.unwrap_or(transmit.size);
             if len <= packet_len_max {
+                self.probe = 0;
                 if transmit.segment_size.is_some() {
                     return Some(len);
                 }
@@ -299,7 +321,8 @@ impl Streams {
         });
         let failover = match self.failover {
             Failover::Settled { at } => Some(at),
-            Failover::None | Failover::Ack { .. } => None,
+            Failover::Ack { probe_at, .. } => probe_at,
+            Failover::None => None,
         };
         let own = earliest(earliest(self.rest_at, self.call_at), failover);
         earliest(quic, own).map(|at| at.max(self.now))
@@ -415,9 +438,9 @@ impl Streams {
     /// old path would fill the new path's window.
     pub fn path_failed_over(&mut self, now: Instant) {
         self.now = now;
-        if let Some(conn) = &mut self.conn {
-            conn.quic.ping();
-            self.failover = Failover::Ack { seen: conn.quic.stats().frame_rx.acks };
+        if let Some(conn) = &self.conn {
+            let seen = conn.quic.stats().frame_rx.acks;
+            self.probe(seen, 0);
         }
     }
 
@@ -481,6 +504,7 @@ impl Streams {
         self.resting = false;
         self.rest_at = None;
         self.failover = Failover::None;
+        self.probe = 0;
     }
 
     fn on_word(&mut self, word: Word) {
@@ -693,8 +717,19 @@ impl Streams {
         }
     }
 
+    /// Has one probe leave with the next `poll_transmit`, and the next one after a while.
+    fn probe(&mut self, seen: u64, probes: u32) {
+        if let Some(conn) = &mut self.conn {
+            conn.quic.ping();
+            self.probe = TIMERS_MAX;
+            let again = self.now + PROBE_AGAIN * (1 << probes);
+            self.failover =
+                Failover::Ack { seen, probe_at: (probes < PROBES_MAX).then_some(again), probes: probes + 1 };
+        }
+    }
+
     fn watch_failover(&mut self) {
-        if let (Failover::Ack { seen }, Some(conn)) = (self.failover, &self.conn) {
+        if let (Failover::Ack { seen, .. }, Some(conn)) = (self.failover, &self.conn) {
             if conn.quic.stats().frame_rx.acks > seen {
                 let rtt = conn.quic.rtt().min(FAILOVER_RTT_MAX);
                 self.failover = Failover::Settled { at: self.now + rtt * 3 / 2 };
