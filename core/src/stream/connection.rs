@@ -16,7 +16,7 @@ use quinn_proto::{
 };
 
 use super::crypto::{Mark, NoClock, Null, OneToken, ResetKey};
-use crate::wire::packet::DATA_OVERHEAD;
+use crate::wire::packet::{DATA_OVERHEAD, RELAY_HEADER_LEN};
 
 /// Version number in QUIC's long headers: ours, since with no TLS inside it is no published QUIC. "hf", 1.
 pub(super) const VERSION: u32 = 0x6866_0001;
@@ -31,9 +31,11 @@ pub const SEND_WINDOW: u64 = 4_000_000;
 /// Longest QUIC packet before the path has proven more: what QUIC requires of every path, and what fits a relayed
 /// packet of `DATAGRAM_LEN_MAX`.
 pub const PACKET_LEN_MIN: u16 = 1200;
-/// Longest QUIC packet at all: Ethernet's 1 500, less 20 (IPv4), 8 (UDP) and the link's own bytes. Callers with less
-/// room say so in `poll_transmit`.
-pub const PACKET_LEN_MAX: u16 = 1500 - 28 - DATA_OVERHEAD as u16;
+/// Longest QUIC packet at all: Ethernet's 1 500, less IPv6's 40, UDP's 8, Relay's 7 and the link's own bytes.
+///
+/// Over IPv4 and without a relay 27 bytes more would fit. But then a link that fails over to its relay would find that
+/// all it has under way is too long, and would have to start over before the new path has been heard of.
+pub const PACKET_LEN_MAX: u16 = 1500 - 48 - (DATA_OVERHEAD + RELAY_HEADER_LEN) as u16;
 /// RFC 9002 §6.2.2 says 333 ms; but the link's own handshake came through not long ago, and few links are that slow. A
 /// guess too low costs a repeated packet, one too high 0.6 s more after the loss of the first flight.
 const INITIAL_RTT: Duration = Duration::from_millis(150);

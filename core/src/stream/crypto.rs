@@ -1,9 +1,9 @@
 //! A crypto provider for QUIC that seals nothing.
 //!
 //! The link below authenticates and encrypts every byte, so here a handshake only exchanges transport parameters and
-//! keys only tell connections apart: each packet ends in the four bytes of its connection's [`Mark`]. Without a mark a
-//! straggler of an earlier connection could not be told from a packet of the present one, since connection ids are
-//! empty and there is no real key.
+//! keys only tell packets apart: each ends in the four bytes of its connection's [`Mark`] and one of its key phase.
+//! Without these a straggler of an earlier connection or phase could not be told from a packet of the present one, since
+//! connection ids are empty and there is no real key.
 //!
 //! 0-RTT is always on. The parameters remembered from "last time" are what [`remembered`] says: the least that every end of this
 //! version of the protocol must offer.
@@ -56,17 +56,18 @@ fn remembered() -> Vec<u8> {
 const EARLY_DATA_MAX: u32 = 8_192;
 const _: () = assert!(EARLY_DATA_MAX <= RECEIVE_WINDOW);
 
-/// How a packet says which connection of the link it belongs to: the low half of the connection's epoch, big-endian,
-/// as its last four bytes.
+/// What each packet ends in: a [`Mark`] and the [`Key`]'s phase.
+pub(super) const TAG_LEN: usize = 5;
+
+/// Which connection of the link a packet belongs to: the low half of the connection's epoch, big-endian.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Mark(pub(super) [u8; 4]);
 
 impl Mark {
-    pub(super) const LEN: usize = 4;
-
     /// The mark that a packet carries.
     pub(super) fn of_packet(packet: &[u8]) -> Option<Self> {
-        packet.last_chunk::<4>().copied().map(Self)
+        let [a, b, c, d, _phase] = *packet.last_chunk::<TAG_LEN>()?;
+        Some(Self([a, b, c, d]))
     }
 
     /// The mark of the connection whose first destination connection id this is. Ids of other lengths are never used
@@ -76,31 +77,54 @@ impl Mark {
     }
 
     fn keys(self) -> Keys {
-        Keys { header: KeyPair { local: Box::new(Plain), remote: Box::new(Plain) }, packet: self.packet_keys() }
+        Keys {
+            header: KeyPair { local: Box::new(Plain), remote: Box::new(Plain) },
+            packet: Key { mark: self, phase: 0, one_way: false }.pair(),
+        }
+    }
+}
+
+/// A key that seals nothing and fits the packets of one connection and key phase.
+///
+/// quinn updates keys on its own, and takes a late packet of an earlier phase for a forgery because it does not open
+/// under the next key. It must not open under this one either.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Key {
+    mark: Mark,
+    phase: u8,
+    /// Opens nothing: the client's early key. quinn takes 0-RTT packets from a server too, if they open, and then panics
+    /// over the acknowledgement.
+    one_way: bool,
+}
+
+impl Key {
+    const fn tag(self) -> [u8; TAG_LEN] {
+        let Mark([a, b, c, d]) = self.mark;
+        [a, b, c, d, self.phase]
     }
 
-    fn packet_keys(self) -> KeyPair<Box<dyn PacketKey>> {
+    fn pair(self) -> KeyPair<Box<dyn PacketKey>> {
         KeyPair { local: Box::new(self), remote: Box::new(self) }
     }
 }
 
-impl PacketKey for Mark {
+impl PacketKey for Key {
     fn encrypt(&self, _packet: u64, buf: &mut [u8], _header_len: usize) {
-        if let Some(tag) = buf.last_chunk_mut::<4>() {
-            *tag = self.0;
+        if let Some(tag) = buf.last_chunk_mut() {
+            *tag = self.tag();
         }
     }
 
     fn decrypt(&self, _packet: u64, _header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
-        if Self::of_packet(payload) != Some(*self) {
+        if self.one_way || payload.last_chunk() != Some(&self.tag()) {
             return Err(CryptoError);
         }
-        payload.truncate(payload.len() - Self::LEN);
+        payload.truncate(payload.len() - TAG_LEN);
         Ok(())
     }
 
     fn tag_len(&self) -> usize {
-        Self::LEN
+        TAG_LEN
     }
 
     // Nothing is sealed, so nothing wears out.
@@ -187,6 +211,8 @@ struct Handshake {
     /// Bytes of the peer's parameters so far, with their length in front.
     received: Vec<u8>,
     peer: Option<TransportParameters>,
+    /// Of the last 1-RTT keys that were made.
+    phase: u8,
 }
 
 impl Handshake {
@@ -199,7 +225,7 @@ impl Handshake {
             Side::Client => Step::Hello,
             Side::Server => Step::AwaitParameters,
         };
-        Self { side, step, mark: OnceLock::new(), hello, received: Vec::new(), peer: None }
+        Self { side, step, mark: OnceLock::new(), hello, received: Vec::new(), peer: None, phase: 0 }
     }
 
     fn mark(&self) -> Mark {
@@ -260,7 +286,8 @@ impl Session for Handshake {
     }
 
     fn early_crypto(&self) -> Option<(Box<dyn HeaderKey>, Box<dyn PacketKey>)> {
-        Some((Box::new(Plain), Box::new(self.mark())))
+        let key = Key { mark: self.mark(), phase: 0, one_way: self.side.is_client() };
+        Some((Box::new(Plain), Box::new(key)))
     }
 
     fn early_data_accepted(&self) -> Option<bool> {
@@ -314,7 +341,8 @@ impl Session for Handshake {
     }
 
     fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
-        Some(self.mark().packet_keys())
+        self.phase = self.phase.wrapping_add(1);
+        Some(Key { mark: self.mark(), phase: self.phase, one_way: false }.pair())
     }
 
     fn is_valid_retry(&self, _orig_dst_cid: &ConnectionId, _header: &[u8], _payload: &[u8]) -> bool {

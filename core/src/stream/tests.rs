@@ -286,6 +286,9 @@ impl Pair {
 
     /// What `open_many` opened has arrived, both ways, to the end.
     fn check_many(&self, opened: &[(usize, LocalStream, Vec<u8>, Vec<u8>)]) {
+        for app in &self.apps {
+            assert!(app.ended.is_empty() && app.stopped.is_empty() && app.lost == 0, "{} {:?}", app.lost, app.ended);
+        }
         for (i, (from, stream, there, back)) in opened.iter().enumerate() {
             let (near, far) = (&self.apps[*from], &self.apps[1 - from]);
             let (other, _) = far.incoming.iter().find(|(_, s)| *s == name(&format!("s{i}"))).expect("it came in");
@@ -294,10 +297,6 @@ impl Pair {
             assert!(near.received.get(stream).map_or(&[][..], Vec::as_slice) == back, "stream {i} back");
             assert_eq!(far.read_end.get(other), Some(&Ok(Read::End)));
             assert_eq!(near.read_end.get(stream), Some(&Ok(Read::End)));
-        }
-        for app in &self.apps {
-            assert!(app.ended.is_empty() && app.stopped.is_empty(), "{:?}", app.ended);
-            assert_eq!(app.lost, 0);
         }
     }
 }
