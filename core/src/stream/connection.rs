@@ -11,7 +11,7 @@ use std::time::Instant as StdInstant;
 use bytes::{Bytes, BytesMut};
 use quinn_proto::congestion::CubicConfig;
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, ConnectionId, ConnectionIdGenerator, DatagramEvent, Endpoint,
+    ClientConfig, Connection, ConnectionHandle, ConnectionId, ConnectionIdGenerator, DatagramEvent, Dir, Endpoint,
     EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
 };
 
@@ -22,6 +22,8 @@ use crate::wire::packet::{DATA_OVERHEAD, RELAY_HEADER_LEN};
 pub(super) const VERSION: u32 = 0x6866_0001;
 /// Most streams that each side may have open on a link.
 pub const STREAMS_MAX: u32 = 256;
+/// How many of them at first: quinn keeps a place for each that there may be, some 50 bytes.
+pub(super) const STREAMS_EARLY: u32 = 32;
 /// Most unread bytes of one stream that are held for the application: 100 Mbit/s at 100 ms.
 pub const STREAM_RECEIVE_WINDOW: u32 = 1_250_000;
 /// Most unread bytes that all streams of a link hold together.
@@ -170,6 +172,15 @@ impl Conn {
         true
     }
 
+    /// Allows the peer more streams when most that it may have are open.
+    pub(super) fn make_room(&mut self) {
+        let (open, may) = (self.quic.streams().remote_open_streams(Dir::Bi), self.quic.max_concurrent_streams(Dir::Bi));
+        if open * 4 >= may * 3 && may < u64::from(STREAMS_MAX) {
+            let count = (may * 2).min(u64::from(STREAMS_MAX));
+            self.quic.set_max_concurrent_streams(Dir::Bi, VarInt::try_from(count).unwrap_or(VarInt::MAX));
+        }
+    }
+
     /// What the packets of this connection end in.
     pub(super) fn mark(&self) -> Mark {
         Mark::of_cid(&self.epoch.cid())
@@ -221,7 +232,7 @@ fn transport() -> Arc<TransportConfig> {
     cubic.initial_window(INITIAL_WINDOW);
     let mut config = TransportConfig::default();
     config
-        .max_concurrent_bidi_streams(STREAMS_MAX.into())
+        .max_concurrent_bidi_streams(STREAMS_EARLY.into())
         .max_concurrent_uni_streams(0u32.into())
         .datagram_receive_buffer_size(None)
         // The link decides when a peer is gone, and keeps the path alive.

@@ -10,6 +10,7 @@
 
 use core::any::Any;
 use std::sync::{Arc, OnceLock};
+#[allow(clippy::disallowed_types)] // Named by quinn's traits; nobody reads a clock here.
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
@@ -24,7 +25,7 @@ use quinn_proto::{
     TransportErrorCode, VarInt,
 };
 
-use super::connection::{RECEIVE_WINDOW, STREAM_RECEIVE_WINDOW, STREAMS_MAX};
+use super::connection::{RECEIVE_WINDOW, STREAM_RECEIVE_WINDOW, STREAMS_EARLY};
 
 /// Most bytes of transport parameters that a peer may send; ours take about 80.
 const PARAMETERS_LEN_MAX: usize = 512;
@@ -42,7 +43,7 @@ fn remembered() -> Vec<u8> {
         (0x04, EARLY_DATA_MAX),        // initial_max_data
         (0x05, STREAM_RECEIVE_WINDOW), // initial_max_stream_data_bidi_local
         (0x06, STREAM_RECEIVE_WINDOW), // initial_max_stream_data_bidi_remote
-        (0x08, STREAMS_MAX),           // initial_max_streams_bidi
+        (0x08, STREAMS_EARLY),         // initial_max_streams_bidi
     ] {
         let mut encoded = Vec::with_capacity(8);
         VarInt::from_u32(value).encode(&mut encoded);
@@ -426,6 +427,7 @@ impl TokenStore for OneToken {
     }
 }
 
+#[allow(clippy::disallowed_types)]
 impl TokenLog for OneToken {
     fn check_and_insert(
         &self,
@@ -440,8 +442,8 @@ impl TokenLog for OneToken {
 /// Wall clock for token lifetimes: always the epoch, at which [`TOKEN`] was issued.
 pub(super) struct NoClock;
 
+#[allow(clippy::disallowed_types)]
 impl TimeSource for NoClock {
-    #[allow(clippy::disallowed_types)] // Named by quinn's trait; nobody reads a clock here.
     fn now(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH
     }

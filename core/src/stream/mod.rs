@@ -88,6 +88,15 @@ pub enum Side {
     Server,
 }
 
+impl Side {
+    const fn quic(self) -> quinn_proto::Side {
+        match self {
+            Self::Client => quinn_proto::Side::Client,
+            Self::Server => quinn_proto::Side::Server,
+        }
+    }
+}
+
 /// A stream of one [`Streams`]. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LocalStream(pub u64);
@@ -167,7 +176,7 @@ pub struct Streams {
     now: Instant,
     /// Of the latest connection.
     epoch: Option<Epoch>,
-    conn: Option<Conn>,
+    conn: Option<Box<Conn>>,
     /// The connection is lost and only has its goodbye to send.
     closing: bool,
     /// The client has asked to drop the connection: nothing new may begin on it.
@@ -178,7 +187,7 @@ pub struct Streams {
     failover: Failover,
     /// How many timers may still be made to fire to get a probe out.
     probe: u32,
-    streams: BTreeMap<LocalStream, One>,
+    all: BTreeMap<LocalStream, One>,
     by_id: BTreeMap<StreamId, LocalStream>,
     next: u64,
     words: VecDeque<Word>,
@@ -203,7 +212,7 @@ impl Streams {
             calls: 0,
             failover: Failover::None,
             probe: 0,
-            streams: BTreeMap::new(),
+            all: BTreeMap::new(),
             by_id: BTreeMap::new(),
             next: 0,
             words: VecDeque::new(),
@@ -250,7 +259,9 @@ impl Streams {
     }
 
     /// The next packets to seal, each by itself: `buf.chunks(n)` for the returned `n`, at most `segments_max` of them.
-    /// All have that length but the last. None is longer than `packet_len_max`, which is at least [`PACKET_LEN_MIN`].
+    /// All have that length but the last. None is longer than `packet_len_max`, which is at least [`PACKET_LEN_MIN`]: what
+    /// the path could carry at most, not what it is proven to, which QUIC finds out. [`PACKET_LEN_MAX`] does for all paths
+    /// over Ethernet. Where a path has less room than the one before had proven, QUIC must start over.
     pub fn poll_transmit(
         &mut self,
         now: Instant,
@@ -338,31 +349,24 @@ impl Streams {
                 | StreamsEvent::Writable(stream)
                 | StreamsEvent::Stopped(stream)
                 | StreamsEvent::Opened(stream)
-                    if !self.streams.contains_key(&stream) => {}
+                    if !self.all.contains_key(&stream) => {}
                 _ => return Some(event),
             }
         }
     }
 
     /// Opens a stream to a service of the peer. Bytes may be written at once.
-    /// `Err(Blocked)` at [`STREAMS_MAX`] streams; nothing tells when there is room again.
+    /// `Err(Blocked)` at [`STREAMS_MAX`] streams of ours; nothing tells when there is room again.
     pub fn open(&mut self, now: Instant, service: &ServiceName) -> Result<LocalStream, StreamError> {
         self.now = now;
+        let side = self.side.quic();
+        if self.all.values().filter(|one| one.is_ours(side)).count() >= STREAMS_MAX as usize {
+            return Err(StreamError::Blocked);
+        }
         if self.side == Side::Client && (self.conn.is_none() || self.resting || self.closing) {
             self.connect();
         }
-        if self.streams.len() >= 2 * STREAMS_MAX as usize {
-            return Err(StreamError::Blocked);
-        }
-        let mut one = One::opening(service);
-        if let Some(conn) = self.conn.as_mut().filter(|_| !self.closing) {
-            let id = conn.quic.streams().open(Dir::Bi).ok_or(StreamError::Blocked)?;
-            let _ = one.attach(&mut conn.quic, id);
-        } else if self.streams.len() >= STREAMS_MAX as usize {
-            // Waits for a connection: only a server's.
-            return Err(StreamError::Blocked);
-        }
-        let stream = self.insert(one);
+        let stream = self.insert(One::opening(service));
         self.on_change();
         Ok(stream)
     }
@@ -433,9 +437,10 @@ impl Streams {
         }
     }
 
-    /// Packets take another path now because the old one is dead. A probe leaves at once; what was measured is forgotten
-    /// only when the new path has answered and what was under way is taken for lost: sooner, the packets lost on the
-    /// old path would fill the new path's window.
+    /// Packets take another path now because the old one is dead; or the only path works again after an outage, which QUIC
+    /// by itself would take as long again to notice. A probe leaves at once; what was measured is forgotten only when the
+    /// path has answered and what was under way is taken for lost: sooner, the packets lost in the outage would fill the
+    /// new window.
     pub fn path_failed_over(&mut self, now: Instant) {
         self.now = now;
         if let Some(conn) = &self.conn {
@@ -452,19 +457,19 @@ impl Streams {
             conn.close(at);
             self.closing = true;
         }
-        self.streams.clear();
+        self.all.clear();
         self.by_id.clear();
         self.on_change();
     }
 
     /// Whether no stream is open.
     pub fn is_idle(&self) -> bool {
-        self.streams.is_empty()
+        self.all.is_empty()
     }
 
     /// Whether nothing would be lost by dropping this `Streams`: no stream, no connection, nothing to say.
     pub fn is_disposable(&self) -> bool {
-        self.streams.is_empty() && self.conn.is_none() && self.words.is_empty() && self.events.is_empty()
+        self.all.is_empty() && self.conn.is_none() && self.words.is_empty() && self.events.is_empty()
     }
 
     /// How the connection is doing, if there is one.
@@ -495,7 +500,14 @@ impl Streams {
         self.drop_connection();
         let epoch = Epoch(self.epoch.map_or(0, |last| last.0 + 1).max(self.now.as_micros()));
         self.epoch = Some(epoch);
-        self.conn = Some(Conn::connect(self.std(self.now), &self.seed, epoch));
+        self.conn = Some(Box::new(Conn::connect(self.std(self.now), &self.seed, epoch)));
+    }
+
+    /// Ends the streams that wait for the present connection to take them.
+    fn lose_waiting(&mut self) {
+        for stream in core::mem::take(&mut self.all).into_keys() {
+            self.events.push_back(StreamsEvent::Ended { stream, end: StreamEnd::PeerGone });
+        }
     }
 
     fn drop_connection(&mut self) {
@@ -508,7 +520,7 @@ impl Streams {
     }
 
     fn on_word(&mut self, word: Word) {
-        let present = self.conn.as_ref().filter(|_| !self.closing).map(Conn::mark);
+        let present = self.conn.as_ref().filter(|_| !self.closing).map(|conn| conn.mark());
         match word {
             Word::Call => {
                 if self.side == Side::Client && (present.is_none() || self.resting) {
@@ -538,11 +550,12 @@ impl Streams {
             self.events.push_back(StreamsEvent::Lost);
         }
         self.lose_streams();
+        self.lose_waiting();
         self.drop_connection();
     }
 
     fn on_rest(&mut self, mark: Mark, present: Option<Mark>) {
-        if present == Some(mark) && !self.streams.is_empty() {
+        if present == Some(mark) && !self.all.is_empty() {
             self.say(Word::Keep(mark));
             return;
         }
@@ -554,16 +567,15 @@ impl Streams {
 
     fn on_quic(&mut self, packet: &[u8]) {
         let at = self.std(self.now);
-        if let (Side::Server, Some(epoch)) = (self.side, Epoch::of_initial(packet)) {
-            if self.epoch.is_none_or(|last| last < epoch) {
-                if let Some(conn) = Conn::accept(at, &self.seed, epoch, BytesMut::from(packet)) {
-                    self.lose_streams();
-                    self.drop_connection();
-                    self.epoch = Some(epoch);
-                    self.conn = Some(conn);
-                }
-                return;
+        let newer = Epoch::of_initial(packet).filter(|epoch| self.epoch.is_none_or(|last| last < *epoch));
+        if let (Side::Server, Some(epoch)) = (self.side, newer) {
+            if let Some(conn) = Conn::accept(at, &self.seed, epoch, BytesMut::from(packet)) {
+                self.lose_streams();
+                self.drop_connection();
+                self.epoch = Some(epoch);
+                self.conn = Some(Box::new(conn));
             }
+            return;
         }
         let mark = Mark::of_packet(packet);
         match &mut self.conn {
@@ -598,6 +610,7 @@ impl Streams {
                     }
                     self.closing = true;
                     self.lose_streams();
+                    self.lose_waiting();
                 }
             }
             Event::Stream(StreamEvent::Opened { .. }) => self.on_opened(),
@@ -624,11 +637,14 @@ impl Streams {
             // Of the bytes that came with the first packet no event of their own tells.
             self.on_stream(id, One::on_readable);
         }
+        if let Some(conn) = &mut self.conn {
+            conn.make_room();
+        }
     }
 
     fn on_stream(&mut self, id: StreamId, what: impl FnOnce(&mut One, &mut quinn_proto::Connection) -> Notes) {
         let (Some(conn), Some(&stream)) = (&mut self.conn, self.by_id.get(&id)) else { return };
-        let Some(one) = self.streams.get_mut(&stream) else { return };
+        let Some(one) = self.all.get_mut(&stream) else { return };
         let notes = what(one, &mut conn.quic);
         self.tell(stream, &notes);
         self.forget_if_over(stream);
@@ -661,18 +677,18 @@ impl Streams {
         if let Some(id) = one.id {
             self.by_id.insert(id, stream);
         }
-        self.streams.insert(stream, one);
+        self.all.insert(stream, one);
         stream
     }
 
     fn forget(&mut self, stream: LocalStream) {
-        if let Some(id) = self.streams.remove(&stream).and_then(|one| one.id) {
+        if let Some(id) = self.all.remove(&stream).and_then(|one| one.id) {
             self.by_id.remove(&id);
         }
     }
 
     fn forget_if_over(&mut self, stream: LocalStream) {
-        let Some(one) = self.streams.get(&stream).filter(|one| one.is_over()) else { return };
+        let Some(one) = self.all.get(&stream).filter(|one| one.is_over()) else { return };
         if let Some(end) = one.end() {
             self.events.push_back(StreamsEvent::Ended { stream, end });
         }
@@ -682,7 +698,7 @@ impl Streams {
     /// Ends the streams of the present connection. Those that wait for one stay.
     fn lose_streams(&mut self) {
         for stream in core::mem::take(&mut self.by_id).into_values() {
-            if self.streams.remove(&stream).is_some() {
+            if self.all.remove(&stream).is_some() {
                 self.events.push_back(StreamsEvent::Ended { stream, end: StreamEnd::PeerGone });
             }
         }
@@ -696,19 +712,19 @@ impl Streams {
         call: impl FnOnce(&mut One, Option<&mut quinn_proto::Connection>) -> Result<T, StreamError>,
     ) -> Result<T, StreamError> {
         self.now = now;
-        let one = self.streams.get_mut(&stream).ok_or(StreamError::Unknown)?;
+        let one = self.all.get_mut(&stream).ok_or(StreamError::Unknown)?;
         let quic = self.conn.as_mut().filter(|_| one.id.is_some()).map(|conn| &mut conn.quic);
         call(one, quic)
     }
 
-    /// Opens, on a new connection, the streams that waited for one.
+    /// Opens the streams that waited for a connection, or for the peer to allow more of them.
     fn attach_waiting(&mut self) {
-        if self.conn.is_none() || self.closing || self.by_id.len() == self.streams.len() {
+        if self.conn.is_none() || self.closing || self.by_id.len() == self.all.len() {
             return;
         }
-        let waiting: Vec<_> = self.streams.iter().filter(|(_, one)| one.id.is_none()).map(|(s, _)| *s).collect();
+        let waiting: Vec<_> = self.all.iter().filter(|(_, one)| one.id.is_none()).map(|(s, _)| *s).collect();
         for stream in waiting {
-            let (Some(conn), Some(one)) = (&mut self.conn, self.streams.get_mut(&stream)) else { return };
+            let (Some(conn), Some(one)) = (&mut self.conn, self.all.get_mut(&stream)) else { return };
             let Some(id) = conn.quic.streams().open(Dir::Bi) else { return };
             let notes = one.attach(&mut conn.quic, id);
             self.by_id.insert(id, stream);
@@ -729,19 +745,18 @@ impl Streams {
     }
 
     fn watch_failover(&mut self) {
-        if let (Failover::Ack { seen, .. }, Some(conn)) = (self.failover, &self.conn) {
-            if conn.quic.stats().frame_rx.acks > seen {
-                let rtt = conn.quic.rtt().min(FAILOVER_RTT_MAX);
-                self.failover = Failover::Settled { at: self.now + rtt * 3 / 2 };
-            }
+        let (Failover::Ack { seen, .. }, Some(conn)) = (self.failover, &self.conn) else { return };
+        if conn.quic.stats().frame_rx.acks > seen {
+            let rtt = conn.quic.rtt().min(FAILOVER_RTT_MAX);
+            self.failover = Failover::Settled { at: self.now + rtt * 3 / 2 };
         }
     }
 
     fn set_rest(&mut self) {
-        if !self.streams.is_empty() {
+        if !self.all.is_empty() {
             self.resting = false;
         }
-        let idle = self.side == Side::Client && self.conn.is_some() && !self.closing && self.streams.is_empty();
+        let idle = self.side == Side::Client && self.conn.is_some() && !self.closing && self.all.is_empty();
         if !idle {
             self.rest_at = None;
         } else if self.rest_at.is_none() {
@@ -750,7 +765,7 @@ impl Streams {
     }
 
     fn set_call(&mut self) {
-        let wanted = self.side == Side::Server && self.conn.is_none() && !self.streams.is_empty();
+        let wanted = self.side == Side::Server && self.conn.is_none() && !self.all.is_empty();
         if !wanted {
             self.call_at = None;
             self.calls = 0;

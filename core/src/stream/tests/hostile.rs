@@ -131,7 +131,7 @@ fn check(pair: &mut Pair, end: usize) {
         }
     }
     assert!(streams.poll_transmit(pair.now, 10, 1300, &mut buf).is_none(), "it never ends");
-    assert!(streams.streams.len() <= 2 * STREAMS_MAX as usize && streams.by_id.len() <= streams.streams.len());
+    assert!(streams.all.len() <= 2 * STREAMS_MAX as usize && streams.by_id.len() <= streams.all.len());
     assert!(streams.words.len() <= WORDS_MAX);
     for _ in 0..20 {
         if streams.poll_timeout().is_none_or(|at| at > pair.now) {
@@ -256,6 +256,6 @@ fn floods_of_initials_and_streams_are_bounded() {
         packet[6..14].copy_from_slice(&(2_000_000 + epoch).to_be_bytes());
         pair.ends[SERVER].handle_packet(pair.now, &packet);
         check(&mut pair, SERVER);
-        assert!(pair.ends[SERVER].streams.len() <= STREAMS_MAX as usize);
+        assert!(pair.ends[SERVER].all.len() <= STREAMS_MAX as usize);
     }
 }

@@ -5,13 +5,13 @@ use super::*;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A transfer each way under way, at 20 Mbit/s.
-fn under_way(seed: u64) -> (Pair, Vec<(usize, LocalStream, Vec<u8>, Vec<u8>)>) {
+fn under_way(seed: u64) -> (Pair, Vec<Transfer>) {
     let mut pair = Pair::new(seed);
     pair.rate = 2_500_000;
     pair.apps[SERVER].services.insert(name("s0"), bytes(2, 10_000_000));
     let stream = pair.open(CLIENT, "s0", bytes(1, 10_000_000));
     pair.run_for(Duration::from_secs(2));
-    let opened = vec![(CLIENT, stream, bytes(1, 10_000_000), bytes(2, 10_000_000))];
+    let opened = vec![Transfer { from: CLIENT, stream, there: bytes(1, 10_000_000), back: bytes(2, 10_000_000) }];
     (pair, opened)
 }
 
