@@ -464,12 +464,12 @@ impl Streams {
 
     /// How many streams are open.
     pub fn len(&self) -> usize {
-        self.streams.len()
+        self.all.len()
     }
 
     /// Whether a stream is open still: it is forgotten when both its directions ended.
     pub fn contains(&self, stream: LocalStream) -> bool {
-        self.streams.contains_key(&stream)
+        self.all.contains_key(&stream)
     }
 
     /// Whether no stream is open.
