@@ -32,15 +32,11 @@ const PARAMETERS_LEN_MAX: usize = 512;
 
 /// The transport parameters (RFC 9000 §18) that a client may count on before it has heard from the server.
 ///
-/// Only 8 KiB may leave so early. Were it more, the first flight could fill the congestion window; if then the server's
-/// acknowledgements are lost, quinn holds back the client's Handshake packet for lack of window, the server drops all
-/// other packets for lack of that one, and nothing ever moves again.
-///
 /// A stream's window must be the one that the peer really has: quinn does not raise it later.
 fn remembered() -> Vec<u8> {
     let mut parameters = Vec::with_capacity(24);
     for (id, value) in [
-        (0x04, EARLY_DATA_MAX),        // initial_max_data
+        (0x04, RECEIVE_WINDOW),        // initial_max_data
         (0x05, STREAM_RECEIVE_WINDOW), // initial_max_stream_data_bidi_local
         (0x06, STREAM_RECEIVE_WINDOW), // initial_max_stream_data_bidi_remote
         (0x08, STREAMS_EARLY),         // initial_max_streams_bidi
@@ -52,10 +48,6 @@ fn remembered() -> Vec<u8> {
     }
     parameters
 }
-
-/// Most bytes of streams that leave before the server has answered.
-const EARLY_DATA_MAX: u32 = 8_192;
-const _: () = assert!(EARLY_DATA_MAX <= RECEIVE_WINDOW);
 
 /// What each packet ends in: a [`Mark`] and the [`Key`]'s phase.
 pub(super) const TAG_LEN: usize = 5;

@@ -236,7 +236,7 @@ impl Streams {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         match self.failover {
-            Failover::Settled { at } if at <= now => self.path_upgraded(now),
+            Failover::Settled { at } if at <= now => self.start_over(),
             Failover::Ack { seen, probe_at: Some(at), probes } if at <= now => self.probe(seen, probes),
             Failover::Settled { .. } | Failover::Ack { .. } | Failover::None => {}
         }
@@ -298,7 +298,7 @@ impl Streams {
                 }
                 // Sending can arm a timer that is due already (a loss that only now has a later packet to show it):
                 // done here, so that nothing is due when all has been sent.
-                if conn.quic.poll_timeout().is_none_or(|due| due > at) {
+                if conn.poll_timeout().is_none_or(|due| due > at) {
                     break;
                 }
                 conn.handle_timeout(at);
@@ -325,7 +325,7 @@ impl Streams {
 
     /// When to call `handle_timeout`.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        let quic = self.conn.as_mut().and_then(|conn| conn.quic.poll_timeout()).map(|at| {
+        let quic = self.conn.as_mut().and_then(|conn| conn.poll_timeout()).map(|at| {
             // Rounded up: a deadline told too early would be asked for again and again.
             let ns = at.saturating_duration_since(self.origin).as_nanos();
             Instant::from_micros(u64::try_from(ns.div_ceil(1000)).unwrap_or(u64::MAX))
@@ -428,12 +428,13 @@ impl Streams {
     }
 
     /// Packets take another path now, and the old one still works: what was measured on it no longer holds.
+    ///
+    /// While a failover is being probed that goes on, on the new path: in a window full of lost packets nothing else moves.
     pub fn path_upgraded(&mut self, now: Instant) {
         self.now = now;
-        self.failover = Failover::None;
-        let at = self.std(now);
-        if let Some(conn) = &mut self.conn {
-            conn.quic.path_changed(at);
+        match self.failover {
+            Failover::Ack { .. } => self.path_failed_over(now),
+            Failover::None | Failover::Settled { .. } => self.start_over(),
         }
     }
 
@@ -730,6 +731,15 @@ impl Streams {
             self.by_id.insert(id, stream);
             self.tell(stream, &notes);
             self.forget_if_over(stream);
+        }
+    }
+
+    /// Makes QUIC forget what it measured.
+    fn start_over(&mut self) {
+        self.failover = Failover::None;
+        let at = self.std(self.now);
+        if let Some(conn) = &mut self.conn {
+            conn.quic.path_changed(at);
         }
     }
 
