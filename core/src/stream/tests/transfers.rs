@@ -193,3 +193,22 @@ proptest! {
         lossy(seed, loss, count);
     }
 }
+
+/// The client's Handshake packet waited for room in a congestion window full of data that the server dropped for lack of
+/// that packet.
+#[test]
+fn regression_a_handshake_packet_behind_a_full_window() {
+    lossy(11_741_915_176_434_084_149, 17, 10);
+    lossy(14_095_305_456_207_016_713, 27, 3);
+}
+
+/// A late packet of an earlier key phase opened under the next key, and was taken for a broken key update.
+#[test]
+fn regression_late_packets_across_key_updates() {
+    let mut pair = Pair::new(14);
+    pair.jitter = Duration::from_millis(400);
+    pair.loss_percent = 5;
+    let opened = pair.open_many(4, 2_000_000);
+    pair.run_until(20 * MINUTE, Pair::all_over);
+    pair.check_many(&opened);
+}
