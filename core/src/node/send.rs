@@ -12,6 +12,8 @@ use crate::wire::{DATAGRAM_LEN_MAX, packet};
 
 /// Most intents queued. At the limit new ones are dropped and counted: every one of them is repeated by whoever needs it.
 pub(crate) const OUTGOING_MAX: usize = 65_536;
+/// Above this many intents, answers are no longer queued: who asked asks again.
+pub(crate) const ANSWERS_MAX: usize = 4_096;
 /// Most plaintext bytes of messages in one Data packet, so that it fits relayed too.
 pub(crate) const MESSAGES_LEN_MAX: usize = DATAGRAM_LEN_MAX - DATA_OVERHEAD - RELAY_HEADER_LEN;
 
