@@ -199,6 +199,8 @@ fn a_reader_that_does_not_read_stops_the_writer_and_loses_nothing() {
 #[test]
 fn datagrams_arrive_from_whom_they_say() {
     let net = Net::start();
+    // Datagrams come from peers that some service lets in.
+    net.b.expose(service("game"), loopback()[0], Access::Peers([net.a.id()].into())).expect("exposed");
     net.a.connect(net.b.id(), PATIENCE).expect("connected");
     // Unreliable by nature: one of many is enough.
     let (peer, data) = (0..300)
