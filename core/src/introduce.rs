@@ -37,16 +37,42 @@ pub const DUTIES_MAX: usize = 65_536;
 /// Introductions per second and callee, and per second and caller prefix.
 pub const RATE_MAX: u32 = 20;
 
-/// The caller repeats an introduction after this, then after twice this, then asks the next home.
-const REPEAT: Duration = Duration::from_secs(1);
-/// Introductions by one home before the next one is asked.
-const TRIES_PER_HOME: u8 = 3;
+/// How long the caller waits after each introduction by one home, before it repeats it or asks the next home.
+const WAITS: [Duration; 4] = [
+    Duration::from_millis(500),
+    Duration::from_millis(1_000),
+    Duration::from_millis(1_000),
+    Duration::from_millis(1_500),
+];
+/// Between two dials of a peer that is a supernode, and how often it is dialled: each dial is three Inits.
+const DIAL_AGAIN: Duration = Duration::from_secs(4);
+/// See [`DIAL_AGAIN`].
+const DIALS: u8 = 3;
 /// Rounds over all homes before the call fails, each with a new lookup.
 const ROUNDS: u8 = 2;
 /// A record that is not found is asked for again after this, a few times: it may be on its way.
 const LOOKUP_AGAIN: Duration = Duration::from_secs(1);
+/// So often.
+const LOOKUP_TRIES: u8 = 3;
+/// While no supernode is linked yet, the lookup is tried again after this.
+const LINK_AGAIN: Duration = Duration::from_millis(100);
+/// So often: five seconds.
+const LINK_TRIES: u8 = 50;
 /// Most calls at a time. At the limit `open` and `connect` are refused.
 pub const CALLS_MAX: usize = 4_096;
+
+/// Why a lookup gave no record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LookupFailure {
+    /// This node knows no supernode at all.
+    Lost,
+    /// No supernode is linked (yet).
+    Nobody,
+    /// None that was asked answered.
+    NoAnswer,
+    /// Supernodes agree that there is no record.
+    Unknown,
+}
 
 /// What a call is waiting for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,7 +84,7 @@ enum Stage {
     /// The answer of this home.
     Asking { home: usize, tries: u8, ephemeral: Option<Box<[u8]>> },
     /// The answer of the peer at its own addresses (it is a supernode).
-    Dialling,
+    Dialling { dials: u8 },
 }
 
 /// One attempt of this node to reach a peer.
@@ -214,13 +240,13 @@ impl Node {
     fn locate(&mut self, now: Instant, id: PeerId) {
         let own = self.supernode_addresses(&id);
         if !own.is_empty() {
-            for address in own {
-                self.dial(now, id, address, None);
+            if let Some(call) = self.calls.get_mut(&id) {
+                call.homes = own.into_iter().map(|address| (id, address)).collect();
             }
-            self.set_stage(now, id, Stage::Dialling, Some(Duration::from_secs(8)));
+            self.dial_peer(now, id, 1);
             return;
         }
-        let homes = self.known_homes_of(now, &id);
+        let homes = self.known_homes_of(&id);
         if !homes.is_empty() {
             self.on_located(now, id, homes);
             return;
@@ -238,30 +264,46 @@ impl Node {
         call.homes = homes;
         call.error = ConnectError::Unreachable;
         // The peer is at home at itself: it is a supernode.
-        if let Some(&(_, address)) = call.homes.iter().find(|(home, _)| *home == id) {
-            self.dial(now, id, address, None);
-            self.set_stage(now, id, Stage::Dialling, Some(Duration::from_secs(8)));
+        if call.homes.iter().any(|(home, _)| *home == id) {
+            self.dial_peer(now, id, 1);
             return;
         }
         self.ask_home(now, id, 0);
     }
 
-    /// No supernode knows the peer (`unknown`), or none answers.
-    pub(crate) fn on_lookup_failed(&mut self, now: Instant, id: PeerId, unknown: bool) {
+    /// Dials a supernode at all its addresses.
+    fn dial_peer(&mut self, now: Instant, id: PeerId, dials: u8) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        call.error = ConnectError::Unreachable;
+        let own: Vec<SocketAddr> = call.homes.iter().filter(|(home, _)| *home == id).map(|(_, a)| *a).collect();
+        self.set_stage(now, id, Stage::Dialling { dials }, Some(DIAL_AGAIN));
+        for address in own {
+            self.dial(now, id, address, None);
+        }
+    }
+
+    /// A lookup ended without a record.
+    pub(crate) fn on_lookup_failed(&mut self, now: Instant, id: PeerId, failure: LookupFailure) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         if call.stage != Stage::Locating {
             return;
         }
-        if call.error == ConnectError::NoSupernode && unknown {
-            call.error = ConnectError::UnknownPeer;
+        let (error, tries_max, pause) = match failure {
+            LookupFailure::Lost => (ConnectError::NoSupernode, 1, LOOKUP_AGAIN),
+            LookupFailure::Nobody => (ConnectError::NoSupernode, LINK_TRIES, LINK_AGAIN),
+            LookupFailure::NoAnswer => (ConnectError::NoSupernode, LOOKUP_TRIES, LOOKUP_AGAIN),
+            LookupFailure::Unknown => (ConnectError::UnknownPeer, LOOKUP_TRIES, LOOKUP_AGAIN),
+        };
+        if call.error == ConnectError::NoSupernode {
+            call.error = error;
         }
         call.lookups += 1;
-        if call.lookups >= 3 {
+        if call.lookups >= tries_max {
             let error = call.error;
             self.fail_call(now, id, error);
             return;
         }
-        self.set_stage(now, id, Stage::Pausing, Some(LOOKUP_AGAIN));
+        self.set_stage(now, id, Stage::Pausing, Some(pause));
     }
 
     fn set_stage(&mut self, now: Instant, id: PeerId, stage: Stage, wait: Option<Duration>) {
@@ -283,11 +325,11 @@ impl Node {
                 return;
             }
             // Its record may have changed since.
-            self.known_homes.remove(&id);
+            self.forget_homes(&id);
             self.set_stage(now, id, Stage::Pausing, Some(LOOKUP_AGAIN));
             return;
         };
-        self.set_stage(now, id, Stage::Asking { home: index, tries: 1, ephemeral: None }, Some(REPEAT));
+        self.set_stage(now, id, Stage::Asking { home: index, tries: 1, ephemeral: None }, Some(WAITS[0]));
         if home == self.me.id() {
             // We are the peer's home: introduce ourselves.
             self.introduce_self(now, id);
@@ -326,13 +368,14 @@ impl Node {
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.deadline = None;
         match call.stage.clone() {
-            Stage::Locating => self.on_lookup_failed(now, id, false),
+            Stage::Locating => self.on_lookup_failed(now, id, LookupFailure::NoAnswer),
             Stage::Pausing => self.locate(now, id),
-            Stage::Dialling => {
+            Stage::Dialling { dials } if dials < DIALS => self.dial_peer(now, id, dials + 1),
+            Stage::Dialling { .. } => {
                 let error = ConnectError::Unreachable;
                 self.fail_call(now, id, error);
             }
-            Stage::Asking { home, tries, ephemeral } if tries < TRIES_PER_HOME => {
+            Stage::Asking { home, tries, ephemeral } if usize::from(tries) < WAITS.len() => {
                 let Some(&(home_id, address)) = call.homes.get(home) else { return };
                 if let Some(init) = &ephemeral {
                     let message = Message::Introduce { peer: id, init };
@@ -343,7 +386,7 @@ impl Node {
                         }
                     }
                 }
-                let wait = REPEAT * u32::from(tries + 1);
+                let wait = WAITS[usize::from(tries).min(WAITS.len() - 1)];
                 self.set_stage(now, id, Stage::Asking { home, tries: tries + 1, ephemeral }, Some(wait));
             }
             Stage::Asking { home, .. } => self.ask_home(now, id, home + 1),
@@ -407,7 +450,7 @@ impl Node {
     /// The peer could not be reached: whoever waits is told.
     pub(crate) fn fail_call(&mut self, now: Instant, id: PeerId, error: ConnectError) {
         self.finish_call(&id);
-        self.known_homes.remove(&id);
+        self.forget_homes(&id);
         self.pending_pings.remove(&id);
         if let Some(key) = self.peers.key_of(&id)
             && let Some(peer) = self.peers.get(key).filter(|p| p.is_up())

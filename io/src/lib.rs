@@ -37,6 +37,7 @@ mod seldom;
 mod stream;
 mod transmit;
 mod udp;
+pub mod socks;
 mod waiting;
 
 pub use endpoint::{Acceptor, Endpoint, Forward, OpenError, Pong};
@@ -61,12 +62,15 @@ pub struct Options {
     pub bootstrap: Vec<(PeerId, SocketAddr)>,
     /// File that keeps what the core asks to save (clock mark, sequence, anchors); none: nothing is kept.
     pub state_file: Option<PathBuf>,
+    /// Send all UDP through this relay, each datagram behind an RFC 1928 §7 request header (RSV 0, FRAG 0, ATYP, address,
+    /// port); datagrams from anywhere else are dropped. None: send straight.
+    pub udp_proxy: Option<SocketAddr>,
 }
 
 impl Options {
     /// Any port, no supernode known, nothing kept: what most programs change is `bootstrap` and `state_file`.
     pub fn new(key: SecretKey, config: Config) -> Self {
-        Self { key, config, listen: Vec::new(), bootstrap: Vec::new(), state_file: None }
+        Self { key, config, listen: Vec::new(), bootstrap: Vec::new(), state_file: None, udp_proxy: None }
     }
 }
 

@@ -127,7 +127,7 @@ impl Loop {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Token(KIND_WAKER))?);
         let (handle, commands) = LoopHandle::new(waker);
-        let mut sockets = Sockets::new(poll.registry().try_clone()?, udp_token);
+        let mut sockets = Sockets::new(poll.registry().try_clone()?, udp_token, options.udp_proxy);
         sockets.bind_main(&options.listen)?;
         let listen: Vec<SocketAddr> = sockets.main().iter().map(|(_, address)| *address).collect();
         fill_in_ports(&mut options.config.role, &listen);
@@ -159,7 +159,7 @@ impl Loop {
             commands,
             handle,
             sockets,
-            inbox: Inbox::new(),
+            inbox: Inbox::new(options.udp_proxy),
             batch: Batch::new(),
             outbox: Outbox::new(),
             listeners: Listeners::default(),

@@ -19,6 +19,8 @@ use mio::{Interest, Registry, Token};
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::socks;
+
 /// Longest UDP payload over IPv4: 65 535 − 20 (IPv4) − 8 (UDP). The kernel takes no longer train.
 pub(crate) const TRAIN_LEN_MAX: usize = 65_507;
 /// Linux `UDP_MAX_SEGMENTS` and `UDP_GRO_CNT_MAX`: most datagrams in one train.
@@ -60,6 +62,7 @@ pub(crate) enum Sent {
 /// Buffers for one batch of received trains.
 pub(crate) struct Inbox {
     storage: Box<[u8]>,
+    proxy: Option<SocketAddr>,
     meta: [RecvMeta; BATCH],
 }
 
@@ -75,22 +78,37 @@ pub(crate) struct Arrival<'a> {
 
 impl Inbox {
     /// Empty buffers. Their pages become resident as they are used.
-    pub(crate) fn new() -> Self {
-        Self { storage: vec![0; BATCH * TRAIN_ROOM].into_boxed_slice(), meta: [RecvMeta::default(); BATCH] }
+    pub(crate) fn new(proxy: Option<SocketAddr>) -> Self {
+        Self { storage: vec![0; BATCH * TRAIN_ROOM].into_boxed_slice(), proxy, meta: [RecvMeta::default(); BATCH] }
     }
 
     /// The first `count` trains, as received from `socket`.
     pub(crate) fn arrivals(&mut self, socket: SocketId, count: usize) -> impl Iterator<Item = Arrival<'_>> {
-        self.storage.chunks_exact_mut(TRAIN_ROOM).zip(&self.meta).take(count).map(move |(buffer, meta)| Arrival {
-            path: Path {
-                socket,
-                remote: canonical(meta.addr),
-                local: meta.dst_ip.map(|ip| ip.to_canonical()).filter(is_answerable),
-            },
-            stride: if meta.stride == 0 { meta.len } else { meta.stride },
-            data: &mut buffer[..meta.len.min(TRAIN_ROOM)],
+        let proxy = self.proxy;
+        self.storage.chunks_exact_mut(TRAIN_ROOM).zip(&self.meta).take(count).flat_map(move |(buffer, meta)| {
+            let remote = canonical(meta.addr);
+            let local = meta.dst_ip.map(|ip| ip.to_canonical()).filter(is_answerable);
+            let stride = if meta.stride == 0 { meta.len } else { meta.stride };
+            let data = &mut buffer[..meta.len.min(TRAIN_ROOM)];
+            // Behind a proxy each datagram has a header of its own, so a train is taken apart.
+            let size = if proxy.is_some() { stride } else { data.len() };
+            data.chunks_mut(size.max(1)).filter_map(move |data| match proxy {
+                None => Some(Arrival { path: Path { socket, remote, local }, stride, data }),
+                Some(proxy) => through_proxy(proxy, socket, remote, data),
+            })
         })
     }
+}
+
+/// A datagram that came through the proxy, without its header; none if it came from elsewhere.
+fn through_proxy(proxy: SocketAddr, socket: SocketId, from: SocketAddr, data: &mut [u8]) -> Option<Arrival<'_>> {
+    if from != proxy {
+        return None;
+    }
+    let (far, payload) = socks::decode(data)?;
+    let header = data.len() - payload.len();
+    let data = data.get_mut(header..)?;
+    Some(Arrival { path: Path { socket, remote: canonical(far), local: None }, stride: data.len(), data })
 }
 
 /// Whether an answer may be sent from the address that a datagram came to.
@@ -178,6 +196,20 @@ impl Udp {
         Sent::Done
     }
 
+    /// Sends datagrams one by one through a UDP relay, each behind the header that names its destination.
+    fn send_through(&self, proxy: SocketAddr, path: &Path, bytes: &[u8], segment: usize, lost: &mut Lost) -> Sent {
+        let mut header = [0; socks::HEADER_LEN_MAX];
+        let header_len = socks::encode(path.remote, &mut header);
+        let to_proxy = Path { socket: path.socket, remote: proxy, local: None };
+        for (n, datagram) in bytes.chunks(segment).enumerate() {
+            let wrapped = [&header[..header_len], datagram].concat();
+            if self.send(&to_proxy, &wrapped, wrapped.len(), None, lost) != Sent::Done {
+                return Sent::Blocked { from: n * segment };
+            }
+        }
+        Sent::Done
+    }
+
     /// quinn-udp gives up segmentation for good after `EINVAL`, which an odd local address causes as well as a network
     /// card that cannot segment. A fresh state finds out which it was.
     fn restore_segmentation(&mut self) {
@@ -211,14 +243,16 @@ pub(crate) struct Sockets {
     /// Those bound at start, the main one first.
     main: Vec<(SocketId, SocketAddr)>,
     next: u32,
+    /// A UDP relay that everything goes through, if any.
+    proxy: Option<SocketAddr>,
     /// What was lost here.
     pub(crate) lost: Lost,
 }
 
 impl Sockets {
     /// No sockets yet; `token` gives each the token it is registered under.
-    pub(crate) fn new(registry: Registry, token: fn(SocketId) -> Token) -> Self {
-        Self { registry, token, by_id: BTreeMap::new(), main: Vec::new(), next: 0, lost: Lost::default() }
+    pub(crate) fn new(registry: Registry, token: fn(SocketId) -> Token, proxy: Option<SocketAddr>) -> Self {
+        Self { registry, token, by_id: BTreeMap::new(), main: Vec::new(), next: 0, proxy, lost: Lost::default() }
     }
 
     /// Binds the sockets to live with. Without addresses: any port of IPv4, and of IPv6 where the host has it.
@@ -344,7 +378,10 @@ impl Sockets {
     /// Sends datagrams of `segment` bytes each (the last may be shorter). To a socket that is gone: nothing.
     pub(crate) fn send(&mut self, path: &Path, bytes: &[u8], segment: usize, ecn: Option<Ecn>) -> Sent {
         let Some(udp) = self.by_id.get_mut(&path.socket) else { return Sent::Done };
-        let sent = udp.send(path, bytes, segment.max(1), ecn, &mut self.lost);
+        let sent = match self.proxy {
+            None => udp.send(path, bytes, segment.max(1), ecn, &mut self.lost),
+            Some(proxy) => udp.send_through(proxy, path, bytes, segment.max(1), &mut self.lost),
+        };
         if sent != Sent::Done && !udp.full {
             udp.full = true;
             let interest = Interest::READABLE | Interest::WRITABLE;
@@ -388,7 +425,7 @@ mod tests {
 
     fn sockets(listen: &[&str]) -> (Sockets, Poll) {
         let poll = Poll::new().expect("poll");
-        let mut sockets = Sockets::new(poll.registry().try_clone().expect("registry"), token);
+        let mut sockets = Sockets::new(poll.registry().try_clone().expect("registry"), token, None);
         let listen: Vec<SocketAddr> = listen.iter().map(|text| text.parse().expect("address")).collect();
         sockets.bind_main(&listen).expect("bound");
         (sockets, poll)
@@ -396,7 +433,7 @@ mod tests {
 
     /// Receives until `count` datagrams came: their bytes, and the paths they came by.
     fn receive(sockets: &mut Sockets, poll: &mut Poll, count: usize) -> (Vec<Vec<u8>>, Vec<Path>) {
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::new(None);
         let mut events = Events::with_capacity(8);
         let (mut datagrams, mut paths) = (Vec::new(), Vec::new());
         while datagrams.len() < count {
@@ -493,7 +530,7 @@ mod tests {
     fn a_port_that_is_taken_is_named() {
         let (here, _poll) = sockets(&["127.0.0.1:0"]);
         let taken = here.main()[0].1;
-        let mut other = Sockets::new(here.registry.try_clone().expect("registry"), token);
+        let mut other = Sockets::new(here.registry.try_clone().expect("registry"), token, None);
         let error = other.bind_main(&[taken]).expect_err("taken");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(error.to_string().contains(&taken.to_string()), "{error}");
