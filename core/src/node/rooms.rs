@@ -93,8 +93,7 @@ macro_rules! leaf {
         let wall = $node.wall_time($now);
         let Rooms { side, out, sequence, book, .. } = &mut $node.rooms;
         if let Side::Leaf($homes) = side {
-            let mut means =
-                Means { key: $node.me.secret(), wall, random: &mut $node.rng, book, sequence, out };
+            let mut means = Means { key: $node.me.secret(), wall, random: &mut $node.rng, book, sequence, out };
             let $means = &mut means;
             Some($call)
         } else {
@@ -208,9 +207,14 @@ impl Node {
             Side::Leaf(homes) => homes.poll_timeout(),
             Side::Supernode(s) => earliest(s.gossip.poll_timeout(), s.registrations.poll_timeout()),
         };
-        [rooms.book.poll_timeout(), rooms.records.poll_timeout(), rooms.lookups.poll_timeout(), rooms.dial_back.poll_timeout()]
-            .into_iter()
-            .fold(side, earliest)
+        [
+            rooms.book.poll_timeout(),
+            rooms.records.poll_timeout(),
+            rooms.lookups.poll_timeout(),
+            rooms.dial_back.poll_timeout(),
+        ]
+        .into_iter()
+        .fold(side, earliest)
     }
 
     /// Carries out what the rooms want, until they want nothing more.

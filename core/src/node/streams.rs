@@ -328,8 +328,7 @@ impl Node {
 
     /// Streams that ended cleanly on both sides are forgotten without an event.
     fn forget_finished(&mut self, key: PeerKey) {
-        let Some(streams) =
-            self.peers.get(key).and_then(|p| p.traffic.as_ref()).and_then(|t| t.streams.as_deref())
+        let Some(streams) = self.peers.get(key).and_then(|p| p.traffic.as_ref()).and_then(|t| t.streams.as_deref())
         else {
             return;
         };
@@ -502,6 +501,10 @@ impl Node {
         if self.calls.contains_key(id) || self.streams.waits_for(id) {
             return Standing::Accepted;
         }
-        if self.config.services.values().any(|access| access.allows(id)) { Standing::Accepted } else { Standing::Refused }
+        if self.config.services.values().any(|access| access.allows(id)) {
+            Standing::Accepted
+        } else {
+            Standing::Refused
+        }
     }
 }
