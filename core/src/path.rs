@@ -71,6 +71,9 @@ struct PathState {
     challenge: Option<([u8; 8], Instant)>,
 }
 
+// A supernode keeps one for each of a million leaves.
+const _: () = assert!(size_of::<PathState>() <= 96);
+
 /// Why the path in use changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
@@ -306,6 +309,8 @@ impl Paths {
                 self.list.remove(i);
             }
         }
+        // Most links have one path for ever; the next power of two would be three in vain.
+        self.list.reserve_exact(1);
         self.list.push(PathState { route, proven: false, failed: false, rtt_us: None, heard: now, local: None, challenge: None });
     }
 }
