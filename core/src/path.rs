@@ -306,7 +306,15 @@ impl Paths {
                 self.list.remove(i);
             }
         }
-        self.list.push(PathState { route, proven: false, failed: false, rtt_us: None, heard: now, local: None, challenge: None });
+        self.list.push(PathState {
+            route,
+            proven: false,
+            failed: false,
+            rtt_us: None,
+            heard: now,
+            local: None,
+            challenge: None,
+        });
     }
 }
 

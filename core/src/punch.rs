@@ -17,7 +17,9 @@ use arrayvec::ArrayVec;
 
 use crate::node::Network;
 use crate::time::Instant;
-use crate::wire::address::{CANDIDATES_MAX, CANDIDATES_V6_MAX, Candidate, CandidateKind, Candidates, Prefix, is_sendable};
+use crate::wire::address::{
+    CANDIDATES_MAX, CANDIDATES_V6_MAX, Candidate, CandidateKind, Candidates, Prefix, is_sendable,
+};
 
 /// When the checks to one address leave, in milliseconds after the list's start: dense while both sides open their
 /// routers, then sparse. Ten packets at most to an address (threat D1).

@@ -6,9 +6,7 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::peer::{
-    ATTEMPTS_MAX, Attempt, AttemptRoute, Peer, PeerKey, Pending, Standing, Traffic, UNCONFIRMED_MAX,
-};
+use super::peer::{ATTEMPTS_MAX, Attempt, AttemptRoute, Peer, PeerKey, Pending, Standing, Traffic, UNCONFIRMED_MAX};
 use super::send::Outgoing;
 use super::{DropReason, Event, Node, Path, Role, Save, StreamEnd};
 use crate::identity::PeerId;
@@ -143,7 +141,13 @@ impl Node {
     }
 
     /// Opens a link to a known address, unless one is up or under way there.
-    pub(crate) fn dial(&mut self, now: Instant, id: PeerId, address: SocketAddr, early: Option<Message<'_>>) -> Option<PeerKey> {
+    pub(crate) fn dial(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        address: SocketAddr,
+        early: Option<Message<'_>>,
+    ) -> Option<PeerKey> {
         if id == self.me.id() || !crate::wire::address::is_sendable(address) {
             return None;
         }
@@ -365,8 +369,7 @@ impl Node {
             return Ok(());
         }
         let mut plain = [0; DATAGRAM_LEN_MAX];
-        let (accepted, len) =
-            link::accept(&self.me, packet, macs, &mut plain).map_err(|_| DropReason::Unauthentic)?;
+        let (accepted, len) = link::accept(&self.me, packet, macs, &mut plain).map_err(|_| DropReason::Unauthentic)?;
         let body: InitBody<'_> = postcard::from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
         match body {
             InitBody::Direct { early } => self.on_direct_init(now, arrival, accepted, early, packet.len()),
@@ -465,11 +468,8 @@ impl Node {
         };
         let message = reply.as_deref().and_then(|bytes| crate::wire::message::decode_next(&mut &*bytes).ok());
         let body = ResponseBody::Direct { seen, reply: message };
-        let (body, taken) = if fits(&body, &mut buf) {
-            (body, fresh)
-        } else {
-            (ResponseBody::Direct { seen, reply: None }, false)
-        };
+        let (body, taken) =
+            if fits(&body, &mut buf) { (body, fresh) } else { (ResponseBody::Direct { seen, reply: None }, false) };
         let bytes = self.respond(now, key, accepted, &body, init_len, taken, user)?;
         self.answer(now, Arrival::Direct(path), bytes);
         Ok(())
@@ -546,9 +546,9 @@ impl Node {
         let mut plain = [0; DATAGRAM_LEN_MAX];
         let mut out = [0; DATAGRAM_LEN_MAX];
         let response = ResponseFixed { early_accepted: fresh, resumed, session: fixed.session };
-        let built = postcard::to_slice(body, &mut plain).ok().and_then(|body| {
-            accepted.respond(&mut self.rng.keys, index, response, body, &mut out).ok()
-        });
+        let built = postcard::to_slice(body, &mut plain)
+            .ok()
+            .and_then(|body| accepted.respond(&mut self.rng.keys, index, response, body, &mut out).ok());
         let Some((keys, len)) = built else {
             self.indices.free(index);
             return Err(DropReason::Unauthentic);
@@ -661,9 +661,10 @@ impl Node {
     /// Crossing Inits: the one from the smaller id survives, so the other side's is left unanswered while ours is new.
     fn check_crossing(&self, now: Instant, id: &PeerId) -> Result<(), DropReason> {
         let crossing = self.me.id() < *id
-            && self.peers.by_id(id).is_some_and(|peer| {
-                !peer.is_up() && peer.attempts.iter().any(|a| now.since(a.first) < CROSSING)
-            });
+            && self
+                .peers
+                .by_id(id)
+                .is_some_and(|peer| !peer.is_up() && peer.attempts.iter().any(|a| now.since(a.first) < CROSSING));
         if crossing { Err(DropReason::Limited) } else { Ok(()) }
     }
 

@@ -47,8 +47,8 @@ impl Ledger {
     #[must_use]
     pub(crate) fn answer(&mut self, now: Instant, to: SocketAddr, bytes: usize) -> bool {
         let account = self.account(now, to);
-        let fits = account.answered + bytes as u64 <= account.received
-            && account.answered_packets < account.received_packets;
+        let fits =
+            account.answered + bytes as u64 <= account.received && account.answered_packets < account.received_packets;
         if fits {
             account.answered += bytes as u64;
             account.answered_packets += 1;

@@ -152,7 +152,8 @@ impl Node {
                 buf.get_mut(body..body + bytes.len())?.copy_from_slice(&bytes);
                 let mut len = bytes.len();
                 // What else is queued for the same place travels along.
-                while let Some(Outgoing::Messages { peer: p, route: None, bytes, awaits: false }) = self.outgoing.front()
+                while let Some(Outgoing::Messages { peer: p, route: None, bytes, awaits: false }) =
+                    self.outgoing.front()
                     && *p == peer
                     && on_current
                     && len + bytes.len() <= MESSAGES_LEN_MAX
@@ -261,13 +262,7 @@ impl Node {
         }
     }
 
-    fn encode_streams(
-        &mut self,
-        now: Instant,
-        key: PeerKey,
-        segments_max: usize,
-        buf: &mut [u8],
-    ) -> Option<Transmit> {
+    fn encode_streams(&mut self, now: Instant, key: PeerKey, segments_max: usize, buf: &mut [u8]) -> Option<Transmit> {
         let route = self.peers.get(key)?.paths.current()?;
         let (path, channel) = self.resolve(key, &route)?;
         let offset = if channel.is_some() { RELAY_HEADER_LEN } else { 0 };
@@ -293,8 +288,7 @@ impl Node {
             let body = total + offset + DATA_HEADER_LEN;
             let Some(space) = buf.get_mut(body..body + plain.len()) else { break };
             space.copy_from_slice(plain);
-            let Some(sealed) =
-                self.seal(now, key, Kind::Stream, channel, &route, plain.len(), true, &mut buf[total..])
+            let Some(sealed) = self.seal(now, key, Kind::Stream, channel, &route, plain.len(), true, &mut buf[total..])
             else {
                 break;
             };

@@ -276,8 +276,7 @@ impl Node {
 
     /// Streams that ended cleanly on both sides are forgotten without an event.
     fn forget_finished(&mut self, key: PeerKey) {
-        let Some(streams) =
-            self.peers.get(key).and_then(|p| p.traffic.as_ref()).and_then(|t| t.streams.as_deref())
+        let Some(streams) = self.peers.get(key).and_then(|p| p.traffic.as_ref()).and_then(|t| t.streams.as_deref())
         else {
             return;
         };
