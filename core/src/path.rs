@@ -7,7 +7,7 @@
 //! A path is born unproven, from an authentic packet or a connectivity check. It becomes proven when the peer answers
 //! an unguessable token on it (RFC 9000 §8.2 has the same idea), or when a handshake completed over it. Only proven
 //! paths are used. A path on which an awaited answer did not come has failed: it is kept for a while, since it may come
-//! back, but is used only when nothing else is left.
+//! back, but is used only when nothing else is left. It comes back when it answers a challenge.
 //!
 //! Choice: a direct path before a relayed one; between two direct paths the quicker one, with hysteresis so that two
 //! alike do not alternate; a path that the peer moved to (it roamed) at once.
@@ -87,7 +87,7 @@ pub enum Change {
 pub enum Heard {
     /// On a proven path.
     Proven,
-    /// On a path that is known but not proven, or was not known: challenge it.
+    /// On a path that is not known, not proven, or failed: challenge it.
     Unproven,
 }
 
@@ -144,8 +144,8 @@ impl Paths {
     pub fn on_heard(&mut self, now: Instant, route: Route) -> Heard {
         if let Some(path) = self.find_mut(&route) {
             path.heard = now;
-            path.failed = false;
-            return if path.proven { Heard::Proven } else { Heard::Unproven };
+            // A failed path must answer a challenge first: packets that come may hide that ours do not arrive.
+            return if path.proven && !path.failed { Heard::Proven } else { Heard::Unproven };
         }
         self.insert(now, route);
         Heard::Unproven
@@ -356,8 +356,11 @@ mod tests {
         paths.on_silence();
         assert_eq!(paths.choose(), Some(Change::Failover));
         assert_eq!(paths.current(), Some(relayed()));
-        paths.on_heard(at(40), direct(1));
-        assert_eq!(paths.choose(), Some(Change::Upgrade), "an authentic packet brings a failed path back");
+        assert_eq!(paths.on_heard(at(40), direct(1)), Heard::Unproven);
+        assert_eq!(paths.choose(), None, "it may be dead in our direction only");
+        paths.on_challenge_sent(at(41), &direct(1), [9; 8]);
+        paths.on_reply(at(61), &direct(1), [9; 8]);
+        assert_eq!(paths.choose(), Some(Change::Upgrade), "an answer brings a failed path back");
     }
 
     #[test]

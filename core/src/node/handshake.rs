@@ -601,7 +601,7 @@ impl Node {
             peer.quic_client = false;
             if pending.user {
                 peer.duty = self.own_duty;
-                let standing = peer.traffic.as_ref().map_or(Standing::Unknown, |t| t.standing);
+                let standing = peer.traffic.as_ref().map_or(Standing::Accepted, |t| t.standing);
                 peer.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, standing)));
             } else if !peer.wanted {
                 peer.duty = Duty::None;

@@ -259,7 +259,9 @@ impl Node {
         match step {
             Step::Probe => {
                 self.probe_current(now, key);
-                self.probe_relays(now, key);
+                if self.peers.get(key).and_then(|p| p.paths.current()).is_some_and(|route| !route.is_direct()) {
+                    self.probe_relays(now, key);
+                }
             }
             Step::Failover => {
                 self.challenge_all(now, key);

@@ -304,7 +304,8 @@ impl Node {
         Ok(())
     }
 
-    /// Takes the homes of a ticket as known, so that no lookup is needed; they also serve as supernodes to start from.
+    /// Takes the homes of a ticket as known, so that no lookup is needed; where no supernode is known at all they
+    /// also serve to start from.
     pub fn learn(&mut self, now: Instant, ticket: &Ticket) -> Result<(), CommandError> {
         if self.leaving {
             return Err(CommandError::Leaving);
@@ -312,7 +313,9 @@ impl Node {
         let homes: Vec<_> = ticket.homes.iter().copied().filter(|(_, addr)| is_sendable(*addr)).collect();
         if !homes.is_empty() {
             self.remember_homes(ticket.peer, homes.clone());
-            self.rooms_join(now, &homes);
+            if self.is_lost() {
+                self.rooms_join(now, &homes);
+            }
         }
         self.settle(now);
         Ok(())
@@ -354,6 +357,8 @@ impl Node {
         self.next_ping += 1;
         match self.peers.key_of(&peer).filter(|k| self.peers.get(*k).is_some_and(|p| p.is_up())) {
             Some(key) => self.send_ping(now, key, sequence),
+            // The call may have failed at once; then the event has told so.
+            None if !self.calls.contains_key(&peer) => {}
             None => {
                 let waiting = self.pending_pings.entry(peer).or_default();
                 if waiting.len() < PINGS_MAX {

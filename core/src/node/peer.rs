@@ -101,14 +101,15 @@ pub(crate) struct Pending {
     pub(crate) user: bool,
 }
 
-/// How far we trust a peer with our addresses.
+/// Whether a peer gets candidates and connectivity checks.
+///
+/// A service that is open to any accepts everybody: whoever may open a stream learns our addresses with it, so keeping
+/// them from those who have not opened one yet would protect nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Standing {
-    /// Allowed nothing.
+    /// No service lets it in, and we did not call it.
     Refused,
-    /// May use a service that is open to any: relayed until a service accepts it.
-    Unknown,
-    /// Named by a service, or called by us: gets candidates and checks.
+    /// Some service lets it in, or we called it.
     Accepted,
 }
 

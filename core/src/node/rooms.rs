@@ -515,12 +515,16 @@ impl Node {
             LookupStart::Cached(record) => self.on_record_found(now, id, &record),
             LookupStart::Pending => {}
             LookupStart::Nobody => {
-                let lost = matches!(&self.rooms.side, Side::Leaf(homes) if homes.is_lost());
-                let why = if lost { LookupFailure::Lost } else { LookupFailure::Nobody };
+                let why = if self.is_lost() { LookupFailure::Lost } else { LookupFailure::Nobody };
                 self.on_lookup_failed(now, id, why);
             }
             LookupStart::Full => self.on_lookup_failed(now, id, LookupFailure::NoAnswer),
         }
+    }
+
+    /// Whether this leaf knows no supernode at all.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(&self.rooms.side, Side::Leaf(homes) if homes.is_lost())
     }
 
     /// Homes from an earlier lookup did not help: the next one asks anew.

@@ -275,11 +275,14 @@ impl Node {
         let longest = usize::from(PACKET_LEN_MAX).min(buf.len() - overhead);
         let room = buf.len() / (longest + overhead);
         let mut quic = core::mem::take(&mut self.quic_buf);
+        let asked = streams.asked();
         let polled = streams.poll_transmit(now, segments_max.min(room).max(1), longest, &mut quic);
         let Some(segment) = polled.filter(|_| !quic.is_empty()) else {
             self.quic_buf = quic;
             return None;
         };
+        // Mere acknowledgements await nothing; words of the streams room are few and repeated.
+        let awaits = streams.asked() != asked;
         traffic.used = now;
         self.touched.push(key);
         let len = quic.len();
@@ -288,7 +291,8 @@ impl Node {
             let body = total + offset + DATA_HEADER_LEN;
             let Some(space) = buf.get_mut(body..body + plain.len()) else { break };
             space.copy_from_slice(plain);
-            let Some(sealed) = self.seal(now, key, Kind::Stream, channel, &route, plain.len(), true, &mut buf[total..])
+            let Some(sealed) =
+                self.seal(now, key, Kind::Stream, channel, &route, plain.len(), awaits, &mut buf[total..])
             else {
                 break;
             };
