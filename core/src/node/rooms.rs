@@ -130,7 +130,8 @@ impl Node {
         self.rooms.dial_back.reset(now, &mut self.rng, &mut self.rooms.out);
         let anchors = core::mem::take(&mut self.rooms.anchors);
         if !anchors.is_empty() {
-            self.rooms_join(now, &anchors);
+            leaf!(self, now, |homes, m| homes.rejoin(now, &anchors, m));
+            supernode!(self, now, |s, stores| s.gossip.join(now, &anchors, stores));
         }
     }
 
@@ -357,6 +358,8 @@ impl Node {
                 if matches!(self.rooms.side, Side::Leaf(_)) {
                     self.rooms.book.on_hints(now, &id, &hints);
                 }
+                leaf!(self, now, |homes, m| homes.on_listed(now, id, m));
+                self.set_wanted(&id);
             }
             Message::LoadRequest => {
                 let load = self.own_load(now);
