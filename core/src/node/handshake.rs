@@ -6,13 +6,9 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-<<<<<<< HEAD
 use super::peer::{
     ATTEMPTS_MAX, Attempt, AttemptRoute, PENDING_MAX, Peer, PeerKey, Pending, Standing, Traffic, UNCONFIRMED_MAX,
 };
-=======
-use super::peer::{ATTEMPTS_MAX, Attempt, AttemptRoute, Peer, PeerKey, Pending, Standing, Traffic, UNCONFIRMED_MAX};
->>>>>>> fix-homes
 use super::send::Outgoing;
 use super::{DropReason, Event, Node, Path, Role, Save, StreamEnd};
 use crate::identity::PeerId;

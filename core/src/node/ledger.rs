@@ -78,20 +78,8 @@ impl Ledger {
                 self.accounts.remove(&oldest);
             }
         }
-<<<<<<< HEAD
         let fresh =
             Account { since: now, received: 0, received_packets: 0, answered: 0, answered_packets: 0, unasked: 0 };
-=======
-        let fresh = Account {
-            since: now,
-            received: 0,
-            received_packets: 0,
-            answered: 0,
-            answered_packets: 0,
-            unasked: 0,
-            unasked_at: now,
-        };
->>>>>>> fix-homes
         let account = self.accounts.entry(address).or_insert(fresh);
         if now.since(account.since) > AGE_MAX {
             *account = fresh;

@@ -128,11 +128,7 @@ impl Node {
 
     /// Forgets a peer whose link never came up, when nothing is under way any more.
     pub(crate) fn drop_if_idle(&mut self, now: Instant, key: PeerKey) {
-<<<<<<< HEAD
         let idle = self.peers.get(key).is_some_and(|p| !p.is_up() && p.pending.is_empty() && p.attempts.is_empty());
-=======
-        let idle = self.peers.get(key).is_some_and(|p| !p.is_up() && p.pending.is_none() && p.attempts.is_empty());
->>>>>>> fix-homes
         if idle {
             self.drop_peer(now, key, StreamEnd::PeerGone);
         }
