@@ -194,12 +194,13 @@ impl Node {
                 due.push((attempt.route, attempt.packet.clone()));
             }
         }
+        let gave_up = !over.is_empty();
         for i in over.into_iter().rev() {
             let attempt = peer.attempts.remove(i);
             self.indices.free(attempt.index);
         }
         let failed = peer.attempts.is_empty() && !peer.is_up() && peer.pending.is_empty();
-        let rekey_failed = peer.attempts.is_empty() && peer.is_up();
+        let rekey_failed = gave_up && peer.attempts.is_empty() && peer.is_up();
         if rekey_failed {
             // Try again a minute later rather than at once: the watch decides whether the peer is gone.
             peer.epoch_since = peer.epoch_since.max(now - super::peer::REKEY_ACTIVE + Duration::from_secs(60));
