@@ -85,15 +85,18 @@ fn carry(way: &Way, target: &Target, service: ServiceName, timeout: Duration, mi
     let number = answer.need("stream")?.to_owned();
     tracing::info!(peer = %short(&target.peer().to_string()), path = %client::path(&answer).path, "connected");
     let socket = client.into_stream();
+    // The socket cannot say whether the stream ended or broke; the node can. Asked now, because afterwards the node
+    // may be gone: that of another command ends when nobody uses it any more.
+    let mut ending = way.connect_again()?;
+    ending.send(&Line::new("WAIT").with("stream", &number))?;
     mine.set(socket.try_clone().map_err(failed)?, number.parse().unwrap_or(0));
     let output_closed = copy_both_ways(&socket)?;
     // Not only dropped: the thread that reads standard input has the socket as well, and may wait for ever.
     let _ = socket.shutdown(Shutdown::Both);
-    if output_closed {
-        return Ok(());
+    if !output_closed {
+        ending.answer(client::ANSWER_DEADLINE)?;
     }
-    // The socket cannot say whether the stream ended or broke; the node can.
-    way.connect_again()?.wait(&number)
+    Ok(())
 }
 
 /// Carries until the peer has finished and so has standard input; true if nobody reads our output any more.

@@ -18,13 +18,13 @@ use super::line::{LINE_LEN_MAX, Line, read_line};
 use super::offers::Offers;
 use super::socket::{self, SocketFile};
 use super::streams::{Slot, Streams};
-use super::{CONNECTIONS_MAX, DEFAULT_TIMEOUT, HELLO_DEADLINE, IDLE_DEADLINE, TIMEOUT_MAX, VERSION};
+use super::{
+    CONNECTIONS_MAX, DEFAULT_TIMEOUT, HELLO_DEADLINE, IDLE_DEADLINE, LOOK_EVERY, STREAMS_MAX, TIMEOUT_MAX, VERSION,
+};
 use crate::exit::{Exit, Failure};
 use crate::report::{self, StatusReport, Surroundings};
 use crate::target::{self, Target};
 
-/// How often a wait looks whether its client is still there.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Longest a client may leave an answer unread.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -40,6 +40,7 @@ struct Shared {
     streams: Arc<Streams>,
     started: Instant,
     connections: AtomicUsize,
+    waiting: AtomicUsize,
     stopping: AtomicBool,
 }
 
@@ -49,6 +50,15 @@ struct Permit(Arc<Shared>);
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts one `WAIT` while it lasts.
+struct Waiting(Arc<Shared>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -62,6 +72,7 @@ impl Server {
             streams: Arc::default(),
             started: Instant::now(),
             connections: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -76,7 +87,8 @@ impl Server {
 
     /// Whether local programs have connections, or streams other than `own`.
     pub(crate) fn is_used_besides(&self, own: Option<u64>) -> bool {
-        self.shared.connections.load(Ordering::Relaxed) > 0 || self.shared.streams.any_besides(own)
+        let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        count(&self.shared.connections) + count(&self.shared.waiting) > 0 || self.shared.streams.any_besides(own)
     }
 }
 
@@ -124,6 +136,8 @@ enum Next {
     Request,
     /// The socket is a stream from now on.
     Stream(handfast_io::Stream, Slot),
+    /// The answer when the stream of this number is over.
+    Wait(u64),
     /// Nothing.
     Close,
 }
@@ -147,6 +161,15 @@ fn talk(shared: &Shared, socket: UnixStream, permit: Permit) -> io::Result<()> {
                 socket.set_write_timeout(None)?;
                 slot.carry(stream, socket);
                 return Ok(());
+            }
+            Ok(Next::Wait(number)) => {
+                let waiting = Waiting(Arc::clone(&permit.0));
+                let others = shared.waiting.fetch_add(1, Ordering::Relaxed);
+                drop(permit);
+                let line = if others < STREAMS_MAX { wait(shared, &socket, number) } else { too_many_waits() };
+                let sent = answer(&socket, &line);
+                drop(waiting);
+                return sent;
             }
             Err(failure) => {
                 answer(&socket, &Line::error(&failure))?;
@@ -182,7 +205,7 @@ fn request(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Fa
         "JOIN" => join(shared, socket, line),
         "PING" => ping(shared, socket, line),
         "DIAL" => dial(shared, socket, line),
-        "WAIT" => wait(shared, socket, line),
+        "WAIT" => Ok(Next::Wait(line.need("stream")?.parse().map_err(|_| bad(line, "stream"))?)),
         "FORWARD" => forward(shared, socket, line),
         "EXPOSE" => {
             let target = line.need("target")?.parse().map_err(|_| bad(line, "target"))?;
@@ -271,13 +294,16 @@ fn into_stream(
     Ok(Next::Stream(stream, slot))
 }
 
-fn wait(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Failure> {
-    let number = line.need("stream")?.parse().map_err(|_| bad(line, "stream"))?;
-    match shared.streams.wait(number) {
-        Some(Ok(())) => reply(socket, &Line::new("OK")),
-        Some(Err(failure)) => Err(failure),
-        None => Err(Failure::bare(Exit::Usage, format!("there is no stream {number}"))),
+fn wait(shared: &Shared, socket: &UnixStream, number: u64) -> Line {
+    match shared.streams.wait(number, || hung_up(socket)) {
+        Some(Ok(())) => Line::new("OK"),
+        Some(Err(failure)) => Line::error(&failure),
+        None => Line::error(&Failure::bare(Exit::Usage, format!("there is no stream {number}"))),
     }
+}
+
+fn too_many_waits() -> Line {
+    Line::error(&Failure::bare(Exit::Failure, format!("{STREAMS_MAX} local programs wait already")))
 }
 
 fn forward(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Failure> {
