@@ -15,7 +15,6 @@ mod blob;
 mod findings;
 mod progress;
 mod router;
-mod socks;
 
 use std::collections::BTreeSet;
 use std::io;

@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Longest header: two reserved bytes, fragment number, address type, IPv6 address, port.
-pub(super) const HEADER_LEN_MAX: usize = 4 + 16 + 2;
+pub const HEADER_LEN_MAX: usize = 4 + 16 + 2;
 
 const ATYP_V4: u8 = 1;
 const ATYP_V6: u8 = 4;
 
 /// The far address and the payload behind the header; `None` for anything else, fragments and names included.
-pub(super) fn decode(datagram: &[u8]) -> Option<(SocketAddr, &[u8])> {
+pub fn decode(datagram: &[u8]) -> Option<(SocketAddr, &[u8])> {
     let (&[_, _, fragment, kind], rest) = datagram.split_first_chunk()?;
     let (ip, rest): (IpAddr, _) = match kind {
         ATYP_V4 => rest.split_first_chunk::<4>().map(|(ip, rest)| (Ipv4Addr::from(*ip).into(), rest))?,
@@ -22,7 +22,7 @@ pub(super) fn decode(datagram: &[u8]) -> Option<(SocketAddr, &[u8])> {
 }
 
 /// Writes the header that names `far` to the front of `buf` and returns its length.
-pub(super) fn encode(far: SocketAddr, buf: &mut [u8; HEADER_LEN_MAX]) -> usize {
+pub fn encode(far: SocketAddr, buf: &mut [u8; HEADER_LEN_MAX]) -> usize {
     buf[..3].fill(0);
     let len = match far.ip() {
         IpAddr::V4(ip) => {
