@@ -18,7 +18,7 @@ const WAITING_LEN_MAX: usize = 64 * 1024;
 pub const DATAGRAM_DATA_MAX: usize = super::send::MESSAGES_LEN_MAX - 3;
 
 /// What a stream of ours holds until its link, and the QUIC connection in it, takes bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Waiting {
     service: ServiceName,
     bytes: Vec<u8>,
@@ -33,6 +33,9 @@ struct Entry {
     /// Where it is in a link's QUIC machine; none before the link is up.
     open: Option<(PeerKey, LocalStream)>,
     waiting: Option<Box<Waiting>>,
+    /// All that a stream of ours was given until the peer accepts it: should the peer turn out to have restarted, the
+    /// stream begins again on the new link. None from then on, and once it is more than [`WAITING_LEN_MAX`].
+    replay: Option<Box<Waiting>>,
 }
 
 /// All streams of the node.
@@ -96,7 +99,8 @@ impl Node {
         }
         self.reach_peer(now, id)?;
         let waiting = Waiting { service: *service, bytes: Vec::new(), finished: false, blocked: false };
-        let key = self.streams.add(Entry { peer: id, open: None, waiting: Some(Box::new(waiting)) });
+        let waiting = Some(Box::new(waiting));
+        let key = self.streams.add(Entry { peer: id, open: None, waiting, replay: None });
         self.open_waiting(now, &id);
         Ok(key)
     }
@@ -118,6 +122,7 @@ impl Node {
             let Ok(local) = streams.open(now, &service) else { break };
             if let Some(entry) = self.streams.by_key.get_mut(&stream) {
                 entry.open = Some((key, local));
+                entry.replay = entry.waiting.clone();
             }
             self.streams.by_local.insert((key, local), stream);
             self.flush_stream(now, stream);
@@ -169,12 +174,26 @@ impl Node {
     pub(crate) fn end_streams_of(&mut self, key: PeerKey, end: StreamEnd) {
         let ended: Vec<StreamKey> = self.streams.of_peer(key).map(|(_, stream)| stream).collect();
         for stream in ended {
+            if end == StreamEnd::PeerRestarted && self.begin_again(stream) {
+                continue;
+            }
             self.streams.remove(stream);
             self.events.push_back(Event::StreamEnded { stream, end });
         }
         if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
             traffic.streams = None;
         }
+    }
+
+    /// Takes a stream that the peer has not accepted back to where it waits for a link.
+    fn begin_again(&mut self, stream: StreamKey) -> bool {
+        let Some(entry) = self.streams.by_key.get_mut(&stream) else { return false };
+        let Some(replay) = entry.replay.take() else { return false };
+        if let Some(open) = entry.open.take() {
+            self.streams.by_local.remove(&open);
+        }
+        entry.waiting = Some(replay);
+        true
     }
 
     /// Makes the link's QUIC machine if there is none; false if the peer may not have one.
@@ -205,6 +224,11 @@ impl Node {
             match event {
                 StreamsEvent::Incoming { stream, service } => self.on_incoming(now, key, stream, service),
                 StreamsEvent::Opened(local) => {
+                    if let Some(stream) = self.streams.by_local.get(&(key, local))
+                        && let Some(entry) = self.streams.by_key.get_mut(stream)
+                    {
+                        entry.replay = None;
+                    }
                     self.stream_event(key, local, |stream| Event::StreamOpened { stream });
                 }
                 StreamsEvent::Readable(local) => self.stream_event(key, local, |stream| Event::Readable { stream }),
@@ -236,6 +260,11 @@ impl Node {
             && self.streams.waits_for(&id)
         {
             self.open_waiting(now, &id);
+        }
+        if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut())
+            && traffic.streams.as_ref().is_some_and(|s| s.is_disposable())
+        {
+            traffic.streams = None;
         }
     }
 
@@ -276,7 +305,7 @@ impl Node {
             }
             return;
         }
-        let stream = self.streams.add(Entry { peer: id, open: Some((key, local)), waiting: None });
+        let stream = self.streams.add(Entry { peer: id, open: Some((key, local)), waiting: None, replay: None });
         self.events.push_back(Event::StreamIncoming { stream, peer: id, service });
     }
 
@@ -320,9 +349,12 @@ impl Node {
             let taken = data.len().min(room);
             waiting.bytes.extend_from_slice(&data[..taken]);
             waiting.blocked |= taken < data.len();
+            self.note_replay(stream, &data[..taken], false);
             return if taken == 0 && !data.is_empty() { Err(StreamError::Blocked) } else { Ok(taken) };
         }
-        self.on_stream(now, stream, |streams, local| streams.write(now, local, data))
+        let taken = self.on_stream(now, stream, |streams, local| streams.write(now, local, data))?;
+        self.note_replay(stream, &data[..taken], false);
+        Ok(taken)
     }
 
     pub(crate) fn read_stream(&mut self, now: Instant, stream: StreamKey, buf: &mut [u8]) -> Result<Read, StreamError> {
@@ -335,14 +367,29 @@ impl Node {
     pub(crate) fn finish_stream(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
         if let Some(waiting) = self.streams.waiting(stream) {
             waiting.finished = true;
+            self.note_replay(stream, &[], true);
             return Ok(());
         }
-        self.on_stream(now, stream, |streams, local| streams.finish(now, local))
+        self.on_stream(now, stream, |streams, local| streams.finish(now, local))?;
+        self.note_replay(stream, &[], true);
+        Ok(())
+    }
+
+    fn note_replay(&mut self, stream: StreamKey, data: &[u8], finished: bool) {
+        let Some(entry) = self.streams.by_key.get_mut(&stream) else { return };
+        let Some(replay) = &mut entry.replay else { return };
+        if replay.bytes.len() + data.len() > WAITING_LEN_MAX {
+            entry.replay = None;
+            return;
+        }
+        replay.bytes.extend_from_slice(data);
+        replay.finished |= finished;
     }
 
     pub(crate) fn reset_stream(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
         if let Some(entry) = self.streams.by_key.get_mut(&stream) {
             entry.waiting = None;
+            entry.replay = None;
             if entry.open.is_none() {
                 self.streams.remove(stream);
                 return Ok(());
