@@ -22,7 +22,7 @@ use super::{
     CONNECTIONS_MAX, DEFAULT_TIMEOUT, HELLO_DEADLINE, IDLE_DEADLINE, LOOK_EVERY, STREAMS_MAX, TIMEOUT_MAX, VERSION,
 };
 use crate::exit::{Exit, Failure};
-use crate::report::{self, StatusReport, Surroundings};
+use crate::report::{self, RelayLimits, StatusReport, Surroundings};
 use crate::target::{self, Target};
 
 /// Longest a client may leave an answer unread.
@@ -36,6 +36,7 @@ pub(crate) struct Server {
 
 struct Shared {
     endpoint: Endpoint,
+    relay_limits: RelayLimits,
     offers: Arc<Offers>,
     streams: Arc<Streams>,
     started: Instant,
@@ -64,11 +65,12 @@ impl Drop for Waiting {
 
 impl Server {
     /// Binds `path` and answers there from now on.
-    pub(crate) fn start(path: &Path, endpoint: Endpoint) -> io::Result<Self> {
+    pub(crate) fn start(path: &Path, endpoint: Endpoint, relay_limits: RelayLimits) -> io::Result<Self> {
         let (listener, file) = socket::bind(path)?;
         let shared = Arc::new(Shared {
             offers: Offers::new(endpoint.clone()),
             endpoint,
+            relay_limits,
             streams: Arc::default(),
             started: Instant::now(),
             connections: AtomicUsize::new(0),
@@ -230,6 +232,7 @@ fn status(shared: &Shared, socket: &UnixStream) -> Result<Next, Failure> {
         Surroundings {
             uptime: shared.started.elapsed(),
             listen: shared.endpoint.listen_addresses(),
+            relay_limits: shared.relay_limits,
             services: shared.offers.list(),
         },
     );
