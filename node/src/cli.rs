@@ -6,7 +6,10 @@
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit::Failure;
 
 /// Connects programs under their public keys, through home routers, with no server that anyone must own.
 #[derive(Parser, Debug)]
@@ -16,6 +19,27 @@ pub(crate) struct Cli {
     pub(crate) common: Common,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads the command line of this process. Help and version are printed, and end it.
+    pub(crate) fn read() -> Result<Self, Failure> {
+        Self::try_parse().map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+            _ => mistake(&error.render().to_string()),
+        })
+    }
+}
+
+/// clap's paragraphs as one line, as all our errors are: what is wrong, and its tip if it has one.
+fn mistake(text: &str) -> Failure {
+    let mut paragraphs = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    let cause = paragraphs.next().unwrap_or_default();
+    let tip = paragraphs.find_map(|part| part.strip_prefix("tip: ").map(|tip| format!("{tip}; ")));
+    let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
+    Failure::usage(cause, format!("{}see: handfast help, or --help behind the command", tip.unwrap_or_default()))
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failure, 2 usage, 3 no node is running, 4 peer unreachable, \
@@ -230,6 +254,27 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn mistakes_are_one_line_with_a_next_step() {
+        let told = |args: &[&str]| {
+            let words = std::iter::once(&"handfast").chain(args);
+            let failure = mistake(&Cli::try_parse_from(words).unwrap_err().render().to_string());
+            assert_eq!(failure.exit.code(), 2);
+            failure.to_string()
+        };
+        let cases: [(&[&str], &str); 5] = [
+            (&["frob"], "unrecognized subcommand 'frob'"),
+            (&["stauts"], "'status'"),
+            (&["supernode"], "not provided: --listen <HOST:PORT>"),
+            (&["status", "--jsn"], "'--json'"),
+            (&["supernode", "--listen", "x", "--relay-rate", "fast"], "a whole number"),
+        ];
+        for (args, part) in cases {
+            let text = told(args);
+            assert!(!text.contains('\n') && text.contains(part) && text.contains("--help"), "{text}");
+        }
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Tally {
             return Err(Failure::new(
                 Exit::Degraded,
                 "the peer answers, but only through a relay",
-                "see at both ends what the routers do: handfast status (mapping)",
+                "see at both ends what the routers do (handfast status: mapping), and whether it allows this node",
             ));
         }
         Ok(Exit::Ok)

@@ -323,7 +323,8 @@ fn forward(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Fa
         Err(error) => return Err(open_failure(&error, peer, Some(&service))),
     }
     let forward = shared.endpoint.forward(listen, peer, service).map_err(|error| {
-        Failure::new(Exit::Failure, format!("cannot listen on {listen}: {error}"), "choose another --listen HOST:PORT")
+        // The error names the address.
+        Failure::new(Exit::Failure, error.to_string(), "choose another --listen HOST:PORT")
     })?;
     let mut line = Line::new("OK").with("address", forward.local_address());
     if let Some(warning) = warning {
