@@ -60,20 +60,27 @@ pub(super) fn run(state: &StateDir, args: &PipeArgs) -> Result<Exit, Failure> {
     }
 }
 
-/// The stream of this command, for the thread that hears of a hang-up.
+/// The stream of this command and the question how it ended, for the thread that hears of a hang-up.
 #[derive(Clone, Default)]
-struct Mine(Arc<Mutex<Option<(UnixStream, u64)>>>);
+struct Mine(Arc<Mutex<Option<Open>>>);
+
+struct Open {
+    sockets: [UnixStream; 2],
+    number: u64,
+}
 
 impl Mine {
-    fn set(&self, socket: UnixStream, number: u64) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((socket, number));
+    fn set(&self, sockets: [UnixStream; 2], number: u64) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Open { sockets, number });
     }
 
-    /// Closes it and says which it was.
+    /// Closes both and says which stream it was.
     fn close(&self) -> Option<u64> {
-        let (socket, number) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let _ = socket.shutdown(Shutdown::Both);
-        Some(number)
+        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        for socket in &open.sockets {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        Some(open.number)
     }
 }
 
@@ -89,7 +96,8 @@ fn carry(way: &Way, target: &Target, service: ServiceName, timeout: Duration, mi
     // may be gone: that of another command ends when nobody uses it any more.
     let mut ending = way.connect_again()?;
     ending.send(&Line::new("WAIT").with("stream", &number))?;
-    mine.set(socket.try_clone().map_err(failed)?, number.parse().unwrap_or(0));
+    let sockets = [socket.try_clone().map_err(failed)?, ending.try_clone_socket().map_err(failed)?];
+    mine.set(sockets, number.parse().unwrap_or(0));
     let output_closed = copy_both_ways(&socket)?;
     // Not only dropped: the thread that reads standard input has the socket as well, and may wait for ever.
     let _ = socket.shutdown(Shutdown::Both);

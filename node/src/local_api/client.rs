@@ -118,6 +118,11 @@ impl Client {
         while let Ok(Some(_)) = read_line(&self.socket, LINE_LEN_MAX, None) {}
     }
 
+    /// Another handle of the socket, to close it from another thread.
+    pub(crate) fn try_clone_socket(&self) -> io::Result<UnixStream> {
+        self.socket.try_clone()
+    }
+
     /// The socket, which is a stream after `DIAL` and `ACCEPT`.
     pub(crate) fn into_stream(self) -> UnixStream {
         self.socket
