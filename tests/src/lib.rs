@@ -1,1 +1,3 @@
 //! handfast-tests
+
+pub mod netns;
