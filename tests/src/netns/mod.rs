@@ -112,7 +112,7 @@ impl Lab {
         self.publics += 1;
         let address = Ipv4Addr::new(198, 18, self.publics, 1);
         let namespace = self.add_namespace(name);
-        self.plug(&self.namespace("public"), &format!("h{}", self.publics), &namespace, "eth0");
+        plug(&self.namespace("public"), &format!("h{}", self.publics), &namespace, "eth0");
         ip(&["-n", &namespace, "addr", "add", &format!("{address}/15"), "dev", "eth0"]);
         Host { namespace, name: name.to_owned(), logs: self.dir().to_owned(), address }
     }
@@ -122,7 +122,7 @@ impl Lab {
         self.routers += 1;
         let index = self.routers;
         let namespace = self.add_namespace(&format!("r{index}"));
-        self.plug(&self.namespace("public"), &format!("r{index}"), &namespace, "wan");
+        plug(&self.namespace("public"), &format!("r{index}"), &namespace, "wan");
         ip(&["-n", &namespace, "link", "add", "name", "lan", "type", "bridge"]);
         ip(&["-n", &namespace, "link", "set", "lan", "up"]);
         let address = Ipv4Addr::new(198, 19, index, 1);
@@ -171,13 +171,6 @@ impl Lab {
         ip(&["netns", "add", &namespace]);
         ip(&["-n", &namespace, "link", "set", "lo", "up"]);
         namespace
-    }
-
-    /// A cable from the bridge to a namespace.
-    fn plug(&self, bridge: &str, port: &str, namespace: &str, device: &str) {
-        ip(&["-n", bridge, "link", "add", "name", port, "type", "veth", "peer", "name", device, "netns", namespace]);
-        ip(&["-n", bridge, "link", "set", "dev", port, "master", "segment", "up"]);
-        ip(&["-n", namespace, "link", "set", "dev", device, "up"]);
     }
 }
 
@@ -294,6 +287,13 @@ impl Router {
         let script = format!("echo {value} > /proc/sys/{name}");
         run(Command::new("ip").args(["netns", "exec", &self.namespace, "sh", "-c", &script]));
     }
+}
+
+/// A cable from the bridge of the public segment to a namespace.
+fn plug(public: &str, port: &str, namespace: &str, device: &str) {
+    ip(&["-n", public, "link", "add", "name", port, "type", "veth", "peer", "name", device, "netns", namespace]);
+    ip(&["-n", public, "link", "set", "dev", port, "master", "segment", "up"]);
+    ip(&["-n", namespace, "link", "set", "dev", device, "up"]);
 }
 
 fn ip(args: &[&str]) {
