@@ -3,7 +3,7 @@
 //! | kind | after the kind byte |
 //! | --- | --- |
 //! | 1 Init | version u8, sender u32, Noise message 1; outside a channel then mac1 16, mac2 16 |
-//! | 2 Response | sender u32, receiver u32, Noise message 2 |
+//! | 2 Response | receiver u32, Noise message 2 (its payload begins with the sender u32) |
 //! | 3 Cookie | receiver u32, nonce 24, sealed cookie 32 |
 //! | 4 Data | receiver u32, counter u32, sealed messages |
 //! | 5 Relay | channel 6, a packet of kind 1, 2, 4, 6, 7 or 8 |
@@ -35,8 +35,8 @@ pub const NOISE_1_OVERHEAD: usize = 32 + 48 + 16;
 pub const NOISE_2_OVERHEAD: usize = 32 + 16;
 /// Kind, version, sender.
 pub const INIT_HEADER_LEN: usize = 1 + 1 + 4;
-/// Kind, sender, receiver.
-pub const RESPONSE_HEADER_LEN: usize = 1 + 4 + 4;
+/// Kind, receiver.
+pub const RESPONSE_HEADER_LEN: usize = 1 + 4;
 
 // QUIC needs datagrams of 1 200 bytes, relayed ones included.
 const _: () = assert!(1200 + DATA_OVERHEAD + RELAY_HEADER_LEN <= super::DATAGRAM_LEN_MAX);
@@ -99,10 +99,8 @@ pub enum Packet<'a> {
         /// Noise message 1, then the macs if it came outside a channel.
         rest: &'a [u8],
     },
-    /// Kind 2.
+    /// Kind 2. The responder's index is sealed inside: in clear, anybody on the way could change it unnoticed.
     Response {
-        /// The responder's index.
-        sender: u32,
         /// The index the Init named.
         receiver: u32,
         /// Noise message 2.
@@ -179,12 +177,11 @@ impl<'a> Packet<'a> {
                 Self::Init { sender, rest: bytes }
             }
             Kind::Response => {
-                let sender = split_u32(bytes, "sender")?;
                 let receiver = split_u32(bytes, "receiver")?;
                 if bytes.len() < NOISE_2_OVERHEAD {
                     return Err(DecodeError::Truncated { field: "noise" });
                 }
-                Self::Response { sender, receiver, noise: bytes }
+                Self::Response { receiver, noise: bytes }
             }
             Kind::Cookie => {
                 let receiver = split_u32(bytes, "receiver")?;
@@ -226,19 +223,16 @@ pub fn init_header(sender: u32) -> [u8; INIT_HEADER_LEN] {
     [Kind::Init as u8, VERSION, a, b, c, d]
 }
 
-/// The first nine bytes of a Response.
-pub fn response_header(sender: u32, receiver: u32) -> [u8; RESPONSE_HEADER_LEN] {
-    header(Kind::Response, sender, receiver)
+/// The first five bytes of a Response.
+pub fn response_header(receiver: u32) -> [u8; RESPONSE_HEADER_LEN] {
+    let [a, b, c, d] = receiver.to_le_bytes();
+    [Kind::Response as u8, a, b, c, d]
 }
 
 /// The first nine bytes of Data, Stream, Beat and BeatAsk.
 pub fn data_header(kind: Kind, receiver: u32, counter: u32) -> [u8; DATA_HEADER_LEN] {
-    header(kind, receiver, counter)
-}
-
-fn header(kind: Kind, first: u32, second: u32) -> [u8; 9] {
-    let [a, b, c, d] = first.to_le_bytes();
-    let [e, f, g, h] = second.to_le_bytes();
+    let [a, b, c, d] = receiver.to_le_bytes();
+    let [e, f, g, h] = counter.to_le_bytes();
     [kind as u8, a, b, c, d, e, f, g, h]
 }
 

@@ -1,0 +1,393 @@
+//! A crypto provider for QUIC that seals nothing.
+//!
+//! The link below authenticates and encrypts every byte, so here a handshake only exchanges transport parameters and
+//! keys only tell connections apart: each packet ends in the four bytes of its connection's [`Mark`]. Without a mark a
+//! straggler of an earlier connection could not be told from a packet of the present one, since connection ids are
+//! empty and there is no real key.
+//!
+//! 0-RTT is always on. The parameters remembered from "last time" are our own: both sides speak the same version of
+//! the protocol, whose windows and limits may only grow.
+
+use core::any::Any;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
+use quinn_proto::crypto::{
+    AeadKey, ClientConfig, CryptoError, ExportKeyingMaterialError, HandshakeTokenKey, HeaderKey, HmacKey, KeyPair,
+    Keys, PacketKey, ServerConfig, Session, UnsupportedVersion,
+};
+use quinn_proto::transport_parameters::TransportParameters;
+use quinn_proto::{
+    ConnectError, ConnectionId, Side, TimeSource, TokenLog, TokenReuseError, TokenStore, TransportError,
+    TransportErrorCode,
+};
+
+/// Most bytes of transport parameters that a peer may send; ours take about 80.
+const PARAMETERS_LEN_MAX: usize = 512;
+
+/// How a packet says which connection of the link it belongs to: the low half of the connection's epoch, big-endian,
+/// as its last four bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Mark(pub(super) [u8; 4]);
+
+impl Mark {
+    pub(super) const LEN: usize = 4;
+
+    /// The mark that a packet carries.
+    pub(super) fn of_packet(packet: &[u8]) -> Option<Self> {
+        packet.last_chunk::<4>().copied().map(Self)
+    }
+
+    /// The mark of the connection whose first destination connection id this is. Ids of other lengths are never used
+    /// by us; they get a mark that cannot collide on purpose, since nobody sends under it.
+    pub(super) fn of_cid(cid: &ConnectionId) -> Self {
+        Self(cid.last_chunk::<4>().copied().unwrap_or_default())
+    }
+
+    fn keys(self) -> Keys {
+        Keys {
+            header: KeyPair { local: Box::new(Plain), remote: Box::new(Plain) },
+            packet: self.packet_keys(),
+        }
+    }
+
+    fn packet_keys(self) -> KeyPair<Box<dyn PacketKey>> {
+        KeyPair { local: Box::new(self), remote: Box::new(self) }
+    }
+}
+
+impl PacketKey for Mark {
+    fn encrypt(&self, _packet: u64, buf: &mut [u8], _header_len: usize) {
+        if let Some(tag) = buf.last_chunk_mut::<4>() {
+            *tag = self.0;
+        }
+    }
+
+    fn decrypt(&self, _packet: u64, _header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
+        if Self::of_packet(payload) != Some(*self) {
+            return Err(CryptoError);
+        }
+        payload.truncate(payload.len() - Self::LEN);
+        Ok(())
+    }
+
+    fn tag_len(&self) -> usize {
+        Self::LEN
+    }
+
+    // Nothing is sealed, so nothing wears out.
+    fn confidentiality_limit(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn integrity_limit(&self) -> u64 {
+        u64::MAX
+    }
+}
+
+/// Header protection that does nothing.
+struct Plain;
+
+impl HeaderKey for Plain {
+    fn decrypt(&self, _pn_offset: usize, _packet: &mut [u8]) {}
+    fn encrypt(&self, _pn_offset: usize, _packet: &mut [u8]) {}
+    fn sample_size(&self) -> usize {
+        0
+    }
+}
+
+/// Starts sessions of either side.
+pub(super) struct Null;
+
+impl ClientConfig for Null {
+    fn start_session(
+        self: Arc<Self>,
+        _version: u32,
+        _server_name: &str,
+        params: &TransportParameters,
+    ) -> Result<Box<dyn Session>, ConnectError> {
+        Ok(Box::new(Handshake::new(Side::Client, params)))
+    }
+}
+
+impl ServerConfig for Null {
+    fn initial_keys(&self, _version: u32, dst_cid: &ConnectionId) -> Result<Keys, UnsupportedVersion> {
+        Ok(Mark::of_cid(dst_cid).keys())
+    }
+
+    // Retry is never used: a client refuses it whatever its tag.
+    fn retry_tag(&self, _version: u32, _orig_dst_cid: &ConnectionId, _packet: &[u8]) -> [u8; 16] {
+        [0; 16]
+    }
+
+    fn start_session(self: Arc<Self>, _version: u32, params: &TransportParameters) -> Box<dyn Session> {
+        Box::new(Handshake::new(Side::Server, params))
+    }
+}
+
+/// What this side has to do next, in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// Client: send own parameters (Initial).
+    Hello,
+    /// Wait for the peer's parameters (Initial).
+    AwaitParameters,
+    /// Server: send own parameters (Initial) and go on to Handshake keys. Client: only the latter.
+    HandshakeKeys,
+    /// Server: send the one byte (Handshake) and go on to 1-RTT keys.
+    Confirm,
+    /// Wait for the peer's one byte (Handshake). QUIC takes a connection as established at a Handshake packet.
+    AwaitConfirm,
+    /// Client: send the one byte (Handshake) and go on to 1-RTT keys.
+    ConfirmBack,
+    /// All said.
+    Done,
+}
+
+/// The one byte that both sides send in the Handshake space.
+const CONFIRM: u8 = 1;
+
+/// The handshake: client parameters, server parameters, one byte each way.
+struct Handshake {
+    side: Side,
+    step: Step,
+    // Connection::new asks for the initial keys, with the connection id that names the connection, before anything
+    // else; but through `&self`.
+    mark: OnceLock<Mark>,
+    /// Own parameters, encoded behind their length.
+    hello: Vec<u8>,
+    /// Bytes of the peer's parameters so far, with their length in front.
+    received: Vec<u8>,
+    peer: Option<TransportParameters>,
+}
+
+impl Handshake {
+    fn new(side: Side, params: &TransportParameters) -> Self {
+        let mut hello = vec![0, 0];
+        params.write(&mut hello);
+        let len = u16::try_from(hello.len() - 2).unwrap_or(u16::MAX).to_be_bytes();
+        hello[..2].copy_from_slice(&len);
+        let step = match side {
+            Side::Client => Step::Hello,
+            Side::Server => Step::AwaitParameters,
+        };
+        Self { side, step, mark: OnceLock::new(), hello, received: Vec::new(), peer: None }
+    }
+
+    fn mark(&self) -> Mark {
+        self.mark.get().copied().unwrap_or(Mark([0; 4]))
+    }
+
+    /// Takes handshake bytes, cut anyhow. Says whether the peer's parameters became known.
+    fn read(&mut self, mut bytes: &[u8]) -> Result<bool, TransportError> {
+        let mut news = false;
+        while let Some((&first, rest)) = bytes.split_first() {
+            match self.step {
+                Step::AwaitParameters => {
+                    let (len, had) = (self.expected_len(), self.received.len());
+                    let (take, rest) = bytes.split_at(bytes.len().min(len - had));
+                    self.received.extend_from_slice(take);
+                    bytes = rest;
+                    if self.received.len() == 2 && self.expected_len() > PARAMETERS_LEN_MAX {
+                        return Err(violation("transport parameters too long"));
+                    }
+                    if self.received.len() > 2 && self.received.len() == self.expected_len() {
+                        self.peer = Some(TransportParameters::read(self.side, &mut &self.received[2..])?);
+                        self.received = Vec::new();
+                        self.step = Step::HandshakeKeys;
+                        news = true;
+                    }
+                }
+                Step::AwaitConfirm if first == CONFIRM => {
+                    self.step = if self.side.is_client() { Step::ConfirmBack } else { Step::Done };
+                    bytes = rest;
+                }
+                _ => return Err(violation("handshake bytes that nobody asked for")),
+            }
+        }
+        Ok(news)
+    }
+
+    /// How long the peer's parameters are, length included, as far as known.
+    fn expected_len(&self) -> usize {
+        self.received.first_chunk::<2>().map_or(2, |len| 2 + usize::from(u16::from_be_bytes(*len)).max(1))
+    }
+}
+
+fn violation(reason: &str) -> TransportError {
+    TransportError { code: TransportErrorCode::PROTOCOL_VIOLATION, frame: None, reason: reason.into() }
+}
+
+impl Session for Handshake {
+    fn initial_keys(&self, dst_cid: &ConnectionId, _side: Side) -> Keys {
+        self.mark.get_or_init(|| Mark::of_cid(dst_cid)).keys()
+    }
+
+    fn handshake_data(&self) -> Option<Box<dyn Any>> {
+        None
+    }
+
+    fn peer_identity(&self) -> Option<Box<dyn Any>> {
+        None
+    }
+
+    fn early_crypto(&self) -> Option<(Box<dyn HeaderKey>, Box<dyn PacketKey>)> {
+        Some((Box::new(Plain), Box::new(self.mark())))
+    }
+
+    fn early_data_accepted(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.step != Step::Done
+    }
+
+    fn read_handshake(&mut self, buf: &[u8]) -> Result<bool, TransportError> {
+        self.read(buf)
+    }
+
+    fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
+        if self.peer.is_none() && self.side.is_client() {
+            // Asked before the server has answered: what we remember of it for 0-RTT. Its limits are ours.
+            return Ok(Some(TransportParameters::read(self.side, &mut &self.hello[2..])?));
+        }
+        Ok(self.peer)
+    }
+
+    fn write_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Keys> {
+        match self.step {
+            Step::Hello => {
+                buf.extend_from_slice(&self.hello);
+                self.step = Step::AwaitParameters;
+                None
+            }
+            Step::HandshakeKeys => {
+                if self.side.is_client() {
+                    self.step = Step::AwaitConfirm;
+                } else {
+                    buf.extend_from_slice(&self.hello);
+                    self.step = Step::Confirm;
+                }
+                Some(self.mark().keys())
+            }
+            Step::Confirm => {
+                buf.push(CONFIRM);
+                self.step = Step::AwaitConfirm;
+                Some(self.mark().keys())
+            }
+            Step::ConfirmBack => {
+                buf.push(CONFIRM);
+                self.step = Step::Done;
+                Some(self.mark().keys())
+            }
+            Step::AwaitParameters | Step::AwaitConfirm | Step::Done => None,
+        }
+    }
+
+    fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
+        Some(self.mark().packet_keys())
+    }
+
+    fn is_valid_retry(&self, _orig_dst_cid: &ConnectionId, _header: &[u8], _payload: &[u8]) -> bool {
+        false
+    }
+
+    // Nothing may be derived from keys that are none.
+    fn export_keying_material(
+        &self,
+        _output: &mut [u8],
+        _label: &[u8],
+        _context: &[u8],
+    ) -> Result<(), ExportKeyingMaterialError> {
+        Err(ExportKeyingMaterialError)
+    }
+}
+
+/// Key of the stateless reset tokens that QUIC's parameters must name. No reset is ever sent.
+pub(super) struct ResetKey(pub(super) [u8; 32]);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        blake3::Hasher::new_keyed(&self.0).update(data).finalize_xof().fill(signature_out);
+    }
+
+    fn signature_len(&self) -> usize {
+        32
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let expected = blake3::keyed_hash(&self.0, data);
+        // blake3's Hash compares in constant time.
+        let given: [u8; 32] = signature.try_into().map_err(|_| CryptoError)?;
+        if expected == given { Ok(()) } else { Err(CryptoError) }
+    }
+}
+
+/// The one address validation token there is: kind 1 (validation), the IPv6 address [`super::connection::REMOTE`],
+/// issued at the Unix epoch, nonce 0.
+///
+/// QUIC lets a server send only three times what it received until the client's address is proven. The link has
+/// proven it long ago, and this says so: every client shows the token, every server takes it. All others are refused.
+const TOKEN: [u8; 42] = {
+    let mut token = [0; 42];
+    token[0] = 1;
+    token[1] = 1;
+    let ip = super::connection::REMOTE_IP.octets();
+    let mut i = 0;
+    while i < 16 {
+        token[2 + i] = ip[i];
+        i += 1;
+    }
+    token
+};
+
+/// Knows [`TOKEN`] and no other, on either side.
+pub(super) struct OneToken;
+
+impl HandshakeTokenKey for OneToken {
+    fn aead_from_hkdf(&self, _random_bytes: &[u8]) -> Box<dyn AeadKey> {
+        Box::new(Self)
+    }
+}
+
+impl AeadKey for OneToken {
+    fn seal(&self, _data: &mut Vec<u8>, _additional_data: &[u8]) -> Result<(), CryptoError> {
+        Ok(())
+    }
+
+    fn open<'a>(&self, data: &'a mut [u8], _additional_data: &[u8]) -> Result<&'a mut [u8], CryptoError> {
+        // quinn has cut the nonce off.
+        if *data == TOKEN[..TOKEN.len() - 16] { Ok(data) } else { Err(CryptoError) }
+    }
+}
+
+impl TokenStore for OneToken {
+    fn insert(&self, _server_name: &str, _token: Bytes) {}
+
+    fn take(&self, _server_name: &str) -> Option<Bytes> {
+        Some(Bytes::from_static(&TOKEN))
+    }
+}
+
+impl TokenLog for OneToken {
+    fn check_and_insert(
+        &self,
+        _nonce: u128,
+        _issued: SystemTime,
+        _lifetime: core::time::Duration,
+    ) -> Result<(), TokenReuseError> {
+        Ok(())
+    }
+}
+
+/// Wall clock for token lifetimes: always the epoch, at which [`TOKEN`] was issued.
+pub(super) struct NoClock;
+
+impl TimeSource for NoClock {
+    #[allow(clippy::disallowed_types)] // Named by quinn's trait; nobody reads a clock here.
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+}

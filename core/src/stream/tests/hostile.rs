@@ -1,0 +1,1 @@
+//! A peer that does not play by the rules.
