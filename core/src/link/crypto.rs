@@ -181,13 +181,7 @@ impl Cipher for ChaChaPoly {
         plaintext.len() + TAG_LEN
     }
 
-    fn decrypt(
-        &self,
-        counter: u64,
-        authtext: &[u8],
-        ciphertext: &[u8],
-        out: &mut [u8],
-    ) -> Result<usize, snow::Error> {
+    fn decrypt(&self, counter: u64, authtext: &[u8], ciphertext: &[u8], out: &mut [u8]) -> Result<usize, snow::Error> {
         let len = ciphertext.len().checked_sub(TAG_LEN).ok_or(snow::Error::Decrypt)?;
         let (text, tag) = ciphertext.split_at(len);
         let out = out.get_mut(..len).ok_or(snow::Error::Decrypt)?;

@@ -40,19 +40,9 @@ impl TransportKeys {
         let beat_initiator = blake3::derive_key("handfast v1 beat initiator", from_initiator);
         let beat_responder = blake3::derive_key("handfast v1 beat responder", from_responder);
         if initiator {
-            Self {
-                send: *from_initiator,
-                recv: *from_responder,
-                beat_send: beat_initiator,
-                beat_recv: beat_responder,
-            }
+            Self { send: *from_initiator, recv: *from_responder, beat_send: beat_initiator, beat_recv: beat_responder }
         } else {
-            Self {
-                send: *from_responder,
-                recv: *from_initiator,
-                beat_send: beat_responder,
-                beat_recv: beat_initiator,
-            }
+            Self { send: *from_responder, recv: *from_initiator, beat_send: beat_responder, beat_recv: beat_initiator }
         }
     }
 }

@@ -235,9 +235,7 @@ pub fn open_cookie(
 ) -> Option<[u8; MAC_LEN]> {
     let (text, tag) = sealed.split_last_chunk::<TAG_LEN>()?;
     let mut cookie = [0; MAC_LEN];
-    aead(&cookie_key(peer, seal_nonce))
-        .open_separate_gather(nonce(0), Aad::from(mac1), text, tag, &mut cookie)
-        .ok()?;
+    aead(&cookie_key(peer, seal_nonce)).open_separate_gather(nonce(0), Aad::from(mac1), text, tag, &mut cookie).ok()?;
     Some(cookie)
 }
 

@@ -46,10 +46,7 @@ impl Mark {
     }
 
     fn keys(self) -> Keys {
-        Keys {
-            header: KeyPair { local: Box::new(Plain), remote: Box::new(Plain) },
-            packet: self.packet_keys(),
-        }
+        Keys { header: KeyPair { local: Box::new(Plain), remote: Box::new(Plain) }, packet: self.packet_keys() }
     }
 
     fn packet_keys(self) -> KeyPair<Box<dyn PacketKey>> {

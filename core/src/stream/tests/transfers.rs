@@ -35,7 +35,8 @@ fn the_server_is_not_held_to_three_times_what_it_got() {
     // Just under the initial congestion window, so that nothing else could hold it.
     pair.apps[SERVER].services.insert(name("web"), bytes(7, 10_000));
     let stream = pair.open(CLIENT, "web", b"GET".to_vec());
-    let took = pair.run_until(MINUTE, |pair| pair.apps[CLIENT].received.get(&stream).is_some_and(|b| b.len() == 10_000));
+    let took =
+        pair.run_until(MINUTE, |pair| pair.apps[CLIENT].received.get(&stream).is_some_and(|b| b.len() == 10_000));
     assert_eq!(took, pair.delay * 2);
 }
 
@@ -111,7 +112,8 @@ fn many_slow_readers_stop_the_writers_too() {
         streams.push(pair.open(CLIENT, &service, bytes(i, 1_000_000)));
     }
     pair.run_for(MINUTE);
-    let taken: usize = 40_000_000 - streams.iter().filter_map(|s| pair.apps[CLIENT].outgoing.get(s)).map(|o| o.0.len() - o.1).sum::<usize>();
+    let taken: usize = 40_000_000
+        - streams.iter().filter_map(|s| pair.apps[CLIENT].outgoing.get(s)).map(|o| o.0.len() - o.1).sum::<usize>();
     assert!(taken <= RECEIVE_WINDOW as usize + SEND_WINDOW as usize, "{taken}");
     pair.wake(SERVER);
     pair.run_until(MINUTE, Pair::all_over);
