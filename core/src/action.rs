@@ -23,6 +23,17 @@ pub(crate) enum Action {
         /// Where.
         address: SocketAddr,
     },
+    /// Open a link to this address, from which no packet of the peer ever came here, with
+    /// [`Message::DialBack`](crate::wire::message::Message::DialBack) as its early message. Nobody waits for it; the
+    /// node closes it when nothing else needs it.
+    DialBack {
+        /// Whom.
+        peer: PeerId,
+        /// Where another supernode sees it.
+        address: SocketAddr,
+        /// What it waits for.
+        nonce: [u8; 8],
+    },
     /// The room needs the link to this peer no longer; the node closes it when nothing else does.
     Release {
         /// Whose.

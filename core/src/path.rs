@@ -1,1 +1,406 @@
-//! path
+//! The paths of one link: which there are, which are proven, which one is used.
+//!
+//! A link's packets can travel several ways ([`Route`]): straight to one of the peer's addresses, or through a relay.
+//! [`Paths`] is handed what happened on each of them (an authentic packet came, a challenge was answered, an awaited
+//! answer did not come) and says which one to use and when that changes. It sends nothing itself.
+//!
+//! A path is born unproven, from an authentic packet or a connectivity check. It becomes proven when the peer answers
+//! an unguessable token on it (RFC 9000 §8.2 has the same idea), or when a handshake completed over it. Only proven
+//! paths are used. A path on which an awaited answer did not come has failed: it is kept for a while, since it may come
+//! back, but is used only when nothing else is left.
+//!
+//! Choice: a direct path before a relayed one; between two direct paths the quicker one, with hysteresis so that two
+//! alike do not alternate; a path that the peer moved to (it roamed) at once.
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use crate::node::{PeerKey, SocketId};
+use crate::time::Instant;
+use crate::wire::packet::ChannelId;
+
+/// Most paths that a link keeps. At the limit an unproven one that was heard longest ago goes first.
+pub const PATHS_MAX: usize = 8;
+
+/// A challenge unanswered for so long is forgotten.
+const CHALLENGE_AGE_MAX: Duration = Duration::from_secs(5);
+
+/// Another direct path must beat the one in use by this much before it takes over: a fifth of its RTT and 2 ms.
+fn is_clearly_quicker(rtt_us: u32, than_us: u32) -> bool {
+    u64::from(rtt_us) * 5 + 10_000 < u64::from(than_us) * 4
+}
+
+/// Where a link's packets go.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Route {
+    /// Straight to the peer.
+    Direct {
+        /// From this socket.
+        socket: SocketId,
+        /// To this address.
+        remote: SocketAddr,
+    },
+    /// Through a channel of a relay.
+    Relayed {
+        /// The channel.
+        channel: ChannelId,
+        /// The link to the relay.
+        via: PeerKey,
+    },
+}
+
+impl Route {
+    /// Whether it is direct.
+    pub const fn is_direct(&self) -> bool {
+        matches!(self, Self::Direct { .. })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct PathState {
+    route: Route,
+    proven: bool,
+    /// An awaited answer did not come; cleared by the next authentic packet on it.
+    failed: bool,
+    /// Smoothed, in microseconds (RFC 6298 §2: one eighth of each new sample).
+    rtt_us: Option<u32>,
+    heard: Instant,
+    /// The local address that its packets came to.
+    local: Option<IpAddr>,
+    /// The last challenge sent on it.
+    challenge: Option<([u8; 8], Instant)>,
+}
+
+/// Why the path in use changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// The link has a path for the first time.
+    First,
+    /// A better path took over; the old one still works.
+    Upgrade,
+    /// The old path is dead.
+    Failover,
+}
+
+/// What hearing an authentic packet means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// On a proven path.
+    Proven,
+    /// On a path that is known but not proven, or was not known: challenge it.
+    Unproven,
+}
+
+/// The paths of one link.
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    list: Vec<PathState>,
+    current: Option<Route>,
+}
+
+impl Paths {
+    /// The path in use.
+    pub fn current(&self) -> Option<Route> {
+        self.current
+    }
+
+    /// Smoothed round-trip time of the path in use.
+    pub fn rtt(&self) -> Option<Duration> {
+        let current = self.current?;
+        self.rtt_of(&current)
+    }
+
+    /// Smoothed round-trip time of one path.
+    pub fn rtt_of(&self, route: &Route) -> Option<Duration> {
+        self.find(route)?.rtt_us.map(|us| Duration::from_micros(us.into()))
+    }
+
+    /// Whether `route` is known and proven.
+    pub fn is_proven(&self, route: &Route) -> bool {
+        self.find(route).is_some_and(|p| p.proven)
+    }
+
+    /// Whether a direct path is proven and has not failed.
+    pub fn has_direct(&self) -> bool {
+        self.list.iter().any(|p| p.route.is_direct() && p.proven && !p.failed)
+    }
+
+    /// All proven paths, the one in use included.
+    pub fn proven(&self) -> impl Iterator<Item = Route> + '_ {
+        self.list.iter().filter(|p| p.proven).map(|p| p.route)
+    }
+
+    /// All paths.
+    pub fn routes(&self) -> impl Iterator<Item = Route> + '_ {
+        self.list.iter().map(|p| p.route)
+    }
+
+    /// When anything authentic last came on `route`.
+    pub fn heard_at(&self, route: &Route) -> Option<Instant> {
+        self.find(route).map(|p| p.heard)
+    }
+
+    /// An authentic packet came on `route`.
+    pub fn on_heard(&mut self, now: Instant, route: Route) -> Heard {
+        if let Some(path) = self.find_mut(&route) {
+            path.heard = now;
+            path.failed = false;
+            return if path.proven { Heard::Proven } else { Heard::Unproven };
+        }
+        self.insert(now, route);
+        Heard::Unproven
+    }
+
+    /// The local address that packets on `route` come to, and leave from.
+    pub fn local_of(&self, route: &Route) -> Option<IpAddr> {
+        self.find(route)?.local
+    }
+
+    /// Packets on `route` come to this local address.
+    pub fn note_local(&mut self, route: &Route, local: Option<IpAddr>) {
+        if let Some(path) = self.find_mut(route) {
+            path.local = local;
+        }
+    }
+
+    /// A handshake completed over `route`, which proves it.
+    pub fn on_handshake(&mut self, now: Instant, route: Route) {
+        if self.find(&route).is_none() {
+            self.insert(now, route);
+        }
+        if let Some(path) = self.find_mut(&route) {
+            path.proven = true;
+            path.failed = false;
+            path.heard = now;
+        }
+    }
+
+    /// Whether an unproven or doubtful path should be challenged now: none is under way.
+    pub fn wants_challenge(&self, now: Instant, route: &Route) -> bool {
+        self.find(route).is_some_and(|p| p.challenge.is_none_or(|(_, at)| now.since(at) >= Duration::from_millis(500)))
+    }
+
+    /// A challenge with `token` leaves on `route`.
+    pub fn on_challenge_sent(&mut self, now: Instant, route: &Route, token: [u8; 8]) {
+        if let Some(path) = self.find_mut(route) {
+            path.challenge = Some((token, now));
+        }
+    }
+
+    /// The peer answered `token` on `route`: the round trip, if that token was ours and went out there.
+    pub fn on_reply(&mut self, now: Instant, route: &Route, token: [u8; 8]) -> Option<Duration> {
+        let path = self.find_mut(route)?;
+        let (sent, at) = path.challenge?;
+        if sent != token || now.since(at) > CHALLENGE_AGE_MAX {
+            return None;
+        }
+        path.challenge = None;
+        let rtt = now.since(at);
+        Self::prove(path, now, rtt);
+        Some(rtt)
+    }
+
+    /// A connectivity check that was accounted for elsewhere was answered on `route` after `rtt`.
+    pub fn on_check_answered(&mut self, now: Instant, route: Route, rtt: Duration) {
+        if self.find(&route).is_none() {
+            self.insert(now, route);
+        }
+        if let Some(path) = self.find_mut(&route) {
+            Self::prove(path, now, rtt);
+        }
+    }
+
+    fn prove(path: &mut PathState, now: Instant, rtt: Duration) {
+        path.proven = true;
+        path.failed = false;
+        path.heard = now;
+        let sample = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
+        path.rtt_us = Some(match path.rtt_us {
+            None => sample,
+            Some(old) => ((u64::from(old) * 7 + u64::from(sample)) / 8) as u32,
+        });
+    }
+
+    /// An answer awaited on the path in use did not come.
+    pub fn on_silence(&mut self) {
+        if let Some(current) = self.current
+            && let Some(path) = self.find_mut(&current)
+        {
+            path.failed = true;
+        }
+    }
+
+    /// The peer's newest packet came on `route`, proven, while the path in use has been silent for `patience`: it
+    /// moved. Takes effect at the next [`Self::choose`]. Patience keeps two ends that prefer different paths from
+    /// following each other for ever.
+    pub fn on_peer_moved(&mut self, now: Instant, route: &Route, patience: Duration) {
+        if !self.find(route).is_some_and(|p| p.proven && p.route.is_direct()) {
+            return;
+        }
+        if let Some(current) = self.current
+            && current != *route
+            && current.is_direct()
+            && let Some(path) = self.find_mut(&current)
+            && now.since(path.heard) >= patience
+        {
+            path.failed = true;
+        }
+    }
+
+    /// Chooses the path to use; says what changed, if anything did.
+    pub fn choose(&mut self) -> Option<Change> {
+        let best = self.list.iter().filter(|p| p.proven).min_by_key(|p| {
+            (p.failed, !p.route.is_direct(), Some(p.route) != self.current, p.rtt_us.unwrap_or(u32::MAX))
+        })?;
+        let mut choice = best.route;
+        if choice.is_direct() && !best.failed {
+            // Hysteresis: the one in use sorts first among its equals; another direct one must be clearly quicker.
+            let mut rtt = best.rtt_us.unwrap_or(u32::MAX);
+            for p in self.list.iter().filter(|p| p.proven && !p.failed && p.route.is_direct()) {
+                let Some(other) = p.rtt_us else { continue };
+                if is_clearly_quicker(other, rtt) {
+                    choice = p.route;
+                    rtt = other;
+                }
+            }
+        }
+        let old = self.current;
+        if old == Some(choice) {
+            return None;
+        }
+        self.current = Some(choice);
+        Some(match old {
+            None => Change::First,
+            Some(old) if self.find(&old).is_some_and(|p| !p.failed) => Change::Upgrade,
+            Some(_) => Change::Failover,
+        })
+    }
+
+    /// Removes every path that `gone` names; the path in use too. Call [`Self::choose`] after it.
+    pub fn remove(&mut self, gone: impl Fn(&Route) -> bool) {
+        self.list.retain(|p| !gone(&p.route));
+        if self.current.is_some_and(|c| gone(&c)) {
+            self.current = None;
+        }
+    }
+
+    fn find(&self, route: &Route) -> Option<&PathState> {
+        self.list.iter().find(|p| p.route == *route)
+    }
+
+    fn find_mut(&mut self, route: &Route) -> Option<&mut PathState> {
+        self.list.iter_mut().find(|p| p.route == *route)
+    }
+
+    fn insert(&mut self, now: Instant, route: Route) {
+        if self.list.len() >= PATHS_MAX {
+            let current = self.current;
+            let victim = self
+                .list
+                .iter()
+                .enumerate()
+                .filter(|(_, p)| Some(p.route) != current)
+                .min_by_key(|(_, p)| (p.proven && !p.failed, p.heard))
+                .map(|(i, _)| i);
+            if let Some(i) = victim {
+                self.list.remove(i);
+            }
+        }
+        self.list.push(PathState { route, proven: false, failed: false, rtt_us: None, heard: now, local: None, challenge: None });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn direct(port: u16) -> Route {
+        Route::Direct { socket: SocketId(0), remote: SocketAddr::from(([192, 0, 2, 1], port)) }
+    }
+
+    fn relayed() -> Route {
+        Route::Relayed { channel: ChannelId([1; 6]), via: PeerKey { index: 1, generation: 1 } }
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1_000)
+    }
+
+    #[test]
+    fn an_unproven_path_is_never_used() {
+        let mut paths = Paths::default();
+        assert_eq!(paths.on_heard(at(0), direct(1)), Heard::Unproven);
+        assert_eq!(paths.choose(), None);
+        assert_eq!(paths.current(), None);
+    }
+
+    #[test]
+    fn direct_takes_over_from_the_relay_and_the_relay_stays_as_a_spare() {
+        let mut paths = Paths::default();
+        paths.on_handshake(at(0), relayed());
+        assert_eq!(paths.choose(), Some(Change::First));
+        paths.on_heard(at(1), direct(1));
+        paths.on_challenge_sent(at(1), &direct(1), [7; 8]);
+        assert_eq!(paths.on_reply(at(21), &direct(1), [8; 8]), None, "a wrong token proves nothing");
+        assert_eq!(paths.on_reply(at(21), &direct(1), [7; 8]), Some(Duration::from_millis(20)));
+        assert_eq!(paths.choose(), Some(Change::Upgrade));
+        assert_eq!(paths.current(), Some(direct(1)));
+        paths.on_silence();
+        assert_eq!(paths.choose(), Some(Change::Failover));
+        assert_eq!(paths.current(), Some(relayed()));
+        paths.on_heard(at(40), direct(1));
+        assert_eq!(paths.choose(), Some(Change::Upgrade), "an authentic packet brings a failed path back");
+    }
+
+    #[test]
+    fn two_direct_paths_alike_do_not_alternate() {
+        let mut paths = Paths::default();
+        paths.on_check_answered(at(0), direct(1), Duration::from_millis(20));
+        paths.choose();
+        paths.on_check_answered(at(1), direct(2), Duration::from_millis(18));
+        assert_eq!(paths.choose(), None);
+        paths.on_check_answered(at(2), direct(3), Duration::from_millis(2));
+        assert_eq!(paths.choose(), Some(Change::Upgrade));
+        assert_eq!(paths.current(), Some(direct(3)));
+    }
+
+    #[test]
+    fn a_peer_that_moved_is_followed_once_the_new_address_is_proven() {
+        let mut paths = Paths::default();
+        paths.on_check_answered(at(0), direct(1), Duration::from_millis(2));
+        paths.choose();
+        paths.on_heard(at(10), direct(2));
+        paths.on_peer_moved(at(2_000), &direct(2), Duration::from_secs(1));
+        assert_eq!(paths.choose(), None, "not before it is proven");
+        paths.on_check_answered(at(50), direct(2), Duration::from_millis(40));
+        paths.on_peer_moved(at(60), &direct(2), Duration::from_secs(1));
+        assert_eq!(paths.choose(), None, "the old path was heard a moment ago");
+        paths.on_peer_moved(at(1_060), &direct(2), Duration::from_secs(1));
+        assert_eq!(paths.choose(), Some(Change::Failover));
+        assert_eq!(paths.current(), Some(direct(2)));
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_keeps_the_path_in_use() {
+        let mut paths = Paths::default();
+        paths.on_handshake(at(0), direct(1));
+        paths.choose();
+        for port in 2..100 {
+            paths.on_heard(at(u64::from(port)), direct(port));
+        }
+        assert_eq!(paths.routes().count(), PATHS_MAX);
+        assert_eq!(paths.current(), Some(direct(1)));
+        assert!(paths.is_proven(&direct(1)));
+    }
+
+    #[test]
+    fn removing_the_path_in_use_leaves_the_next_best() {
+        let mut paths = Paths::default();
+        paths.on_handshake(at(0), relayed());
+        paths.on_check_answered(at(0), direct(1), Duration::from_millis(2));
+        paths.choose();
+        paths.remove(Route::is_direct);
+        assert_eq!(paths.choose(), Some(Change::First));
+        assert_eq!(paths.current(), Some(relayed()));
+    }
+}

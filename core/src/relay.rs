@@ -1,1 +1,365 @@
-//! relay
+//! Relay duty: channels, what they may carry, and the forward itself.
+//!
+//! A channel joins two *links*, not two addresses: no packet can name a destination. A Relay packet that comes from
+//! exactly the current path of one leg goes, bytes unchanged, to the current path of the other. The quota is decided
+//! here ([`Channels::forward`]): a token bucket for the rate and a daily count of bytes per pair, whatever the number of
+//! channels the pair opens one after the other. There is no queue: what does not fit is dropped, as a policer does.
+//!
+//! A channel lives while both links live, and at most [`CHANNEL_IDLE_MAX`] without a packet.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::identity::PeerId;
+use crate::node::{DropReason, Path, PeerKey};
+use crate::time::{Instant, earliest};
+use crate::wire::packet::ChannelId;
+
+/// Most channels of one relay. At the limit an introduction is refused as busy.
+pub const CHANNELS_MAX: usize = 65_536;
+/// Most channels with one leg in common. At the limit an introduction is refused as busy.
+pub const CHANNELS_PER_PEER_MAX: usize = 256;
+/// A channel without a packet for so long is closed.
+pub const CHANNEL_IDLE_MAX: Duration = Duration::from_secs(600);
+/// Quotas count per day.
+const QUOTA_PERIOD: Duration = Duration::from_secs(86_400);
+/// Most pairs whose daily use is remembered. At the limit the one idle longest is forgotten.
+const PAIRS_MAX: usize = 65_536;
+/// The bucket holds what the rate gives in so long, but never less than [`BURST_MIN`].
+const BURST: Duration = Duration::from_millis(250);
+/// Two initial windows of QUIC, both ways, and some.
+const BURST_MIN: u64 = 96 * 1024;
+/// How often idle channels are looked for.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// What one channel may carry. Zero is unlimited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bits per second, both ways together.
+    pub rate_bps: u64,
+    /// Bytes per day, both ways together.
+    pub quota_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Leg {
+    peer: PeerKey,
+    /// The current path of the leg's link; none while it has no direct one.
+    path: Option<Path>,
+}
+
+#[derive(Debug)]
+struct Channel {
+    legs: [Leg; 2],
+    pair: (PeerId, PeerId),
+    limits: Limits,
+    /// Bytes that may pass now.
+    tokens: u64,
+    refilled: Instant,
+    /// Bytes left of the day's quota, taken from the pair's account at opening and settled at closing.
+    quota_left: u64,
+    used: u64,
+    last: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Account {
+    since: Instant,
+    bytes: u64,
+}
+
+/// A channel was closed: the leg to tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Closed {
+    /// The channel.
+    pub channel: ChannelId,
+    /// A leg that is still there.
+    pub leg: PeerKey,
+}
+
+/// All channels of a relay.
+#[derive(Debug, Default)]
+pub struct Channels {
+    map: BTreeMap<ChannelId, Channel>,
+    by_leg: BTreeSet<(PeerKey, ChannelId)>,
+    accounts: BTreeMap<(PeerId, PeerId), Account>,
+    sweep: Option<Instant>,
+    /// Bytes forwarded in the current second, for the load.
+    second: (u64, u64),
+    last_second_bytes: u64,
+}
+
+/// The two ends of a new channel.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// The link.
+    pub peer: PeerKey,
+    /// Its peer.
+    pub id: PeerId,
+    /// Its current direct path.
+    pub path: Option<Path>,
+}
+
+fn pair(a: PeerId, b: PeerId) -> (PeerId, PeerId) {
+    if a <= b { (a, b) } else { (b, a) }
+}
+
+impl Channels {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// Whether another channel between these links can be opened.
+    pub fn has_room(&self, a: PeerKey, b: PeerKey) -> bool {
+        self.map.len() < CHANNELS_MAX
+            && [a, b].iter().all(|&leg| self.of_leg(leg).take(CHANNELS_PER_PEER_MAX).count() < CHANNELS_PER_PEER_MAX)
+    }
+
+    /// Opens a channel. `id` is unguessable and new.
+    pub fn open(&mut self, now: Instant, id: ChannelId, a: End, b: End, limits: Limits) {
+        debug_assert!(!self.map.contains_key(&id), "channel ids are never reused");
+        let pair = pair(a.id, b.id);
+        let account = self.account(now, pair);
+        let channel = Channel {
+            legs: [Leg { peer: a.peer, path: a.path }, Leg { peer: b.peer, path: b.path }],
+            pair,
+            limits,
+            tokens: burst(limits),
+            refilled: now,
+            quota_left: limits.quota_bytes.saturating_sub(account.bytes),
+            used: 0,
+            last: now,
+        };
+        self.map.insert(id, channel);
+        self.by_leg.insert((a.peer, id));
+        self.by_leg.insert((b.peer, id));
+        self.sweep.get_or_insert(now + SWEEP);
+    }
+
+    /// Whether `channel` exists.
+    pub fn contains(&self, channel: ChannelId) -> bool {
+        self.map.contains_key(&channel)
+    }
+
+    /// A train of `bytes` came from `from` for `channel`: where it goes on to.
+    ///
+    /// One lookup and one accounting step for the whole train; no allocation, no copy.
+    pub fn forward(&mut self, now: Instant, channel: ChannelId, from: &Path, bytes: usize) -> Result<Path, DropReason> {
+        let ch = self.map.get_mut(&channel).ok_or(DropReason::UnknownReceiver)?;
+        let to = match &ch.legs {
+            [a, b] if a.path.as_ref() == Some(from) => b.path,
+            [a, b] if b.path.as_ref() == Some(from) => a.path,
+            _ => return Err(DropReason::WrongPath),
+        };
+        let to = to.ok_or(DropReason::WrongPath)?;
+        let bytes = bytes as u64;
+        if ch.limits.rate_bps != 0 {
+            let us = u64::try_from(now.since(ch.refilled).as_micros()).unwrap_or(u64::MAX);
+            let earned = ch.limits.rate_bps.saturating_mul(us) / 8_000_000;
+            if earned > 0 {
+                ch.tokens = ch.tokens.saturating_add(earned).min(burst(ch.limits));
+                ch.refilled = now;
+            }
+            if ch.tokens < bytes {
+                return Err(DropReason::Quota);
+            }
+            ch.tokens -= bytes;
+        }
+        if ch.limits.quota_bytes != 0 {
+            if ch.quota_left < bytes {
+                return Err(DropReason::Quota);
+            }
+            ch.quota_left -= bytes;
+        }
+        ch.used += bytes;
+        ch.last = now;
+        let second = now.as_micros() / 1_000_000;
+        if self.second.0 != second {
+            self.last_second_bytes = if self.second.0 + 1 == second { self.second.1 } else { 0 };
+            self.second = (second, 0);
+        }
+        self.second.1 += bytes;
+        Ok(to)
+    }
+
+    /// Bytes forwarded in the last full second.
+    pub fn bytes_per_second(&self, now: Instant) -> u64 {
+        match (now.as_micros() / 1_000_000).saturating_sub(self.second.0) {
+            0 => self.last_second_bytes,
+            1 => self.second.1,
+            _ => 0,
+        }
+    }
+
+    /// The current path of a link changed: its legs move with it.
+    pub fn set_path(&mut self, peer: PeerKey, path: Option<Path>) {
+        let range = (peer, ChannelId([0; 6]))..=(peer, ChannelId([0xff; 6]));
+        for (_, id) in self.by_leg.range(range) {
+            if let Some(channel) = self.map.get_mut(id) {
+                for leg in channel.legs.iter_mut().filter(|leg| leg.peer == peer) {
+                    leg.path = path;
+                }
+            }
+        }
+    }
+
+    /// A link is gone: its channels close. Returns the other legs, to be told.
+    pub fn close_leg(&mut self, now: Instant, peer: PeerKey) -> Vec<Closed> {
+        let ids: Vec<ChannelId> = self.of_leg(peer).collect();
+        ids.into_iter().flat_map(|id| self.close(now, id)).filter(|closed| closed.leg != peer).collect()
+    }
+
+    /// Closes one channel; returns both legs.
+    pub fn close(&mut self, now: Instant, id: ChannelId) -> Vec<Closed> {
+        let Some(channel) = self.map.remove(&id) else { return Vec::new() };
+        let mut account = self.account(now, channel.pair);
+        account.bytes = account.bytes.saturating_add(channel.used);
+        if self.accounts.len() >= PAIRS_MAX && !self.accounts.contains_key(&channel.pair) {
+            let oldest = self.accounts.iter().min_by_key(|(_, a)| a.since).map(|(pair, _)| *pair);
+            if let Some(pair) = oldest {
+                self.accounts.remove(&pair);
+            }
+        }
+        if channel.limits.quota_bytes != 0 {
+            self.accounts.insert(channel.pair, account);
+        }
+        channel
+            .legs
+            .iter()
+            .map(|leg| {
+                self.by_leg.remove(&(leg.peer, id));
+                Closed { channel: id, leg: leg.peer }
+            })
+            .collect()
+    }
+
+    /// Closes channels that carried nothing for [`CHANNEL_IDLE_MAX`].
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<Closed> {
+        if self.sweep.is_none_or(|at| now < at) {
+            return Vec::new();
+        }
+        let idle: Vec<ChannelId> =
+            self.map.iter().filter(|(_, c)| now.since(c.last) >= CHANNEL_IDLE_MAX).map(|(id, _)| *id).collect();
+        let closed = idle.into_iter().flat_map(|id| self.close(now, id)).collect();
+        self.accounts.retain(|_, a| now.since(a.since) < QUOTA_PERIOD);
+        self.sweep = (!self.map.is_empty()).then(|| now + SWEEP);
+        closed
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        earliest(self.sweep, None)
+    }
+
+    fn of_leg(&self, peer: PeerKey) -> impl Iterator<Item = ChannelId> + '_ {
+        self.by_leg.range((peer, ChannelId([0; 6]))..=(peer, ChannelId([0xff; 6]))).map(|(_, id)| *id)
+    }
+
+    /// The pair's account of today, as a copy; a new day starts a new one.
+    fn account(&self, now: Instant, pair: (PeerId, PeerId)) -> Account {
+        match self.accounts.get(&pair) {
+            Some(account) if now.since(account.since) < QUOTA_PERIOD => *account,
+            _ => Account { since: now, bytes: 0 },
+        }
+    }
+}
+
+fn burst(limits: Limits) -> u64 {
+    let in_burst = limits.rate_bps.saturating_mul(u64::try_from(BURST.as_millis()).unwrap_or(0)) / 8_000;
+    in_burst.max(BURST_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::SecretKey;
+    use crate::node::SocketId;
+
+    fn path(port: u16) -> Path {
+        Path { socket: SocketId(0), remote: ([198, 51, 100, 1], port).into(), local: None }
+    }
+
+    fn end(n: u8) -> End {
+        End {
+            peer: PeerKey { index: n.into(), generation: 0 },
+            id: SecretKey::from_bytes(&[n; 32]).peer_id(),
+            path: Some(path(n.into())),
+        }
+    }
+
+    fn at(s: u64) -> Instant {
+        Instant::from_micros(s * 1_000_000)
+    }
+
+    const ID: ChannelId = ChannelId([9; 6]);
+
+    #[test]
+    fn b1_forwards_only_between_the_current_paths_of_its_legs() {
+        let mut channels = Channels::default();
+        channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
+        assert_eq!(channels.forward(at(0), ID, &path(1), 100), Ok(path(2)));
+        assert_eq!(channels.forward(at(0), ID, &path(2), 100), Ok(path(1)));
+        assert_eq!(channels.forward(at(0), ID, &path(3), 100), Err(DropReason::WrongPath));
+        assert_eq!(channels.forward(at(0), ChannelId([8; 6]), &path(1), 1), Err(DropReason::UnknownReceiver));
+        channels.set_path(end(1).peer, Some(path(11)));
+        assert_eq!(channels.forward(at(0), ID, &path(1), 100), Err(DropReason::WrongPath));
+        assert_eq!(channels.forward(at(0), ID, &path(11), 100), Ok(path(2)));
+        assert_eq!(channels.forward(at(0), ID, &path(2), 100), Ok(path(11)));
+    }
+
+    #[test]
+    fn b2_the_rate_is_kept_and_refills() {
+        let mut channels = Channels::default();
+        channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 2_000_000, quota_bytes: 0 });
+        let mut passed = 0u64;
+        for ms in 0..10_000 {
+            let now = Instant::from_micros(ms * 1_000);
+            if channels.forward(now, ID, &path(1), 1_200).is_ok() {
+                passed += 1_200;
+            }
+        }
+        let fair = 2_000_000 / 8 * 10 + BURST_MIN;
+        assert!((fair * 98 / 100..=fair).contains(&passed), "{passed} of {fair}");
+    }
+
+    #[test]
+    fn b2_the_quota_belongs_to_the_pair_not_to_the_channel() {
+        let mut channels = Channels::default();
+        let limits = Limits { rate_bps: 0, quota_bytes: 1_000 };
+        channels.open(at(0), ID, end(1), end(2), limits);
+        assert!(channels.forward(at(0), ID, &path(1), 900).is_ok());
+        assert_eq!(channels.forward(at(0), ID, &path(1), 200), Err(DropReason::Quota));
+        channels.close(at(1), ID);
+        channels.open(at(1), ChannelId([7; 6]), end(2), end(1), limits);
+        assert_eq!(channels.forward(at(1), ChannelId([7; 6]), &path(1), 200), Err(DropReason::Quota));
+        channels.close(at(2), ChannelId([7; 6]));
+        channels.open(at(90_000), ChannelId([6; 6]), end(2), end(1), limits);
+        assert!(channels.forward(at(90_000), ChannelId([6; 6]), &path(1), 900).is_ok(), "a new day");
+    }
+
+    #[test]
+    fn an_idle_channel_closes_and_both_legs_are_told() {
+        let mut channels = Channels::default();
+        channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
+        assert!(channels.handle_timeout(at(599)).is_empty());
+        let at_timeout = channels.poll_timeout().expect("a sweep is due");
+        let closed = channels.handle_timeout(at_timeout.max(at(600)));
+        assert_eq!(closed.len(), 2);
+        assert!(channels.is_empty());
+        assert_eq!(channels.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_link_that_ends_takes_its_channels_along() {
+        let mut channels = Channels::default();
+        channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
+        assert_eq!(channels.close_leg(at(1), end(1).peer), [Closed { channel: ID, leg: end(2).peer }]);
+        assert!(channels.is_empty());
+    }
+}

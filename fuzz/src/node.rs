@@ -12,7 +12,7 @@ use handfast_core::{
     SocketId, WallTime,
 };
 
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, ignore};
 
 const SOCKET: SocketId = SocketId(0);
 const WALL_US: u64 = 1_700_000_000_000_000;
@@ -109,9 +109,7 @@ impl Duo {
             while let Some(event) = node.poll_event() {
                 match event {
                     Event::StreamIncoming { stream, .. } => {
-                        if node.accept(self.now, stream).is_ok() {
-                            self.streams[number].push(stream);
-                        }
+                        self.streams[number].extend(node.accept(self.now, stream).map(|()| stream));
                     }
                     Event::StreamEnded { stream, .. } => self.streams[number].retain(|other| *other != stream),
                     _ => {}
@@ -198,20 +196,20 @@ fn act(duo: &mut Duo, bytes: &mut Bytes<'_>, number: usize) {
     let stream = duo.streams[number].get(bytes.below(4)).copied();
     let node = &mut duo.nodes[number];
     match (bytes.u8() % 12, stream) {
-        (0, _) => drop(node.ping(now, other)),
-        (1, _) => drop(node.connect(now, other)),
-        (2, _) => drop(node.send_datagram(now, other, bytes.slice(1300))),
+        (0, _) => ignore(node.ping(now, other)),
+        (1, _) => ignore(node.connect(now, other)),
+        (2, _) => ignore(node.send_datagram(now, other, bytes.slice(1300))),
         (3 | 4, None) => {
             if let Ok(stream) = node.open(now, other, &service()) {
                 duo.streams[number].push(stream);
             }
         }
-        (3 | 4, Some(stream)) => drop(node.write(now, stream, bytes.slice(5000))),
-        (5, Some(stream)) => drop(node.read(now, stream, &mut [0; 2000])),
-        (6, Some(stream)) => drop(node.finish(now, stream)),
-        (7, Some(stream)) => drop(node.reset(now, stream, 1)),
-        (8, Some(stream)) => drop(node.stop(now, stream, 1)),
-        (9, _) => drop(node.offer(now, service(), Access::Peers([other].into()))),
+        (3 | 4, Some(stream)) => ignore(node.write(now, stream, bytes.slice(5000))),
+        (5, Some(stream)) => ignore(node.read(now, stream, &mut [0; 2000])),
+        (6, Some(stream)) => ignore(node.finish(now, stream)),
+        (7, Some(stream)) => ignore(node.reset(now, stream, 1)),
+        (8, Some(stream)) => ignore(node.stop(now, stream, 1)),
+        (9, _) => ignore(node.offer(now, service(), Access::Peers([other].into()))),
         (10, _) => node.withdraw(now, &service()),
         (11, _) => node.leave(now),
         _ => {
@@ -240,9 +238,11 @@ pub fn peer(data: &[u8]) {
     duo.handle(0, address(2), len, &mut init[..len]);
     duo.settle();
     let mut body = [0; 2 * DATAGRAM_LEN_MAX];
-    let finished = duo.wire.iter().filter(|(_, target, _)| *target == address(2)).find_map(|(_, _, datagram)| {
-        initiation.finish(datagram, &mut body).ok()
-    });
+    let finished = duo
+        .wire
+        .iter()
+        .filter(|(_, target, _)| *target == address(2))
+        .find_map(|(_, _, datagram)| initiation.finish(datagram, &mut body).ok());
     let Some((transport, index, _, _)) = finished else { return };
     let mut epoch = Epoch::new(transport, 1, index);
     for _ in 0..STEPS_MAX {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use handfast_core::stream::{LocalStream, PACKET_LEN_MIN, Side, Streams, StreamsEvent};
 use handfast_core::{Instant, StreamEnd};
 
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, ignore};
 
 /// Most packets on the wire; more are lost.
 const WIRE_MAX: usize = 256;
@@ -28,8 +28,12 @@ pub fn stream(data: &[u8]) {
     let origin = std::time::Instant::now();
     let now = Instant::from_micros(1);
     let end = |side, seed| Streams::new(now, origin, side, [seed; 32]);
-    let mut ends =
-        Ends { now, ends: [end(Side::Client, 1), end(Side::Server, 2)], wire: Default::default(), open: Default::default() };
+    let mut ends = Ends {
+        now,
+        ends: [end(Side::Client, 1), end(Side::Server, 2)],
+        wire: Default::default(),
+        open: Default::default(),
+    };
     let service = "fuzz".parse().expect("a good name");
     for _ in 0..400 {
         if bytes.is_empty() {
@@ -65,14 +69,14 @@ pub fn stream(data: &[u8]) {
             }
             9 | 10 => {
                 let text = bytes.slice(4000);
-                ends.with(side, choice, |end, now, stream| drop(end.write(now, stream, text)));
+                ends.with(side, choice, |end, now, stream| ignore(end.write(now, stream, text)));
             }
             11 => ends.with(side, choice, |end, now, stream| {
                 let mut buf = [0; 3000];
                 let _ = end.read(now, stream, &mut buf);
             }),
-            12 => ends.with(side, choice, |end, now, stream| drop(end.finish(now, stream))),
-            13 => ends.with(side, choice, |end, now, stream| drop(end.reset(now, stream, 7))),
+            12 => ends.with(side, choice, |end, now, stream| ignore(end.finish(now, stream))),
+            13 => ends.with(side, choice, |end, now, stream| ignore(end.reset(now, stream, 7))),
             14 => ends.ends[side].path_failed_over(ends.now),
             _ => ends.ends[side].path_upgraded(ends.now),
         }

@@ -3,7 +3,7 @@
 use handfast_core::wire::message::{InitBody, Message, ResponseBody, decode_next, encode};
 use handfast_core::wire::packet::{
     DATA_HEADER_LEN, INIT_HEADER_LEN, Kind, Packet, RELAY_HEADER_LEN, RESPONSE_HEADER_LEN, data_header, init_header,
-    relay_header, response_header,
+    relay_header,
 };
 use handfast_core::{DATAGRAM_LEN_MAX, PeerId, ServiceName, Ticket};
 
@@ -15,7 +15,9 @@ pub fn packet(data: &[u8]) {
             assert_eq!(data[..INIT_HEADER_LEN], init_header(sender));
             assert_eq!(data[INIT_HEADER_LEN..], *rest);
         }
-        Packet::Response { noise, .. } => assert!(data.ends_with(noise) && data.len() - noise.len() <= RESPONSE_HEADER_LEN),
+        Packet::Response { noise, .. } => {
+            assert!(data.ends_with(noise) && data.len() - noise.len() <= RESPONSE_HEADER_LEN)
+        }
         Packet::Cookie { .. } => assert_eq!(data[0], Kind::Cookie as u8),
         Packet::Sealed { kind, receiver, counter } | Packet::Beat { kind, receiver, counter, .. } => {
             assert_eq!(data[..DATA_HEADER_LEN], data_header(kind, receiver, counter));

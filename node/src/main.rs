@@ -1,2 +1,35 @@
-//! handfast
-fn main() {}
+//! The `handfast` command.
+//!
+//! `main` reads the command line ([`cli`]), hands over to one file per command ([`commands`]) and turns what comes
+//! back into an exit code ([`exit`]). A node in this process is a [`host`]; a node in another one is reached through
+//! its local socket ([`local_api`]), and the commands use nothing else, so that all they do is open to any program.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod demo;
+mod exit;
+mod host;
+mod key_file;
+mod local_api;
+mod report;
+mod signals;
+mod state_dir;
+mod talk;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    talk::start(cli.common.log_format, cli.common.verbose);
+    match commands::run(cli) {
+        Ok(exit) => exit.code().into(),
+        Err(failure) => {
+            talk::failure(&failure);
+            failure.exit.code().into()
+        }
+    }
+}

@@ -1,23 +1,151 @@
-//! The node.
+//! The node: the one public state machine, composed of the rooms around it.
+//!
+//! # Life
+//!
+//! [`Node::new`] makes it from a seed, a key, a [`Config`] and what an earlier run saved. The caller tells it its bound
+//! sockets ([`Node::handle_network`]) and the wall clock ([`Node::handle_wall_clock`]), gives it supernodes to start
+//! from ([`Node::join`]), and then goes round: what the world did goes in through `handle_*`, what the application wants
+//! through the commands, and after every one of these calls the caller drains [`Node::poll_transmit`],
+//! [`Node::poll_event`] and [`Node::poll_timeout`], in this order. [`Node::leave`] ends it.
+//!
+//! # Contract
+//!
+//! 1. Outputs are ready when the call that caused them returns. No extra tick brings them out.
+//! 2. A deadline fires at `now >= deadline`. After [`Node::handle_timeout`] and a drain, [`Node::poll_timeout`] is
+//!    `None` or later than `now`. It never names a moment before the last `now`.
+//! 3. [`Node::handle_timeout`] early, late or twice is harmless; one late call does all that is due. A timer is disarmed
+//!    before its action runs.
+//! 4. Not draining costs delay, never correctness. What leaves is encoded in [`Node::poll_transmit`].
+//! 5. Everything has a limit with a name, which says what happens at it.
+//! 6. No datagram panics the node or returns an error. A rejected datagram changes only counters and rate limits.
+//! 7. An empty datagram, or any other value that the wire can carry, is never a control signal.
+//! 8. Unproven sources get no more bytes than they sent; `ledger.rs` keeps that account.
+//!
+//! `tests/contract.rs` tests these by number.
+//!
+//! # Inside
+//!
+//! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
+//! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `streams.rs` keeps the
+//! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest.
 
 mod api;
+mod handshake;
+mod ledger;
+mod links;
+mod messages;
+mod peer;
+mod receive;
+mod rooms;
+mod send;
+mod status;
+mod streams;
+mod traverse;
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use api::*;
+pub use links::LEAVE_MAX;
+pub use peer::PeerKey;
+pub(crate) use peer::{AttemptRoute, Standing, Traffic};
+pub(crate) use send::MESSAGES_LEN_MAX;
+pub use streams::DATAGRAM_DATA_MAX;
 
+use self::ledger::Ledger;
+use self::peer::{Indices, Peers};
+use self::rooms::Rooms;
+use self::send::Outgoing;
+use self::streams::StreamTable;
 use crate::identity::{PeerId, SecretKey};
+use crate::introduce::{Call, Duties};
+use crate::keepalive::Duty;
+use crate::link::{Gate, Identity};
+use crate::punch::Budget;
+use crate::random::Generators;
+use crate::relay::Channels;
 use crate::ticket::Ticket;
-use crate::time::{Instant, WallTime};
+use crate::time::{Deadlines, Instant, WallTime, earliest};
 use crate::wire::ServiceName;
+use crate::wire::address::is_sendable;
+use crate::wire::packet::ChannelId;
 
-/// The one public state machine.
-pub struct Node {}
+/// Most channels of which this node is an end. At the limit new ones are not noted and their packets dropped.
+const CHANNEL_ENDS_MAX: usize = 16_384;
+/// Most pings under way. At the limit the oldest goes unanswered.
+const PINGS_MAX: usize = 256;
+/// Most services. At the limit `offer` is refused.
+const SERVICES_MAX: usize = 1_024;
+/// Most peers whose homes are known by ticket or lookup. At the limit the smallest id goes.
+const KNOWN_HOMES_MAX: usize = 4_096;
+/// Timers that fire within one call before the node takes it for a mistake of its own and goes on a millisecond later.
+const TIMEOUT_STEPS_MAX: usize = 1 << 22;
 
-#[allow(unused_variables, missing_docs, clippy::todo, clippy::unused_self, clippy::needless_pass_by_ref_mut)]
+/// What a deadline belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum TimerKey {
+    Peer(PeerKey),
+    Call(PeerId),
+}
+
+/// A ping under way.
+#[derive(Debug)]
+struct Ping {
+    peer: PeerKey,
+    sequence: u64,
+    token: [u8; 8],
+    at: Instant,
+}
+
+/// The one public state machine. See the module.
+pub struct Node {
+    pub(crate) me: Identity,
+    pub(crate) config: Config,
+    pub(crate) rng: Generators,
+    origin: std::time::Instant,
+    own_duty: Duty,
+    network: Network,
+    wall: Option<(Instant, WallTime)>,
+    clock_us: u64,
+    clock_saved_us: u64,
+
+    pub(crate) peers: Peers,
+    pub(crate) indices: Indices,
+    unconfirmed: VecDeque<(Instant, PeerKey)>,
+    pending_by_ephemeral: BTreeMap<[u8; 32], PeerKey>,
+    init_times: BTreeMap<PeerId, u64>,
+    gate: Gate,
+    ledger: Ledger,
+    budget: Budget,
+
+    pub(crate) channels: Channels,
+    channel_ends: BTreeMap<ChannelId, (PeerKey, PeerKey)>,
+    pub(crate) duties: Duties,
+    pub(crate) calls: BTreeMap<PeerId, Call>,
+    pub(crate) known_homes: BTreeMap<PeerId, Vec<(PeerId, SocketAddr)>>,
+    rooms: Rooms,
+
+    streams: StreamTable,
+    pings: VecDeque<Ping>,
+    pub(crate) pending_pings: BTreeMap<PeerId, Vec<u64>>,
+    next_ping: u64,
+
+    pub(crate) deadlines: Deadlines<TimerKey>,
+    touched: Vec<PeerKey>,
+    outgoing: VecDeque<Outgoing>,
+    ready: VecDeque<PeerKey>,
+    ready_set: BTreeSet<PeerKey>,
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) counters: Counters,
+    quic_buf: Vec<u8>,
+    pub(crate) leaving: bool,
+    ready_told: bool,
+}
+
 impl Node {
-    /// `origin` is std's moment of our `Instant::ZERO`; it only translates for quinn-proto.
+    /// Makes a node. `origin` is std's moment of our [`Instant::ZERO`] and only translates for quinn-proto; `saved` is
+    /// what an earlier run asked to keep. The seed must be fresh entropy: keys come from it.
     pub fn new(
         now: Instant,
         origin: std::time::Instant,
@@ -26,129 +154,378 @@ impl Node {
         config: Config,
         saved: Saved,
     ) -> Result<Self, ConfigError> {
-        todo!()
+        let own_duty = match &config.role {
+            Role::Leaf => Duty::Binding,
+            Role::Supernode { advertise } => {
+                if advertise.is_empty() || advertise.iter().any(|a| !is_sendable(*a)) {
+                    return Err(ConfigError::Advertise);
+                }
+                Duty::Liveness
+            }
+        };
+        let mut rng = Generators::new(&seed);
+        let gate = Gate::new(&mut rng.keys);
+        let me = Identity::new(key);
+        let rooms = Rooms::new(now, &me, &config, &saved, &mut rng);
+        Ok(Self {
+            me,
+            config,
+            rng,
+            origin,
+            own_duty,
+            network: Network::default(),
+            wall: None,
+            clock_us: saved.clock_mark,
+            clock_saved_us: saved.clock_mark,
+            peers: Peers::default(),
+            indices: Indices::default(),
+            unconfirmed: VecDeque::new(),
+            pending_by_ephemeral: BTreeMap::new(),
+            init_times: BTreeMap::new(),
+            gate,
+            ledger: Ledger::default(),
+            budget: Budget::default(),
+            channels: Channels::default(),
+            channel_ends: BTreeMap::new(),
+            duties: Duties::default(),
+            calls: BTreeMap::new(),
+            known_homes: BTreeMap::new(),
+            rooms,
+            streams: StreamTable::default(),
+            pings: VecDeque::new(),
+            pending_pings: BTreeMap::new(),
+            next_ping: 0,
+            deadlines: Deadlines::default(),
+            touched: Vec::new(),
+            outgoing: VecDeque::new(),
+            ready: VecDeque::new(),
+            ready_set: BTreeSet::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            quic_buf: Vec::new(),
+            leaving: false,
+            ready_told: false,
+        })
     }
 
-    /// One received buffer: datagrams of `stride` bytes each (the last may be shorter) from one source. Handles the
-    /// longest run of datagrams with one verdict and returns its length in bytes; call again with the rest.
+    // ---- what the world did ----
+
+    /// One received buffer: datagrams of `stride` bytes each (the last may be shorter) from one source. Handles a run of
+    /// them with one verdict and returns its length in bytes; call again with the rest.
     pub fn handle_datagrams(&mut self, now: Instant, path: Path, stride: usize, data: &mut [u8]) -> (usize, Received) {
-        todo!()
+        let result = self.receive(now, path, stride, data);
+        if !matches!(result.1, Received::Forward { .. }) {
+            self.settle(now);
+        }
+        result
     }
+
+    /// Time passed. Harmless when early, late or repeated.
     pub fn handle_timeout(&mut self, now: Instant) {
-        todo!()
+        for _ in 0..TIMEOUT_STEPS_MAX {
+            match self.deadlines.pop_due(now) {
+                Some(TimerKey::Peer(key)) => {
+                    if let Some(peer) = self.peers.get_mut(key) {
+                        peer.deadline = None;
+                    }
+                    self.on_peer_timeout(now, key);
+                }
+                Some(TimerKey::Call(id)) => self.on_call_timeout(now, id),
+                None => {
+                    self.rooms_timeout(now);
+                    let closed = self.channels.handle_timeout(now);
+                    self.tell_closed(closed);
+                    self.on_duties_timeout(now);
+                    self.settle(now);
+                    if self.next_timeout().is_none_or(|at| at > now) {
+                        return;
+                    }
+                }
+            }
+            if self.touched.len() > 64 {
+                self.settle(now);
+            }
+        }
+        debug_assert!(false, "a timer does not advance");
     }
+
+    /// io opened a socket that [`Event::OpenSocket`] asked for, or could not.
     pub fn handle_socket(
         &mut self,
         now: Instant,
-        request: SocketRequest,
+        _request: SocketRequest,
         result: Result<(SocketId, SocketAddr), SocketRefused>,
     ) {
-        todo!()
+        // Nothing in this version asks for sockets; one that comes all the same is given back.
+        if let Ok((socket, _)) = result {
+            self.events.push_back(Event::CloseSocket(socket));
+        }
+        self.settle(now);
     }
+
+    /// The bound sockets and interface addresses, at the start and whenever they change.
     pub fn handle_network(&mut self, now: Instant, network: &Network) {
-        todo!()
+        let changed = self.network != *network;
+        self.network = network.clone();
+        if changed && !self.network.sockets.is_empty() {
+            if matches!(self.config.role, Role::Supernode { .. }) && !self.ready_told {
+                self.ready_told = true;
+                self.events.push_back(Event::Ready);
+            }
+            self.on_network_changed(now);
+            self.rooms_network(now);
+        }
+        self.settle(now);
     }
+
+    /// The wall clock: at the start, hourly, and when it jumps.
     pub fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
-        todo!()
+        self.wall = Some((now, wall));
+        self.settle(now);
     }
+
+    /// Fresh entropy from the operating system; io feeds some hourly, tests do not.
     pub fn handle_entropy(&mut self, fresh: &[u8; 32]) {
-        todo!()
+        self.rng.keys.mix(fresh);
     }
+
+    // ---- what the application wants ----
 
     /// Supernodes to start from.
     pub fn join(&mut self, now: Instant, known: &[(PeerId, SocketAddr)]) -> Result<(), CommandError> {
-        todo!()
-    }
-    /// Takes the homes of a ticket as known, so that no lookup is needed.
-    pub fn learn(&mut self, now: Instant, ticket: &Ticket) -> Result<(), CommandError> {
-        todo!()
-    }
-    /// Offers a service, or changes who may use it. Streams that are open stay.
-    pub fn offer(&mut self, now: Instant, service: ServiceName, access: Access) -> Result<(), CommandError> {
-        todo!()
-    }
-    /// Withdraws a service. Streams that are open stay.
-    pub fn withdraw(&mut self, now: Instant, service: &ServiceName) {
-        todo!()
-    }
-    /// Brings a link up; `Event::PathChanged` or `Event::ConnectFailed` tells.
-    pub fn connect(&mut self, now: Instant, peer: PeerId) -> Result<(), CommandError> {
-        todo!()
-    }
-    /// Measures one round trip, connecting first if need be: `Event::Pong`, or `Event::ConnectFailed`; a lost ping has
-    /// no answer at all.
-    pub fn ping(&mut self, now: Instant, peer: PeerId) -> Result<u64, CommandError> {
-        todo!()
-    }
-    /// Opens a stream to a service, connecting first if need be. Bytes may be written at once.
-    pub fn open(&mut self, now: Instant, peer: PeerId, service: &ServiceName) -> Result<StreamKey, CommandError> {
-        todo!()
-    }
-    /// Takes an incoming stream.
-    pub fn accept(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
-        todo!()
-    }
-    /// Refuses an incoming stream: `UnknownService`, `NotAllowed` or `Unavailable`.
-    pub fn refuse(&mut self, now: Instant, stream: StreamKey, why: StreamEnd) -> Result<(), StreamError> {
-        todo!()
-    }
-    /// Takes as many bytes as fit and says how many; `Err(Blocked)` when none do.
-    pub fn write(&mut self, now: Instant, stream: StreamKey, data: &[u8]) -> Result<usize, StreamError> {
-        todo!()
-    }
-    pub fn read(&mut self, now: Instant, stream: StreamKey, buf: &mut [u8]) -> Result<Read, StreamError> {
-        todo!()
-    }
-    /// No more bytes will be written; those written still arrive.
-    pub fn finish(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
-        todo!()
-    }
-    /// Drops the writing side: the peer sees `StreamEnd::Reset(code)`.
-    pub fn reset(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
-        todo!()
-    }
-    /// Wants no more bytes: the peer sees `Event::StreamStopped`.
-    pub fn stop(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
-        todo!()
-    }
-    /// Sends one unreliable datagram over a link that is up.
-    pub fn send_datagram(&mut self, now: Instant, peer: PeerId, data: &[u8]) -> Result<(), CommandError> {
-        todo!()
-    }
-    /// The next datagram received from `peer`: copies it to `buf` (cut if too short) and returns its length.
-    pub fn recv_datagram(&mut self, peer: PeerId, buf: &mut [u8]) -> Option<usize> {
-        todo!()
-    }
-    /// Tells peers and homes goodbye; `Event::Left` follows, within a second.
-    pub fn leave(&mut self, now: Instant) {
-        todo!()
+        if self.leaving {
+            return Err(CommandError::Leaving);
+        }
+        self.rooms_join(now, known);
+        self.settle(now);
+        Ok(())
     }
 
+    /// Takes the homes of a ticket as known, so that no lookup is needed; they also serve as supernodes to start from.
+    pub fn learn(&mut self, now: Instant, ticket: &Ticket) -> Result<(), CommandError> {
+        if self.leaving {
+            return Err(CommandError::Leaving);
+        }
+        let homes: Vec<_> = ticket.homes.iter().copied().filter(|(_, addr)| is_sendable(*addr)).collect();
+        if !homes.is_empty() {
+            self.remember_homes(ticket.peer, homes.clone());
+            self.rooms_join(now, &homes);
+        }
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Offers a service, or changes who may use it. Open streams stay.
+    pub fn offer(&mut self, now: Instant, service: ServiceName, access: Access) -> Result<(), CommandError> {
+        if self.config.services.len() >= SERVICES_MAX && !self.config.services.contains_key(&service) {
+            return Err(CommandError::Limit);
+        }
+        self.config.services.insert(service, access);
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Withdraws a service. Open streams stay.
+    pub fn withdraw(&mut self, now: Instant, service: &ServiceName) {
+        self.config.services.remove(service);
+        self.settle(now);
+    }
+
+    /// Brings a link up; [`Event::PathChanged`] or [`Event::ConnectFailed`] tells.
+    pub fn connect(&mut self, now: Instant, peer: PeerId) -> Result<(), CommandError> {
+        if let Some(key) = self.peers.key_of(&peer)
+            && let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut())
+        {
+            traffic.announced = None;
+        }
+        self.reach_peer(now, peer)?;
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Measures one round trip, connecting first if need be: [`Event::Pong`], or [`Event::ConnectFailed`]. A lost ping
+    /// has no answer at all. Returns the number that the answer will carry.
+    pub fn ping(&mut self, now: Instant, peer: PeerId) -> Result<u64, CommandError> {
+        self.reach_peer(now, peer)?;
+        let sequence = self.next_ping;
+        self.next_ping += 1;
+        match self.peers.key_of(&peer).filter(|k| self.peers.get(*k).is_some_and(|p| p.is_up())) {
+            Some(key) => self.send_ping(now, key, sequence),
+            None => {
+                let waiting = self.pending_pings.entry(peer).or_default();
+                if waiting.len() < PINGS_MAX {
+                    waiting.push(sequence);
+                }
+            }
+        }
+        self.settle(now);
+        Ok(sequence)
+    }
+
+    /// Opens a stream to a service, connecting first if need be. Bytes may be written at once.
+    pub fn open(&mut self, now: Instant, peer: PeerId, service: &ServiceName) -> Result<StreamKey, CommandError> {
+        let result = self.open_stream(now, peer, service);
+        self.settle(now);
+        result
+    }
+
+    /// Takes an incoming stream.
+    pub fn accept(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
+        let result = self.accept_stream(now, stream);
+        self.settle(now);
+        result
+    }
+
+    /// Refuses an incoming stream: `UnknownService`, `NotAllowed` or `Unavailable`.
+    pub fn refuse(&mut self, now: Instant, stream: StreamKey, why: StreamEnd) -> Result<(), StreamError> {
+        let result = self.refuse_stream(now, stream, why);
+        self.settle(now);
+        result
+    }
+
+    /// Takes as many bytes as fit and says how many; `Err(Blocked)` when none do. [`Event::Writable`] follows whenever
+    /// not all were taken.
+    pub fn write(&mut self, now: Instant, stream: StreamKey, data: &[u8]) -> Result<usize, StreamError> {
+        let result = self.write_stream(now, stream, data);
+        self.settle(now);
+        result
+    }
+
+    /// Reads bytes in order. [`Event::Readable`] follows whenever fewer came than asked for.
+    pub fn read(&mut self, now: Instant, stream: StreamKey, buf: &mut [u8]) -> Result<Read, StreamError> {
+        let result = self.read_stream(now, stream, buf);
+        self.settle(now);
+        result
+    }
+
+    /// No more bytes will be written; those written still arrive.
+    pub fn finish(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
+        let result = self.finish_stream(now, stream);
+        self.settle(now);
+        result
+    }
+
+    /// Drops the writing side: the peer's `read` gives [`StreamEnd::Reset`] with the code.
+    pub fn reset(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
+        let result = self.reset_stream(now, stream, code);
+        self.settle(now);
+        result
+    }
+
+    /// Wants no more bytes: the peer gets [`Event::StreamStopped`].
+    pub fn stop(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
+        let result = self.stop_stream(now, stream, code);
+        self.settle(now);
+        result
+    }
+
+    /// Sends one unreliable datagram of at most [`DATAGRAM_DATA_MAX`] bytes over a link that is up.
+    pub fn send_datagram(&mut self, now: Instant, peer: PeerId, data: &[u8]) -> Result<(), CommandError> {
+        let result = self.send_app_datagram(now, &peer, data);
+        self.settle(now);
+        result
+    }
+
+    /// The next datagram received from `peer`: copies it to `buf` (cut if too short) and returns its length.
+    pub fn recv_datagram(&mut self, peer: PeerId, buf: &mut [u8]) -> Option<usize> {
+        let key = self.peers.key_of(&peer)?;
+        let datagram = self.peers.get_mut(key)?.traffic.as_mut()?.datagrams.pop_front()?;
+        let len = datagram.len().min(buf.len());
+        buf.get_mut(..len)?.copy_from_slice(&datagram[..len]);
+        Some(len)
+    }
+
+    /// Tells peers and homes goodbye; [`Event::Left`] follows.
+    pub fn leave(&mut self, now: Instant) {
+        self.leave_all(now);
+        self.settle(now);
+    }
+
+    // ---- what to do next ----
+
     /// The next datagram, or train of at most `segments_max` equal ones, to send. `buf` holds at least
-    /// `DATAGRAM_LEN_MAX`; a train is as long as `buf` lets it be.
+    /// [`DATAGRAM_LEN_MAX`](crate::wire::DATAGRAM_LEN_MAX) bytes (else it panics: a bug of the caller); a train is as
+    /// long as it lets it be.
     pub fn poll_transmit(&mut self, now: Instant, segments_max: usize, buf: &mut [u8]) -> Option<Transmit> {
-        todo!()
+        let transmit = self.next_transmit(now, segments_max, buf);
+        if transmit.is_none() {
+            self.settle(now);
+        }
+        transmit
     }
+
+    /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        todo!()
+        self.events.pop_front()
     }
+
+    /// When to call [`Node::handle_timeout`].
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        todo!()
+        self.next_timeout()
     }
+
+    // ---- getters ----
 
     /// This node.
     pub fn id(&self) -> PeerId {
-        todo!()
+        self.me.id()
     }
+
+    /// What the node knows of itself and its neighbours.
     pub fn status(&self, now: Instant) -> Status {
-        todo!()
+        self.make_status(now)
     }
+
+    /// Counters since start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
     /// The path in use to `peer`, and its smoothed round trip.
     pub fn path_of(&self, peer: &PeerId) -> Option<(PathInfo, Option<Duration>)> {
-        todo!()
+        self.path_and_rtt(peer)
     }
+
     /// A ticket for this node: itself, its homes, a service.
     pub fn ticket(&self, service: Option<ServiceName>) -> Ticket {
-        todo!()
+        self.make_ticket(service)
+    }
+
+    /// The wall clock now, in microseconds.
+    pub(crate) fn wall_us(&self, now: Instant) -> Option<u64> {
+        self.wall_time(now).map(WallTime::as_micros)
+    }
+
+    pub(crate) fn wall_time(&self, now: Instant) -> Option<WallTime> {
+        self.wall.map(|(at, wall)| wall + now.since(at))
+    }
+
+    /// Where a peer is at home, from a ticket or a lookup.
+    pub(crate) fn remember_homes(&mut self, id: PeerId, homes: Vec<(PeerId, SocketAddr)>) {
+        if self.known_homes.len() >= KNOWN_HOMES_MAX && !self.known_homes.contains_key(&id) {
+            self.known_homes.pop_first();
+        }
+        self.known_homes.insert(id, homes);
+    }
+
+    /// Carries out what the rooms want, and moves the deadlines of the peers that were touched.
+    fn settle(&mut self, now: Instant) {
+        self.rooms_settle(now);
+        let touched = core::mem::take(&mut self.touched);
+        for key in &touched {
+            let Some(peer) = self.peers.get_mut(*key) else { continue };
+            let next = peer.next_deadline();
+            self.deadlines.set(TimerKey::Peer(*key), &mut peer.deadline, next);
+        }
+        debug_assert!(self.touched.is_empty(), "settling touches nobody");
+        self.touched = touched;
+        self.touched.clear();
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let mut at = self.deadlines.next();
+        at = earliest(at, self.channels.poll_timeout());
+        at = earliest(at, self.duties.poll_timeout());
+        earliest(at, self.rooms_poll_timeout())
     }
 }

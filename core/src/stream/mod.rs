@@ -434,6 +434,16 @@ impl Streams {
         self.on_change();
     }
 
+    /// How many streams are open.
+    pub fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Whether a stream is open still: it is forgotten when both its directions ended.
+    pub fn contains(&self, stream: LocalStream) -> bool {
+        self.streams.contains_key(&stream)
+    }
+
     /// Whether no stream is open.
     pub fn is_idle(&self) -> bool {
         self.streams.is_empty()

@@ -19,6 +19,8 @@ pub const RECORD_HOMES_MAX: usize = 2;
 pub const ADVERT_ADDRESSES_MAX: usize = 4;
 /// Most load hints in one message.
 pub const HINTS_MAX: usize = 32;
+/// Most supernodes that a dial-back request excludes.
+pub const CONTACTED_MAX: usize = 64;
 
 /// How loaded a supernode says it is: shares of its capacity, 255 is full.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
@@ -53,6 +55,15 @@ pub enum Refusal {
     NotAllowed,
     /// No record is known of the peer.
     Unknown,
+}
+
+/// What a channel may carry for these two peers; told to both ends. Zero is unlimited.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub struct ChannelLimits {
+    /// Kilobits per second, both ways together.
+    pub rate_kbps: u32,
+    /// Mebibytes per day, both ways together.
+    pub quota_mib: u32,
 }
 
 /// One entry of a gossip digest: whose advert or record, and how new.
@@ -95,6 +106,8 @@ pub enum Message<'a> {
     Challenge {
         /// Unguessable.
         token: [u8; 8],
+        /// Zeros that make the challenge as long as its answer, which names an address.
+        room: &'a [u8],
     },
     /// Answer to a challenge.
     ChallengeReply {
@@ -154,6 +167,8 @@ pub enum Message<'a> {
     Introduced {
         /// The channel opened for the two.
         channel: ChannelId,
+        /// What the channel may carry.
+        limits: ChannelLimits,
         /// The caller's Init.
         init: &'a [u8],
     },
@@ -168,24 +183,14 @@ pub enum Message<'a> {
     IntroduceReply {
         /// Who was asked for.
         peer: PeerId,
-        /// The channel and the peer's Response, or why there is none.
-        response: Result<(ChannelId, &'a [u8]), Refusal>,
+        /// The channel, what it may carry, and the peer's Response; or why there is none.
+        response: Result<(ChannelId, ChannelLimits, &'a [u8]), Refusal>,
     },
     /// A relay tells a leg that a channel is gone.
     ChannelClosed {
         /// The channel.
         channel: ChannelId,
     },
-    /// A relay tells a leg what the channel may carry.
-    ChannelLimits {
-        /// The channel.
-        channel: ChannelId,
-        /// Bits per second; 0 is unlimited.
-        rate_bps: u64,
-        /// Bytes per day; 0 is unlimited.
-        quota_bytes: u64,
-    },
-
     /// A newcomer asks for all the adverts that a supernode knows.
     AdvertsRequest,
     /// Signed adverts or records, as their makers wrote them.
@@ -218,6 +223,9 @@ pub enum Message<'a> {
     DialBackRequest {
         /// Comes back in [`Message::DialBack`].
         nonce: [u8; 8],
+        /// First bytes of the BLAKE3 hashes of supernodes that the sender has sent to: a dial from one of those would
+        /// prove nothing.
+        contacted: ArrayVec<[u8; 4], CONTACTED_MAX>,
     },
     /// One supernode asks another to dial a node at the address it sees it at.
     DialBackOrder {
@@ -238,6 +246,29 @@ pub enum Message<'a> {
     Upgrade(Candidates),
     /// An unreliable datagram between applications.
     Datagram(&'a [u8]),
+    /// Answers a [`Message::DialBackRequest`].
+    DialBackReply {
+        /// The nonce of the request.
+        nonce: [u8; 8],
+        /// Why nobody was ordered to dial, if nobody was.
+        refused: Option<Refusal>,
+    },
+}
+
+/// Zeros for [`Message::Challenge`]: an IPv4 address in the answer takes 7 bytes, and the length byte of the room is
+/// there anyway.
+const ROOM: [u8; 19] = [0; 19];
+
+impl Message<'static> {
+    /// A challenge that is no shorter than its answer, for a path over IPv4 or IPv6 or through a relay.
+    pub fn challenge(token: [u8; 8], remote: Option<core::net::SocketAddr>) -> Self {
+        let room = match remote {
+            None => 0,
+            Some(core::net::SocketAddr::V4(_)) => 7,
+            Some(core::net::SocketAddr::V6(_)) => 19,
+        };
+        Self::Challenge { token, room: &ROOM[..room] }
+    }
 }
 
 /// Encodes one message into `out`; `None` if it does not fit.

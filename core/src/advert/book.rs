@@ -1,0 +1,287 @@
+//! The supernodes that this node knows, with what they said of themselves and what was seen of them.
+//!
+//! Filled by [`AdvertBook::insert`] with signed bytes from anybody; emptied by time. Limits keep one network prefix
+//! from filling it. Load comes from the supernode itself or, worth less, from hints of others; suspicion is what this
+//! node's own gossip found, or, worth less again, what others say.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use arrayvec::ArrayVec;
+
+use super::Advert;
+use super::shelf::{Refused, Shelf, id_prefix};
+use crate::identity::PeerId;
+use crate::random::ChoiceRng;
+use crate::time::{Instant, WallTime};
+use crate::wire::address::Prefix;
+use crate::wire::message::{DigestEntry, HINTS_MAX, Load, LoadHint};
+
+/// Most supernodes that a supernode knows: up to here everybody knows all.
+pub(crate) const SUPERNODE_ADVERTS_MAX: usize = 1024;
+/// Most that a leaf keeps: plenty to choose two homes from.
+pub(crate) const LEAF_ADVERTS_MAX: usize = 64;
+/// Most supernodes of one [`Prefix`] in the book (as geth does per table).
+const PREFIX_MAX: u16 = 10;
+/// What a supernode said itself is not overruled by hints of others for so long.
+const LOAD_FIRST_HAND: Duration = Duration::from_secs(60);
+/// A load older than this says nothing any more.
+const LOAD_HOLDS: Duration = Duration::from_secs(300);
+
+/// How sure we are that a supernode is gone. The numbers are those of [`LoadHint::suspicion`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub(crate) enum Suspicion {
+    /// Heard from, or no reason for doubt.
+    Alive = 0,
+    /// Did not answer lately.
+    Suspect = 128,
+    /// Has not answered for minutes: not offered as a home, replaced first when the book is full.
+    Dead = 255,
+}
+
+#[derive(Clone, Copy)]
+struct HeardLoad {
+    load: Load,
+    sequence: u32,
+    at: Instant,
+    first_hand: bool,
+}
+
+struct Known {
+    advert: Advert,
+    load: Option<HeardLoad>,
+    suspicion: Suspicion,
+}
+
+/// See the module.
+pub(crate) struct AdvertBook {
+    me: PeerId,
+    adverts_max: usize,
+    shelf: Shelf<Advert, Known>,
+    prefixes: BTreeMap<Prefix, u16>,
+    dead: usize,
+}
+
+impl AdvertBook {
+    /// An empty book of the node `me`.
+    pub(crate) fn new(me: PeerId, adverts_max: usize) -> Self {
+        Self { me, adverts_max, shelf: Shelf::new(), prefixes: BTreeMap::new(), dead: 0 }
+    }
+
+    /// Takes signed bytes that came from the neighbour `from`. When the book is full, a dead one makes room, or the
+    /// newcomer is refused: those known and proven come first.
+    pub(crate) fn insert(
+        &mut self,
+        now: Instant,
+        from: &PeerId,
+        wall: Option<WallTime>,
+        bytes: &[u8],
+    ) -> Result<Advert, Refused> {
+        let (me, prefixes) = (self.me, &self.prefixes);
+        let is_full = self.shelf.len() >= self.adverts_max;
+        let may_replace = self.dead > 0;
+        let checked = self.shelf.examine(now, from, wall, bytes, |shelf, advert: &Advert| {
+            if advert.id == me {
+                return Err(Refused::Own);
+            }
+            let old = shelf.value(&advert.id);
+            if old.is_none() && is_full && !may_replace {
+                return Err(Refused::Full);
+            }
+            let prefix = counted_prefix(advert);
+            let crowded = prefix.is_some_and(|p| prefixes.get(&p).is_some_and(|count| *count >= PREFIX_MAX));
+            if crowded && old.is_none_or(|known| counted_prefix(&known.advert) != prefix) {
+                return Err(Refused::Crowded);
+            }
+            Ok(())
+        })?;
+        if is_full && !self.shelf.contains(&checked.statement.id) {
+            self.remove_one_dead();
+        }
+        let advert = checked.statement.clone();
+        let mut known = Known { advert: advert.clone(), load: None, suspicion: Suspicion::Alive };
+        if let Some(old) = self.shelf.value(&advert.id) {
+            known.load = old.load;
+            known.suspicion = old.suspicion;
+        }
+        self.count(&known, true);
+        if let Some(old) = self.shelf.put(&checked, bytes, known) {
+            self.count(&old, false);
+        }
+        debug_assert!(self.shelf.len() <= self.adverts_max + 1);
+        Ok(advert)
+    }
+
+    /// Takes the own advert: others may ask for it like for any other. It is no candidate for anything here.
+    pub(crate) fn put_own(&mut self, now: Instant, advert: Advert, bytes: &[u8]) {
+        debug_assert_eq!(advert.id, self.me);
+        let known = Known { advert: advert.clone(), load: None, suspicion: Suspicion::Alive };
+        self.count(&known, true);
+        let old = self.shelf.remove(&self.me);
+        if let Some(old) = old {
+            self.count(&old, false);
+        }
+        self.shelf.put_own(now, advert, bytes, known);
+    }
+
+    fn count(&mut self, known: &Known, add: bool) {
+        if known.suspicion == Suspicion::Dead {
+            self.dead = if add { self.dead + 1 } else { self.dead.saturating_sub(1) };
+        }
+        let Some(prefix) = counted_prefix(&known.advert) else { return };
+        let count = self.prefixes.entry(prefix).or_insert(0);
+        *count = if add { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.prefixes.remove(&prefix);
+        }
+    }
+
+    fn remove_one_dead(&mut self) {
+        let dead = self.shelf.iter().find(|(_, known, _)| known.suspicion == Suspicion::Dead).map(|(id, ..)| *id);
+        if let Some(known) = dead.and_then(|id| self.shelf.remove(&id)) {
+            self.count(&known, false);
+        }
+    }
+
+    /// How many supernodes are known, this one not counted.
+    pub(crate) fn len(&self) -> usize {
+        self.shelf.len() - usize::from(self.shelf.contains(&self.me))
+    }
+
+    /// Whether `id` is a supernode that we know, other than this one.
+    pub(crate) fn contains(&self, id: &PeerId) -> bool {
+        *id != self.me && self.shelf.contains(id)
+    }
+
+    /// Its advert.
+    pub(crate) fn get(&self, id: &PeerId) -> Option<&Advert> {
+        self.shelf.value(id).map(|known| &known.advert)
+    }
+
+    /// Its preferred address.
+    pub(crate) fn address(&self, id: &PeerId) -> Option<SocketAddr> {
+        self.get(id)?.address()
+    }
+
+    /// Its advert as it travels.
+    pub(crate) fn bytes(&self, id: &PeerId) -> Option<&[u8]> {
+        self.shelf.bytes(id)
+    }
+
+    /// All supernodes but this one.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Advert)> {
+        self.shelf.iter().map(|(id, known, _)| (id, &known.advert)).filter(|(id, _)| **id != self.me)
+    }
+
+    /// At most `max` adverts as they travel, the own one among them and dead ones not, beginning at a random one.
+    pub(crate) fn listing(&self, max: usize, choice: &mut ChoiceRng) -> impl Iterator<Item = &[u8]> {
+        let skip = if self.shelf.len() > max { choice.below(self.shelf.len()) } else { 0 };
+        let ring = self.shelf.iter().skip(skip).chain(self.shelf.iter().take(skip));
+        ring.filter(|(_, known, _)| known.suspicion != Suspicion::Dead).map(|(_, _, bytes)| bytes).take(max)
+    }
+
+    /// One of those that `wanted` accepts, each as likely as any other.
+    pub(crate) fn random(&self, choice: &mut ChoiceRng, wanted: impl Fn(&PeerId) -> bool) -> Option<PeerId> {
+        let fits = || self.iter().map(|(id, _)| *id).filter(|id| wanted(id));
+        let count = fits().count();
+        if count == 0 { None } else { fits().nth(choice.below(count)) }
+    }
+
+    /// Forgets what has expired.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((_, known)) = self.shelf.pop_expired(now) {
+            self.count(&known, false);
+        }
+    }
+
+    /// When the next one expires.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.shelf.next_expiry()
+    }
+
+    /// A supernode told its own load.
+    pub(crate) fn on_load(&mut self, now: Instant, from: &PeerId, load: Load) {
+        if let Some(known) = self.shelf.value_mut(from) {
+            let sequence = known.load.map_or(0, |heard| heard.sequence);
+            known.load = Some(HeardLoad { load, sequence, at: now, first_hand: true });
+        }
+    }
+
+    /// A neighbour told what it heard of others' loads. Unsigned, so it never overrules what was heard first-hand,
+    /// and the suspicion in it is only passed on by those who have a doubt of their own.
+    pub(crate) fn on_hints(&mut self, now: Instant, from: &PeerId, hints: &[LoadHint]) {
+        for hint in hints {
+            let Some((id, known)) = self.shelf.by_prefix_mut(hint.id_prefix) else { continue };
+            if *id == self.me {
+                continue;
+            }
+            let sequence = u32::from_le_bytes(hint.sequence);
+            let first_hand = id == from;
+            let outranked = known.load.is_some_and(|heard| {
+                let age = now - heard.at;
+                let stale = sequence.wrapping_sub(heard.sequence).cast_signed() <= 0;
+                !first_hand && ((heard.first_hand && age < LOAD_FIRST_HAND) || (stale && age < LOAD_HOLDS))
+            });
+            if !outranked {
+                known.load = Some(HeardLoad { load: hint.load, sequence, at: now, first_hand });
+            }
+        }
+    }
+
+    /// What to tell of others' loads: those heard most recently.
+    pub(crate) fn hints(&self, now: Instant) -> ArrayVec<LoadHint, HINTS_MAX> {
+        let fresh = |heard: &HeardLoad| now - heard.at < LOAD_HOLDS;
+        let mut heard: Vec<_> = self
+            .shelf
+            .iter()
+            .filter_map(|(id, known, _)| Some((known.load.filter(fresh)?, id, known.suspicion)))
+            .collect();
+        heard.sort_by_key(|(heard, id, _)| (core::cmp::Reverse(heard.at), **id));
+        let hint = |(heard, id, suspicion): (HeardLoad, &PeerId, Suspicion)| LoadHint {
+            id_prefix: id_prefix(id),
+            sequence: heard.sequence.to_le_bytes(),
+            load: heard.load,
+            suspicion: suspicion as u8,
+        };
+        // One place stays free for the sender's own.
+        heard.into_iter().take(HINTS_MAX - 1).map(hint).collect()
+    }
+
+    /// The load of a supernode, as last heard, unless that is long ago.
+    pub(crate) fn load(&self, now: Instant, id: &PeerId) -> Option<Load> {
+        let heard = self.shelf.value(id)?.load?;
+        (now - heard.at < LOAD_HOLDS).then_some(heard.load)
+    }
+
+    /// How sure we are that a supernode is gone.
+    pub(crate) fn suspicion(&self, id: &PeerId) -> Suspicion {
+        self.shelf.value(id).map_or(Suspicion::Alive, |known| known.suspicion)
+    }
+
+    /// What own measurements say.
+    pub(crate) fn set_suspicion(&mut self, id: &PeerId, suspicion: Suspicion) {
+        if let Some(known) = self.shelf.value_mut(id) {
+            let (was, is) = (known.suspicion == Suspicion::Dead, suspicion == Suspicion::Dead);
+            known.suspicion = suspicion;
+            self.dead = self.dead + usize::from(is) - usize::from(was);
+        }
+    }
+
+    /// See [`Shelf::digest`].
+    pub(crate) fn digest(&mut self, newest_max: usize, others_max: usize) -> Vec<DigestEntry> {
+        self.shelf.digest(newest_max, others_max)
+    }
+
+    /// See [`Shelf::compare`].
+    pub(crate) fn compare(&self, theirs: &[DigestEntry], send: impl FnMut(&[u8])) -> Vec<DigestEntry> {
+        self.shelf.compare(theirs, send)
+    }
+}
+
+/// The prefix that an advert counts against; none in ranges where limits are lifted.
+fn counted_prefix(advert: &Advert) -> Option<Prefix> {
+    let ip = advert.address()?.ip();
+    (!Prefix::is_exempt(ip)).then(|| Prefix::of(ip))
+}

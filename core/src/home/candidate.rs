@@ -1,0 +1,115 @@
+//! A supernode that a leaf may make its home, and the order in which candidates are preferred.
+
+use core::cmp::Reverse;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use crate::time::Instant;
+use crate::wire::address::Prefix;
+use crate::wire::message::Load;
+
+/// Load assumed of a supernode that has not told its own.
+const LOAD_UNKNOWN: u8 = 128;
+
+/// Of the link to a candidate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Link {
+    /// There is none.
+    Down,
+    /// Asked for.
+    Dialling,
+    /// There is one.
+    Up,
+}
+
+/// What a candidate was asked and has not answered yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Question {
+    /// Its load, to choose by.
+    Load,
+    /// To be our home, or to go on being it with a newer record.
+    Register,
+    /// Whether it lives: the other home says that it does not.
+    Alive,
+}
+
+impl Question {
+    /// First retransmission time-out; doubles with each try.
+    pub(super) const fn rto(self) -> Duration {
+        match self {
+            Self::Register => Duration::from_secs(1),
+            Self::Load | Self::Alive => Duration::from_millis(500),
+        }
+    }
+
+    /// How often it is asked.
+    pub(super) const fn tries_max(self) -> u8 {
+        match self {
+            Self::Register => 3,
+            Self::Load | Self::Alive => 2,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) address: SocketAddr,
+    /// Told by the user or kept from an earlier run: never forgotten in favour of others.
+    pub(super) is_joined: bool,
+    pub(super) link: Link,
+    /// Was linked in this run.
+    pub(super) is_proven: bool,
+    /// Was dialled since the current sweep over all candidates began.
+    pub(super) is_tried: bool,
+    pub(super) is_registered: bool,
+    /// Refused us: not asked again before.
+    pub(super) refused_until: Option<Instant>,
+    pub(super) question: Option<(Question, u8)>,
+    pub(super) deadline: Option<Instant>,
+    pub(super) load: Option<Load>,
+    pub(super) rtt: Option<Duration>,
+}
+
+impl Candidate {
+    pub(super) fn new(address: SocketAddr, is_joined: bool) -> Self {
+        Self {
+            address,
+            is_joined,
+            link: Link::Down,
+            is_proven: false,
+            is_tried: false,
+            is_registered: false,
+            refused_until: None,
+            question: None,
+            deadline: None,
+            load: None,
+            rtt: None,
+        }
+    }
+
+    /// Whether it shares a network prefix with another one, where that counts.
+    pub(super) fn is_near(&self, other: &Self) -> bool {
+        let (a, b) = (self.address.ip(), other.address.ip());
+        !Prefix::is_exempt(a) && Prefix::of(a) == Prefix::of(b)
+    }
+
+    pub(super) fn is_refusing(&self, now: Instant) -> bool {
+        self.refused_until.is_some_and(|until| until > now)
+    }
+
+    /// Whether its load is known, or was asked for in vain.
+    pub(super) fn is_weighed(&self) -> bool {
+        self.question.is_none_or(|(q, _)| q != Question::Load)
+    }
+
+    /// Order of choice among linked ones: the less loaded, then the nearer. Small differences of load are none.
+    pub(super) fn rank(&self) -> (u8, Duration) {
+        let load = self.load.map_or(LOAD_UNKNOWN, Load::worst);
+        (load / 16, self.rtt.unwrap_or(Duration::MAX))
+    }
+
+    /// Order of dialling, least first: those that worked, those we were told of, others by load heard.
+    pub(super) fn dial_rank(&self, heard: Option<Load>) -> (Reverse<bool>, Reverse<bool>, u8) {
+        (Reverse(self.is_proven), Reverse(self.is_joined), heard.map_or(LOAD_UNKNOWN, Load::worst) / 16)
+    }
+}

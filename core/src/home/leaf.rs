@@ -1,0 +1,568 @@
+//! The leaf's side: finding two homes and keeping them.
+//!
+//! Candidates come from the user, from an earlier run and from adverts. A few are linked, asked for their load, and
+//! the best two become homes: each gets a [`Message::Register`] with the record that names both. The life of a
+//! candidate is in [`candidate`](super::candidate); the room's own is one question, asked after everything that
+//! happens ([`Homes::advance`]): are there two homes, and if not, what is the next step? Steps are: choose among those
+//! linked, dial others, and, when all have failed, wait, ever longer, and begin another sweep.
+//!
+//! Two random choices: candidates are dialled in random order and the less loaded of those that answer is taken, so
+//! that leaves do not all run to the one that was idle a minute ago.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use arrayvec::ArrayVec;
+
+use super::candidate::{Candidate, Link, Question};
+use crate::action::Action;
+use crate::advert::statement::LIFETIME_MAX;
+use crate::advert::{AdvertBook, Sequence, own_renewal};
+use crate::directory::Record;
+use crate::gossip::pack::send;
+use crate::identity::{PeerId, SecretKey};
+use crate::node::{Event, Save};
+use crate::random::Generators;
+use crate::time::{Deadlines, Instant, WallTime, earliest};
+use crate::wire::message::{Load, Message, RECORD_HOMES_MAX, Refusal};
+
+/// Most candidates remembered; at the limit one that never worked and that nobody told us to join makes room.
+const CANDIDATES_MAX: usize = 64;
+/// Links held while homes are being chosen: two to become homes and one to compare with, and to be seen by.
+const LINKS_WANTED: usize = 3;
+/// How long the first to answer waits for the others to be compared with.
+const SETTLE: Duration = Duration::from_millis(300);
+/// The third link lives on so long after both homes stand: dial-back and mapping tests need it.
+const SURPLUS_HOLD: Duration = Duration::from_secs(15);
+/// A supernode that refused is asked again after this, and as much again at random.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+/// Pause after the first sweep in which all failed; doubles to [`SWEEP_MAX`], with full jitter.
+const SWEEP_MIN: Duration = Duration::from_secs(1);
+/// See [`SWEEP_MIN`].
+const SWEEP_MAX: Duration = Duration::from_secs(300);
+/// After so many sweeps in vain, a sweep is no longer over all candidates but over [`LINKS_WANTED`] drawn ones:
+/// with all supernodes gone, a leaf sends them next to nothing.
+const FULL_SWEEPS: u8 = 3;
+/// Most supernodes saved for the next run.
+const ANCHORS_MAX: usize = 8;
+/// First retransmission time-out of the request for adverts; doubles.
+const LISTING_RTO: Duration = Duration::from_secs(1);
+/// How often it is sent.
+const LISTING_TRIES: u8 = 3;
+
+/// What the room works with and does not own.
+pub(crate) struct Means<'a> {
+    /// The leaf's key, to sign its record.
+    pub key: &'a SecretKey,
+    /// The wall clock, if known.
+    pub wall: Option<WallTime>,
+    /// Chance.
+    pub random: &'a mut Generators,
+    /// Adverts.
+    pub book: &'a mut AdvertBook,
+    /// Numbers for records.
+    pub sequence: &'a mut Sequence,
+    /// What is to be done.
+    pub out: &'a mut VecDeque<Action>,
+}
+
+struct Listing {
+    from: PeerId,
+    tries: u8,
+}
+
+/// See the module.
+pub(crate) struct Homes {
+    me: PeerId,
+    candidates: BTreeMap<PeerId, Candidate>,
+    deadlines: Deadlines<PeerId>,
+    /// Those that are homes or have been asked to be, best first.
+    chosen: ArrayVec<PeerId, RECORD_HOMES_MAX>,
+    /// The signed record that names the chosen ones.
+    record: Box<[u8]>,
+    renew_at: Option<Instant>,
+    settle_at: Option<Instant>,
+    surplus_at: Option<Instant>,
+    sweep_at: Option<Instant>,
+    sweeps_failed: u8,
+    listing: Option<Listing>,
+    listing_at: Option<Instant>,
+    anchors: Vec<(PeerId, SocketAddr)>,
+    is_ready: bool,
+    is_leaving: bool,
+}
+
+impl Homes {
+    /// The room of the leaf `me`. Nothing happens before [`join`](Self::join).
+    pub(crate) fn new(me: PeerId) -> Self {
+        Self {
+            me,
+            candidates: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+            chosen: ArrayVec::new(),
+            record: Box::default(),
+            renew_at: None,
+            settle_at: None,
+            surplus_at: None,
+            sweep_at: None,
+            sweeps_failed: 0,
+            listing: None,
+            listing_at: None,
+            anchors: Vec::new(),
+            is_ready: false,
+            is_leaving: false,
+        }
+    }
+
+    /// Supernodes that the user named, or that an earlier run kept.
+    pub(crate) fn join(&mut self, now: Instant, known: &[(PeerId, SocketAddr)], m: &mut Means<'_>) {
+        for (peer, address) in known {
+            self.learn(*peer, *address, true);
+        }
+        self.advance(now, m);
+    }
+
+    fn learn(&mut self, peer: PeerId, address: SocketAddr, is_joined: bool) {
+        if peer == self.me {
+            return;
+        }
+        if let Some(candidate) = self.candidates.get_mut(&peer) {
+            if candidate.address != address && candidate.link == Link::Down {
+                candidate.address = address;
+                candidate.is_tried = false;
+            }
+            candidate.is_joined |= is_joined;
+            return;
+        }
+        if self.candidates.len() >= CANDIDATES_MAX {
+            let useless = |c: &Candidate| c.link == Link::Down && !c.is_joined && !c.is_proven;
+            let Some(useless) = self.candidates.iter().find(|(_, c)| useless(c)).map(|(peer, _)| *peer) else { return };
+            // It has no deadline: questions are asked of linked ones only.
+            self.candidates.remove(&useless);
+        }
+        self.candidates.insert(peer, Candidate::new(address, is_joined));
+    }
+
+    /// The homes at which this leaf is registered now, best first.
+    pub(crate) fn registered(&self) -> impl Iterator<Item = (PeerId, SocketAddr)> {
+        let registered =
+            |peer: &PeerId| self.candidates.get(peer).filter(|c| c.is_registered).map(|c| (*peer, c.address));
+        self.chosen.iter().filter_map(registered)
+    }
+
+    /// Linked supernodes: homes first, then others; whom to ask for a record.
+    pub(crate) fn linked(&self) -> impl Iterator<Item = PeerId> {
+        let rest = self.candidates.iter().filter(|(peer, c)| c.link == Link::Up && !self.chosen.contains(peer));
+        self.registered().map(|(peer, _)| peer).chain(rest.map(|(peer, _)| *peer))
+    }
+
+    /// Whether any supernode is known at all.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.candidates.is_empty()
+    }
+
+    /// Whether the link to `peer` is wanted here.
+    pub(crate) fn needs(&self, peer: &PeerId) -> bool {
+        !self.is_leaving && self.candidates.get(peer).is_some_and(|c| c.link != Link::Down)
+    }
+
+    /// A link is up. If it is to a candidate, it is asked for its load.
+    pub(crate) fn on_link_up(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
+        let Some(candidate) = self.candidates.get_mut(&peer) else { return };
+        // A link that was opened for something else is used while it is useful.
+        candidate.link = Link::Up;
+        candidate.is_proven = true;
+        candidate.is_tried = true;
+        if !self.chosen.contains(&peer) {
+            self.ask(now, peer, Question::Load, m.out);
+            if self.chosen.len() < RECORD_HOMES_MAX && self.settle_at.is_none() {
+                self.settle_at = Some(now + SETTLE);
+            }
+        }
+        if self.listing.is_none() && self.listing_at.is_none() {
+            self.ask_listing(now, peer, m.out);
+        }
+        self.advance(now, m);
+    }
+
+    /// A link ended, or could not be opened.
+    pub(crate) fn on_link_down(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
+        let Some(candidate) = self.candidates.get_mut(&peer) else { return };
+        if candidate.link == Link::Down {
+            return;
+        }
+        candidate.link = Link::Down;
+        candidate.is_tried = true;
+        self.drop_question(&peer);
+        self.unchoose(now, &peer, m);
+        self.advance(now, m);
+    }
+
+    /// This node gives up on a candidate whose link may still stand.
+    fn give_up(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
+        m.out.push_back(Action::Release { peer });
+        self.on_link_down(now, peer, m);
+    }
+
+    /// Takes a home off the list; the one that remains is told by a new record.
+    fn unchoose(&mut self, now: Instant, peer: &PeerId, m: &mut Means<'_>) {
+        if let Some(candidate) = self.candidates.get_mut(peer) {
+            candidate.is_registered = false;
+        }
+        let before = self.chosen.len();
+        self.chosen.retain(|chosen| chosen != peer);
+        if self.chosen.len() == before {
+            return;
+        }
+        if self.is_ready && self.registered().next().is_none() {
+            self.is_ready = false;
+            m.out.push_back(Action::Event(Event::Homeless));
+        }
+        self.register(now, m);
+    }
+
+    fn ask(&mut self, now: Instant, peer: PeerId, question: Question, out: &mut VecDeque<Action>) {
+        let Some(candidate) = self.candidates.get_mut(&peer) else { return };
+        let tries = candidate.question.filter(|(q, _)| *q == question).map_or(1, |(_, tries)| tries + 1);
+        candidate.question = Some((question, tries));
+        let deadline = now + question.rto() * (1 << (tries - 1).min(8));
+        self.deadlines.set(peer, &mut candidate.deadline, Some(deadline));
+        match question {
+            Question::Load | Question::Alive => send(out, peer, &Message::LoadRequest),
+            Question::Register => {
+                let other_home = self.chosen.iter().find(|chosen| **chosen != peer).copied();
+                send(out, peer, &Message::Register { other_home, record: &self.record });
+            }
+        }
+    }
+
+    fn drop_question(&mut self, peer: &PeerId) {
+        if let Some(candidate) = self.candidates.get_mut(peer) {
+            candidate.question = None;
+            self.deadlines.set(*peer, &mut candidate.deadline, None);
+        }
+    }
+
+    /// A supernode told its load. `rtt` is what the node measured on that link, if it has.
+    pub(crate) fn on_load_reply(
+        &mut self,
+        now: Instant,
+        from: PeerId,
+        load: Load,
+        rtt: Option<Duration>,
+        m: &mut Means<'_>,
+    ) {
+        m.book.on_load(now, &from, load);
+        let Some(candidate) = self.candidates.get_mut(&from) else { return };
+        candidate.load = Some(load);
+        candidate.rtt = rtt.or(candidate.rtt);
+        if candidate.question.is_some_and(|(q, _)| q != Question::Register) {
+            self.drop_question(&from);
+        }
+        self.advance(now, m);
+    }
+
+    /// A home took us, or did not.
+    pub(crate) fn on_register_reply(
+        &mut self,
+        now: Instant,
+        from: PeerId,
+        refused: Option<Refusal>,
+        load: Load,
+        m: &mut Means<'_>,
+    ) {
+        m.book.on_load(now, &from, load);
+        let Some(candidate) = self.candidates.get_mut(&from) else { return };
+        candidate.load = Some(load);
+        if !self.chosen.contains(&from) {
+            return;
+        }
+        if refused.is_some() {
+            candidate.refused_until = Some(now + REFUSED_FOR + m.random.jitter.jitter(REFUSED_FOR));
+            self.give_up(now, from, m);
+            return;
+        }
+        let is_new = !core::mem::replace(&mut candidate.is_registered, true);
+        self.drop_question(&from);
+        if is_new {
+            self.sweeps_failed = 0;
+            if !core::mem::replace(&mut self.is_ready, true) {
+                m.out.push_back(Action::Event(Event::Ready));
+            }
+            self.save_anchors(m.out);
+        }
+        self.advance(now, m);
+    }
+
+    /// A home says that the other one is dead. It is asked: what others claim is a reason to look, no more.
+    pub(crate) fn on_home_down(&mut self, now: Instant, from: PeerId, home: PeerId, m: &mut Means<'_>) {
+        let is_home = |peer: &PeerId| self.chosen.contains(peer);
+        let is_asked = self.candidates.get(&home).is_none_or(|c| c.question.is_some());
+        if from != home && is_home(&from) && is_home(&home) && !is_asked {
+            self.ask(now, home, Question::Alive, m.out);
+        }
+    }
+
+    /// Signed bytes of an advert came. Only those that we have links to for this are listened to.
+    pub(crate) fn on_advert(&mut self, now: Instant, from: PeerId, bytes: &[u8], m: &mut Means<'_>) {
+        if self.candidates.get(&from).is_none_or(|c| c.link != Link::Up) {
+            return;
+        }
+        if self.listing.as_ref().is_some_and(|l| l.from == from) {
+            self.listing = None;
+            self.listing_at = Some(own_renewal(now, &mut m.random.jitter));
+        }
+        let Ok(advert) = m.book.insert(now, &from, m.wall, bytes) else { return };
+        let Some(address) = advert.address() else { return };
+        self.learn(advert.id, address, false);
+        self.advance(now, m);
+    }
+
+    fn ask_listing(&mut self, now: Instant, from: PeerId, out: &mut VecDeque<Action>) {
+        let tries = self.listing.as_ref().filter(|l| l.from == from).map_or(1, |l| l.tries + 1);
+        self.listing = Some(Listing { from, tries });
+        self.listing_at = Some(now + LISTING_RTO * (1 << (tries - 1)));
+        send(out, from, &Message::AdvertsRequest);
+    }
+
+    /// Says goodbye to the homes and does nothing any more.
+    pub(crate) fn leave(&mut self, out: &mut VecDeque<Action>) {
+        for (peer, candidate) in &mut self.candidates {
+            if candidate.is_registered || self.chosen.contains(peer) {
+                send(out, *peer, &Message::Deregister);
+            }
+            candidate.is_registered = false;
+            self.deadlines.set(*peer, &mut candidate.deadline, None);
+        }
+        self.chosen.clear();
+        self.is_leaving = true;
+        (self.renew_at, self.settle_at, self.surplus_at) = (None, None, None);
+        (self.sweep_at, self.listing_at) = (None, None);
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, m: &mut Means<'_>) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        while let Some(peer) = self.deadlines.pop_due(now) {
+            self.on_silence(now, peer, m);
+        }
+        if due(self.renew_at) {
+            self.register(now, m);
+        }
+        if due(self.listing_at) {
+            self.listing_at = None;
+            let again = self.listing.take().filter(|l| l.tries < LISTING_TRIES);
+            let from = match again {
+                Some(listing) => {
+                    let from = listing.from;
+                    self.listing = Some(listing);
+                    Some(from)
+                }
+                None => self.linked().next(),
+            };
+            if let Some(from) = from {
+                self.ask_listing(now, from, m.out);
+            }
+        }
+        if due(self.surplus_at) {
+            self.surplus_at = None;
+            self.release_surplus(m.out);
+        }
+        if due(self.sweep_at) {
+            self.sweep_at = None;
+            self.begin_sweep(m);
+        }
+        self.advance(now, m);
+        if due(self.settle_at) {
+            self.settle_at = None;
+        }
+    }
+
+    /// When something is next to be done.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let timers = [self.renew_at, self.settle_at, self.surplus_at, self.sweep_at, self.listing_at];
+        timers.into_iter().fold(self.deadlines.next(), earliest)
+    }
+
+    /// A question was not answered in time.
+    fn on_silence(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
+        let Some(candidate) = self.candidates.get_mut(&peer) else { return };
+        candidate.deadline = None;
+        let Some((question, tries)) = candidate.question else { return };
+        if tries < question.tries_max() {
+            self.ask(now, peer, question, m.out);
+            return;
+        }
+        candidate.question = None;
+        match question {
+            // It has a link; it may be slow. It ranks as one of unknown load.
+            Question::Load => {}
+            Question::Register | Question::Alive => self.give_up(now, peer, m),
+        }
+    }
+
+    /// The next step towards two homes.
+    fn advance(&mut self, now: Instant, m: &mut Means<'_>) {
+        if self.is_leaving {
+            return;
+        }
+        self.choose(now, m);
+        self.dial(now, m);
+        let is_done = self.registered().count() == RECORD_HOMES_MAX;
+        if is_done && self.linked().count() > RECORD_HOMES_MAX && self.surplus_at.is_none() {
+            self.surplus_at = Some(now + SURPLUS_HOLD);
+        }
+    }
+
+    fn count(&self, link: Link) -> usize {
+        self.candidates.values().filter(|c| c.link == link).count()
+    }
+
+    /// Makes homes of those linked, once there was time to compare.
+    fn choose(&mut self, now: Instant, m: &mut Means<'_>) {
+        if self.chosen.len() >= RECORD_HOMES_MAX {
+            return;
+        }
+        let is_compared =
+            self.count(Link::Dialling) == 0 && self.candidates.values().all(|c| c.link != Link::Up || c.is_weighed());
+        if !is_compared && self.settle_at.is_some_and(|at| at > now) {
+            return;
+        }
+        let before = self.chosen.len();
+        while self.chosen.len() < RECORD_HOMES_MAX {
+            let Some(best) = self.best(now) else { break };
+            self.drop_question(&best);
+            self.chosen.push(best);
+        }
+        if self.chosen.len() > before {
+            self.settle_at = None;
+            self.register(now, m);
+        }
+    }
+
+    /// The best of those linked that is not chosen yet. One in the prefix of the other home only if there is no hope
+    /// of another.
+    fn best(&self, now: Instant) -> Option<PeerId> {
+        let linked = || {
+            let fits = |(peer, c): &(&PeerId, &Candidate)| {
+                c.link == Link::Up && !c.is_refusing(now) && !self.chosen.contains(peer)
+            };
+            self.candidates.iter().filter(fits)
+        };
+        let rank = |(peer, c): &(&PeerId, &Candidate)| (c.rank(), **peer);
+        let far = linked().filter(|(_, c)| !self.is_near_chosen(c)).min_by_key(rank);
+        let hope =
+            |c: &Candidate| c.link == Link::Dialling || (c.link == Link::Down && !c.is_tried && !c.is_refusing(now));
+        let is_hopeful = || self.candidates.values().any(|c| hope(c) && !self.is_near_chosen(c));
+        let near = || if is_hopeful() { None } else { linked().min_by_key(rank) };
+        far.or_else(near).map(|(peer, _)| *peer)
+    }
+
+    fn is_near_chosen(&self, candidate: &Candidate) -> bool {
+        self.chosen.iter().filter_map(|peer| self.candidates.get(peer)).any(|c| c.is_near(candidate))
+    }
+
+    /// Signs a record that names the chosen ones and brings it to each of them.
+    fn register(&mut self, now: Instant, m: &mut Means<'_>) {
+        if self.chosen.is_empty() {
+            self.renew_at = None;
+            return;
+        }
+        let home = |peer: &PeerId| self.candidates.get(peer).map(|c| (*peer, c.address.into()));
+        let record = Record {
+            id: self.me,
+            sequence: m.sequence.next(m.wall, m.out),
+            issued_s: m.wall.map_or(0, WallTime::as_secs),
+            lifetime_s: LIFETIME_MAX.as_secs() as u16,
+            homes: self.chosen.iter().filter_map(home).collect(),
+        };
+        self.record = record.sign(m.key);
+        self.renew_at = Some(own_renewal(now, &mut m.random.jitter));
+        for peer in self.chosen.clone() {
+            self.drop_question(&peer);
+            self.ask(now, peer, Question::Register, m.out);
+        }
+    }
+
+    /// Dials until enough links are up or on their way; when all have been tried, waits for the next sweep.
+    fn dial(&mut self, now: Instant, m: &mut Means<'_>) {
+        while self.chosen.len() < RECORD_HOMES_MAX && self.count(Link::Dialling) + self.count(Link::Up) < LINKS_WANTED {
+            let Some(peer) = self.next_to_dial(now, m) else { break };
+            let Some(candidate) = self.candidates.get_mut(&peer) else { break };
+            candidate.link = Link::Dialling;
+            candidate.is_tried = true;
+            m.out.push_back(Action::Dial { peer, address: candidate.address });
+        }
+        let is_waiting = self.chosen.len() < RECORD_HOMES_MAX && self.count(Link::Dialling) == 0;
+        let has_more = self.candidates.values().any(|c| c.link == Link::Down);
+        if !(is_waiting && has_more) {
+            self.sweep_at = None;
+        } else if self.sweep_at.is_none() {
+            let max = SWEEP_MAX.min(SWEEP_MIN * (1 << self.sweeps_failed.min(9)));
+            self.sweep_at = Some(now + Duration::from_millis(1) + m.random.jitter.jitter(max));
+        }
+    }
+
+    fn next_to_dial(&self, now: Instant, m: &mut Means<'_>) -> Option<PeerId> {
+        let fits = |c: &Candidate| c.link == Link::Down && !c.is_tried && !c.is_refusing(now);
+        let fitting: Vec<_> = self.candidates.iter().filter(|(_, c)| fits(c)).collect();
+        // Two drawn, the better one taken; but what worked before, or what we were told of, before all others.
+        let rank = |(peer, c): &(&PeerId, &Candidate)| {
+            let (proven, joined, load) = c.dial_rank(m.book.load(now, peer));
+            (self.is_near_chosen(c), proven, joined, load)
+        };
+        let first = fitting.iter().map(rank).map(|(near, proven, joined, _)| (near, proven, joined)).min()?;
+        let class: Vec<_> = fitting
+            .into_iter()
+            .filter(|c| {
+                let r = rank(c);
+                (r.0, r.1, r.2) == first
+            })
+            .collect();
+        let mut draw = || class.get(m.random.peer_choice.below(class.len()));
+        let (a, b) = (draw()?, draw()?);
+        Some(if rank(b).3 < rank(a).3 { *b.0 } else { *a.0 })
+    }
+
+    fn begin_sweep(&mut self, m: &mut Means<'_>) {
+        let mut idle: Vec<PeerId> =
+            self.candidates.iter().filter(|(_, c)| c.link == Link::Down).map(|(peer, _)| *peer).collect();
+        if self.sweeps_failed >= FULL_SWEEPS {
+            while idle.len() > LINKS_WANTED {
+                idle.swap_remove(m.random.peer_choice.below(idle.len()));
+            }
+        }
+        self.sweeps_failed = self.sweeps_failed.saturating_add(1);
+        for peer in idle {
+            if let Some(candidate) = self.candidates.get_mut(&peer) {
+                candidate.is_tried = false;
+            }
+        }
+    }
+
+    fn release_surplus(&mut self, out: &mut VecDeque<Action>) {
+        let surplus = |(peer, c): &(&PeerId, &Candidate)| c.link == Link::Up && !self.chosen.contains(peer);
+        let surplus: Vec<PeerId> = self.candidates.iter().filter(surplus).map(|(peer, _)| *peer).collect();
+        for peer in surplus {
+            self.drop_question(&peer);
+            if let Some(candidate) = self.candidates.get_mut(&peer) {
+                // A cold spare: known to work, and the first to be dialled when a home is lost.
+                candidate.link = Link::Down;
+                candidate.is_tried = false;
+                out.push_back(Action::Release { peer });
+            }
+        }
+    }
+
+    /// Keeps homes and spares for the next run.
+    fn save_anchors(&mut self, out: &mut VecDeque<Action>) {
+        let spare = |(peer, c): &(&PeerId, &Candidate)| c.is_proven && !self.chosen.contains(peer);
+        let spares = self.candidates.iter().filter(spare).map(|(peer, c)| (*peer, c.address));
+        let anchors: Vec<_> = self.registered().chain(spares).take(ANCHORS_MAX).collect();
+        if anchors != self.anchors {
+            self.anchors.clone_from(&anchors);
+            out.push_back(Action::Event(Event::Save(Save::Anchors(anchors))));
+        }
+    }
+}

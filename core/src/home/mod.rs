@@ -1,0 +1,17 @@
+//! Homes: the supernodes at which a leaf is registered, so that it can be reached at any time.
+//!
+//! [`Homes`] is the leaf's side: it finds supernodes, picks two, registers, keeps its record fresh and moves on when a
+//! home dies. [`Registrations`] is the supernode's side: who is registered here, and whether the other homes of those
+//! leaves live. [`LoadCounts`] says how much of that a supernode can bear.
+
+mod candidate;
+mod leaf;
+mod load;
+mod registrations;
+
+pub(crate) use leaf::{Homes, Means};
+pub(crate) use load::LoadCounts;
+pub(crate) use registrations::{Registered, Registrations};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! The one account of what unproven addresses get from us.
+//!
+//! Nobody gets an answer larger, in bytes or packets, than what came from the address since it was last proven; and
+//! what we send unasked (our Inits, connectivity checks, dial-backs) is counted per address too. A proven address is
+//! struck from the account. Every answer to an unproven address goes through [`Ledger::answer`], which is where the
+//! rule is asserted.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use crate::time::Instant;
+
+/// Most addresses on the account. At the limit the oldest is struck, which only ever makes us say less: an address
+/// without an entry has received nothing and so gets nothing.
+const ADDRESSES_MAX: usize = 4_096;
+/// An entry is forgotten after this.
+const AGE_MAX: Duration = Duration::from_secs(60);
+/// Unasked packets to one address within [`AGE_MAX`]: three attempts of ten checks, and our Inits.
+const UNASKED_MAX: u32 = 36;
+
+#[derive(Clone, Copy, Debug)]
+struct Account {
+    since: Instant,
+    received: u64,
+    received_packets: u32,
+    answered: u64,
+    answered_packets: u32,
+    unasked: u32,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    accounts: BTreeMap<SocketAddr, Account>,
+}
+
+impl Ledger {
+    /// An authentic request of `bytes` came from an address.
+    pub(crate) fn received(&mut self, now: Instant, from: SocketAddr, bytes: usize) {
+        let account = self.account(now, from);
+        account.received += bytes as u64;
+        account.received_packets += 1;
+    }
+
+    /// Whether an answer of `bytes` may go there; if so it is entered.
+    #[must_use]
+    pub(crate) fn answer(&mut self, now: Instant, to: SocketAddr, bytes: usize) -> bool {
+        let account = self.account(now, to);
+        let fits = account.answered + bytes as u64 <= account.received
+            && account.answered_packets < account.received_packets;
+        if fits {
+            account.answered += bytes as u64;
+            account.answered_packets += 1;
+        }
+        debug_assert!(account.answered <= account.received, "amplification");
+        fits
+    }
+
+    /// Whether something unasked may go there; if so it is entered.
+    #[must_use]
+    pub(crate) fn unasked(&mut self, now: Instant, to: SocketAddr) -> bool {
+        let account = self.account(now, to);
+        let fits = account.unasked < UNASKED_MAX;
+        account.unasked += u32::from(fits);
+        fits
+    }
+
+    /// The address proved itself.
+    pub(crate) fn proven(&mut self, address: SocketAddr) {
+        self.accounts.remove(&address);
+    }
+
+    fn account(&mut self, now: Instant, address: SocketAddr) -> &mut Account {
+        if self.accounts.len() >= ADDRESSES_MAX && !self.accounts.contains_key(&address) {
+            let oldest = self.accounts.iter().min_by_key(|(_, a)| a.since).map(|(address, _)| *address);
+            if let Some(oldest) = oldest {
+                self.accounts.remove(&oldest);
+            }
+        }
+        let fresh =
+            Account { since: now, received: 0, received_packets: 0, answered: 0, answered_packets: 0, unasked: 0 };
+        let account = self.accounts.entry(address).or_insert(fresh);
+        if now.since(account.since) > AGE_MAX {
+            *account = fresh;
+        }
+        account
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a1_an_unproven_address_never_gets_more_than_it_sent() {
+        let mut ledger = Ledger::default();
+        let now = Instant::ZERO;
+        let a = SocketAddr::from(([192, 0, 2, 1], 7));
+        assert!(!ledger.answer(now, a, 1), "nothing came from there");
+        ledger.received(now, a, 100);
+        assert!(!ledger.answer(now, a, 101));
+        assert!(ledger.answer(now, a, 60));
+        assert!(!ledger.answer(now, a, 30), "one packet for one packet");
+        ledger.received(now, a, 10);
+        assert!(ledger.answer(now, a, 50));
+    }
+
+    #[test]
+    fn what_is_sent_unasked_is_bounded_and_the_table_too() {
+        let mut ledger = Ledger::default();
+        let a = SocketAddr::from(([192, 0, 2, 1], 7));
+        assert_eq!((0..1_000).filter(|_| ledger.unasked(Instant::ZERO, a)).count(), UNASKED_MAX as usize);
+        for n in 0..10_000u32 {
+            ledger.received(Instant::from_micros(n.into()), SocketAddr::from((n.to_be_bytes(), 7)), 1);
+        }
+        assert!(ledger.accounts.len() <= ADDRESSES_MAX);
+    }
+}

@@ -1,0 +1,433 @@
+//! Links that came up, moved, were replaced, or ended: what that means for everything that hangs on them.
+
+use core::time::Duration;
+
+use super::peer::{PeerKey, Standing, Traffic};
+use super::send::Outgoing;
+use super::{AttemptRoute, CommandError, Event, Node, PathInfo, StreamEnd, TimerKey};
+use crate::identity::PeerId;
+use crate::keepalive::{Due, Duty, Step};
+use crate::path::Route;
+use crate::relay::Closed;
+use crate::time::Instant;
+use crate::wire::message::{InitBody, Message};
+use crate::wire::packet::{ChannelId, Kind};
+
+impl Node {
+    /// Brings a user link up: at once if a link is there, by a call otherwise.
+    pub(crate) fn reach_peer(&mut self, now: Instant, id: PeerId) -> Result<(), CommandError> {
+        if id == self.me.id() {
+            return Err(CommandError::OwnId);
+        }
+        if self.leaving {
+            return Err(CommandError::Leaving);
+        }
+        if let Some(key) = self.peers.key_of(&id)
+            && self.peers.get(key).is_some_and(|p| p.is_up())
+        {
+            self.make_user_link(now, key);
+            self.announce_path(key);
+            return Ok(());
+        }
+        self.call(now, id)
+    }
+
+    /// The link carries user traffic from now on.
+    pub(crate) fn make_user_link(&mut self, now: Instant, key: PeerKey) {
+        let own_duty = self.own_duty;
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let id = peer.id;
+        let traffic = peer.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, Standing::Accepted)));
+        traffic.used = now;
+        let newly = traffic.standing != Standing::Accepted;
+        traffic.standing = Standing::Accepted;
+        if peer.duty == Duty::None {
+            peer.duty = own_duty;
+        }
+        let up = peer.is_up();
+        self.touched.push(key);
+        if newly {
+            self.upgrade(now, key);
+        }
+        if up {
+            self.finish_call(&id);
+        }
+    }
+
+    /// A link is up that was not.
+    pub(crate) fn on_link_up(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let id = peer.id;
+        let called = self.calls.contains_key(&id);
+        if called || self.streams.waits_for(&id) || self.pending_pings.contains_key(&id) {
+            self.make_user_link(now, key);
+        }
+        self.finish_call(&id);
+        self.announce_path(key);
+        self.open_waiting(now, &id);
+        for sequence in self.pending_pings.remove(&id).unwrap_or_default() {
+            self.send_ping(now, key, sequence);
+        }
+        self.release_parked(key);
+        self.rooms_link_up(now, &id);
+    }
+
+    /// The other side is new under the same key, or we are to it: nothing of the old link holds.
+    pub(crate) fn on_link_replaced(&mut self, now: Instant, key: PeerKey, end: StreamEnd) {
+        self.end_streams_of(key, end);
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let id = peer.id;
+        peer.paths.remove(|_| true);
+        peer.watch.on_heard();
+        if let Some(traffic) = &mut peer.traffic {
+            let standing = traffic.standing;
+            let candidates = core::mem::take(&mut traffic.candidates);
+            **traffic = Traffic::new(now, standing);
+            traffic.candidates = candidates;
+        }
+        if let Some(old) = peer.epoch.take() {
+            self.indices.free(old.local_index());
+        }
+        if let Some(old) = self.peers.get_mut(key).and_then(|p| p.old_epoch.take()) {
+            self.indices.free(old.0.local_index());
+        }
+        let closed = self.channels.close_leg(now, key);
+        self.tell_closed(closed);
+        self.rooms_link_down(now, &id);
+    }
+
+    /// Forgets a peer and all that hangs on its link.
+    pub(crate) fn drop_peer(&mut self, now: Instant, key: PeerKey, end: StreamEnd) {
+        self.end_streams_of(key, end);
+        self.drop_pending(key);
+        let Some(mut peer) = self.peers.remove(key) else { return };
+        self.deadlines.set(TimerKey::Peer(key), &mut peer.deadline, None);
+        for attempt in &peer.attempts {
+            self.indices.free(attempt.index);
+        }
+        if let Some(old) = &peer.old_epoch {
+            self.indices.free(old.0.local_index());
+        }
+        if let Some(epoch) = &peer.epoch {
+            self.indices.free(epoch.local_index());
+        }
+        self.remember_init_time(peer.id, peer.last_init_us);
+        self.channel_ends.retain(|_, (end, _)| *end != key);
+        let closed = self.channels.close_leg(now, key);
+        self.tell_closed(closed);
+        self.remove_paths(now, |route| matches!(route, Route::Relayed { via, .. } if *via == key));
+        if peer.is_up() {
+            if peer.traffic.is_some() {
+                self.events.push_back(Event::PeerGone { peer: peer.id });
+            }
+            self.rooms_link_down(now, &peer.id);
+        } else if peer.wanted {
+            self.rooms_link_down(now, &peer.id);
+        }
+    }
+
+    /// Forgets a peer whose link never came up, when nothing is under way any more.
+    pub(crate) fn drop_if_idle(&mut self, now: Instant, key: PeerKey) {
+        let idle =
+            self.peers.get(key).is_some_and(|p| !p.is_up() && p.pending.is_none() && p.attempts.is_empty());
+        if idle {
+            self.drop_peer(now, key, StreamEnd::PeerGone);
+        }
+    }
+
+    /// All our Inits to a peer stayed unanswered.
+    pub(crate) fn on_dial_failed(&mut self, now: Instant, key: PeerKey) {
+        let Some(id) = self.peers.get(key).map(|p| p.id) else { return };
+        if self.calls.contains_key(&id) {
+            // The call has its own deadline and its own error; the rooms are told.
+            self.rooms_link_down(now, &id);
+            return;
+        }
+        self.drop_if_idle(now, key);
+    }
+
+    /// Removes paths from all links that have them; a link without any left looks for another way.
+    pub(crate) fn remove_paths(&mut self, now: Instant, gone: impl Fn(&Route) -> bool) {
+        let hit: Vec<PeerKey> =
+            self.peers.iter().filter(|(_, p)| p.paths.routes().any(|r| gone(&r))).map(|(key, _)| key).collect();
+        for key in hit {
+            let Some(peer) = self.peers.get_mut(key) else { continue };
+            peer.paths.remove(&gone);
+            self.choose_path(now, key);
+            if self.peers.get(key).is_some_and(|p| p.is_up() && p.paths.current().is_none()) {
+                self.revive(now, key);
+            }
+        }
+        self.channel_ends.retain(|channel, (_, via)| !gone(&Route::Relayed { channel: *channel, via: *via }));
+    }
+
+    /// Tells the legs of closed channels.
+    pub(crate) fn tell_closed(&mut self, closed: Vec<Closed>) {
+        for Closed { channel, leg } in closed {
+            self.send(leg, &Message::ChannelClosed { channel });
+        }
+    }
+
+    /// A relay says that a channel is gone.
+    pub(crate) fn on_channel_closed(&mut self, now: Instant, relay: PeerKey, channel: ChannelId) {
+        if self.channel_ends.get(&channel).is_some_and(|(_, via)| *via == relay) {
+            self.remove_paths(now, |route| *route == Route::Relayed { channel, via: relay });
+        }
+    }
+
+    /// New handshakes on every path, and a new introduction for a user link.
+    pub(crate) fn revive(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let id = peer.id;
+        let user = peer.traffic.is_some();
+        let routes: Vec<Route> = peer.paths.proven().collect();
+        let in_flight: Vec<AttemptRoute> = peer.attempts.iter().map(|a| a.route).collect();
+        for route in routes {
+            let to = match Self::path_of_route(&route) {
+                Some(path) => AttemptRoute::Direct(path),
+                None => AttemptRoute::Relayed(route),
+            };
+            if !in_flight.contains(&to) {
+                self.attempt(now, key, to, &InitBody::Direct { early: None });
+            }
+        }
+        if user {
+            let _ = self.call(now, id);
+        }
+    }
+
+    /// Everything of one peer that is due.
+    pub(crate) fn on_peer_timeout(&mut self, now: Instant, key: PeerKey) {
+        self.touched.push(key);
+        self.on_attempts_due(now, key);
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if peer.pending.as_ref().is_some_and(|p| now.since(p.at) >= super::peer::UNCONFIRMED_AGE_MAX) {
+            self.drop_pending(key);
+            self.drop_if_idle(now, key);
+        }
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if peer.old_epoch.as_ref().is_some_and(|old| now.since(old.1) >= super::peer::OLD_EPOCH_AGE_MAX)
+            && let Some(old) = peer.old_epoch.take()
+        {
+            self.indices.free(old.0.local_index());
+        }
+        self.on_streams_due(now, key);
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let duty = peer.duty;
+        if peer.is_up() {
+            let user = peer.traffic.is_some();
+            match peer.beats.handle_timeout(now, duty) {
+                Some(Due::Beat) => self.push(Outgoing::Beat { peer: key, kind: Kind::Beat, route: None }),
+                // A user link has other paths to go to: its watch decides what silence means.
+                Some(Due::Ask | Due::Dead) if user => self.probe_current(now, key),
+                Some(Due::Ask) => self.push(Outgoing::Beat { peer: key, kind: Kind::BeatAsk, route: None }),
+                Some(Due::Dead) => {
+                    self.drop_peer(now, key, StreamEnd::PeerGone);
+                    return;
+                }
+                None => {}
+            }
+            self.on_watch_due(now, key);
+            self.on_rekey_due(now, key);
+            self.on_idle_due(now, key);
+        }
+        let Some(peer) = self.peers.get(key) else { return };
+        if peer.traffic.as_ref().is_some_and(|t| t.checks.is_some()) {
+            self.run_checks(now, key);
+        }
+        let retry = self.peers.get(key).and_then(|p| p.traffic.as_ref()).and_then(|t| t.retry);
+        if retry.is_some_and(|(at, _)| at <= now) {
+            self.on_retry_due(now, key);
+        }
+    }
+
+    fn on_streams_due(&mut self, now: Instant, key: PeerKey) {
+        let Some(streams) = self.streams_of(key) else { return };
+        if streams.poll_timeout().is_some_and(|at| at <= now) {
+            streams.handle_timeout(now);
+            self.drain_streams(now, key);
+        }
+        if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut())
+            && traffic.streams.as_ref().is_some_and(|s| s.is_disposable())
+        {
+            traffic.streams = None;
+        }
+    }
+
+    /// Challenges the path in use.
+    fn probe_current(&mut self, now: Instant, key: PeerKey) {
+        let Some(current) = self.peers.get(key).and_then(|p| p.paths.current()) else { return };
+        self.challenge(now, key, current);
+    }
+
+    fn on_watch_due(&mut self, now: Instant, key: PeerKey) {
+        let Some(step) = self.peers.get_mut(key).and_then(|p| p.watch.handle_timeout(now)) else { return };
+        match step {
+            Step::Probe => {
+                self.probe_current(now, key);
+                self.probe_relays(now, key);
+            }
+            Step::Failover => {
+                self.challenge_all(now, key);
+                self.probe_relays(now, key);
+                if let Some(peer) = self.peers.get_mut(key) {
+                    peer.paths.on_silence();
+                }
+                self.choose_path(now, key);
+                self.upgrade(now, key);
+            }
+            Step::Revive => {
+                self.challenge_all(now, key);
+                self.probe_relays(now, key);
+                self.revive(now, key);
+                self.upgrade(now, key);
+            }
+            Step::Gone => self.drop_peer(now, key, StreamEnd::PeerGone),
+        }
+    }
+
+    fn challenge_all(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let routes: Vec<Route> = peer.paths.proven().collect();
+        for route in routes {
+            self.challenge(now, key, route);
+        }
+    }
+
+    /// The relays of a silent link must know where we are now: our router may have moved us.
+    fn probe_relays(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let mut relays: Vec<PeerKey> = peer
+            .paths
+            .routes()
+            .filter_map(|route| match route {
+                Route::Relayed { via, .. } => Some(via),
+                Route::Direct { .. } => None,
+            })
+            .collect();
+        relays.sort_unstable();
+        relays.dedup();
+        for relay in relays {
+            if self.peers.get(relay).is_some_and(|p| !p.watch.is_troubled()) {
+                self.probe_current(now, relay);
+            }
+        }
+    }
+
+    fn on_rekey_due(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if !peer.is_rekey_due(now) {
+            return;
+        }
+        let Some(route) = peer.paths.current() else {
+            peer.epoch_since = now;
+            return;
+        };
+        let to = match Self::path_of_route(&route) {
+            Some(path) => AttemptRoute::Direct(path),
+            None => AttemptRoute::Relayed(route),
+        };
+        if self.attempt(now, key, to, &InitBody::Direct { early: None }).is_none()
+            && let Some(peer) = self.peers.get_mut(key)
+        {
+            peer.epoch_since = now;
+        }
+    }
+
+    fn on_idle_due(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get(key) else { return };
+        if !peer.idle_at().is_some_and(|at| at <= now) {
+            return;
+        }
+        let relays_for_us = self.channel_ends.values().any(|(_, via)| *via == key);
+        if relays_for_us && peer.duty != Duty::None {
+            if let Some(peer) = self.peers.get_mut(key) {
+                peer.needed = now;
+            }
+            return;
+        }
+        if peer.duty != Duty::None || peer.traffic.is_some() {
+            self.close_link(now, key);
+        } else {
+            self.drop_peer(now, key, StreamEnd::PeerGone);
+        }
+    }
+
+    /// Says goodbye on the path in use and forgets the peer. The goodbye is sealed before the keys go.
+    pub(crate) fn close_link(&mut self, now: Instant, key: PeerKey) {
+        self.say_goodbye(now, key);
+        self.drop_peer(now, key, StreamEnd::PeerGone);
+    }
+
+    /// Queues a sealed goodbye: the keys will be gone when it is polled.
+    pub(crate) fn say_goodbye(&mut self, now: Instant, key: PeerKey) {
+        let Some(route) = self.peers.get(key).filter(|p| p.is_up()).and_then(|p| p.paths.current()) else { return };
+        if let Some((path, bytes)) = self.seal_now(now, key, &route, &Message::Close) {
+            self.push(Outgoing::Raw { path, bytes });
+        }
+    }
+
+    /// The peer said goodbye.
+    pub(crate) fn on_close(&mut self, now: Instant, key: PeerKey) {
+        self.drop_peer(now, key, StreamEnd::PeerGone);
+    }
+
+    /// How a route is shown.
+    pub(crate) fn path_info(&self, route: &Route) -> Option<PathInfo> {
+        Some(match route {
+            Route::Direct { remote, .. } => PathInfo::Direct { remote: *remote },
+            Route::Relayed { via, .. } => PathInfo::Relay { via: self.peers.get(*via)?.id },
+        })
+    }
+
+    // ---- pings ----
+
+    /// Measures a round trip on the path in use.
+    pub(crate) fn send_ping(&mut self, now: Instant, key: PeerKey, sequence: u64) {
+        let Some(route) = self.peers.get(key).and_then(|p| p.paths.current()) else { return };
+        if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
+            traffic.used = now;
+        }
+        let token = self.rng.keys.bytes();
+        let remote = Self::path_of_route(&route).map(|p| p.remote);
+        while self.pings.len() >= super::PINGS_MAX {
+            self.pings.pop_front();
+        }
+        self.pings.push_back(super::Ping { peer: key, sequence, token, at: now });
+        self.send_on(key, Some(route), &Message::challenge(token, remote), true);
+    }
+
+    pub(crate) fn on_pong(&mut self, now: Instant, key: PeerKey, token: [u8; 8], route: &Route) {
+        let Some(at) = self.pings.iter().position(|p| p.peer == key && p.token == token) else { return };
+        let Some(ping) = self.pings.remove(at) else { return };
+        let Some(path) = self.path_info(route) else { return };
+        let Some(peer) = self.peers.get(key) else { return };
+        let rtt = now.since(ping.at);
+        self.events.push_back(Event::Pong { peer: peer.id, sequence: ping.sequence, rtt, path });
+    }
+
+    // ---- leaving ----
+
+    /// Tells everybody goodbye.
+    pub(crate) fn leave_all(&mut self, now: Instant) {
+        if self.leaving {
+            return;
+        }
+        self.leaving = true;
+        self.rooms_leave(now);
+        let all: Vec<PeerKey> = self.peers.iter().map(|(key, _)| key).collect();
+        // User links first: a relayed goodbye needs the link to the relay.
+        let (user, control): (Vec<PeerKey>, Vec<PeerKey>) =
+            all.into_iter().partition(|k| self.peers.get(*k).is_some_and(|p| p.traffic.is_some()));
+        for key in user.into_iter().chain(control) {
+            if let Some(streams) = self.streams_of(key) {
+                streams.close(now);
+            }
+            self.say_goodbye(now, key);
+        }
+        self.events.push_back(Event::Left);
+    }
+}
+
+/// How long `leave` may take at most, from the caller's view.
+pub const LEAVE_MAX: Duration = Duration::from_secs(1);

@@ -1,0 +1,61 @@
+//! What Data packets carry: each message to the room that it is for.
+
+use super::peer::PeerKey;
+use super::{DropReason, Node};
+use crate::path::Route;
+use crate::time::Instant;
+use crate::wire::message::{self, Message};
+
+impl Node {
+    /// All messages of one Data packet. Those before a bad one have taken effect: the packet is authentic, so a bad
+    /// message is the peer's own mistake.
+    pub(crate) fn on_messages(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        route: Route,
+        plain: &[u8],
+    ) -> Result<(), DropReason> {
+        let mut rest = plain;
+        while !rest.is_empty() {
+            let message = message::decode_next(&mut rest).map_err(|_| DropReason::BadContents)?;
+            self.on_message(now, key, route, message)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn on_message(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        route: Route,
+        message: Message<'_>,
+    ) -> Result<(), DropReason> {
+        // A message before may have ended the link.
+        let id = self.peers.get(key).map(|p| p.id).ok_or(DropReason::UnknownReceiver)?;
+        match message {
+            Message::Confirm => {}
+            Message::Challenge { token, room } => self.on_challenge(now, key, route, token, room.len()),
+            Message::ChallengeReply { token, seen } => {
+                self.on_challenge_reply(now, key, route, token, seen.map(Into::into));
+            }
+            Message::Candidates(candidates) => self.on_candidates(now, key, candidates),
+            Message::Upgrade(candidates) => self.on_upgrade(now, key, candidates),
+            Message::Close => self.on_close(now, key),
+            Message::Datagram(data) => self.on_app_datagram(now, key, data),
+
+            Message::Introduce { peer, init } => self.on_introduce(now, key, peer, init),
+            Message::Introduced { channel, limits, init } => return self.on_introduced(now, key, channel, limits, init),
+            Message::IntroducedReply { channel, response } => {
+                return self.on_introduced_reply(now, key, channel, response);
+            }
+            Message::IntroduceReply { peer, response } => {
+                return self.on_introduce_reply(now, key, peer, response);
+            }
+            Message::ChannelClosed { channel } => self.on_channel_closed(now, key, channel),
+
+            other => self.on_room_message(now, key, &id, route, other),
+        }
+        Ok(())
+    }
+}

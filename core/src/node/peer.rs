@@ -1,0 +1,384 @@
+//! One peer: the link to it, its paths, and what user traffic needs. And the tables that find it.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use slab::Slab;
+
+use super::Path;
+use crate::identity::PeerId;
+use crate::keepalive::{Beats, Duty, Watch};
+use crate::link::{Epoch, Initiation};
+use crate::path::{Paths, Route};
+use crate::punch::Checks;
+use crate::stream::Streams;
+use crate::time::{Instant, earliest};
+use crate::wire::address::Candidates;
+use crate::wire::message::ChannelLimits;
+
+/// Most peers that a node keeps. At the limit new ones are refused.
+pub(crate) const PEERS_MAX: usize = 1 << 21;
+/// Most peers whose handshake we answered but who have not confirmed it. At the limit the oldest goes.
+pub(crate) const UNCONFIRMED_MAX: usize = 1_024;
+/// An answered handshake that nobody confirms is forgotten after this.
+pub(crate) const UNCONFIRMED_AGE_MAX: Duration = Duration::from_secs(10);
+/// Old keys are accepted so long after the new ones were first used.
+pub(crate) const OLD_EPOCH_AGE_MAX: Duration = Duration::from_secs(30);
+/// Most handshakes of ours under way with one peer.
+pub(crate) const ATTEMPTS_MAX: usize = 12;
+/// Most messages that wait for a link to come up. At the limit the oldest goes.
+pub(crate) const WAITING_MAX: usize = 16;
+/// Most datagrams kept for the application. At the limit the oldest goes.
+pub(crate) const DATAGRAMS_MAX: usize = 64;
+/// An idle QUIC connection weighs 15 kB: it is dropped so long after its last stream.
+pub(crate) const STREAMS_IDLE_MAX: Duration = Duration::from_secs(60);
+/// A link that only listens (the other side keeps it alive) is gone after so much silence: six beats of the peer.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(100);
+/// A user link without streams or pings is closed after this.
+pub(crate) const USER_IDLE_MAX: Duration = Duration::from_secs(600);
+/// A link that nothing needs is closed after this.
+pub(crate) const UNUSED_MAX: Duration = Duration::from_secs(60);
+/// Links with user data rekey so often while active.
+pub(crate) const REKEY_ACTIVE: Duration = Duration::from_secs(600);
+/// Idle control links rekey so often.
+pub(crate) const REKEY_IDLE: Duration = Duration::from_secs(6 * 3_600);
+/// Most direct attempts' packets: three to an address, after 0, 1 and 3 s; given up after 7.
+pub(crate) const ATTEMPT_WAITS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+
+/// A peer of this node: a slot and its generation, so that a late event never hits the next tenant.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PeerKey {
+    /// The slot.
+    pub index: u32,
+    /// How often the slot was used before.
+    pub generation: u32,
+}
+
+/// Where one of our Inits went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AttemptRoute {
+    /// To an address.
+    Direct(Path),
+    /// Through an existing channel.
+    Relayed(Route),
+    /// Inside an introduction by this home; the call repeats it.
+    Introduced(PeerId),
+}
+
+/// One Init of ours that is not answered yet.
+pub(crate) struct Attempt {
+    pub(crate) initiation: Initiation,
+    pub(crate) index: u32,
+    pub(crate) route: AttemptRoute,
+    pub(crate) packet: Box<[u8]>,
+    /// The plaintext body, to build the Init again with a cookie.
+    pub(crate) body: Box<[u8]>,
+    pub(crate) sent: u8,
+    pub(crate) at: Instant,
+    pub(crate) first: Instant,
+    pub(crate) cookie_used: bool,
+}
+
+impl Attempt {
+    /// When it is repeated or given up. Introduced ones are the call's business, but end in any case.
+    pub(crate) fn due(&self) -> Instant {
+        match self.route {
+            AttemptRoute::Introduced(_) => self.first + Duration::from_secs(12),
+            _ => self.at + ATTEMPT_WAITS[usize::from(self.sent.saturating_sub(1)).min(ATTEMPT_WAITS.len() - 1)],
+        }
+    }
+}
+
+/// A handshake that we answered; it becomes the link when its first Data arrives.
+pub(crate) struct Pending {
+    pub(crate) epoch: Epoch,
+    pub(crate) ephemeral: [u8; 32],
+    pub(crate) session: u64,
+    pub(crate) time_us: u64,
+    pub(crate) at: Instant,
+    /// The Response, to be sent again when its Init comes again.
+    pub(crate) response: Box<[u8]>,
+    pub(crate) fresh: bool,
+    pub(crate) user: bool,
+}
+
+/// How far we trust a peer with our addresses.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Standing {
+    /// Allowed nothing.
+    Refused,
+    /// May use a service that is open to any: relayed until a service accepts it.
+    Unknown,
+    /// Named by a service, or called by us: gets candidates and checks.
+    Accepted,
+}
+
+/// What a link with user traffic carries beside its keys.
+pub(crate) struct Traffic {
+    pub(crate) standing: Standing,
+    pub(crate) streams: Option<Box<Streams>>,
+    pub(crate) streams_idle: Option<Instant>,
+    pub(crate) checks: Option<Checks>,
+    /// What the peer told us of its addresses.
+    pub(crate) candidates: Candidates,
+    /// Whether we told it ours on this link.
+    pub(crate) told: bool,
+    pub(crate) datagrams: VecDeque<Box<[u8]>>,
+    /// When user traffic was last seen.
+    pub(crate) used: Instant,
+    /// When to try to become direct again, and how often that was tried.
+    pub(crate) retry: Option<(Instant, u32)>,
+    pub(crate) limits: Option<ChannelLimits>,
+    pub(crate) announced: Option<Route>,
+}
+
+impl Traffic {
+    pub(crate) fn new(now: Instant, standing: Standing) -> Self {
+        Self {
+            standing,
+            streams: None,
+            streams_idle: None,
+            checks: None,
+            candidates: Candidates::new(),
+            told: false,
+            datagrams: VecDeque::new(),
+            used: now,
+            retry: None,
+            limits: None,
+            announced: None,
+        }
+    }
+}
+
+/// One peer. Small, since a supernode keeps one per registered leaf: what only user links need is in [`Traffic`].
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    pub(crate) session: u64,
+    /// QUIC's client is the initiator of the link's first handshake; rekeys do not change it.
+    pub(crate) quic_client: bool,
+    pub(crate) epoch: Option<Box<Epoch>>,
+    pub(crate) old_epoch: Option<Box<(Epoch, Instant)>>,
+    pub(crate) pending: Option<Box<Pending>>,
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) waiting: VecDeque<Box<[u8]>>,
+    pub(crate) paths: Paths,
+    pub(crate) beats: Beats,
+    pub(crate) watch: Watch,
+    pub(crate) newest: u32,
+    pub(crate) epoch_since: Instant,
+    /// A room of the node (home, gossip, an introduction) needs the link.
+    pub(crate) wanted: bool,
+    /// The peer said that it is a registered leaf or a supernode keeps us as such: only it keeps the link alive.
+    pub(crate) duty: Duty,
+    /// When something last needed this link.
+    pub(crate) needed: Instant,
+    pub(crate) last_init_us: u64,
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) relayed_bytes: u64,
+    pub(crate) traffic: Option<Box<Traffic>>,
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Peer {
+    pub(crate) fn new(now: Instant, id: PeerId, duty: Duty) -> Self {
+        Self {
+            id,
+            session: 0,
+            quic_client: false,
+            epoch: None,
+            old_epoch: None,
+            pending: None,
+            attempts: Vec::new(),
+            waiting: VecDeque::new(),
+            paths: Paths::default(),
+            beats: Beats::new(now),
+            watch: Watch::default(),
+            newest: 0,
+            epoch_since: now,
+            wanted: false,
+            duty,
+            needed: now,
+            last_init_us: 0,
+            rx_bytes: 0,
+            tx_bytes: 0,
+            relayed_bytes: 0,
+            traffic: None,
+            deadline: None,
+        }
+    }
+
+    /// Whether the link is up.
+    pub(crate) fn is_up(&self) -> bool {
+        self.epoch.is_some()
+    }
+
+    /// Whether a stream is open.
+    pub(crate) fn has_streams(&self) -> bool {
+        self.traffic.as_ref().is_some_and(|t| t.streams.as_ref().is_some_and(|s| !s.is_idle()))
+    }
+
+    /// When the link's keys should be replaced: the initiator of the link does it, the other side half a minute later
+    /// if it has not happened.
+    fn rekey_at(&self) -> Option<Instant> {
+        let epoch = self.epoch.as_ref()?;
+        if !self.attempts.is_empty() {
+            return None;
+        }
+        if epoch.needs_rekey() {
+            return Some(self.epoch_since);
+        }
+        let age = if self.traffic.is_some() { REKEY_ACTIVE } else { REKEY_IDLE };
+        let grace = if self.quic_client { Duration::ZERO } else { Duration::from_secs(30) };
+        let active = self.traffic.is_none() || self.has_streams();
+        active.then_some(self.epoch_since + age + grace)
+    }
+
+    /// Whether the keys are due to be replaced.
+    pub(crate) fn is_rekey_due(&self, now: Instant) -> bool {
+        self.rekey_at().is_some_and(|at| at <= now)
+    }
+
+    /// When the idle rules look at this link next.
+    pub(crate) fn idle_at(&self) -> Option<Instant> {
+        if !self.is_up() {
+            return None;
+        }
+        Some(match (&self.traffic, self.duty) {
+            (Some(traffic), _) => {
+                if self.has_streams() {
+                    return None;
+                }
+                traffic.used.max(self.needed) + USER_IDLE_MAX
+            }
+            (None, Duty::None) => self.beats.heard() + SILENCE_MAX,
+            (None, _) => {
+                if self.wanted {
+                    return None;
+                }
+                self.needed + UNUSED_MAX
+            }
+        })
+    }
+
+    /// The earliest of all that this peer waits for.
+    pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
+        let mut at = self.attempts.iter().map(Attempt::due).min();
+        at = earliest(at, self.pending.as_ref().map(|p| p.at + UNCONFIRMED_AGE_MAX));
+        at = earliest(at, self.old_epoch.as_ref().map(|old| old.1 + OLD_EPOCH_AGE_MAX));
+        if self.epoch.is_some() {
+            at = earliest(at, self.beats.poll_timeout(self.duty));
+            at = earliest(at, self.watch.poll_timeout());
+            at = earliest(at, self.rekey_at());
+            at = earliest(at, self.idle_at());
+        }
+        if let Some(traffic) = &mut self.traffic {
+            at = earliest(at, traffic.checks.as_ref().and_then(Checks::poll_timeout));
+            at = earliest(at, traffic.retry.map(|(at, _)| at));
+            at = earliest(at, traffic.streams_idle.map(|at| at + STREAMS_IDLE_MAX));
+            if let Some(streams) = &mut traffic.streams {
+                at = earliest(at, streams.poll_timeout());
+            }
+        }
+        at
+    }
+}
+
+/// All peers, by key and by id.
+#[derive(Default)]
+pub(crate) struct Peers {
+    slab: Slab<(u32, Peer)>,
+    generation: u32,
+    by_id: BTreeMap<PeerId, PeerKey>,
+}
+
+impl Peers {
+    pub(crate) fn get(&self, key: PeerKey) -> Option<&Peer> {
+        self.slab.get(key.index as usize).filter(|(g, _)| *g == key.generation).map(|(_, p)| p)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: PeerKey) -> Option<&mut Peer> {
+        self.slab.get_mut(key.index as usize).filter(|(g, _)| *g == key.generation).map(|(_, p)| p)
+    }
+
+    pub(crate) fn key_of(&self, id: &PeerId) -> Option<PeerKey> {
+        self.by_id.get(id).copied()
+    }
+
+    pub(crate) fn by_id(&self, id: &PeerId) -> Option<&Peer> {
+        self.get(self.key_of(id)?)
+    }
+
+    pub(crate) fn insert(&mut self, peer: Peer) -> Option<PeerKey> {
+        if self.slab.len() >= PEERS_MAX {
+            return None;
+        }
+        debug_assert!(!self.by_id.contains_key(&peer.id), "one entry per peer");
+        self.generation = self.generation.wrapping_add(1);
+        let id = peer.id;
+        let index = self.slab.insert((self.generation, peer));
+        let key = PeerKey { index: index as u32, generation: self.generation };
+        self.by_id.insert(id, key);
+        Some(key)
+    }
+
+    pub(crate) fn remove(&mut self, key: PeerKey) -> Option<Peer> {
+        self.get(key)?;
+        let (_, peer) = self.slab.remove(key.index as usize);
+        self.by_id.remove(&peer.id);
+        Some(peer)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerKey, &Peer)> {
+        self.slab.iter().map(|(i, (g, p))| (PeerKey { index: i as u32, generation: *g }, p))
+    }
+}
+
+/// Receiver indices of packets: 24 bits of slot, 8 of generation.
+#[derive(Default)]
+pub(crate) struct Indices {
+    slots: Vec<(u8, Option<PeerKey>)>,
+    free: VecDeque<u32>,
+}
+
+impl Indices {
+    const SLOT_BITS: u32 = 24;
+    /// Freed slots rest in a queue, so that a generation comes round late.
+    const REST: usize = 64;
+
+    pub(crate) fn allocate(&mut self, peer: PeerKey) -> Option<u32> {
+        let slot = if self.free.len() > Self::REST {
+            self.free.pop_front()?
+        } else {
+            let slot = self.slots.len() as u32;
+            if slot >> Self::SLOT_BITS != 0 {
+                return None;
+            }
+            self.slots.push((0, None));
+            slot
+        };
+        let entry = self.slots.get_mut(slot as usize)?;
+        entry.0 = entry.0.wrapping_add(1);
+        entry.1 = Some(peer);
+        Some(u32::from(entry.0) << Self::SLOT_BITS | slot)
+    }
+
+    pub(crate) fn get(&self, index: u32) -> Option<PeerKey> {
+        let (generation, peer) = self.slots.get((index & ((1 << Self::SLOT_BITS) - 1)) as usize)?;
+        (u32::from(*generation) == index >> Self::SLOT_BITS).then_some(*peer).flatten()
+    }
+
+    pub(crate) fn free(&mut self, index: u32) {
+        let slot = index & ((1 << Self::SLOT_BITS) - 1);
+        if let Some(entry) = self.slots.get_mut(slot as usize)
+            && u32::from(entry.0) == index >> Self::SLOT_BITS
+            && entry.1.take().is_some()
+        {
+            self.free.push_back(slot);
+        }
+    }
+}

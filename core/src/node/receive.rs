@@ -1,0 +1,354 @@
+//! What arrives: from a datagram to an authentic packet of a known peer.
+
+use core::time::Duration;
+
+use super::peer::PeerKey;
+use super::{DropReason, Event, Node, Path, Received};
+use crate::path::{Heard, Route};
+use crate::stream::Streams;
+use crate::time::Instant;
+use crate::wire::address::canonical;
+use crate::wire::message::Message;
+use crate::wire::packet::{ChannelId, Kind, Packet, RELAY_HEADER_LEN};
+
+/// Longest datagram that is looked at: what QUIC's path MTU discovery may reach on Ethernet.
+const RECEIVE_LEN_MAX: usize = 1_472;
+/// Most datagrams forwarded as one batch: the kernel's limit for GSO.
+const FORWARD_SEGMENTS_MAX: usize = 64;
+/// A peer with user traffic is followed to another known path only when the one in use has been silent for this long.
+const FOLLOW_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// The body of `handle_datagrams`: a run of datagrams with one verdict.
+    pub(crate) fn receive(&mut self, now: Instant, mut path: Path, stride: usize, data: &mut [u8]) -> (usize, Received) {
+        path.remote = canonical(path.remote);
+        if data.is_empty() || stride == 0 {
+            self.count_drop(DropReason::Truncated);
+            return (data.len(), Received::Dropped(DropReason::Truncated));
+        }
+        let mut done = 0;
+        while done < data.len() {
+            let end = data.len().min(done + stride);
+            if let Some(channel) = self.channel_to_forward(&data[done..end]) {
+                if done > 0 {
+                    break;
+                }
+                return self.forward(now, path, stride, channel, data);
+            }
+            self.counters.rx_datagrams += 1;
+            self.counters.rx_bytes += (end - done) as u64;
+            let result = self.on_datagram(now, path, &mut data[done..end]);
+            if let Err(reason) = result {
+                self.count_drop(reason);
+                if done == 0 {
+                    return (end, Received::Dropped(reason));
+                }
+            }
+            done = end;
+        }
+        (done, Received::Consumed)
+    }
+
+    pub(crate) fn count_drop(&mut self, reason: DropReason) {
+        if let Some(counter) = self.counters.dropped.get_mut(reason as usize) {
+            *counter += 1;
+        }
+    }
+
+    /// Whether this is a Relay packet for a channel of which we are the relay.
+    fn channel_to_forward(&self, packet: &[u8]) -> Option<ChannelId> {
+        match Packet::decode(packet) {
+            Ok(Packet::Relay { channel, .. }) if self.channels.contains(channel) => Some(channel),
+            _ => None,
+        }
+    }
+
+    /// Forwards the longest run of datagrams of one channel at the start of `data`.
+    fn forward(
+        &mut self,
+        now: Instant,
+        path: Path,
+        stride: usize,
+        channel: ChannelId,
+        data: &[u8],
+    ) -> (usize, Received) {
+        let mut count = 0;
+        let mut end = 0;
+        let header = &data[..RELAY_HEADER_LEN];
+        while end < data.len() && count < FORWARD_SEGMENTS_MAX {
+            let next = &data[end..data.len().min(end + stride)];
+            let relayable = next.get(RELAY_HEADER_LEN).and_then(|k| Kind::from_byte(*k)).is_some_and(Kind::is_relayable);
+            if !next.starts_with(header) || !relayable || next.len() > RECEIVE_LEN_MAX {
+                break;
+            }
+            end += next.len();
+            count += 1;
+        }
+        if count == 0 {
+            self.count_drop(DropReason::TooLong);
+            return (data.len().min(stride), Received::Dropped(DropReason::TooLong));
+        }
+        match self.channels.forward(now, channel, &path, end) {
+            Ok(to) => {
+                self.counters.forwarded_datagrams += count as u64;
+                self.counters.forwarded_bytes += end as u64;
+                (end, Received::Forward { path: to, range: 0..end, stride })
+            }
+            Err(reason) => {
+                for _ in 0..count {
+                    self.count_drop(reason);
+                }
+                (end, Received::Dropped(reason))
+            }
+        }
+    }
+
+    fn on_datagram(&mut self, now: Instant, path: Path, packet: &mut [u8]) -> Result<(), DropReason> {
+        if packet.len() > RECEIVE_LEN_MAX {
+            return Err(DropReason::TooLong);
+        }
+        let route = Route::Direct { socket: path.socket, remote: path.remote };
+        match Packet::decode(packet).map_err(|_| DropReason::Malformed)? {
+            Packet::Init { .. } => self.on_init(now, path, packet),
+            Packet::Cookie { receiver, nonce, sealed } => {
+                let (nonce, sealed) = (*nonce, *sealed);
+                self.on_cookie(now, path, receiver, &nonce, &sealed)
+            }
+            Packet::Relay { channel, .. } => {
+                let &(_, via) = self.channel_ends.get(&channel).ok_or(DropReason::UnknownReceiver)?;
+                let relay = self.peers.get(via).ok_or(DropReason::UnknownReceiver)?;
+                if !relay.paths.is_proven(&route) {
+                    return Err(DropReason::WrongPath);
+                }
+                self.on_inner(now, channel, via, &mut packet[RELAY_HEADER_LEN..])
+            }
+            _ => self.on_sealed_or_response(now, route, Some(path), packet),
+        }
+    }
+
+    /// A packet that came through a channel of which we are an end.
+    fn on_inner(&mut self, now: Instant, channel: ChannelId, via: PeerKey, packet: &mut [u8]) -> Result<(), DropReason> {
+        let route = Route::Relayed { channel, via };
+        match Packet::decode(packet).map_err(|_| DropReason::Malformed)? {
+            Packet::Init { .. } => self.on_relayed_init(now, route, packet),
+            Packet::Relay { .. } | Packet::Cookie { .. } => Err(DropReason::Malformed),
+            _ => self.on_sealed_or_response(now, route, None, packet),
+        }
+    }
+
+    fn on_sealed_or_response(
+        &mut self,
+        now: Instant,
+        route: Route,
+        path: Option<Path>,
+        packet: &mut [u8],
+    ) -> Result<(), DropReason> {
+        match Packet::decode(packet).map_err(|_| DropReason::Malformed)? {
+            Packet::Response { receiver, .. } => self.on_response(now, route, receiver, packet),
+            Packet::Sealed { kind, receiver, counter } => {
+                let len = packet.len();
+                let key = self.indices.get(receiver).ok_or(DropReason::UnknownReceiver)?;
+                let (plain, newest) = self.open_sealed(key, receiver, counter, packet)?;
+                self.on_authentic(now, key, receiver, route, path, len, newest);
+                match kind {
+                    Kind::Stream => self.on_stream_packet(now, key, plain),
+                    _ => self.on_messages(now, key, route, plain),
+                }
+            }
+            Packet::Beat { kind, receiver, counter, .. } => {
+                let len = packet.len();
+                let key = self.indices.get(receiver).ok_or(DropReason::UnknownReceiver)?;
+                let newest = self.open_beat(key, receiver, counter, packet)?;
+                self.on_authentic(now, key, receiver, route, path, len, newest);
+                if kind == Kind::BeatAsk
+                    && self.peers.get(key).is_some_and(|peer| peer.paths.is_proven(&route))
+                {
+                    self.push(super::send::Outgoing::Beat { peer: key, kind: Kind::Beat, route: Some(route) });
+                }
+                Ok(())
+            }
+            Packet::Init { .. } | Packet::Cookie { .. } | Packet::Relay { .. } => Err(DropReason::Malformed),
+        }
+    }
+
+    /// Opens a sealed packet with whichever of the peer's keys it names. Changes nothing unless it is authentic.
+    fn open_sealed<'a>(
+        &mut self,
+        key: PeerKey,
+        receiver: u32,
+        counter: u32,
+        packet: &'a mut [u8],
+    ) -> Result<(&'a mut [u8], bool), DropReason> {
+        let peer = self.peers.get_mut(key).ok_or(DropReason::UnknownReceiver)?;
+        let newest = peer.newest;
+        let (epoch, current) = epoch_of(peer, receiver).ok_or(DropReason::UnknownReceiver)?;
+        let plain = epoch.open(packet).map_err(DropReason::from)?;
+        let is_newest = current && counter >= newest;
+        if is_newest {
+            peer.newest = counter;
+        }
+        Ok((plain, is_newest))
+    }
+
+    fn open_beat(&mut self, key: PeerKey, receiver: u32, counter: u32, packet: &[u8]) -> Result<bool, DropReason> {
+        let peer = self.peers.get_mut(key).ok_or(DropReason::UnknownReceiver)?;
+        let newest = peer.newest;
+        let (epoch, current) = epoch_of(peer, receiver).ok_or(DropReason::UnknownReceiver)?;
+        epoch.open_beat(packet).map_err(DropReason::from)?;
+        let is_newest = current && counter >= newest;
+        if is_newest {
+            peer.newest = counter;
+        }
+        Ok(is_newest)
+    }
+
+    /// Something authentic came: confirms a handshake, proves life, and may show that the peer moved.
+    fn on_authentic(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        receiver: u32,
+        route: Route,
+        path: Option<Path>,
+        len: usize,
+        newest: bool,
+    ) {
+        self.touched.push(key);
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if peer.pending.as_ref().is_some_and(|p| p.epoch.local_index() == receiver) {
+            self.confirm(now, key, route);
+        }
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.rx_bytes += len as u64;
+        peer.beats.on_heard(now);
+        if let Route::Relayed { via, .. } = route {
+            peer.relayed_bytes += len as u64;
+            if let Some(relay) = self.peers.get_mut(via) {
+                relay.needed = now;
+            }
+        }
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let heard = peer.paths.on_heard(now, route);
+        if let Some(path) = path {
+            peer.paths.note_local(&route, path.local);
+        }
+        if peer.paths.current() == Some(route) {
+            peer.watch.on_heard();
+        }
+        match heard {
+            Heard::Proven => {
+                if newest && peer.paths.current() != Some(route) {
+                    let patience = if peer.traffic.is_some() { FOLLOW_PATIENCE } else { Duration::ZERO };
+                    peer.paths.on_peer_moved(now, &route, patience);
+                }
+                self.choose_path(now, key);
+            }
+            Heard::Unproven => {
+                if let Some(path) = path {
+                    self.ledger.received(now, path.remote, len);
+                }
+                if peer.paths.wants_challenge(now, &route) {
+                    self.challenge(now, key, route);
+                }
+            }
+        }
+    }
+
+    /// Sends a challenge on a path, to prove it or to see whether it still works.
+    pub(crate) fn challenge(&mut self, now: Instant, key: PeerKey, route: Route) -> [u8; 8] {
+        let token = self.rng.keys.bytes();
+        let remote = match route {
+            Route::Direct { remote, .. } => Some(remote),
+            Route::Relayed { .. } => None,
+        };
+        let Some(peer) = self.peers.get_mut(key) else { return token };
+        let proven = peer.paths.is_proven(&route);
+        let on_current = peer.paths.current() == Some(route);
+        peer.paths.on_challenge_sent(now, &route, token);
+        if proven || remote.is_none_or(|remote| self.ledger.unasked(now, remote)) {
+            self.send_on(key, Some(route), &Message::challenge(token, remote), on_current);
+        }
+        token
+    }
+
+    fn on_stream_packet(&mut self, now: Instant, key: PeerKey, plain: &[u8]) -> Result<(), DropReason> {
+        if !self.ensure_streams(now, key) {
+            return Err(DropReason::WrongPath);
+        }
+        if let Some(streams) = self.streams_of(key) {
+            streams.handle_packet(now, plain);
+        }
+        self.drain_streams(now, key);
+        Ok(())
+    }
+
+    /// The QUIC connection of a user link, if there is one.
+    pub(crate) fn streams_of(&mut self, key: PeerKey) -> Option<&mut Streams> {
+        self.peers.get_mut(key)?.traffic.as_mut()?.streams.as_deref_mut()
+    }
+
+    /// Chooses the link's path anew, and tells everybody whom a change concerns.
+    pub(crate) fn choose_path(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let old = peer.paths.current();
+        let change = peer.paths.choose();
+        let new = peer.paths.current();
+        if old == new {
+            return;
+        }
+        self.touched.push(key);
+        peer.watch.on_path_changed(now);
+        if let Some(Route::Direct { remote, .. }) = new {
+            self.ledger.proven(remote);
+        }
+        let leg = match new {
+            Some(route @ Route::Direct { socket, remote }) => {
+                Some(Path { socket, remote, local: peer.paths.local_of(&route) })
+            }
+            _ => None,
+        };
+        if let (Some(change), Some(traffic)) = (change, peer.traffic.as_mut()) {
+            if let Some(streams) = &mut traffic.streams {
+                match change {
+                    crate::path::Change::Upgrade => streams.path_upgraded(now),
+                    crate::path::Change::First | crate::path::Change::Failover => streams.path_failed_over(now),
+                }
+            }
+            if let Some(Route::Direct { .. }) = new {
+                traffic.retry = None;
+            } else if traffic.retry.is_none() {
+                traffic.retry = Some((now + super::traverse::retry_wait(0), 0));
+            }
+        }
+        self.channels.set_path(key, leg);
+        self.announce_path(key);
+        self.mark_ready(key);
+    }
+
+    /// Tells the application which path a user link uses now.
+    pub(crate) fn announce_path(&mut self, key: PeerKey) {
+        let Some(route) = self.peers.get(key).filter(|p| p.is_up()).and_then(|p| p.paths.current()) else { return };
+        let Some(info) = self.path_info(&route) else { return };
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let id = peer.id;
+        if let Some(traffic) = &mut peer.traffic
+            && traffic.announced != Some(route)
+        {
+            traffic.announced = Some(route);
+            self.events.push_back(Event::PathChanged { peer: id, path: info });
+        }
+    }
+}
+
+fn epoch_of(peer: &mut super::peer::Peer, receiver: u32) -> Option<(&mut crate::link::Epoch, bool)> {
+    if peer.epoch.as_ref().is_some_and(|e| e.local_index() == receiver) {
+        return peer.epoch.as_deref_mut().map(|e| (e, true));
+    }
+    if peer.pending.as_ref().is_some_and(|p| p.epoch.local_index() == receiver) {
+        return peer.pending.as_deref_mut().map(|p| (&mut p.epoch, false));
+    }
+    if peer.old_epoch.as_ref().is_some_and(|old| old.0.local_index() == receiver) {
+        return peer.old_epoch.as_deref_mut().map(|old| (&mut old.0, false));
+    }
+    None
+}

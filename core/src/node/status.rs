@@ -1,0 +1,61 @@
+//! What a node knows of itself, for people and programs that ask.
+
+use core::time::Duration;
+
+use arrayvec::ArrayVec;
+
+use super::{Node, PathInfo, PeerStatus, Role, Status};
+use crate::identity::PeerId;
+use crate::ticket::{TICKET_HOMES_MAX, Ticket};
+use crate::time::Instant;
+use crate::wire::ServiceName;
+
+impl Node {
+    /// All that `status` shows.
+    pub(crate) fn make_status(&self, now: Instant) -> Status {
+        let peers = self
+            .peers
+            .iter()
+            .filter(|(_, p)| p.is_up())
+            .filter_map(|(_, p)| {
+                Some(PeerStatus {
+                    peer: p.id,
+                    path: self.path_info(&p.paths.current()?)?,
+                    rtt: p.paths.rtt(),
+                    rx_bytes: p.rx_bytes,
+                    tx_bytes: p.tx_bytes,
+                    relayed_bytes: p.relayed_bytes,
+                    control: p.traffic.is_none(),
+                })
+            })
+            .collect();
+        Status {
+            id: self.me.id(),
+            role: self.config.role.clone(),
+            observed: self.observed(),
+            mapping: self.mapping(),
+            reachable: self.reachable(),
+            homes: self.own_homes(),
+            peers,
+            supernodes: self.supernodes(now),
+            load: self.own_load(now),
+            leaves: self.leaves(),
+            channels: self.channels.len(),
+            counters: self.counters,
+        }
+    }
+
+    pub(crate) fn make_ticket(&self, service: Option<ServiceName>) -> Ticket {
+        let own: Vec<_> = match &self.config.role {
+            Role::Supernode { advertise } => advertise.iter().map(|address| (self.me.id(), *address)).collect(),
+            Role::Leaf => self.own_homes(),
+        };
+        let homes: ArrayVec<_, TICKET_HOMES_MAX> = own.into_iter().take(TICKET_HOMES_MAX).collect();
+        Ticket { peer: self.me.id(), homes, service }
+    }
+
+    pub(crate) fn path_and_rtt(&self, id: &PeerId) -> Option<(PathInfo, Option<Duration>)> {
+        let peer = self.peers.by_id(id).filter(|p| p.is_up())?;
+        Some((self.path_info(&peer.paths.current()?)?, peer.paths.rtt()))
+    }
+}

@@ -1,0 +1,250 @@
+//! From relayed to direct, and back: candidates, connectivity checks and retries of user links.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use super::peer::{PeerKey, Standing};
+use super::{Node, Path};
+use crate::path::Route;
+use crate::punch::{self, Checks};
+use crate::time::Instant;
+use crate::wire::address::{Candidates, is_sendable};
+use crate::wire::message::Message;
+
+/// How long after the n-th failure a relayed link tries to become direct again.
+pub(crate) fn retry_wait(tries: u32) -> Duration {
+    const WAITS: [u64; 6] = [4, 12, 30, 60, 120, 300];
+    Duration::from_secs(WAITS[(tries as usize).min(WAITS.len() - 1)])
+}
+
+impl Node {
+    /// Where peers may try to reach us.
+    pub(crate) fn own_candidates(&self) -> Candidates {
+        punch::gather(&self.network, &self.reflexive())
+    }
+
+    /// The main socket of the address's family.
+    pub(crate) fn socket_for(&self, remote: SocketAddr) -> Option<super::SocketId> {
+        self.network.sockets.iter().find(|(_, bound)| bound.is_ipv4() == remote.is_ipv4()).map(|(socket, _)| *socket)
+    }
+
+    /// The peer told us its candidates.
+    pub(crate) fn on_candidates(&mut self, now: Instant, key: PeerKey, candidates: Candidates) {
+        let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) else { return };
+        if candidates.is_empty() {
+            return;
+        }
+        traffic.candidates = candidates;
+        if traffic.standing == Standing::Accepted {
+            self.start_checks(now, key);
+        }
+    }
+
+    /// The peer told us its candidates and asks for ours.
+    pub(crate) fn on_upgrade(&mut self, now: Instant, key: PeerKey, candidates: Candidates) {
+        let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) else { return };
+        if traffic.standing == Standing::Accepted {
+            traffic.told = true;
+            let mine = self.own_candidates();
+            self.send(key, &Message::Candidates(mine));
+        }
+        self.on_candidates(now, key, candidates);
+    }
+
+    /// Offers our candidates and asks for the peer's; checks start on both sides.
+    pub(crate) fn upgrade(&mut self, now: Instant, key: PeerKey) {
+        let Some(traffic) = self.peers.get_mut(key).filter(|p| p.is_up()).and_then(|p| p.traffic.as_mut()) else {
+            return;
+        };
+        if traffic.standing != Standing::Accepted {
+            return;
+        }
+        traffic.told = true;
+        let mine = self.own_candidates();
+        self.send(key, &Message::Upgrade(mine));
+        self.start_checks(now, key);
+    }
+
+    /// A service took the peer in.
+    pub(crate) fn accept_peer(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let direct = peer.paths.has_direct();
+        let Some(traffic) = peer.traffic.as_mut() else { return };
+        if traffic.standing != Standing::Accepted {
+            traffic.standing = Standing::Accepted;
+            if !direct {
+                self.upgrade(now, key);
+            }
+        }
+    }
+
+    /// Starts a check list over the peer's candidates, unless a direct path works.
+    pub(crate) fn start_checks(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get(key) else { return };
+        if peer.paths.current().is_some_and(|r| r.is_direct()) && peer.paths.has_direct() {
+            return;
+        }
+        let Some(traffic) = &peer.traffic else { return };
+        let mut known: Vec<SocketAddr> = traffic.candidates.iter().map(|c| c.address.into()).collect();
+        // Where the peer was before may work again.
+        known.extend(peer.paths.routes().filter_map(|route| match route {
+            Route::Direct { remote, .. } => Some(remote),
+            Route::Relayed { .. } => None,
+        }));
+        known.retain(|addr| is_sendable(*addr) && self.socket_for(*addr).is_some() && !self.is_own(*addr));
+        known.sort_unstable();
+        known.dedup();
+        let granted = self.budget.take(now, known.into_iter());
+        let mut checks = Checks::new(now);
+        for remote in granted {
+            checks.add(now, remote, self.rng.keys.bytes());
+        }
+        if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
+            traffic.checks = Some(checks);
+        }
+        self.run_checks(now, key);
+    }
+
+    fn is_own(&self, address: SocketAddr) -> bool {
+        self.network.sockets.iter().any(|(_, bound)| {
+            bound.port() == address.port()
+                && (bound.ip() == address.ip()
+                    || (bound.ip().is_unspecified() && self.network.interfaces.contains(&address.ip())))
+        })
+    }
+
+    /// Sends the checks that are due.
+    pub(crate) fn run_checks(&mut self, now: Instant, key: PeerKey) {
+        self.touched.push(key);
+        loop {
+            let Some(peer) = self.peers.get_mut(key) else { return };
+            let direct = peer.paths.has_direct();
+            let Some(traffic) = peer.traffic.as_mut() else { return };
+            let Some(checks) = traffic.checks.as_mut() else { return };
+            if direct || checks.is_over(now) {
+                traffic.checks = None;
+                return;
+            }
+            let Some((remote, token)) = checks.pop_due(now) else { return };
+            let Some(socket) = self.socket_for(remote) else { continue };
+            if self.ledger.unasked(now, remote) {
+                let route = Route::Direct { socket, remote };
+                self.send_on(key, Some(route), &Message::challenge(token, Some(remote)), false);
+            }
+        }
+    }
+
+    /// A challenge came: it is answered on the path it came on.
+    pub(crate) fn on_challenge(&mut self, now: Instant, key: PeerKey, route: Route, token: [u8; 8], room: usize) {
+        let seen = match route {
+            Route::Direct { remote, .. } => Some(remote),
+            Route::Relayed { .. } => None,
+        };
+        let proven = self.peers.get(key).is_some_and(|p| p.paths.is_proven(&route));
+        if !proven && let Some(remote) = seen {
+            // What the answer takes; the challenge that we send beside it is unasked, and counted as such.
+            let needed = if remote.is_ipv4() { 7 } else { 19 };
+            if room < needed || !self.ledger.answer(now, remote, 42) {
+                return;
+            }
+        }
+        self.send_on(key, Some(route), &Message::ChallengeReply { token, seen: seen.map(Into::into) }, false);
+    }
+
+    /// A challenge of ours was answered on `route`.
+    pub(crate) fn on_challenge_reply(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        route: Route,
+        token: [u8; 8],
+        seen: Option<SocketAddr>,
+    ) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let mut rtt = peer.paths.on_reply(now, &route, token);
+        if rtt.is_none()
+            && let Route::Direct { remote, .. } = route
+            && let Some(checks) = peer.traffic.as_mut().and_then(|t| t.checks.as_mut())
+            && let Some(sample) = checks.on_reply(now, remote, token)
+        {
+            peer.paths.on_check_answered(now, route, sample);
+            rtt = Some(sample);
+        }
+        if rtt.is_some() {
+            if let Route::Direct { remote, socket } = route {
+                self.ledger.proven(remote);
+                if let Some(seen) = seen {
+                    self.on_observed(now, key, remote, socket, seen);
+                }
+            }
+            let patience = if self.peers.get(key).is_some_and(|p| p.traffic.is_some()) {
+                Duration::from_secs(1)
+            } else {
+                Duration::ZERO
+            };
+            if let Some(peer) = self.peers.get_mut(key)
+                && peer.paths.current().is_some_and(|c| c.is_direct())
+                && peer.duty == crate::keepalive::Duty::None
+            {
+                // A leaf of ours moved: its newest address is the one that counts.
+                peer.paths.on_peer_moved(now, &route, patience);
+            }
+            self.choose_path(now, key);
+        }
+        self.on_pong(now, key, token, &route);
+    }
+
+    /// Our addresses changed, as supernodes see us: peers that we reach only by relay are told.
+    pub(crate) fn on_candidates_changed(&mut self, now: Instant) {
+        let relayed: Vec<PeerKey> = self
+            .peers
+            .iter()
+            .filter(|(_, p)| p.is_up() && !p.paths.has_direct())
+            .filter(|(_, p)| p.traffic.as_ref().is_some_and(|t| t.standing == Standing::Accepted && t.told))
+            .map(|(key, _)| key)
+            .collect();
+        for key in relayed {
+            self.upgrade(now, key);
+        }
+    }
+
+    /// Sockets or interfaces changed: paths through sockets that are gone are gone, all others are doubtful.
+    pub(crate) fn on_network_changed(&mut self, now: Instant) {
+        let sockets: Vec<super::SocketId> = self.network.sockets.iter().map(|(socket, _)| *socket).collect();
+        self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if !sockets.contains(socket)));
+        let up: Vec<(PeerKey, Route)> = self
+            .peers
+            .iter()
+            .filter(|(_, p)| p.is_up())
+            .filter_map(|(key, p)| Some((key, p.paths.current()?)))
+            .collect();
+        for (key, route) in up {
+            self.challenge(now, key, route);
+        }
+    }
+
+    /// A relayed link tries again.
+    pub(crate) fn on_retry_due(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let direct = peer.paths.has_direct();
+        let Some(traffic) = peer.traffic.as_mut() else { return };
+        let tries = traffic.retry.map_or(0, |(_, n)| n) + 1;
+        if direct {
+            traffic.retry = None;
+            return;
+        }
+        traffic.retry = Some((now + retry_wait(tries), tries));
+        let wanted = traffic.streams.as_ref().is_some_and(|s| !s.is_idle());
+        if wanted || tries <= 2 {
+            self.upgrade(now, key);
+        }
+    }
+
+    /// A direct path as io's [`Path`].
+    pub(crate) fn path_of_route(route: &Route) -> Option<Path> {
+        match *route {
+            Route::Direct { socket, remote } => Some(Path { socket, remote, local: None }),
+            Route::Relayed { .. } => None,
+        }
+    }
+}

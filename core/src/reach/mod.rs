@@ -1,0 +1,22 @@
+//! What the world sees of us: at which addresses, through what kind of router, and whether unasked packets arrive.
+//!
+//! Supernodes tell in each Response where a packet came from; [`Observations`] keeps that and concludes. Whether a
+//! packet arrives that nobody asked for is tried out by [`DialBack`]: one supernode orders another, one that we have
+//! never sent anything to, to open a link to the address it sees us at. [`DialBackDuty`] is the other side of that.
+
+mod dial_back;
+mod duty;
+mod observed;
+
+pub(crate) use dial_back::DialBack;
+pub(crate) use duty::{DialBackDuty, OrderTo};
+pub(crate) use observed::Observations;
+
+/// RFC 4787 §4.1: how a router maps an internal address and port to an external one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum MappingBehavior {
+    /// The same external address and port for every destination.
+    EndpointIndependent,
+    /// Another one per destination address (or address and port: two supernodes cannot tell which).
+    AddressOrPortDependent,
+}

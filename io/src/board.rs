@@ -1,0 +1,139 @@
+//! What the loop tells every thread that looks: whether the node can be used, whether the loop runs, and the datagrams
+//! that came.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use handfast_core::PeerId;
+
+use crate::clock::Until;
+
+/// Most datagrams kept for a program that does not fetch them; then the oldest goes.
+const DATAGRAMS_MAX: usize = 256;
+
+#[derive(Default)]
+struct Notes {
+    ready: bool,
+    closed: bool,
+    datagrams: VecDeque<(PeerId, Vec<u8>)>,
+}
+
+/// Written by the loop, read by handles.
+#[derive(Default)]
+pub(crate) struct Board {
+    notes: Mutex<Notes>,
+    changed: Condvar,
+}
+
+impl Board {
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Notes)) {
+        change(&mut self.notes());
+        self.changed.notify_all();
+    }
+
+    /// Waits until `look` has an answer, the loop ended, or time is up.
+    fn wait<T>(&self, time: Duration, mut look: impl FnMut(&mut Notes) -> Option<T>) -> Option<T> {
+        let until = Until::after(time);
+        let mut notes = self.notes();
+        loop {
+            if let Some(found) = look(&mut notes) {
+                return Some(found);
+            }
+            let left = until.left();
+            if notes.closed || left.is_zero() {
+                return None;
+            }
+            notes = self.changed.wait_timeout(notes, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    pub(crate) fn set_ready(&self, ready: bool) {
+        self.change(|notes| notes.ready = ready);
+    }
+
+    pub(crate) fn wait_ready(&self, time: Duration) -> bool {
+        self.wait(time, |notes| notes.ready.then_some(())).is_some()
+    }
+
+    pub(crate) fn wait_closed(&self, time: Duration) -> bool {
+        self.wait(time, |notes| notes.closed.then_some(())).is_some()
+    }
+
+    pub(crate) fn push_datagram(&self, peer: PeerId, data: Vec<u8>) {
+        self.change(|notes| {
+            if notes.datagrams.len() >= DATAGRAMS_MAX {
+                notes.datagrams.pop_front();
+            }
+            notes.datagrams.push_back((peer, data));
+        });
+    }
+
+    pub(crate) fn pop_datagram(&self, time: Duration) -> Option<(PeerId, Vec<u8>)> {
+        self.wait(time, |notes| notes.datagrams.pop_front())
+    }
+}
+
+/// Held by the loop's thread: however that ends, the board says so.
+pub(crate) struct CloseOnDrop(pub(crate) Arc<Board>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.change(|notes| {
+            notes.closed = true;
+            notes.ready = false;
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use handfast_core::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn readiness_comes_and_goes() {
+        let board = Board::default();
+        assert!(!board.wait_ready(Duration::ZERO));
+        board.set_ready(true);
+        assert!(board.wait_ready(Duration::ZERO));
+        board.set_ready(false);
+        assert!(!board.wait_ready(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_panic_of_the_loop_frees_whoever_waits() {
+        let board = Arc::new(Board::default());
+        let waiting = std::thread::spawn({
+            let board = Arc::clone(&board);
+            move || (board.wait_ready(Duration::MAX), board.wait_closed(Duration::MAX))
+        });
+        let close = CloseOnDrop(Arc::clone(&board));
+        let panicking = std::thread::spawn(move || {
+            let _close = close;
+            std::panic::resume_unwind(Box::new("expected"));
+        });
+        assert!(panicking.join().is_err());
+        assert_eq!(waiting.join().expect("no panic"), (false, true));
+    }
+
+    #[test]
+    fn the_oldest_datagram_makes_room() {
+        let board = Board::default();
+        let peer = SecretKey::from_bytes(&[1; 32]).peer_id();
+        for n in 0..=DATAGRAMS_MAX {
+            board.push_datagram(peer, n.to_le_bytes().to_vec());
+        }
+        let first = board.pop_datagram(Duration::ZERO).expect("a datagram");
+        assert_eq!(first, (peer, 1_usize.to_le_bytes().to_vec()));
+        for _ in 1..DATAGRAMS_MAX {
+            assert!(board.pop_datagram(Duration::ZERO).is_some());
+        }
+        assert!(board.pop_datagram(Duration::ZERO).is_none());
+    }
+}

@@ -1,0 +1,315 @@
+//! The state file: what the core asks to keep for the next run.
+//!
+//! [`load`] reads it at start. A file that is damaged, oversized or of a newer version is an error that names it, and
+//! is left as it is. [`Saver`] has a thread of its own, because syncing to disk may take longer than a relay can wait:
+//! it is handed items with [`Saver::keep`], writes the newest state (temporary file, sync, rename, sync of the
+//! directory: a kill at any moment leaves the old file or the new one), and when the disk refuses, complains once a
+//! minute, tries again, and the node runs on.
+//!
+//! The file is a few lines of text:
+//!
+//! ```text
+//! handfast-state 1
+//! clock-mark 1767225600000000
+//! sequence 12
+//! anchor hf1… 203.0.113.7:7441
+//! end
+//! ```
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+
+use handfast_core::{Save, Saved};
+
+use crate::clock::Until;
+use crate::seldom::SELDOM;
+
+/// A state file larger than this is not ours.
+const FILE_LEN_MAX: u64 = 64 * 1024;
+/// Most anchors that are written or read: with the longest addresses they stay well below [`FILE_LEN_MAX`].
+const ANCHORS_MAX: usize = 256;
+/// First line; the number grows when an older program could not read the file.
+const HEADER: &str = "handfast-state 1";
+/// Last line: without it the file was cut short.
+const FOOTER: &str = "end";
+
+/// Reads the state file. A missing one is the first run.
+pub(crate) fn load(path: &Path) -> io::Result<Saved> {
+    let meta = match fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Saved::default()),
+        Err(error) => return Err(refusal(path, error.kind(), &error.to_string())),
+    };
+    // Asked before opening: opening a pipe would wait for ever.
+    if !meta.is_file() {
+        return Err(refusal(path, io::ErrorKind::InvalidData, "is not a regular file"));
+    }
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| refusal(path, error.kind(), &error.to_string()))?;
+    match file.take(FILE_LEN_MAX + 1).read_to_string(&mut text) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(refusal(path, io::ErrorKind::InvalidData, "is damaged: it is not text"));
+        }
+        Err(error) => return Err(refusal(path, error.kind(), &error.to_string())),
+    }
+    if text.len() as u64 > FILE_LEN_MAX {
+        return Err(refusal(path, io::ErrorKind::InvalidData, "is larger than 64 KiB"));
+    }
+    parse(&text).map_err(|what| refusal(path, io::ErrorKind::InvalidData, &what))
+}
+
+fn refusal(path: &Path, kind: io::ErrorKind, what: &str) -> io::Error {
+    io::Error::new(kind, format!("state file {}: {what}; move it away to start afresh", path.display()))
+}
+
+fn parse(text: &str) -> Result<Saved, String> {
+    let mut lines = text.lines().enumerate();
+    match lines.next() {
+        Some((_, HEADER)) => {}
+        Some((_, line)) if line.starts_with("handfast-state ") => {
+            return Err("was written by a newer version of handfast".to_owned());
+        }
+        _ => return Err("is damaged: line 1 is not a state file's".to_owned()),
+    }
+    let mut saved = Saved::default();
+    for (index, line) in lines {
+        if line == FOOTER {
+            return Ok(saved);
+        }
+        parse_line(line, &mut saved).ok_or_else(|| format!("is damaged: line {}", index + 1))?;
+    }
+    Err("is damaged: it has been cut short".to_owned())
+}
+
+fn parse_line(line: &str, saved: &mut Saved) -> Option<()> {
+    let mut words = line.split(' ');
+    match words.next()? {
+        "clock-mark" => saved.clock_mark = words.next()?.parse().ok()?,
+        "sequence" => saved.sequence = words.next()?.parse().ok()?,
+        "anchor" if saved.anchors.len() < ANCHORS_MAX => {
+            saved.anchors.push((words.next()?.parse().ok()?, words.next()?.parse().ok()?));
+        }
+        _ => return None,
+    }
+    words.next().is_none().then_some(())
+}
+
+fn print(saved: &Saved) -> String {
+    let mut text = format!("{HEADER}\nclock-mark {}\nsequence {}\n", saved.clock_mark, saved.sequence);
+    for (peer, address) in saved.anchors.iter().take(ANCHORS_MAX) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "anchor {peer} {address}");
+    }
+    text.push_str(FOOTER);
+    text.push('\n');
+    text
+}
+
+/// Replaces the state file in one step.
+fn write(path: &Path, saved: &Saved) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    name.push(".new");
+    let temporary = directory.join(name);
+    // What a killed run left behind; `create_new` then follows no link.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&temporary)?;
+    let written = file.write_all(print(saved).as_bytes()).and_then(|()| file.sync_all());
+    drop(file);
+    let replaced = written.and_then(|()| fs::rename(&temporary, path));
+    if replaced.is_err() {
+        // A full disk needs the room more than we need half a file.
+        let _ = fs::remove_file(&temporary);
+        return replaced;
+    }
+    #[cfg(unix)]
+    File::open(directory)?.sync_all()?;
+    Ok(())
+}
+
+/// Keeps the state and its file. Dropping it writes what is still unwritten.
+pub(crate) struct Saver {
+    saved: Saved,
+    writer: Option<(Sender<Saved>, JoinHandle<()>)>,
+}
+
+impl Saver {
+    /// A saver that goes on from `saved`; without a path it forgets.
+    pub(crate) fn start(path: Option<PathBuf>, saved: Saved) -> io::Result<Self> {
+        let writer = path
+            .map(|path| {
+                let (sender, receiver) = channel();
+                let thread = std::thread::Builder::new()
+                    .name("handfast-save".to_owned())
+                    .spawn(move || write_all(&path, &receiver))?;
+                Ok::<_, io::Error>((sender, thread))
+            })
+            .transpose()?;
+        Ok(Self { saved, writer })
+    }
+
+    /// Takes one item to keep.
+    pub(crate) fn keep(&mut self, item: Save) {
+        match item {
+            Save::ClockMark(mark) => self.saved.clock_mark = mark,
+            Save::Sequence(sequence) => self.saved.sequence = sequence,
+            Save::Anchors(anchors) => self.saved.anchors = anchors,
+        }
+        if let Some((writer, _)) = &self.writer {
+            // A writer that panicked keeps nothing; the node does not need it to run.
+            let _ = writer.send(self.saved.clone());
+        }
+    }
+}
+
+impl Drop for Saver {
+    fn drop(&mut self) {
+        if let Some((sender, thread)) = self.writer.take() {
+            drop(sender);
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The writer's thread: the newest state, each time there is one; after a failure again in a minute.
+fn write_all(path: &Path, receiver: &Receiver<Saved>) {
+    let mut unwritten: Option<(Saved, Until)> = None;
+    loop {
+        let next = match &unwritten {
+            Some((_, again)) => receiver.recv_timeout(again.left()),
+            None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let ending = matches!(next, Err(RecvTimeoutError::Disconnected));
+        let saved = match (next, unwritten.take()) {
+            // While the disk refuses, new items wait for the next try: one complaint a minute.
+            (Ok(newer), Some((_, again))) => {
+                unwritten = Some((newer, again));
+                continue;
+            }
+            (Ok(newer), None) => receiver.try_iter().last().unwrap_or(newer),
+            (Err(_), Some((saved, _))) => saved,
+            (Err(_), None) => return,
+        };
+        if let Err(error) = write(path, &saved) {
+            tracing::warn!("cannot write the state file {}: {error}; running on from memory", path.display());
+            unwritten = Some((saved, Until::after(SELDOM)));
+        }
+        if ending {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use handfast_core::SecretKey;
+
+    use super::*;
+
+    fn example() -> Saved {
+        let peer = |n| SecretKey::from_bytes(&[n; 32]).peer_id();
+        Saved {
+            clock_mark: 1_767_225_600_000_000,
+            sequence: 12,
+            anchors: vec![
+                (peer(1), "203.0.113.7:7441".parse().expect("address")),
+                (peer(2), "[2001:db8::7]:7441".parse().expect("address")),
+            ],
+        }
+    }
+
+    #[test]
+    fn state_comes_back_as_it_was_saved() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("state");
+        assert_eq!(load(&path).expect("a first run"), Saved::default());
+        write(&path, &example()).expect("written");
+        assert_eq!(load(&path).expect("loaded"), example());
+        write(&path, &Saved::default()).expect("replaced");
+        assert_eq!(load(&path).expect("loaded"), Saved::default());
+        assert_eq!(fs::read_dir(dir.path()).expect("listing").count(), 1, "no temporary file stays behind");
+    }
+
+    #[test]
+    fn every_cut_and_every_bad_line_is_refused_and_the_file_untouched() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("state");
+        let text = print(&example());
+        // The last line's newline may be missing; anything shorter is damage.
+        for len in 0..text.len() - 1 {
+            fs::write(&path, &text[..len]).expect("written");
+            let error = load(&path).expect_err("cut short");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(error.to_string().contains("state"), "{error}");
+            assert_eq!(fs::read(&path).expect("still there"), &text.as_bytes()[..len]);
+        }
+        for bad in ["sequence x", "sequence 1 2", "anchor hf1qq 1.2.3.4:5", "surprise"] {
+            assert!(parse(&format!("{HEADER}\n{bad}\n{FOOTER}\n")).is_err(), "{bad}");
+        }
+        assert!(parse("handfast-state 2\nend\n").expect_err("newer").contains("newer"));
+    }
+
+    #[test]
+    fn oversized_and_odd_files_are_refused() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("state");
+        fs::write(&path, vec![b'x'; 64 * 1024 + 1]).expect("written");
+        assert!(load(&path).expect_err("oversized").to_string().contains("64 KiB"));
+        fs::write(&path, [0xff, 0xfe]).expect("written");
+        assert!(load(&path).is_err());
+        assert!(load(dir.path()).expect_err("a directory").to_string().contains("regular"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_is_private_and_a_leftover_link_is_not_followed() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("state");
+        let elsewhere = dir.path().join("elsewhere");
+        fs::write(&elsewhere, "precious").expect("written");
+        symlink(&elsewhere, dir.path().join("state.new")).expect("linked");
+        write(&path, &example()).expect("written");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_to_string(&elsewhere).expect("there"), "precious");
+    }
+
+    #[test]
+    fn the_saver_writes_the_newest_state_before_it_ends() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("state");
+        let mut saver = Saver::start(Some(path.clone()), Saved::default()).expect("started");
+        for sequence in 1..=100 {
+            saver.keep(Save::Sequence(sequence));
+        }
+        saver.keep(Save::ClockMark(7));
+        drop(saver);
+        assert_eq!(load(&path).expect("loaded"), Saved { clock_mark: 7, sequence: 100, anchors: vec![] });
+    }
+
+    #[test]
+    fn a_disk_that_refuses_stops_nothing() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("missing").join("state");
+        let mut saver = Saver::start(Some(path.clone()), Saved::default()).expect("started");
+        saver.keep(Save::Sequence(1));
+        fs::create_dir(dir.path().join("missing")).expect("created");
+        drop(saver);
+        assert_eq!(load(&path).expect("loaded").sequence, 1, "what was refused is tried again at the end");
+    }
+}

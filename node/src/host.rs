@@ -1,0 +1,302 @@
+//! A node in this process: state directory locked, key loaded, endpoint running, local socket open; and finding one
+//! that runs already.
+//!
+//! `supernode` and `leaf` are such a node and nothing else. `connect`, `pipe`, `ping` and `expose` use the node of the
+//! state directory if one runs; if none does, they become one for their own lifetime ([`attach`]) and talk to it
+//! through the same socket, so that each command knows one way only and a second command finds the first one's node.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use handfast_io::{Config, Endpoint, Event, Options, PeerId};
+
+use crate::exit::{Exit, Failure};
+use crate::key_file;
+use crate::local_api::client::Client;
+use crate::local_api::server::Server;
+use crate::report::{PathReport, short};
+use crate::signals::Signals;
+use crate::state_dir::{Lock, LockError, StateDir};
+use crate::talk;
+
+/// How long the goodbyes may take.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long another command may take from its lock to its socket.
+const STARTING_MAX: Duration = Duration::from_secs(5);
+/// How long a command waits for the first home of its own node.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a wait looks again.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A node in this process.
+pub(crate) struct Host {
+    endpoint: Endpoint,
+    server: Server,
+    // Freed last: the next node may start only when this one is gone.
+    _lock: Lock,
+}
+
+/// How a node is to start.
+pub(crate) struct Plan {
+    /// Role and limits.
+    pub(crate) config: Config,
+    /// UDP addresses to bind.
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Supernodes to start from.
+    pub(crate) bootstrap: Vec<(PeerId, SocketAddr)>,
+}
+
+impl Plan {
+    /// A leaf on any port.
+    pub(crate) fn leaf(bootstrap: Vec<(PeerId, SocketAddr)>) -> Self {
+        Self { config: Config::leaf(), listen: Vec::new(), bootstrap }
+    }
+}
+
+impl Host {
+    /// Starts the node of a state directory; a second one there is refused.
+    pub(crate) fn start(state: &StateDir, plan: Plan) -> Result<Self, Failure> {
+        match state.lock() {
+            Ok(lock) => Self::start_locked(state, lock, plan),
+            Err(LockError::Held(pid)) => Err(state.taken(pid)),
+            Err(LockError::Failed(failure)) => Err(failure),
+        }
+    }
+
+    fn start_locked(state: &StateDir, lock: Lock, plan: Plan) -> Result<Self, Failure> {
+        let key = load_key(state)?;
+        let listen = plan.listen.clone();
+        let endpoint = Endpoint::start(Options {
+            key,
+            config: plan.config,
+            listen: plan.listen,
+            bootstrap: plan.bootstrap,
+            state_file: Some(state.saved()),
+            udp_proxy: None,
+        })
+        .map_err(|error| cannot_start(&error, &listen, state))?;
+        narrate(&endpoint)?;
+        state.create_socket_directory()?;
+        let server = Server::start(state.socket(), endpoint.clone()).map_err(|error| {
+            let next = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "another node uses it; stop that one, or give this one its own: --state-dir DIR"
+                }
+                _ => "choose a directory that you may write to: --state-dir DIR",
+            };
+            Failure::new(
+                Exit::Failure,
+                format!("cannot open the local socket {}: {error}", state.socket().display()),
+                next,
+            )
+        })?;
+        Ok(Self { endpoint, server, _lock: lock })
+    }
+
+    /// The node.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The local socket.
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Waits while other commands use this node, for more than the stream `own`; a signal ends the waiting.
+    fn linger(&self, signals: &Signals, own: Option<u64>) {
+        if self.server.is_used_besides(own) {
+            talk::note("other commands use this node: staying until they are done");
+        }
+        while self.server.is_used_besides(own) && !signals.wait_timeout(LOOK_EVERY) {}
+    }
+
+    /// Tells peers and homes goodbye.
+    pub(crate) fn close(self) {
+        let Self { endpoint, server, _lock } = self;
+        drop(server);
+        endpoint.shutdown(SHUTDOWN_TIMEOUT);
+    }
+}
+
+/// A running node to talk to, wherever it runs.
+pub(crate) struct Attached {
+    state: StateDir,
+    /// The node, if it is this process.
+    pub(crate) host: Option<Host>,
+}
+
+/// What an [`Attached`] gives to the thread that does the work.
+pub(crate) struct Way {
+    state: StateDir,
+    starting: Option<Endpoint>,
+    known: Vec<(PeerId, SocketAddr)>,
+}
+
+/// Finds the node of the state directory, or starts one that knows the supernodes `known`.
+pub(crate) fn attach(state: &StateDir, known: &[(PeerId, SocketAddr)]) -> Result<Attached, Failure> {
+    let since = Instant::now();
+    loop {
+        if Client::connect(state.socket())?.is_some() {
+            return Ok(Attached { state: state.clone(), host: None });
+        }
+        match state.lock() {
+            Ok(lock) => {
+                needs_someone(state, known)?;
+                let host = Host::start_locked(state, lock, Plan::leaf(known.to_vec()))?;
+                return Ok(Attached { state: state.clone(), host: Some(host) });
+            }
+            // A node between its lock and its socket.
+            Err(LockError::Held(_)) if since.elapsed() < STARTING_MAX => thread::sleep(LOOK_EVERY),
+            Err(LockError::Held(pid)) => return Err(state.taken(pid)),
+            Err(LockError::Failed(failure)) => return Err(failure),
+        }
+    }
+}
+
+impl Attached {
+    /// The way to the node, for another thread. `known` is passed on to a node that ran before.
+    pub(crate) fn way(&self, known: &[(PeerId, SocketAddr)]) -> Way {
+        Way {
+            state: self.state.clone(),
+            starting: self.host.as_ref().map(|host| host.endpoint.clone()),
+            known: known.to_vec(),
+        }
+    }
+
+    /// The command is done, and with it the stream `own`: the node stays while others use it, then says goodbye.
+    pub(crate) fn finish(self, signals: &Signals, own: Option<u64>) {
+        if let Some(host) = self.host {
+            host.linger(signals, own);
+            host.close();
+        }
+    }
+
+    /// The command was stopped: so is the node.
+    pub(crate) fn abandon(self) {
+        if let Some(host) = self.host {
+            host.close();
+        }
+    }
+}
+
+impl Way {
+    /// A connection to the node, once it can be used.
+    pub(crate) fn connect(&self) -> Result<Client, Failure> {
+        let mut client = Client::connect_running(self.state.socket())?;
+        match &self.starting {
+            Some(endpoint) if !endpoint.wait_ready(READY_TIMEOUT) => {
+                return Err(Failure::new(
+                    Exit::Unreachable,
+                    format!("no supernode answers ({})", places(&self.known)),
+                    "check that it is running, its address, and that UDP gets out of this network",
+                ));
+            }
+            Some(_) => {}
+            None => {
+                for (supernode, at) in &self.known {
+                    client.join(supernode, *at)?;
+                }
+            }
+        }
+        Ok(client)
+    }
+
+    /// Another connection to the same node.
+    pub(crate) fn connect_again(&self) -> Result<Client, Failure> {
+        Client::connect_running(self.state.socket())
+    }
+}
+
+/// A leaf that knows nobody can do nothing, and waiting does not help it.
+pub(crate) fn needs_someone(state: &StateDir, known: &[(PeerId, SocketAddr)]) -> Result<(), Failure> {
+    // An earlier run has left the supernodes it knew.
+    if known.is_empty() && !has_saved(&state.saved()) {
+        return Err(Failure::usage(
+            "this node knows no supernode yet",
+            "name one with --bootstrap hf1…@HOST:PORT, or use a ticket (its owner gets it from: handfast ticket)",
+        ));
+    }
+    Ok(())
+}
+
+fn has_saved(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.len() > 0)
+}
+
+/// `at` with a free port in place of 0. A supernode signs its port before it starts, so it has to be known by then;
+/// another program could take it in the moment between, and then the start fails and says so.
+pub(crate) fn free_port(at: SocketAddr) -> io::Result<SocketAddr> {
+    if at.port() == 0 { UdpSocket::bind(at)?.local_addr() } else { Ok(at) }
+}
+
+/// Addresses of supernodes, for an error.
+pub(crate) fn places(known: &[(PeerId, SocketAddr)]) -> String {
+    if known.is_empty() {
+        return "those of an earlier run".into();
+    }
+    let places: Vec<_> = known.iter().map(|(peer, at)| format!("{}@{at}", short(&peer.to_string()))).collect();
+    places.join(", ")
+}
+
+/// The identity of a state directory; a new one is announced.
+pub(crate) fn load_key(state: &StateDir) -> Result<handfast_io::SecretKey, Failure> {
+    let path = state.key();
+    let (key, new) = key_file::load_or_create(&path)?;
+    if new {
+        talk::note(format!("identity   new key saved to {}", path.display()));
+    }
+    Ok(key)
+}
+
+/// Says in the log what happens to the node.
+fn narrate(endpoint: &Endpoint) -> Result<(), Failure> {
+    let events = endpoint.events();
+    let tell = move || {
+        for event in events {
+            match event {
+                Event::Ready => tracing::info!("ready"),
+                Event::Homeless => tracing::warn!("no home answers any more; trying others"),
+                Event::PathChanged { peer, path } => {
+                    let path = PathReport::from(path);
+                    // An address is for those who asked to see it.
+                    tracing::info!(peer = %short(&peer.to_string()), path = %path.path, "path");
+                    tracing::debug!(peer = %peer, path = %path.to_text(), "path");
+                }
+                Event::PeerGone { peer } => tracing::info!(peer = %short(&peer.to_string()), "gone"),
+                Event::ConnectFailed { peer, error } => {
+                    tracing::info!(peer = %short(&peer.to_string()), %error, "cannot connect");
+                }
+                _ => {}
+            }
+        }
+    };
+    thread::Builder::new().name("narrator".into()).spawn(tell).map_err(|error| Failure::io("cannot start", &error))?;
+    Ok(())
+}
+
+/// Why the node did not start.
+pub(crate) fn cannot_start(error: &io::Error, listen: &[SocketAddr], state: &StateDir) -> Failure {
+    let at = listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match error.kind() {
+        io::ErrorKind::AddrInUse => Failure::new(
+            Exit::Failure,
+            format!("UDP {at} is in use by another program"),
+            "stop that one, or choose another --listen HOST:PORT",
+        ),
+        io::ErrorKind::AddrNotAvailable => Failure::new(
+            Exit::Failure,
+            format!("UDP {at} is no address of this machine"),
+            "choose one of its own with --listen (and say with --advertise how others reach it)",
+        ),
+        io::ErrorKind::PermissionDenied => Failure::new(
+            Exit::Failure,
+            format!("this user may not listen on UDP {at}, or not write to {}", state.saved().display()),
+            "choose a --listen port above 1023, and a --state-dir of your own",
+        ),
+        _ => Failure::io("cannot start the node", error),
+    }
+}

@@ -1,0 +1,515 @@
+//! What `status`, `ping` and `EVENTS` say: JSON whose names are a promise (they only grow), and the same for people.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use handfast_core::node::DropReason;
+use handfast_core::reach::MappingBehavior;
+use handfast_core::wire::message::Load;
+use handfast_io::{Event, PathInfo, Role, Status};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// A node as it sees itself.
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) struct StatusReport {
+    pub(crate) schema: String,
+    pub(crate) version: String,
+    pub(crate) id: String,
+    /// `leaf` or `supernode`.
+    pub(crate) role: String,
+    pub(crate) pid: u32,
+    pub(crate) uptime_ms: u64,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) advertise: Vec<SocketAddr>,
+    pub(crate) observed: Vec<ObservedReport>,
+    /// RFC 4787: `endpoint-independent` or `address-or-port-dependent`; null while unknown.
+    pub(crate) mapping: Option<String>,
+    pub(crate) reachable: Option<bool>,
+    pub(crate) homes: Vec<PlaceReport>,
+    pub(crate) peers: Vec<PeerReport>,
+    pub(crate) supernodes: Vec<SupernodeReport>,
+    pub(crate) load: LoadReport,
+    pub(crate) leaves: usize,
+    pub(crate) channels: usize,
+    pub(crate) services: Vec<ServiceReport>,
+    pub(crate) counters: CountersReport,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) struct ObservedReport {
+    pub(crate) address: SocketAddr,
+    /// The supernode that saw us there.
+    pub(crate) by: String,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) struct PlaceReport {
+    pub(crate) id: String,
+    pub(crate) address: SocketAddr,
+}
+
+/// `direct` with `remote`, or `relay` with `via`.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct PathReport {
+    pub(crate) path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) remote: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) via: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) struct PeerReport {
+    pub(crate) id: String,
+    #[serde(flatten)]
+    pub(crate) path: PathReport,
+    pub(crate) rtt_ms: Option<f64>,
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) relayed_bytes: u64,
+    /// The link only serves the network: a home, a registered leaf, another supernode.
+    pub(crate) control: bool,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) struct SupernodeReport {
+    pub(crate) id: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) load: Option<LoadReport>,
+}
+
+/// Shares of capacity, 0 to 1.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug)]
+pub(crate) struct LoadReport {
+    pub(crate) leaves: f64,
+    pub(crate) introductions: f64,
+    pub(crate) relay: f64,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) struct ServiceReport {
+    pub(crate) name: String,
+    /// The program behind it; null if one takes the streams through the local socket.
+    pub(crate) target: Option<SocketAddr>,
+    pub(crate) allow: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) struct CountersReport {
+    pub(crate) rx_datagrams: u64,
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_datagrams: u64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) forwarded_datagrams: u64,
+    pub(crate) forwarded_bytes: u64,
+    pub(crate) introductions: u64,
+    pub(crate) introduction_datagrams: u64,
+    pub(crate) introduction_bytes: u64,
+    /// By reason.
+    pub(crate) dropped: std::collections::BTreeMap<String, u64>,
+}
+
+/// Why datagrams are dropped, in the order in which the core counts them.
+const DROP_REASONS: [(DropReason, &str); 10] = [
+    (DropReason::Truncated, "truncated"),
+    (DropReason::TooLong, "too_long"),
+    (DropReason::Malformed, "malformed"),
+    (DropReason::UnknownReceiver, "unknown_receiver"),
+    (DropReason::Unauthentic, "unauthentic"),
+    (DropReason::Replayed, "replayed"),
+    (DropReason::Limited, "limited"),
+    (DropReason::WrongPath, "wrong_path"),
+    (DropReason::Quota, "quota"),
+    (DropReason::BadContents, "bad_contents"),
+];
+
+/// What the core does not know of its node.
+pub(crate) struct Surroundings {
+    pub(crate) uptime: Duration,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) services: Vec<ServiceReport>,
+}
+
+impl StatusReport {
+    /// The name of this form.
+    pub(crate) const SCHEMA: &str = "handfast.status/1";
+
+    pub(crate) fn new(status: Status, around: Surroundings) -> Self {
+        let (role, advertise) = match status.role {
+            Role::Leaf => ("leaf", Vec::new()),
+            Role::Supernode { advertise } => ("supernode", advertise),
+        };
+        let counters = status.counters;
+        Self {
+            schema: Self::SCHEMA.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            id: status.id.to_string(),
+            role: role.into(),
+            pid: std::process::id(),
+            uptime_ms: u64::try_from(around.uptime.as_millis()).unwrap_or(u64::MAX),
+            listen: around.listen,
+            advertise,
+            observed: status
+                .observed
+                .into_iter()
+                .map(|(by, address)| ObservedReport { address, by: by.to_string() })
+                .collect(),
+            mapping: status.mapping.map(|mapping| mapping_word(mapping).into()),
+            reachable: status.reachable,
+            homes: status.homes.into_iter().map(|(id, address)| PlaceReport { id: id.to_string(), address }).collect(),
+            peers: status
+                .peers
+                .into_iter()
+                .map(|peer| PeerReport {
+                    id: peer.peer.to_string(),
+                    path: peer.path.into(),
+                    rtt_ms: peer.rtt.map(millis),
+                    rx_bytes: peer.rx_bytes,
+                    tx_bytes: peer.tx_bytes,
+                    relayed_bytes: peer.relayed_bytes,
+                    control: peer.control,
+                })
+                .collect(),
+            supernodes: status
+                .supernodes
+                .into_iter()
+                .map(|known| SupernodeReport {
+                    id: known.peer.to_string(),
+                    address: known.address,
+                    load: known.load.map(LoadReport::from),
+                })
+                .collect(),
+            load: status.load.into(),
+            leaves: status.leaves,
+            channels: status.channels,
+            services: around.services,
+            counters: CountersReport {
+                rx_datagrams: counters.rx_datagrams,
+                rx_bytes: counters.rx_bytes,
+                tx_datagrams: counters.tx_datagrams,
+                tx_bytes: counters.tx_bytes,
+                forwarded_datagrams: counters.forwarded_datagrams,
+                forwarded_bytes: counters.forwarded_bytes,
+                introductions: counters.introductions,
+                introduction_datagrams: counters.introduction_datagrams,
+                introduction_bytes: counters.introduction_bytes,
+                dropped: DROP_REASONS
+                    .iter()
+                    .filter_map(|(reason, name)| Some(((*name).into(), *counters.dropped.get(*reason as usize)?)))
+                    .collect(),
+            },
+        }
+    }
+
+    /// For a terminal.
+    pub(crate) fn to_text(&self) -> String {
+        let mut out = Vec::new();
+        let mapping = self.mapping.as_deref().unwrap_or("not known yet");
+        out.push(format!("id         {}", self.id));
+        let reachable = match self.reachable {
+            Some(true) => " · reachable from the internet",
+            Some(false) => " · not reachable from the internet",
+            None => "",
+        };
+        out.push(format!("role       {}{reachable} · up {}", self.role, duration(self.uptime_ms / 1000)));
+        out.push(format!("listen     {}", list(&self.listen, "nothing")));
+        let mut observed: Vec<_> = self.observed.iter().map(|seen| seen.address).collect();
+        observed.sort_unstable();
+        observed.dedup();
+        out.push(format!("seen as    {} · mapping {mapping}", list(&observed, "nobody saw us yet")));
+        let homes: Vec<_> = self.homes.iter().map(|home| format!("{} at {}", short(&home.id), home.address)).collect();
+        out.push(format!("homes      {}", list(&homes, "none")));
+        for service in &self.services {
+            let target = service.target.map_or_else(|| "a local program".into(), |target| target.to_string());
+            let allow = list(&service.allow.iter().map(|who| short(who)).collect::<Vec<_>>(), "nobody");
+            out.push(format!("service    {} → {target} · allowed: {allow}", service.name));
+        }
+        if self.role == "supernode" {
+            out.push(format!(
+                "load       {} · {} leaves · {} channels · {} introductions · {} relayed",
+                self.load.to_text(),
+                self.leaves,
+                self.channels,
+                self.counters.introductions,
+                bytes(self.counters.forwarded_bytes),
+            ));
+        }
+        if !self.peers.is_empty() {
+            out.push(String::new());
+            out.push(format!(
+                "{:<18} {:<42} {:>9}  {:>9} / {:<9}  {:>9}",
+                "PEER", "PATH", "RTT", "DOWN", "UP", "RELAYED"
+            ));
+            for peer in &self.peers {
+                let rtt = peer.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.1} ms"));
+                let mut path = peer.path.to_text();
+                if peer.control {
+                    path.push_str(" (network)");
+                }
+                out.push(format!(
+                    "{:<18} {path:<42} {rtt:>9}  {:>9} / {:<9}  {:>9}",
+                    short(&peer.id),
+                    bytes(peer.rx_bytes),
+                    bytes(peer.tx_bytes),
+                    bytes(peer.relayed_bytes),
+                ));
+            }
+        }
+        if !self.supernodes.is_empty() {
+            out.push(String::new());
+            out.push(format!("{:<18} {:<42} {:>9}", "SUPERNODE", "ADDRESS", "LOAD"));
+            for known in &self.supernodes {
+                let load = known.load.map_or_else(|| "-".into(), LoadReport::to_text);
+                out.push(format!("{:<18} {:<42} {load:>9}", short(&known.id), known.address.to_string()));
+            }
+        }
+        out.join("\n")
+    }
+}
+
+impl From<Load> for LoadReport {
+    fn from(load: Load) -> Self {
+        // Three decimals are more than 8 bits can say.
+        let share = |part: u8| (f64::from(part) / 255.0 * 1000.0).round() / 1000.0;
+        Self { leaves: share(load.leaves), introductions: share(load.introductions), relay: share(load.relay) }
+    }
+}
+
+impl LoadReport {
+    fn to_text(self) -> String {
+        format!("{:.0}%", self.leaves.max(self.introductions).max(self.relay) * 100.0)
+    }
+}
+
+impl From<PathInfo> for PathReport {
+    fn from(path: PathInfo) -> Self {
+        match path {
+            PathInfo::Direct { remote } => Self { path: "direct".into(), remote: Some(remote), via: None },
+            PathInfo::Relay { via } => Self { path: "relay".into(), remote: None, via: Some(via.to_string()) },
+        }
+    }
+}
+
+impl PathReport {
+    /// Whether it is direct.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.path == "direct"
+    }
+
+    pub(crate) fn to_text(&self) -> String {
+        match (&self.remote, &self.via) {
+            (Some(remote), _) => format!("{} {remote}", self.path),
+            (None, Some(via)) => format!("{} {}", self.path, short(via)),
+            (None, None) => self.path.clone(),
+        }
+    }
+}
+
+/// One ping: answered, or not.
+#[derive(Serialize, Deserialize, PartialEq, Debug)]
+pub(crate) struct PingReport {
+    pub(crate) schema: String,
+    pub(crate) seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rtt_ms: Option<f64>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<PathReport>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) timeout: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+impl PingReport {
+    /// The name of this form.
+    pub(crate) const SCHEMA: &str = "handfast.ping/1";
+
+    pub(crate) fn answered(seq: u64, rtt_ms: f64, path: PathReport) -> Self {
+        Self { schema: Self::SCHEMA.into(), seq, rtt_ms: Some(rtt_ms), path: Some(path), timeout: false, error: None }
+    }
+
+    pub(crate) fn unanswered(seq: u64, error: &str) -> Self {
+        Self { schema: Self::SCHEMA.into(), seq, rtt_ms: None, path: None, timeout: true, error: Some(error.into()) }
+    }
+
+    pub(crate) fn to_text(&self) -> String {
+        match (self.rtt_ms, &self.path) {
+            (Some(rtt), Some(path)) => format!("{}  {rtt:.1} ms  {}", self.seq, path.to_text()),
+            _ => format!("{}  no answer: {}", self.seq, self.error.as_deref().unwrap_or("timeout")),
+        }
+    }
+}
+
+/// An event for `EVENTS`; `None` for those that only matter inside the node.
+pub(crate) fn event(event: &Event) -> Option<Value> {
+    let path = |path: &PathInfo| json!(PathReport::from(*path));
+    let mut value = match event {
+        Event::Ready => json!({ "event": "ready" }),
+        Event::Homeless => json!({ "event": "homeless" }),
+        Event::PathChanged { peer, path: to } => {
+            let mut value = path(to);
+            value["event"] = json!("path");
+            value["peer"] = json!(peer.to_string());
+            value
+        }
+        Event::PeerGone { peer } => json!({ "event": "peer-gone", "peer": peer.to_string() }),
+        Event::ConnectFailed { peer, error } => {
+            json!({ "event": "connect-failed", "peer": peer.to_string(), "error": error.to_string() })
+        }
+        Event::Left => json!({ "event": "left" }),
+        Event::Pong { .. }
+        | Event::StreamIncoming { .. }
+        | Event::StreamOpened { .. }
+        | Event::Readable { .. }
+        | Event::Writable { .. }
+        | Event::StreamStopped { .. }
+        | Event::StreamEnded { .. }
+        | Event::Datagram { .. }
+        | Event::OpenSocket(_)
+        | Event::CloseSocket(_)
+        | Event::Save(_) => return None,
+    };
+    value["schema"] = json!("handfast.event/1");
+    Some(value)
+}
+
+/// Milliseconds with microsecond digits.
+pub(crate) fn millis(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
+}
+
+/// A size for people.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    let mut size = count as f64 / 1000.0;
+    let mut unit = 0;
+    while size >= 999.5 && unit + 1 < UNITS.len() {
+        size /= 1000.0;
+        unit += 1;
+    }
+    if size < 9.95 { format!("{size:.1} {}", UNITS[unit]) } else { format!("{size:.0} {}", UNITS[unit]) }
+}
+
+/// Enough of an address for a table.
+pub(crate) fn short(id: &str) -> String {
+    match (id.get(..9), id.len().checked_sub(4).and_then(|at| id.get(at..))) {
+        (Some(head), Some(tail)) if id.len() > 16 => format!("{head}…{tail}"),
+        _ => id.into(),
+    }
+}
+
+fn mapping_word(mapping: MappingBehavior) -> &'static str {
+    match mapping {
+        MappingBehavior::EndpointIndependent => "endpoint-independent",
+        MappingBehavior::AddressOrPortDependent => "address-or-port-dependent",
+    }
+}
+
+fn duration(secs: u64) -> String {
+    match secs {
+        0..60 => format!("{secs} s"),
+        60..3600 => format!("{} min", secs / 60),
+        3600..86_400 => format!("{} h {:02} min", secs / 3600, secs / 60 % 60),
+        _ => format!("{} d {} h", secs / 86_400, secs / 3600 % 24),
+    }
+}
+
+fn list<T: ToString>(items: &[T], none: &str) -> String {
+    if items.is_empty() { none.into() } else { items.iter().map(T::to_string).collect::<Vec<_>>().join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use handfast_core::node::{Counters, PeerStatus, SupernodeStatus};
+    use handfast_io::SecretKey;
+
+    use super::*;
+
+    fn report() -> StatusReport {
+        let [me, home, other] = [1, 2, 3].map(|seed| SecretKey::from_bytes(&[seed; 32]).peer_id());
+        let at: SocketAddr = "192.0.2.1:7441".parse().unwrap();
+        let mut counters = Counters { introductions: 3, ..Counters::default() };
+        counters.dropped[DropReason::Replayed as usize] = 9;
+        let status = Status {
+            id: me,
+            role: Role::Leaf,
+            observed: vec![(home, at)],
+            mapping: Some(MappingBehavior::EndpointIndependent),
+            reachable: None,
+            homes: vec![(home, at)],
+            peers: vec![PeerStatus {
+                peer: other,
+                path: PathInfo::Relay { via: home },
+                rtt: Some(Duration::from_micros(12_345)),
+                rx_bytes: 1,
+                tx_bytes: 2,
+                relayed_bytes: 3,
+                control: false,
+            }],
+            supernodes: vec![SupernodeStatus {
+                peer: home,
+                address: at,
+                load: Some(Load { leaves: 255, introductions: 0, relay: 51 }),
+            }],
+            load: Load::default(),
+            leaves: 0,
+            channels: 0,
+            counters,
+        };
+        let services = vec![ServiceReport { name: "ssh".into(), target: Some(at), allow: Vec::new() }];
+        StatusReport::new(status, Surroundings { uptime: Duration::from_secs(61), listen: vec![at], services })
+    }
+
+    #[test]
+    fn the_names_of_the_status_are_a_promise() {
+        let value = serde_json::to_value(report()).unwrap();
+        assert_eq!(value["schema"], "handfast.status/1");
+        for name in ["id", "role", "listen", "observed", "mapping", "reachable", "homes", "peers", "supernodes", "load"]
+        {
+            assert!(value.get(name).is_some(), "{name}");
+        }
+        for name in ["leaves", "channels", "counters", "uptime_ms", "services", "version", "pid", "advertise"] {
+            assert!(value.get(name).is_some(), "{name}");
+        }
+        let peer = &value["peers"][0];
+        assert_eq!((&peer["path"], &peer["rtt_ms"]), (&json!("relay"), &json!(12.345)));
+        assert!(peer["via"].as_str().unwrap().starts_with("hf1"));
+        assert_eq!(value["mapping"], "endpoint-independent");
+        assert_eq!(value["supernodes"][0]["load"], json!({ "leaves": 1.0, "introductions": 0.0, "relay": 0.2 }));
+        assert_eq!(value["counters"]["dropped"]["replayed"], 9);
+        let back: StatusReport = serde_json::from_value(value).unwrap();
+        assert!(back.to_text().contains("192.0.2.1:7441") && back.to_text().contains("12.3 ms"));
+    }
+
+    #[test]
+    fn drop_reasons_are_in_the_order_of_the_core() {
+        for (at, (reason, _)) in DROP_REASONS.iter().enumerate() {
+            assert_eq!(*reason as usize, at);
+        }
+    }
+
+    #[test]
+    fn a_ping_line_has_only_what_it_knows() {
+        let path = PathReport { path: "direct".into(), remote: Some("192.0.2.1:1".parse().unwrap()), via: None };
+        let value = serde_json::to_value(PingReport::answered(1, 1.5, path)).unwrap();
+        assert_eq!(
+            value,
+            json!({ "schema": "handfast.ping/1", "seq": 1, "rtt_ms": 1.5, "path": "direct", "remote": "192.0.2.1:1" })
+        );
+        let value = serde_json::to_value(PingReport::unanswered(2, "no answer in time")).unwrap();
+        assert_eq!(
+            value,
+            json!({ "schema": "handfast.ping/1", "seq": 2, "timeout": true, "error": "no answer in time" })
+        );
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        let words = [0, 999, 1000, 9_940, 9_960, 999_400, 999_600, 64 << 20, u64::MAX].map(bytes);
+        assert_eq!(words, ["0 B", "999 B", "1.0 kB", "9.9 kB", "10 kB", "999 kB", "1.0 MB", "67 MB", "18447 PB"]);
+    }
+}

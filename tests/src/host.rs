@@ -1,0 +1,223 @@
+//! A host: addresses, sockets, one node (or none: it is down, or a bystander), one application, and accounts.
+
+use core::net::{IpAddr, SocketAddr};
+use core::ops::Sub;
+use std::collections::BTreeMap;
+
+use handfast_core::{Config, Event, Instant, Network, Node, PeerId, Save, Saved, SecretKey, SocketId};
+
+use crate::app::App;
+use crate::wire::{Datagram, LanId, ip_overhead};
+
+/// One of the world's hosts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct HostId(pub usize);
+
+/// Packets and bytes at IP level: payload, UDP header and IP header.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Traffic {
+    /// Packets received.
+    pub packets_in: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Packets sent.
+    pub packets_out: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+}
+
+impl Traffic {
+    /// Packets both ways.
+    pub const fn packets(&self) -> u64 {
+        self.packets_in + self.packets_out
+    }
+
+    /// Bytes both ways.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes_in + self.bytes_out
+    }
+}
+
+impl Sub for Traffic {
+    type Output = Self;
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            packets_in: self.packets_in - earlier.packets_in,
+            bytes_in: self.bytes_in - earlier.bytes_in,
+            packets_out: self.packets_out - earlier.packets_out,
+            bytes_out: self.bytes_out - earlier.bytes_out,
+        }
+    }
+}
+
+/// A packet as a host's network card saw it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// When.
+    pub at: Instant,
+    /// Whether the host sent it.
+    pub outbound: bool,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// The payload.
+    pub bytes: Vec<u8>,
+}
+
+impl Seen {
+    /// The kind byte.
+    pub fn kind(&self) -> u8 {
+        self.bytes.first().copied().unwrap_or(0)
+    }
+
+    /// Bytes at IP level.
+    pub fn ip_len(&self) -> usize {
+        self.bytes.len() + ip_overhead(self.remote)
+    }
+}
+
+/// Where a host is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attachment {
+    /// The LAN.
+    pub lan: LanId,
+    /// The host's address there.
+    pub ip: IpAddr,
+}
+
+/// One host.
+pub struct Host {
+    /// Which.
+    pub id: HostId,
+    /// Its node's identity.
+    pub key: SecretKey,
+    /// The public half.
+    pub peer: PeerId,
+    /// How its node is set up at each start.
+    pub config: Config,
+    /// The node, while it runs.
+    pub node: Option<Node>,
+    /// What the node asked to keep.
+    pub saved: Saved,
+    /// How often the node has been started.
+    pub incarnation: u64,
+    /// Supernodes that the node is told at each start.
+    pub known: Vec<(PeerId, SocketAddr)>,
+    /// Where the host is attached.
+    pub attachments: Vec<Attachment>,
+    /// The port of the main socket.
+    pub port: u16,
+    /// Open sockets and the addresses they are bound to.
+    pub sockets: BTreeMap<SocketId, SocketAddr>,
+    /// Addresses that the node is told in place of the real ones: a liar's, or those of a host with many cards.
+    pub pretended: Option<Vec<IpAddr>>,
+    /// The application.
+    pub app: App,
+    /// Events since the world began, but for `Readable` and `Writable`.
+    pub events: Vec<(Instant, Event)>,
+    /// All packets since the world began.
+    pub traffic: Traffic,
+    /// Packets, while they are being captured.
+    pub capture: Option<Vec<Seen>>,
+    /// Microseconds that the wall clock is off.
+    pub wall_skew: i64,
+    /// Whether outputs are drained after each call; when not, a test does it.
+    pub draining: bool,
+    /// How many events there were when the node was last started.
+    pub(crate) events_before: usize,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) last_now: Instant,
+    pub(crate) wall_due: Option<Instant>,
+}
+
+impl Host {
+    pub(crate) fn new(id: HostId, key: SecretKey, config: Config, port: u16, app: App) -> Self {
+        Self {
+            id,
+            peer: key.peer_id(),
+            key,
+            config,
+            node: None,
+            saved: Saved::default(),
+            incarnation: 0,
+            known: Vec::new(),
+            attachments: Vec::new(),
+            port,
+            sockets: BTreeMap::new(),
+            pretended: None,
+            app,
+            events: Vec::new(),
+            traffic: Traffic::default(),
+            capture: None,
+            wall_skew: 0,
+            draining: true,
+            events_before: 0,
+            deadline: None,
+            last_now: Instant::ZERO,
+            wall_due: None,
+        }
+    }
+
+    /// What io would tell the node about this host.
+    pub fn network(&self) -> Network {
+        let mut interfaces: Vec<IpAddr> = vec![IpAddr::from([127, 0, 0, 1])];
+        match &self.pretended {
+            Some(ips) => interfaces.extend(ips),
+            None => interfaces.extend(self.attachments.iter().map(|a| a.ip)),
+        }
+        Network { sockets: self.sockets.iter().map(|(id, addr)| (*id, *addr)).collect(), interfaces }
+    }
+
+    /// Binds the main sockets, as io does at start: one per address family that the host has.
+    pub(crate) fn bind(&mut self) {
+        self.sockets.clear();
+        let v6 = self.attachments.iter().any(|a| a.ip.is_ipv6());
+        self.sockets.insert(SocketId(0), SocketAddr::from(([0, 0, 0, 0], self.port)));
+        if v6 {
+            self.sockets.insert(SocketId(1), SocketAddr::from(([0u16; 8], self.port)));
+        }
+    }
+
+    /// The socket that a datagram for `dst` arrives on.
+    pub(crate) fn socket_of(&self, dst: SocketAddr) -> Option<SocketId> {
+        let fits = |bound: &SocketAddr| bound.port() == dst.port() && bound.is_ipv4() == dst.is_ipv4();
+        self.sockets.iter().find(|(_, bound)| fits(bound)).map(|(id, _)| *id)
+    }
+
+    /// From which attachment a datagram to `remote` leaves, as the routing table decides.
+    pub(crate) fn route(
+        &self,
+        remote: SocketAddr,
+        wanted: Option<IpAddr>,
+        on_link: impl Fn(LanId) -> bool,
+    ) -> Option<Attachment> {
+        let family = |a: &&Attachment| a.ip.is_ipv4() == remote.is_ipv4();
+        let mine = || self.attachments.iter().filter(family);
+        let pick = mine().find(|a| Some(a.ip) == wanted).or_else(|| mine().find(|a| on_link(a.lan)));
+        pick.or_else(|| mine().next()).copied()
+    }
+
+    /// Counts, and captures, one packet.
+    pub(crate) fn account(&mut self, now: Instant, outbound: bool, datagram: &Datagram) {
+        let len = datagram.ip_len() as u64;
+        if outbound {
+            self.traffic.packets_out += 1;
+            self.traffic.bytes_out += len;
+        } else {
+            self.traffic.packets_in += 1;
+            self.traffic.bytes_in += len;
+        }
+        if let Some(capture) = &mut self.capture {
+            let remote = if outbound { datagram.dst } else { datagram.src };
+            capture.push(Seen { at: now, outbound, remote, bytes: datagram.bytes.clone() });
+        }
+    }
+
+    /// Keeps what the node asks to keep, as io's state file does.
+    pub(crate) fn save(&mut self, item: Save) {
+        match item {
+            Save::ClockMark(us) => self.saved.clock_mark = us,
+            Save::Sequence(n) => self.saved.sequence = n,
+            Save::Anchors(anchors) => self.saved.anchors = anchors,
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The world's own generators, apart from those of the nodes: one label per use, so that a draw more in one place
+//! moves nothing elsewhere.
+
+use core::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+
+/// 32 bytes for one use of a seed.
+pub fn derive(seed: u64, label: &str, index: u64) -> [u8; 32] {
+    let mut material = [0; 16];
+    material[..8].copy_from_slice(&seed.to_le_bytes());
+    material[8..].copy_from_slice(&index.to_le_bytes());
+    blake3::derive_key(&format!("handfast tests {label}"), &material)
+}
+
+/// A generator for the world's choices.
+#[derive(Clone, Debug)]
+pub struct Dice(ChaCha8Rng);
+
+impl Dice {
+    /// The generator of one label.
+    pub fn new(seed: u64, label: &str) -> Self {
+        Self(ChaCha8Rng::from_seed(derive(seed, label, 0)))
+    }
+
+    /// A number.
+    pub fn u64(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// A number in `0..n`; 0 when `n` is 0.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.u64() % n.max(1)
+    }
+
+    /// One of these.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+
+    /// A size up to `max` that is as likely to be short as long: the exponent is drawn first.
+    pub fn size(&mut self, max: u64) -> u64 {
+        let bits = 64 - max.leading_zeros();
+        let bound = 1u64 << self.below(u64::from(bits) + 1);
+        self.below(bound.min(max) + 1)
+    }
+
+    /// A duration up to `max`.
+    pub fn duration(&mut self, max: Duration) -> Duration {
+        Duration::from_micros(self.below(max.as_micros() as u64 + 1))
+    }
+}

@@ -1,0 +1,483 @@
+//! The wire: LANs, the routers between them, and what is in flight.
+//!
+//! A [`Lan`] is a set of addresses that reach each other; [`INTERNET`] is one, and behind each [`Router`] lies
+//! another. A datagram travels from LAN to LAN, each hop an entry in one queue ordered by `(deliver_at, seq)`, and
+//! [`Wire::pop`] gives the next one that reached a host. Faults strike on the internet only.
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use handfast_core::{Ecn, Instant};
+
+use crate::fault::{Fate, FaultCounts, Faults};
+use crate::host::HostId;
+use crate::nat::{Nat, NatSpec};
+use crate::random::Dice;
+
+/// One of the [`Wire`]'s LANs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct LanId(pub usize);
+
+/// The LAN that everything public is on.
+pub const INTERNET: LanId = LanId(0);
+
+/// One of the [`Wire`]'s routers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct RouterId(pub usize);
+
+/// Who sits at an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Port {
+    /// A host.
+    Host(HostId),
+    /// The outside of a router.
+    Router(RouterId),
+}
+
+/// One attachment to a LAN.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Who.
+    pub port: Port,
+    /// One-way delay between the member and the middle of the LAN.
+    pub access: Duration,
+    /// Longest IP packet that the attachment carries; longer ones vanish without a word.
+    pub mtu: usize,
+}
+
+/// Addresses that reach each other.
+#[derive(Clone, Debug, Default)]
+pub struct Lan {
+    /// Who is where.
+    pub members: BTreeMap<IpAddr, Member>,
+    /// The way out.
+    pub gateway: Option<RouterId>,
+    /// One-way delay of each hop, beside both ends' access.
+    pub delay: Duration,
+}
+
+/// A box between two LANs: translation for IPv4, a firewall for IPv6.
+#[derive(Clone, Debug)]
+pub struct Router {
+    /// Its outer side.
+    pub outer: LanId,
+    /// Its inner side.
+    pub inner: LanId,
+    /// IPv4.
+    pub nat: Nat,
+    /// IPv6.
+    pub firewall: Nat,
+}
+
+/// A UDP datagram.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Datagram {
+    /// As the IP header says; an attacker may lie.
+    pub src: SocketAddr,
+    /// Where to.
+    pub dst: SocketAddr,
+    /// The payload.
+    pub bytes: Vec<u8>,
+    /// ECN bits.
+    pub ecn: Option<Ecn>,
+    /// Which host really sent it: no node sees this, cuts and partitions do.
+    pub origin: HostId,
+}
+
+impl Datagram {
+    /// Bytes at IP level: the payload, UDP's 8, and 20 or 40.
+    pub fn ip_len(&self) -> usize {
+        self.bytes.len() + ip_overhead(self.dst)
+    }
+}
+
+/// What IP and UDP add to a payload.
+pub const fn ip_overhead(addr: SocketAddr) -> usize {
+    if addr.is_ipv4() { 28 } else { 48 }
+}
+
+#[derive(Debug)]
+struct InFlight {
+    lan: LanId,
+    port: Port,
+    datagram: Datagram,
+}
+
+/// Everything between the hosts.
+pub struct Wire {
+    /// The LANs; the first is [`INTERNET`].
+    pub lans: Vec<Lan>,
+    /// The routers.
+    pub routers: Vec<Router>,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// What went wrong.
+    pub counts: FaultCounts,
+    /// One-way cuts: from, to.
+    pub cuts: BTreeSet<(HostId, HostId)>,
+    /// Partition: hosts in different groups do not reach each other. A host not named is in group 0.
+    pub groups: BTreeMap<HostId, u8>,
+    queue: BTreeMap<(Instant, u64), InFlight>,
+    seq: u64,
+    dice: Dice,
+}
+
+impl Wire {
+    /// An empty internet.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            lans: vec![Lan::default()],
+            routers: Vec::new(),
+            faults: Faults::none(),
+            counts: FaultCounts::default(),
+            cuts: BTreeSet::new(),
+            groups: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            seq: 0,
+            dice: Dice::new(seed, "wire"),
+        }
+    }
+
+    /// Adds a router whose outer side is `outer`, and the LAN behind it.
+    pub fn add_router(
+        &mut self,
+        seed: u64,
+        outer: LanId,
+        spec: NatSpec,
+        external: IpAddr,
+        access: Duration,
+    ) -> RouterId {
+        let id = RouterId(self.routers.len());
+        let inner = LanId(self.lans.len());
+        self.lans.push(Lan { gateway: Some(id), delay: Duration::from_micros(100), ..Lan::default() });
+        self.attach(outer, external, Port::Router(id), access);
+        self.routers.push(Router {
+            outer,
+            inner,
+            nat: Nat::new(spec, external, Dice::new(seed, &format!("nat {}", id.0))),
+            firewall: Nat::new(NatSpec::firewall(), external, Dice::new(seed, &format!("firewall {}", id.0))),
+        });
+        id
+    }
+
+    /// Puts somebody at an address.
+    pub fn attach(&mut self, lan: LanId, ip: IpAddr, port: Port, access: Duration) {
+        let before = self.lans[lan.0].members.insert(ip, Member { port, access, mtu: 1500 });
+        assert!(before.is_none(), "{ip} is taken");
+    }
+
+    /// Takes an address away.
+    pub fn detach(&mut self, lan: LanId, ip: IpAddr) {
+        self.lans[lan.0].members.remove(&ip);
+    }
+
+    /// Restarts a router: all bindings lost, and perhaps another external address.
+    pub fn reboot(&mut self, id: RouterId, external: Option<IpAddr>) {
+        let router = &mut self.routers[id.0];
+        if let Some(new) = external {
+            let members = &mut self.lans[router.outer.0].members;
+            let member = members.remove(&router.nat.external()).expect("a router is attached");
+            assert!(members.insert(new, member).is_none(), "{new} is taken");
+        }
+        router.nat.reboot(external);
+        router.firewall.reboot(None);
+    }
+
+    /// Sends a datagram into a LAN. Where its source is no member (spoofed), it costs no access delay.
+    pub fn send(&mut self, now: Instant, lan: LanId, datagram: Datagram) {
+        let here = &self.lans[lan.0];
+        if let Some(&to) = here.members.get(&datagram.dst.ip()) {
+            // RFC 4787 §6: an inner host that sends to its own router's outside. `members` of an inner LAN never
+            // name the outside, so this is the router itself sending to itself: below.
+            return self.hop(now, lan, to, datagram);
+        }
+        let Some(id) = here.gateway else {
+            self.counts.no_route += 1;
+            return;
+        };
+        self.leave(now, id, datagram);
+    }
+
+    /// A datagram leaves through a router.
+    fn leave(&mut self, now: Instant, id: RouterId, mut datagram: Datagram) {
+        let router = &mut self.routers[id.0];
+        let inner = router.inner;
+        let outer = router.outer;
+        if datagram.dst.is_ipv6() {
+            datagram.src = router.firewall.outbound(now, datagram.src, datagram.dst);
+            return self.send(now, outer, datagram);
+        }
+        if datagram.dst.ip() == router.nat.external() {
+            if !router.nat.spec.hairpinning {
+                self.counts.no_route += 1;
+                return;
+            }
+            datagram.src = router.nat.outbound(now, datagram.src, datagram.dst);
+            let Some(internal) = router.nat.inbound(now, datagram.src, datagram.dst) else {
+                self.counts.filtered += 1;
+                return;
+            };
+            datagram.dst = internal;
+            return self.send_inside(now, inner, datagram);
+        }
+        datagram.src = router.nat.outbound(now, datagram.src, datagram.dst);
+        self.send(now, outer, datagram);
+    }
+
+    /// The last hop to an inner host, which has to be there: never out again.
+    fn send_inside(&mut self, now: Instant, lan: LanId, datagram: Datagram) {
+        match self.lans[lan.0].members.get(&datagram.dst.ip()).copied() {
+            Some(to) => self.hop(now, lan, to, datagram),
+            None => self.counts.no_route += 1,
+        }
+    }
+
+    fn hop(&mut self, now: Instant, lan: LanId, to: Member, datagram: Datagram) {
+        let here = &self.lans[lan.0];
+        let from = here.members.get(&datagram.src.ip());
+        let mtu = from.map_or(to.mtu, |m| m.mtu.min(to.mtu));
+        if datagram.ip_len() > mtu {
+            self.counts.too_long += 1;
+            return;
+        }
+        let delay = here.delay + to.access + from.map_or(Duration::ZERO, |m| m.access);
+        if lan != INTERNET {
+            return self.push(now + delay, lan, to.port, datagram);
+        }
+        let Datagram { src, dst, bytes, ecn, origin } = datagram;
+        let sender = from.map(|m| m.port);
+        let fate = Fate::draw(&self.faults, &mut self.dice, &mut self.counts, bytes);
+        for copy in fate.copies {
+            let at = now + delay + copy.delay;
+            let bytes = copy.bytes;
+            if !copy.reflected {
+                self.push(at, lan, to.port, Datagram { src, dst, bytes, ecn, origin });
+            } else if let Some(port) = sender {
+                self.push(at, lan, port, Datagram { src: dst, dst: src, bytes, ecn, origin });
+            }
+        }
+    }
+
+    fn push(&mut self, at: Instant, lan: LanId, port: Port, datagram: Datagram) {
+        self.seq += 1;
+        self.queue.insert((at, self.seq), InFlight { lan, port, datagram });
+    }
+
+    /// When the next hop ends.
+    pub fn next(&self) -> Option<Instant> {
+        self.queue.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// How many datagrams are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Takes the next datagram that reaches a host by `now`; hops that end at a router are carried on.
+    pub fn pop(&mut self, now: Instant) -> Option<(HostId, Datagram)> {
+        while self.next().is_some_and(|at| at <= now) {
+            let ((at, _), InFlight { lan, port, mut datagram }) = self.queue.pop_first().expect("looked");
+            match port {
+                Port::Host(host) => {
+                    if self.is_cut(datagram.origin, host) {
+                        self.counts.cut += 1;
+                        continue;
+                    }
+                    return Some((host, datagram));
+                }
+                Port::Router(id) => {
+                    let router = &mut self.routers[id.0];
+                    debug_assert_eq!(router.outer, lan);
+                    let table = if datagram.dst.is_ipv4() { &mut router.nat } else { &mut router.firewall };
+                    let inner = router.inner;
+                    match table.inbound(at, datagram.src, datagram.dst) {
+                        Some(internal) => {
+                            datagram.dst = internal;
+                            self.arrive_inside(at, inner, datagram);
+                        }
+                        None => self.counts.filtered += 1,
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes the next datagram too if it can be received in one buffer with those before it: due now, for the same
+    /// socket, from the same source, and `fits` its length.
+    pub fn pop_like(
+        &mut self,
+        now: Instant,
+        host: HostId,
+        like: &Datagram,
+        fits: impl Fn(usize) -> bool,
+    ) -> Option<Datagram> {
+        let (&(at, _), next) = self.queue.first_key_value()?;
+        let d = &next.datagram;
+        let same = at <= now
+            && next.port == Port::Host(host)
+            && (d.src, d.dst, d.ecn, d.origin) == (like.src, like.dst, like.ecn, like.origin)
+            && fits(d.bytes.len());
+        same.then(|| self.queue.pop_first().expect("looked").1.datagram)
+    }
+
+    /// Behind a router there may be another one.
+    fn arrive_inside(&mut self, now: Instant, lan: LanId, datagram: Datagram) {
+        self.send_inside(now, lan, datagram);
+    }
+
+    fn is_cut(&self, from: HostId, to: HostId) -> bool {
+        let group = |host| self.groups.get(&host).copied().unwrap_or(0);
+        self.cuts.contains(&(from, to)) || group(from) != group(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Chance;
+
+    const A: HostId = HostId(0);
+    const B: HostId = HostId(1);
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn datagram(src: &str, dst: &str, bytes: &[u8]) -> Datagram {
+        Datagram { src: addr(src), dst: addr(dst), bytes: bytes.to_vec(), ecn: None, origin: A }
+    }
+
+    /// A public host at 20.0.0.1, 10 ms away, and one at 192.168.0.2 behind a port-restricted router at 60.0.0.1.
+    fn wire() -> Wire {
+        let mut wire = Wire::new(1);
+        let ms10 = Duration::from_millis(10);
+        wire.attach(INTERNET, "20.0.0.1".parse().unwrap(), Port::Host(B), ms10);
+        let external = "60.0.0.1".parse().unwrap();
+        let router = wire.add_router(1, INTERNET, NatSpec::port_restricted(), external, ms10);
+        let inner = wire.routers[router.0].inner;
+        wire.attach(inner, "192.168.0.2".parse().unwrap(), Port::Host(A), Duration::ZERO);
+        wire
+    }
+
+    const INNER: LanId = LanId(1);
+
+    fn drain(wire: &mut Wire) -> Vec<(Instant, HostId, Datagram)> {
+        let mut out = Vec::new();
+        while let Some(at) = wire.next() {
+            if let Some((host, datagram)) = wire.pop(at) {
+                out.push((at, host, datagram));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn out_through_the_router_and_back() {
+        let mut wire = wire();
+        wire.send(Instant::ZERO, INNER, datagram("192.168.0.2:7", "20.0.0.1:1", b"hi"));
+        let got = drain(&mut wire);
+        let (at, host, d) = &got[0];
+        assert_eq!((at.as_micros(), *host, d.src), (20_000, B, addr("60.0.0.1:7")));
+        wire.send(*at, INTERNET, datagram("20.0.0.1:1", "60.0.0.1:7", b"yo"));
+        let got = drain(&mut wire);
+        assert_eq!((got[0].0.as_micros(), got[0].1, got[0].2.dst), (40_100, A, addr("192.168.0.2:7")));
+    }
+
+    #[test]
+    fn the_router_stops_strangers() {
+        let mut wire = wire();
+        wire.send(Instant::ZERO, INNER, datagram("192.168.0.2:7", "20.0.0.1:1", b"hi"));
+        drain(&mut wire);
+        wire.send(Instant::ZERO, INTERNET, datagram("20.0.0.1:2", "60.0.0.1:7", b"yo"));
+        assert!(drain(&mut wire).is_empty());
+        assert_eq!(wire.counts.filtered, 1);
+    }
+
+    #[test]
+    fn order_is_time_then_sequence() {
+        let mut wire = wire();
+        for n in 0..20u8 {
+            wire.send(Instant::ZERO, INTERNET, datagram("60.0.0.1:7", "20.0.0.1:1", &[n]));
+        }
+        let seen: Vec<u8> = drain(&mut wire).iter().map(|(_, _, d)| d.bytes[0]).collect();
+        assert_eq!(seen, (0..20).collect::<Vec<u8>>());
+        wire.faults.reorder = Chance::percent(50);
+        for n in 0..20u8 {
+            wire.send(Instant::ZERO, INTERNET, datagram("60.0.0.1:7", "20.0.0.1:1", &[n]));
+        }
+        let got = drain(&mut wire);
+        assert!(got.windows(2).all(|w| w[0].0 <= w[1].0));
+        assert_ne!(got.iter().map(|(_, _, d)| d.bytes[0]).collect::<Vec<_>>(), seen);
+    }
+
+    #[test]
+    fn cuts_are_one_way_and_partitions_both() {
+        let mut wire = wire();
+        wire.cuts.insert((A, B));
+        wire.send(Instant::ZERO, INNER, datagram("192.168.0.2:7", "20.0.0.1:1", b"hi"));
+        assert!(drain(&mut wire).is_empty());
+        let mut back = datagram("20.0.0.1:1", "60.0.0.1:7", b"yo");
+        back.origin = B;
+        wire.send(Instant::ZERO, INTERNET, back.clone());
+        assert_eq!(drain(&mut wire).len(), 1);
+        wire.groups.insert(B, 1);
+        wire.send(Instant::ZERO, INTERNET, back);
+        assert!(drain(&mut wire).is_empty());
+        assert_eq!(wire.counts.cut, 2);
+    }
+
+    #[test]
+    fn hairpinning_needs_a_router_that_does_it() {
+        for hairpinning in [false, true] {
+            let mut wire = wire();
+            wire.routers[0].nat.spec.hairpinning = hairpinning;
+            wire.routers[0].nat.spec.filtering = crate::nat::Behavior::EndpointIndependent;
+            wire.attach(INNER, "192.168.0.3".parse().unwrap(), Port::Host(B), Duration::ZERO);
+            wire.send(Instant::ZERO, INNER, datagram("192.168.0.2:7", "20.0.0.9:1", b"make a binding"));
+            wire.send(Instant::ZERO, INNER, datagram("192.168.0.3:8", "60.0.0.1:7", b"hi"));
+            let got = drain(&mut wire);
+            assert_eq!(got.len(), usize::from(hairpinning));
+            if hairpinning {
+                // RFC 4787 §6 REQ-9: the source is the external one.
+                assert_eq!((got[0].1, got[0].2.src), (A, addr("60.0.0.1:8")));
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_datagram_vanishes_in_a_narrow_link() {
+        let mut wire = wire();
+        wire.lans[0].members.get_mut(&addr("20.0.0.1:1").ip()).unwrap().mtu = 1280;
+        for (len, arrives) in [(1280 - 28, 1), (1280 - 27, 0)] {
+            wire.send(Instant::ZERO, INNER, datagram("192.168.0.2:7", "20.0.0.1:1", &vec![0; len]));
+            assert_eq!(drain(&mut wire).len(), arrives);
+        }
+        assert_eq!(wire.counts.too_long, 1);
+    }
+
+    #[test]
+    fn two_routers_in_a_row() {
+        let mut wire = wire();
+        let second =
+            wire.add_router(1, INNER, NatSpec::port_restricted(), "192.168.0.9".parse().unwrap(), Duration::ZERO);
+        let deep = wire.routers[second.0].inner;
+        wire.attach(deep, "10.0.0.2".parse().unwrap(), Port::Host(HostId(2)), Duration::ZERO);
+        wire.send(Instant::ZERO, deep, datagram("10.0.0.2:5", "20.0.0.1:1", b"hi"));
+        assert_eq!(drain(&mut wire)[0].2.src, addr("60.0.0.1:5"));
+        wire.send(Instant::ZERO, INTERNET, datagram("20.0.0.1:1", "60.0.0.1:5", b"yo"));
+        let got = drain(&mut wire);
+        assert_eq!((got[0].1, got[0].2.dst), (HostId(2), addr("10.0.0.2:5")));
+    }
+
+    #[test]
+    fn a_reflected_copy_goes_through_the_senders_router() {
+        let mut wire = wire();
+        wire.faults.reflect = Chance::ALWAYS;
+        wire.send(Instant::ZERO, INNER, datagram("192.168.0.2:7", "20.0.0.1:1", b"hi"));
+        let got = drain(&mut wire);
+        let back = got.iter().find(|(_, host, _)| *host == A).expect("reflected");
+        assert_eq!((back.2.src, back.2.dst), (addr("20.0.0.1:1"), addr("192.168.0.2:7")));
+    }
+}

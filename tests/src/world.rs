@@ -1,0 +1,449 @@
+//! The world: one clock, and every host's calls in one order.
+//!
+//! [`World::step`] jumps to the next delivery or deadline, makes the one call that is due, drains what it caused and
+//! checks the invariants. [`World::until`] and [`World::run_for`] repeat that; between steps the test acts, by what
+//! [`script`](crate::script) offers.
+//!
+//! Deliveries come before deadlines at the same moment, as in io's loop; among hosts the smaller number first.
+
+use core::net::SocketAddr;
+use core::num::NonZeroU16;
+use core::time::Duration;
+
+use handfast_core::time::Deadlines;
+use handfast_core::{Event, Instant, Node, Path, PeerId, Received, SocketId, Status, Transmit, WallTime};
+
+use crate::host::{Host, HostId, Traffic};
+use crate::invariant::{self, Invariants};
+use crate::random::{Dice, derive};
+use crate::trace::{Entry, Trace};
+use crate::wire::{Datagram, INTERNET, Wire};
+
+/// Where the clock starts: not at zero, so that nothing takes zero for "never".
+const START: Instant = Instant::from_micros(1_000_000_000);
+/// Wall time at [`Instant::ZERO`]: a day in 2026.
+const WALL_START_US: u64 = 1_780_000_000_000_000;
+/// io tells the wall time so often.
+const WALL_EVERY: Duration = Duration::from_secs(3600);
+/// io's send buffer: 64 segments of the longest datagram.
+const BUF_LEN: usize = 64 * 1472;
+/// Calls at one moment; more means that somebody spins.
+const CALLS_PER_MOMENT_MAX: u32 = 200_000;
+
+/// Everything there is.
+pub struct World {
+    /// The seed of it all.
+    pub seed: u64,
+    /// Hosts, by [`HostId`].
+    pub hosts: Vec<Host>,
+    /// Those that run supernodes.
+    pub supernodes: Vec<HostId>,
+    /// What is between them.
+    pub wire: Wire,
+    /// What happened.
+    pub trace: Trace,
+    /// A deadline is served up to this late, as by a busy machine.
+    pub lateness: Duration,
+    pub(crate) addresses: u32,
+    pub(crate) now: Instant,
+    origin: std::time::Instant,
+    steps: u64,
+    calls_now: u32,
+    deadlines: Deadlines<HostId>,
+    checks: Invariants,
+    io_dice: Dice,
+    script_dice: Dice,
+    pub(crate) transfers: u64,
+    buf: Vec<u8>,
+}
+
+impl World {
+    /// An empty world. `HANDFAST_SEED` replaces the seed.
+    pub fn new(seed: u64) -> Self {
+        let seed = crate::seed_from_env().unwrap_or(seed);
+        Self {
+            seed,
+            hosts: Vec::new(),
+            supernodes: Vec::new(),
+            wire: Wire::new(seed),
+            trace: Trace::default(),
+            lateness: Duration::ZERO,
+            addresses: 0,
+            now: START,
+            // Only translates; the core never asks a clock, so its value changes nothing.
+            origin: std::time::Instant::now(),
+            steps: 0,
+            calls_now: 0,
+            deadlines: Deadlines::default(),
+            checks: Invariants::default(),
+            io_dice: Dice::new(seed, "io"),
+            script_dice: Dice::new(seed, "script"),
+            transfers: 0,
+            buf: vec![0; BUF_LEN],
+        }
+    }
+
+    /// The clock.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Steps made.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The generator for the test's own choices.
+    pub fn dice(&mut self) -> &mut Dice {
+        &mut self.script_dice
+    }
+
+    /// A host.
+    pub fn host(&self, host: HostId) -> &Host {
+        &self.hosts[host.0]
+    }
+
+    /// A host's node, which must be up.
+    pub fn node(&self, host: HostId) -> &Node {
+        self.hosts[host.0].node.as_ref().expect("the node is up")
+    }
+
+    /// A host's identity.
+    pub fn peer(&self, host: HostId) -> PeerId {
+        self.hosts[host.0].peer
+    }
+
+    /// The host of an identity.
+    pub fn host_of(&self, peer: PeerId) -> HostId {
+        self.hosts.iter().find(|h| h.peer == peer).expect("a host of this world").id
+    }
+
+    /// A node's status.
+    pub fn status(&self, host: HostId) -> Status {
+        self.node(host).status(self.now)
+    }
+
+    /// All packets of a host so far; subtract an earlier value to get an interval.
+    pub fn traffic(&self, host: HostId) -> Traffic {
+        self.hosts[host.0].traffic
+    }
+
+    /// The wall clock of a host.
+    pub fn wall(&self, host: HostId) -> WallTime {
+        let us = WALL_START_US + self.now.as_micros();
+        WallTime::from_micros(us.saturating_add_signed(self.hosts[host.0].wall_skew))
+    }
+
+    // ---- time ----
+
+    /// When something happens next.
+    pub fn next_moment(&self) -> Option<Instant> {
+        handfast_core::time::earliest(self.wire.next(), self.deadlines.next()).map(|at| at.max(self.now))
+    }
+
+    /// Jumps to the next moment and makes the call that is due.
+    pub fn step(&mut self) {
+        let Some(at) = self.next_moment() else { return };
+        self.advance(at);
+        self.steps += 1;
+        self.calls_now += 1;
+        assert!(self.calls_now < CALLS_PER_MOMENT_MAX, "time stands still at {at:?}");
+        if self.wire.next().is_some_and(|due| due <= at) {
+            if let Some((host, datagram)) = self.wire.pop(at) {
+                self.deliver(host, datagram);
+            }
+            return;
+        }
+        if let Some(host) = self.deadlines.pop_due(at) {
+            self.hosts[host.0].deadline = None;
+            self.on_deadline(host);
+        }
+    }
+
+    pub(crate) fn advance(&mut self, to: Instant) {
+        if to > self.now {
+            self.now = to;
+            self.calls_now = 0;
+        }
+    }
+
+    fn on_deadline(&mut self, id: HostId) {
+        let now = self.now;
+        self.trace.timeout(now, id.0);
+        let wall = self.wall(id);
+        let host = &mut self.hosts[id.0];
+        let Some(node) = &mut host.node else { return };
+        if host.wall_due.is_some_and(|due| due <= now) {
+            host.wall_due = Some(now + WALL_EVERY);
+            node.handle_wall_clock(now, wall);
+        }
+        node.handle_timeout(now);
+        self.drain(id, true);
+    }
+
+    // ---- nodes ----
+
+    /// Starts a host's node, as its process does: sockets, wall clock, network, known supernodes.
+    pub fn start(&mut self, id: HostId) {
+        self.note(id, "starts");
+        let (now, origin, wall) = (self.now, self.origin, self.wall(id));
+        let host = &mut self.hosts[id.0];
+        assert!(host.node.is_none(), "{id:?} runs already");
+        host.incarnation += 1;
+        host.events_before = host.events.len();
+        host.bind();
+        let seed = derive(self.seed, &format!("node {}", id.0), host.incarnation);
+        let (key, config, saved) = (host.key.clone(), host.config.clone(), host.saved.clone());
+        let mut node = Node::new(now, origin, seed, key, config, saved).expect("the configuration is good");
+        assert_eq!(node.id(), host.peer, "the id is the key's");
+        host.app.on_start(now, host.incarnation);
+        node.handle_wall_clock(now, wall);
+        node.handle_network(now, &host.network());
+        node.join(now, &host.known).expect("join");
+        host.wall_due = Some(now + WALL_EVERY);
+        host.node = Some(node);
+        self.checks.on_start(id);
+        self.drain(id, false);
+    }
+
+    /// Kills a host's node without a word.
+    pub fn crash(&mut self, id: HostId) {
+        self.note(id, "crashes");
+        let host = &mut self.hosts[id.0];
+        host.node = None;
+        host.sockets.clear();
+        let old = &mut host.deadline;
+        self.deadlines.set(id, old, None);
+    }
+
+    /// Whether a host's node runs.
+    pub fn is_up(&self, id: HostId) -> bool {
+        self.hosts[id.0].node.is_some()
+    }
+
+    /// Makes a call to a node and drains what it caused.
+    pub fn with<R>(&mut self, id: HostId, call: impl FnOnce(&mut Node, Instant) -> R) -> R {
+        let node = self.hosts[id.0].node.as_mut().expect("the node is up");
+        let result = call(node, self.now);
+        self.drain(id, false);
+        result
+    }
+
+    /// Tells a node its addresses again.
+    pub fn tell_network(&mut self, id: HostId) {
+        let network = self.hosts[id.0].network();
+        self.with(id, |node, now| node.handle_network(now, &network));
+    }
+
+    /// Moves a host's wall clock and tells its node.
+    pub fn jump_wall(&mut self, id: HostId, by_us: i64) {
+        self.note(id, "wall clock jumps");
+        self.hosts[id.0].wall_skew += by_us;
+        let wall = self.wall(id);
+        self.with(id, |node, now| node.handle_wall_clock(now, wall));
+    }
+
+    /// Drains a host whose draining the test has switched off.
+    pub fn drain_now(&mut self, id: HostId) {
+        let before = core::mem::replace(&mut self.hosts[id.0].draining, true);
+        self.drain(id, false);
+        self.hosts[id.0].draining = before;
+    }
+
+    pub(crate) fn drain(&mut self, id: HostId, after_timeout: bool) {
+        let now = self.now;
+        let host = &mut self.hosts[id.0];
+        let Some(mut node) = host.node.take() else { return };
+        assert!(now >= host.last_now);
+        host.last_now = now;
+        let draining = host.draining;
+        if draining {
+            self.drain_outputs(id, &mut node);
+        }
+        let mut deadline = node.poll_timeout();
+        let mut late = self.io_dice.duration(self.lateness);
+        if draining {
+            invariant::check_deadline(now, deadline, after_timeout);
+        } else {
+            // A caller that does not drain may well be told the same deadline again; it must not spin on it.
+            late = late.max(Duration::from_millis(1));
+            deadline = deadline.map(|at| at.max(now));
+        }
+        let host = &mut self.hosts[id.0];
+        let due = handfast_core::time::earliest(deadline.map(|at| at + late), host.wall_due);
+        self.deadlines.set(id, &mut host.deadline, due);
+        host.node = Some(node);
+    }
+
+    fn drain_outputs(&mut self, id: HostId, node: &mut Node) {
+        let now = self.now;
+        let mut outputs = 0;
+        loop {
+            let mut idle = true;
+            loop {
+                let segments_max = [1, 2, 16, 64][self.io_dice.below(4) as usize];
+                let Some(transmit) = node.poll_transmit(now, segments_max, &mut self.buf) else { break };
+                idle = false;
+                let segment = transmit.segment.map(|s| usize::from(s.get()));
+                invariant::check_train(transmit.len, segment, segments_max, self.buf.len());
+                outputs += transmit.len.div_ceil(segment.unwrap_or(transmit.len));
+                let bytes = core::mem::take(&mut self.buf);
+                self.transmit(id, &transmit, &bytes[..transmit.len], Entry::Sent);
+                self.buf = bytes;
+                assert!(outputs < invariant::OUTPUTS_MAX, "{id:?} never stops sending");
+            }
+            while let Some(event) = node.poll_event() {
+                idle = false;
+                outputs += 1;
+                assert!(outputs < invariant::OUTPUTS_MAX, "{id:?} never stops telling");
+                self.on_event(id, node, event);
+            }
+            if idle {
+                break;
+            }
+        }
+    }
+
+    fn on_event(&mut self, id: HostId, node: &mut Node, event: Event) {
+        let now = self.now;
+        let host = &mut self.hosts[id.0];
+        self.trace.note(now, Entry::Event, id.0, &format!("{event:?}"));
+        match &event {
+            Event::Save(item) => host.save(item.clone()),
+            Event::OpenSocket(request) => {
+                let socket = SocketId(host.sockets.keys().next_back().map_or(0, |s| s.0 + 1));
+                let bound = SocketAddr::from(([0, 0, 0, 0], 45_000 + (socket.0 % 1000) as u16));
+                host.sockets.insert(socket, bound);
+                node.handle_socket(now, *request, Ok((socket, bound)));
+            }
+            Event::CloseSocket(socket) => {
+                assert!(host.sockets.remove(socket).is_some(), "{socket:?} is not open");
+            }
+            _ => host.app.on_event(now, node, &event),
+        }
+        if !matches!(event, Event::Readable { .. } | Event::Writable { .. }) {
+            host.events.push((now, event));
+        }
+    }
+
+    // ---- datagrams ----
+
+    /// Sends what a node wants sent, as io would: one datagram per segment.
+    fn transmit(&mut self, id: HostId, transmit: &Transmit, bytes: &[u8], entry: Entry) {
+        let now = self.now;
+        let remote = transmit.path.remote;
+        let host = &mut self.hosts[id.0];
+        let Some(bound) = host.sockets.get(&transmit.path.socket).copied() else {
+            panic!("{id:?} sends from {:?}, which is not open", transmit.path.socket)
+        };
+        assert_eq!(bound.is_ipv4(), remote.is_ipv4(), "{id:?} sends from {bound} to {remote}");
+        let lans = &self.wire.lans;
+        let on_link = |lan: crate::wire::LanId| lan != INTERNET && lans[lan.0].members.contains_key(&remote.ip());
+        let Some(from) = host.route(remote, transmit.path.local, on_link) else {
+            self.wire.counts.no_route += 1;
+            return;
+        };
+        let src = SocketAddr::new(from.ip, bound.port());
+        for segment in bytes.chunks(transmit.segment.map_or(bytes.len(), |s| usize::from(s.get()))) {
+            if entry == Entry::Sent {
+                self.checks.on_sent(now, id, remote, segment);
+            }
+            let datagram = Datagram { src, dst: remote, bytes: segment.to_vec(), ecn: transmit.ecn, origin: id };
+            self.trace.datagram(now, entry, id.0, src, remote, segment);
+            self.hosts[id.0].account(now, true, &datagram);
+            self.wire.send(now, from.lan, datagram);
+        }
+    }
+
+    /// A datagram reached a host: hands it to the node, with those right behind it where they make a train.
+    fn deliver(&mut self, id: HostId, first: Datagram) {
+        let now = self.now;
+        self.received(id, &first);
+        let host = &self.hosts[id.0];
+        let Some(socket) = host.socket_of(first.dst).filter(|_| host.node.is_some()) else {
+            self.wire.counts.nobody_home += 1;
+            return;
+        };
+        let stride = first.bytes.len();
+        let mut data = first.bytes.clone();
+        // GRO: equal lengths, the last may be shorter. Half of the time, so that both forms are exercised.
+        let coalesce = self.io_dice.below(2) == 0 && stride > 0;
+        let mut open = coalesce;
+        while open && data.len() + stride <= BUF_LEN {
+            let Some(next) = self.wire.pop_like(now, id, &first, |len| len > 0 && len <= stride) else { break };
+            open = next.bytes.len() == stride;
+            self.received(id, &next);
+            data.extend_from_slice(&next.bytes);
+        }
+        let path = Path { socket, remote: first.src, local: Some(first.dst.ip()) };
+        self.checks.on_received(id, first.src);
+        self.feed(id, path, stride, &mut data);
+        self.drain(id, false);
+    }
+
+    fn received(&mut self, id: HostId, datagram: &Datagram) {
+        self.trace.datagram(self.now, Entry::Delivered, id.0, datagram.src, datagram.dst, &datagram.bytes);
+        self.hosts[id.0].account(self.now, false, datagram);
+    }
+
+    /// Calls `handle_datagrams` until the buffer is used up, and sends on what a relay says.
+    fn feed(&mut self, id: HostId, path: Path, stride: usize, data: &mut [u8]) {
+        let now = self.now;
+        if data.is_empty() {
+            let node = self.hosts[id.0].node.as_mut().expect("checked");
+            let (used, verdict) = node.handle_datagrams(now, path, 1, data);
+            assert!(used == 0 && matches!(verdict, Received::Dropped(_)), "an empty datagram was {verdict:?}");
+            return;
+        }
+        let mut at = 0;
+        while at < data.len() {
+            let rest = &mut data[at..];
+            let before = rest.to_vec();
+            let node = self.hosts[id.0].node.as_mut().expect("checked");
+            let (used, verdict) = node.handle_datagrams(now, path, stride, rest);
+            invariant::check_consumed(used, stride, rest.len());
+            if let Received::Forward { path: to, range, stride } = verdict {
+                invariant::check_forward(path.remote, to.remote, &range, stride, used, &before, rest);
+                let len = range.end - range.start;
+                let segment = NonZeroU16::new(stride as u16).filter(|s| usize::from(s.get()) < len);
+                self.transmit(id, &Transmit { path: to, len, segment, ecn: None }, &before[range], Entry::Forwarded);
+            }
+            at += used;
+        }
+    }
+
+    /// Puts a datagram on the internet, whatever its source says.
+    pub fn inject(&mut self, origin: HostId, src: SocketAddr, dst: SocketAddr, bytes: Vec<u8>) {
+        let now = self.now;
+        let datagram = Datagram { src, dst, bytes, ecn: None, origin };
+        self.trace.datagram(now, Entry::Sent, origin.0, src, dst, &datagram.bytes);
+        self.hosts[origin.0].account(now, true, &datagram);
+        self.wire.send(now, INTERNET, datagram);
+    }
+
+    pub(crate) fn note(&mut self, id: HostId, what: &str) {
+        self.trace.note(self.now, Entry::Script, id.0, what);
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let thread = std::thread::current();
+            let test = thread.name().unwrap_or("the test");
+            eprintln!("world: seed {}, step {}, time {:?}, {:?}", self.seed, self.steps, self.now, self.wire.counts);
+            eprintln!("world: replay with HANDFAST_SEED={} cargo test -p handfast-tests {test}", self.seed);
+            for host in self.hosts.iter().take(12) {
+                let Some(node) = &host.node else { continue };
+                let status = node.status(self.now);
+                eprintln!("world: {:?} {:?} homes {:?}", host.id, host.peer, status.homes);
+                for peer in status.peers {
+                    eprintln!(
+                        "world:   {:?} {:?} rtt {:?} rx {} tx {}",
+                        peer.peer, peer.path, peer.rtt, peer.rx_bytes, peer.tx_bytes
+                    );
+                }
+            }
+        }
+    }
+}

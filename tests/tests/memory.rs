@@ -1,0 +1,164 @@
+//! What nodes weigh: bytes on the heap, counted by the allocator.
+//!
+//! A node is weighed by dropping it and seeing how many bytes come free on this thread. What C code behind the
+//! cryptography allocates for itself is not seen here.
+//!
+//! The counting allocator is the one place of the workspace with `unsafe`: `GlobalAlloc` cannot be implemented
+//! without. It only counts and hands every call on to the system's.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use handfast_core::{Path, Received, SocketId};
+use handfast_tests::{HostId, NatSpec, Place, World, secs};
+
+struct Counting;
+
+thread_local! {
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+    static CALLS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count(bytes: isize) {
+    // After a thread's locals are gone nobody counts any more.
+    let _ = LIVE.try_with(|live| live.set(live.get() + bytes));
+    if bytes > 0 {
+        let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
+    }
+}
+
+// SAFETY: every call goes to `System` unchanged; the counters are plain thread-local cells that never allocate.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size().cast_signed());
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        count(-layout.size().cast_signed());
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn live() -> isize {
+    LIVE.with(Cell::get)
+}
+
+fn calls() -> u64 {
+    CALLS.with(Cell::get)
+}
+
+/// Bytes that a host's node holds, itself included.
+fn weigh(w: &mut World, host: HostId) -> usize {
+    let own = size_of_val(w.node(host));
+    let before = live();
+    w.hosts[host.0].node = None;
+    own + usize::try_from(before - live()).expect("dropping frees")
+}
+
+#[test]
+fn an_idle_leaf_weighs_16_kib() {
+    let (mut w, a, _) = World::pair(1, NatSpec::port_restricted(), NatSpec::port_restricted());
+    w.run_for(secs(600));
+    assert!(w.has_homes(a, 2));
+    let weight = weigh(&mut w, a);
+    eprintln!("idle leaf: {weight} bytes");
+    assert!(weight <= 16 * 1024, "{weight} bytes");
+}
+
+#[test]
+fn a_leaf_gives_back_what_its_streams_took() {
+    let (mut w, a, b) = World::pair(2, NatSpec::port_restricted(), NatSpec::port_restricted());
+    let transfers: Vec<_> = (0..20).map(|_| w.transfer(a, b, 100_000, 100_000)).collect();
+    w.finish("transfers", secs(60), &transfers);
+    // An idle QUIC connection is dropped after a minute; the link itself may stay.
+    w.run_for(secs(900));
+    let weight = weigh(&mut w, a);
+    eprintln!("leaf after 20 streams: {weight} bytes");
+    assert!(weight <= 32 * 1024, "{weight} bytes");
+}
+
+#[test]
+fn a_registered_leaf_costs_its_supernode_1_kib() {
+    let weight = |leaves: usize| {
+        let mut w = World::new(3);
+        let s = w.add_supernode();
+        let all: Vec<HostId> = (0..leaves).map(|_| w.add_leaf(Place::Public)).collect();
+        w.settle_homes(&all);
+        // Old key epochs and handshake state are gone after that.
+        w.run_for(secs(300));
+        assert_eq!(w.status(s).leaves, leaves);
+        weigh(&mut w, s)
+    };
+    let (few, many) = (weight(64), weight(320));
+    let each = (many - few) / 256;
+    eprintln!("registered leaf: {each} bytes");
+    assert!(each <= 1024, "{each} bytes");
+}
+
+#[test]
+fn forwarding_allocates_nothing() {
+    let mut w = World::new(4);
+    let s = w.add_supernode_with(|c| {
+        c.relay_rate_bps = 0;
+        c.relay_quota_bytes = 0;
+    });
+    let (a, b) = (w.add_leaf_behind(NatSpec::fully_dependent()), w.add_leaf_behind(NatSpec::fully_dependent()));
+    w.settle_homes(&[a, b]);
+    w.capture(s);
+    let t = w.transfer(a, b, 20_000, 0);
+    w.finish("a relayed transfer", secs(20), &[t]);
+    let packet = w.captured(s).iter().rfind(|p| !p.outbound && p.kind() == 5).cloned().expect("relayed");
+    let stride = packet.bytes.len();
+    let mut train = packet.bytes.repeat(16);
+    let now = w.now();
+    let path = Path { socket: SocketId(0), remote: packet.remote, local: Some(w.ip(s)) };
+    let node = w.hosts[s.0].node.as_mut().expect("up");
+    let mut forwarded = 0;
+    let before = calls();
+    for _ in 0..100 {
+        let (used, verdict) = node.handle_datagrams(now, path, stride, &mut train);
+        if let Received::Forward { range, .. } = verdict {
+            forwarded += usize::from(range.len() == train.len() && used == train.len());
+        }
+    }
+    let allocated = calls() - before;
+    assert_eq!(forwarded, 100, "whole trains, each in one verdict");
+    assert_eq!(allocated, 0);
+}
+
+#[test]
+fn a5_packets_of_strangers_allocate_nothing() {
+    let mut w = World::new(5);
+    let s = w.add_supernode();
+    w.run_for(secs(10));
+    let now = w.now();
+    let node = w.hosts[s.0].node.as_mut().expect("up");
+    let mut buf = [0u8; 1300];
+    let before = calls();
+    let mut dropped = 0;
+    for n in 0..20_000usize {
+        let len = n % 1300 + 1;
+        let packet = &mut buf[..len];
+        for (at, byte) in packet.iter_mut().enumerate() {
+            *byte = (n * 31 + at * 7) as u8;
+        }
+        packet[0] = (n % 10) as u8;
+        if len > 1 && packet[0] == 1 {
+            packet[1] = 1;
+        }
+        let remote = ([91, (n >> 8) as u8, n as u8, 1], 1000).into();
+        let path = Path { socket: SocketId(0), remote, local: None };
+        let (_, verdict) = node.handle_datagrams(now, path, len, packet);
+        dropped += usize::from(matches!(verdict, Received::Dropped(_)));
+    }
+    let allocated = calls() - before;
+    assert_eq!(dropped, 20_000);
+    assert_eq!(allocated, 0, "allocations for packets from unproven sources");
+}
