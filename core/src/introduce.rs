@@ -37,10 +37,17 @@ pub const DUTIES_MAX: usize = 65_536;
 /// Introductions per second and callee, and per second and caller prefix.
 pub const RATE_MAX: u32 = 20;
 
-/// The caller repeats an introduction after this, then after twice this, then asks the next home.
-const REPEAT: Duration = Duration::from_secs(1);
-/// Introductions by one home before the next one is asked.
-const TRIES_PER_HOME: u8 = 3;
+/// How long the caller waits after each introduction by one home, before it repeats it or asks the next home.
+const WAITS: [Duration; 4] = [
+    Duration::from_millis(500),
+    Duration::from_millis(1_000),
+    Duration::from_millis(1_000),
+    Duration::from_millis(1_500),
+];
+/// Between two dials of a peer that is a supernode, and how often it is dialled: each dial is three Inits.
+const DIAL_AGAIN: Duration = Duration::from_secs(4);
+/// See [`DIAL_AGAIN`].
+const DIALS: u8 = 3;
 /// Rounds over all homes before the call fails, each with a new lookup.
 const ROUNDS: u8 = 2;
 /// A record that is not found is asked for again after this, a few times: it may be on its way.
@@ -77,7 +84,7 @@ enum Stage {
     /// The answer of this home.
     Asking { home: usize, tries: u8, ephemeral: Option<Box<[u8]>> },
     /// The answer of the peer at its own addresses (it is a supernode).
-    Dialling,
+    Dialling { dials: u8 },
 }
 
 /// One attempt of this node to reach a peer.
@@ -233,10 +240,10 @@ impl Node {
     fn locate(&mut self, now: Instant, id: PeerId) {
         let own = self.supernode_addresses(&id);
         if !own.is_empty() {
-            for address in own {
-                self.dial(now, id, address, None);
+            if let Some(call) = self.calls.get_mut(&id) {
+                call.homes = own.into_iter().map(|address| (id, address)).collect();
             }
-            self.set_stage(now, id, Stage::Dialling, Some(Duration::from_secs(8)));
+            self.dial_peer(now, id, 1);
             return;
         }
         let homes = self.known_homes_of(&id);
@@ -257,12 +264,22 @@ impl Node {
         call.homes = homes;
         call.error = ConnectError::Unreachable;
         // The peer is at home at itself: it is a supernode.
-        if let Some(&(_, address)) = call.homes.iter().find(|(home, _)| *home == id) {
-            self.dial(now, id, address, None);
-            self.set_stage(now, id, Stage::Dialling, Some(Duration::from_secs(8)));
+        if call.homes.iter().any(|(home, _)| *home == id) {
+            self.dial_peer(now, id, 1);
             return;
         }
         self.ask_home(now, id, 0);
+    }
+
+    /// Dials a supernode at all its addresses.
+    fn dial_peer(&mut self, now: Instant, id: PeerId, dials: u8) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        call.error = ConnectError::Unreachable;
+        let own: Vec<SocketAddr> = call.homes.iter().filter(|(home, _)| *home == id).map(|(_, a)| *a).collect();
+        self.set_stage(now, id, Stage::Dialling { dials }, Some(DIAL_AGAIN));
+        for address in own {
+            self.dial(now, id, address, None);
+        }
     }
 
     /// A lookup ended without a record.
@@ -312,7 +329,7 @@ impl Node {
             self.set_stage(now, id, Stage::Pausing, Some(LOOKUP_AGAIN));
             return;
         };
-        self.set_stage(now, id, Stage::Asking { home: index, tries: 1, ephemeral: None }, Some(REPEAT));
+        self.set_stage(now, id, Stage::Asking { home: index, tries: 1, ephemeral: None }, Some(WAITS[0]));
         if home == self.me.id() {
             // We are the peer's home: introduce ourselves.
             self.introduce_self(now, id);
@@ -353,11 +370,12 @@ impl Node {
         match call.stage.clone() {
             Stage::Locating => self.on_lookup_failed(now, id, LookupFailure::NoAnswer),
             Stage::Pausing => self.locate(now, id),
-            Stage::Dialling => {
+            Stage::Dialling { dials } if dials < DIALS => self.dial_peer(now, id, dials + 1),
+            Stage::Dialling { .. } => {
                 let error = ConnectError::Unreachable;
                 self.fail_call(now, id, error);
             }
-            Stage::Asking { home, tries, ephemeral } if tries < TRIES_PER_HOME => {
+            Stage::Asking { home, tries, ephemeral } if usize::from(tries) < WAITS.len() => {
                 let Some(&(home_id, address)) = call.homes.get(home) else { return };
                 if let Some(init) = &ephemeral {
                     let message = Message::Introduce { peer: id, init };
@@ -368,7 +386,7 @@ impl Node {
                         }
                     }
                 }
-                let wait = REPEAT * u32::from(tries + 1);
+                let wait = WAITS[usize::from(tries).min(WAITS.len() - 1)];
                 self.set_stage(now, id, Stage::Asking { home, tries: tries + 1, ephemeral }, Some(wait));
             }
             Stage::Asking { home, .. } => self.ask_home(now, id, home + 1),

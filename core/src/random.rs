@@ -25,9 +25,10 @@ impl KeyRng {
         self.state.zeroize();
         stream.fill_bytes(&mut self.state);
         stream.fill_bytes(out);
-        // ChaCha20Rng holds its key in plain memory; overwriting it is the best that safe code can do.
+        // ChaCha20Rng holds its key in plain memory; overwriting it, where the compiler may not skip it, is the best
+        // that safe code can do.
         stream = ChaCha20Rng::from_seed([0; 32]);
-        let _ = &stream;
+        core::hint::black_box(&mut stream);
     }
 
     /// A secret array.
@@ -44,9 +45,10 @@ impl KeyRng {
 
     /// Mixes fresh entropy from outside into the state.
     pub fn mix(&mut self, fresh: &[u8; 32]) {
-        let mut key = blake3::derive_key("handfast v1 entropy", &[self.state, *fresh].concat());
-        self.state = key;
-        key.zeroize();
+        let mut hasher = blake3::Hasher::new_derive_key("handfast v1 entropy");
+        hasher.update(&self.state).update(fresh);
+        self.state = *hasher.finalize().as_bytes();
+        hasher.zeroize();
     }
 }
 
@@ -78,7 +80,7 @@ impl ChoiceRng {
 
     /// Full jitter: a duration drawn evenly from zero to `max`.
     pub fn jitter(&mut self, max: core::time::Duration) -> core::time::Duration {
-        let us = u64::try_from(max.as_micros()).unwrap_or(u64::MAX - 1);
+        let us = u64::try_from(max.as_micros()).unwrap_or(u64::MAX).min(u64::MAX - 1);
         core::time::Duration::from_micros(self.0.next_u64() % (us + 1))
     }
 
@@ -111,5 +113,82 @@ impl Generators {
             jitter: ChoiceRng::new(blake3::derive_key("handfast v1 random jitter", seed)),
             peer_choice: ChoiceRng::new(blake3::derive_key("handfast v1 random peer choice", seed)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn same_seed_same_draws_and_no_draw_repeats() {
+        let draws = |seed| {
+            let mut rng = KeyRng::new(seed);
+            (0..100).map(|_| rng.bytes::<16>()).collect::<Vec<_>>()
+        };
+        let first = draws([1; 32]);
+        assert_eq!(first, draws([1; 32]));
+        assert_ne!(first, draws([2; 32]));
+        let distinct: std::collections::BTreeSet<_> = first.iter().collect();
+        assert_eq!(distinct.len(), first.len());
+    }
+
+    /// What the state becomes is not among what was given out, and differs from what it was.
+    #[test]
+    fn the_state_is_replaced_by_each_draw() {
+        let mut rng = KeyRng::new([7; 32]);
+        let before = rng.state;
+        let drawn: [u8; 64] = rng.bytes();
+        assert_ne!(rng.state, before);
+        assert!(!drawn.windows(32).any(|w| w == rng.state || w == before));
+    }
+
+    #[test]
+    fn entropy_changes_what_comes_and_depends_on_what_was() {
+        let mixed = |seed, fresh: u8| {
+            let mut rng = KeyRng::new([seed; 32]);
+            rng.mix(&[fresh; 32]);
+            rng.u64()
+        };
+        let plain = KeyRng::new([1; 32]).u64();
+        let draws = [plain, mixed(1, 0), mixed(1, 1), mixed(2, 0)];
+        let distinct: std::collections::BTreeSet<_> = draws.iter().collect();
+        assert_eq!(distinct.len(), 4);
+        assert_eq!(mixed(1, 0), mixed(1, 0));
+    }
+
+    #[test]
+    fn labels_do_not_move_each_other() {
+        let ids = |jitter_draws| {
+            let mut all = Generators::new(&[3; 32]);
+            for _ in 0..jitter_draws {
+                all.jitter.u64();
+            }
+            (all.ids.u64(), all.peer_choice.u64(), all.keys.u64())
+        };
+        assert_eq!(ids(0), ids(5));
+        let mut all = Generators::new(&[3; 32]);
+        let draws = [all.keys.u64(), all.ids.u64(), all.jitter.u64(), all.peer_choice.u64()];
+        let distinct: std::collections::BTreeSet<_> = draws.iter().collect();
+        assert_eq!(distinct.len(), 4, "two labels share a stream");
+    }
+
+    proptest! {
+        #[test]
+        fn draws_stay_in_range(seed: [u8; 32], n in 0_usize..1000, max_us: u64) {
+            let mut rng = ChoiceRng::new(seed);
+            prop_assert!(rng.below(n) < n.max(1));
+            let max = core::time::Duration::from_micros(max_us);
+            prop_assert!(rng.jitter(max) <= max);
+        }
+    }
+
+    #[test]
+    fn jitter_takes_the_longest_of_durations() {
+        let mut rng = ChoiceRng::new([0; 32]);
+        let _ = rng.jitter(core::time::Duration::MAX);
+        let _ = rng.jitter(core::time::Duration::from_micros(u64::MAX));
+        assert_eq!(rng.jitter(core::time::Duration::ZERO), core::time::Duration::ZERO);
     }
 }

@@ -91,3 +91,98 @@ impl FromStr for Ticket {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::SecretKey;
+    use proptest::prelude::*;
+
+    fn peer(seed: u8) -> PeerId {
+        SecretKey::from_bytes(&[seed; 32]).peer_id()
+    }
+
+    fn full() -> Ticket {
+        Ticket {
+            peer: peer(1),
+            homes: [(peer(2), "192.0.2.1:4000"), (peer(3), "[2001:db8::1]:4001")]
+                .map(|(peer, addr)| (peer, addr.parse().expect("an address")))
+                .into(),
+            service: Some("ssh".parse().expect("a name")),
+        }
+    }
+
+    fn text_of(bytes: &[u8]) -> String {
+        bech32::encode::<Bech32m>(TICKET_HRP, bytes).expect("short enough")
+    }
+
+    #[test]
+    fn tickets_go_both_ways_in_either_case() {
+        let mut ticket = full();
+        loop {
+            let text = ticket.to_string();
+            assert!(text.starts_with("hft1"));
+            assert_eq!(text.parse().as_ref(), Ok(&ticket));
+            assert_eq!(text.to_uppercase().parse().as_ref(), Ok(&ticket));
+            ticket.service = None;
+            if ticket.homes.pop().is_none() {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_ticket_fits() {
+        let mut ticket = full();
+        ticket.homes[0].1 = "[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().expect("an address");
+        ticket.service = Some("x".repeat(32).parse().expect("a name"));
+        assert_eq!(ticket.to_string().parse(), Ok(ticket));
+    }
+
+    #[test]
+    fn every_single_typing_mistake_is_caught() {
+        let good = full().to_string();
+        for at in 4..good.len() {
+            let wrong = if &good[at..=at] == "q" { "p" } else { "q" };
+            let typo = format!("{}{wrong}{}", &good[..at], &good[at + 1..]);
+            assert_eq!(typo.parse::<Ticket>(), Err(TicketError::Checksum), "{typo}");
+        }
+        for len in 0..good.len() {
+            assert!(good[..len].parse::<Ticket>().is_err());
+        }
+    }
+
+    #[test]
+    fn a_peer_is_no_ticket_and_the_other_way_round() {
+        assert_eq!(peer(1).to_string().parse::<Ticket>(), Err(TicketError::Prefix));
+        assert_eq!(full().to_string().parse::<PeerId>(), Err(crate::identity::PeerIdError::Prefix));
+    }
+
+    #[test]
+    fn contents_must_be_whole_and_nothing_more() {
+        let (_, bytes) = decode_bech32m(&full().to_string()).expect("ours");
+        for len in 0..bytes.len() {
+            assert_eq!(text_of(&bytes[..len]).parse::<Ticket>(), Err(TicketError::Contents), "length {len}");
+        }
+        assert_eq!(text_of(&[&bytes[..], &[0]].concat()).parse::<Ticket>(), Err(TicketError::Contents));
+        // More homes than a ticket may have.
+        let mut three = peer(1).as_bytes().to_vec();
+        three.push(3);
+        for seed in 2..5 {
+            three.extend(peer(seed).as_bytes());
+            three.extend([0, 192, 0, 2, 1, 1, 1]);
+        }
+        three.push(0);
+        assert_eq!(text_of(&three).parse::<Ticket>(), Err(TicketError::Contents));
+        // A peer that is none.
+        assert_eq!(text_of(&[&[2][..], &[0; 33]].concat()).parse::<Ticket>(), Err(TicketError::Contents));
+    }
+
+    proptest! {
+        #[test]
+        fn no_contents_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = text_of(&bytes).parse::<Ticket>();
+            let _ = text_of(&[&peer(1).as_bytes()[..], &bytes].concat()).parse::<Ticket>();
+        }
+    }
+}

@@ -28,6 +28,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 const STARTING_MAX: Duration = Duration::from_secs(5);
 /// How long a command waits for the first home of its own node.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// After so many looks at who else uses the node, the user is told.
+const LOOKS_UNSAID: u32 = 10;
 /// How often a wait looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -108,10 +110,14 @@ impl Host {
 
     /// Waits while other commands use this node, for more than the stream `own`; a signal ends the waiting.
     fn linger(&self, signals: &Signals, own: Option<u64>) {
-        if self.server.is_used_besides(own) {
-            talk::note("other commands use this node: staying until they are done");
+        // The command's own connections are closed; the node notices within a moment, which is not worth a word.
+        let mut looks = 0;
+        while self.server.is_used_besides(own) && !signals.wait_timeout(LOOK_EVERY) {
+            looks += 1;
+            if looks == LOOKS_UNSAID {
+                talk::note("other commands use this node: staying until they are done");
+            }
         }
-        while self.server.is_used_besides(own) && !signals.wait_timeout(LOOK_EVERY) {}
     }
 
     /// Tells peers and homes goodbye.
@@ -214,7 +220,7 @@ impl Way {
 /// A leaf that knows nobody can do nothing, and waiting does not help it.
 pub(crate) fn needs_someone(state: &StateDir, known: &[(PeerId, SocketAddr)]) -> Result<(), Failure> {
     // An earlier run has left the supernodes it knew.
-    if known.is_empty() && !has_saved(&state.saved()) {
+    if known.is_empty() && !has_anchor(&state.saved()) {
         return Err(Failure::usage(
             "this node knows no supernode yet",
             "name one with --bootstrap hf1…@HOST:PORT, or use a ticket (its owner gets it from: handfast ticket)",
@@ -223,8 +229,9 @@ pub(crate) fn needs_someone(state: &StateDir, known: &[(PeerId, SocketAddr)]) ->
     Ok(())
 }
 
-fn has_saved(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|found| found.len() > 0)
+/// Whether an earlier run kept a supernode in io's state file. Only looked at: io reads it, and complains if it cannot.
+fn has_anchor(path: &Path) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| line.starts_with("anchor ")))
 }
 
 /// `at` with a free port in place of 0. A supernode signs its port before it starts, so it has to be known by then;

@@ -5,9 +5,9 @@
 
 use std::io;
 use std::process;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator;
@@ -64,13 +64,21 @@ impl Signals {
 
     /// Waits for a signal.
     pub(crate) fn wait(&self) {
-        // We hold a sender ourselves, so the channel cannot be closed; nothing but signals comes while no work runs.
-        let _ = self.receiver.recv();
+        // We hold a sender ourselves, so the channel cannot be closed.
+        while let Ok(Wake::WorkEnded) = self.receiver.recv() {}
     }
 
     /// Waits for a signal at most so long; whether one came.
     pub(crate) fn wait_timeout(&self, timeout: Duration) -> bool {
-        !matches!(self.receiver.recv_timeout(timeout), Err(RecvTimeoutError::Timeout))
+        let until = Instant::now() + timeout;
+        loop {
+            match self.receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Wake::Signal(_)) => return true,
+                // Work that a signal has overtaken may end later.
+                Ok(Wake::WorkEnded) => {}
+                Err(_) => return false,
+            }
+        }
     }
 
     /// Does `work` in a thread of its own, until it is done or a signal comes.

@@ -6,11 +6,16 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 /// A real address that nobody has.
 const NOBODY: &str = "hf1vpzx3e4gcvh55pva0qg7hzdnwsp8pvkezxpelecfnnupappr3rzq7js82y";
+
+/// No start takes this long.
+const READY_MAX: Duration = Duration::from_secs(60);
 
 /// A state directory of its own, and commands that use it.
 struct Place {
@@ -46,35 +51,44 @@ impl Place {
     fn start(&self, args: &[&str]) -> (Running, String) {
         let mut child = self.command(args).stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        out.read_line(&mut line).unwrap();
+        let child = Ending(child);
+        let (ready, line) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            out.read_line(&mut line).unwrap();
+            let _ = ready.send((line, out));
+        });
+        // Only so that what never gets ready is a failure and not a test that hangs.
+        let (line, out) = line.recv_timeout(READY_MAX).unwrap_or_else(|_| panic!("handfast {args:?} is never ready"));
         assert!(!line.is_empty(), "handfast {args:?} ended before it was ready");
-        (Running { child, _out: out }, line.trim_end().into())
+        (Running { child, out }, line.trim_end().into())
     }
 }
 
 /// A child that ends with the test.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 struct Running {
-    child: Child,
-    _out: BufReader<ChildStdout>,
+    child: Ending,
+    out: BufReader<ChildStdout>,
 }
 
 impl Running {
     fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
+        let pid = self.child.0.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     fn end(mut self, signal: &str) -> Option<i32> {
         self.signal(signal);
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.0.wait().unwrap().code()
     }
 }
 
@@ -273,7 +287,7 @@ fn a_second_node_on_the_same_state_directory_is_refused() {
     let place = Place::new();
     let (first, address) = supernode(&place);
     let error = refused(&place.run(&["supernode", "--listen", "127.0.0.1:0"]), 1);
-    assert!(error.contains(&first.child.id().to_string()), "{error}");
+    assert!(error.contains(&first.child.0.id().to_string()), "{error}");
     let error = refused(&place.run(&["leaf", "--bootstrap", &address]), 1);
     assert!(error.contains("--state-dir"), "{error}");
     assert_eq!(first.end("-TERM"), Some(0));
@@ -394,6 +408,45 @@ fn piped(place: &Place, target: &str, bootstrap: &str, input: &[u8]) -> Vec<u8> 
     });
     assert_eq!(child.wait().unwrap().code(), Some(0));
     back
+}
+
+/// A pipe that stays open, with both its ends.
+fn open_pipe(place: &Place, target: &str, bootstrap: &str) -> (Running, ChildStdin) {
+    let mut command = place.command(&["pipe", target, "--bootstrap", bootstrap]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (stdin, out) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    (Running { child: Ending(child), out }, stdin)
+}
+
+/// Sends a line and waits until it came back.
+fn echoed((running, stdin): &mut (Running, ChildStdin), text: &str) {
+    stdin.write_all(format!("{text}\n").as_bytes()).unwrap();
+    let mut line = String::new();
+    running.out.read_line(&mut line).unwrap();
+    assert_eq!(line.trim_end(), text);
+}
+
+#[test]
+fn a_hang_up_of_one_session_does_not_cut_off_another() {
+    let (home, there, here) = (Place::new(), Place::new(), Place::new());
+    let (_supernode, address) = supernode(&home);
+    let expose = format!("echo={}", echo_service());
+    let (_leaf, id) = there.start(&["leaf", "--bootstrap", &address, "--expose", &expose, "--allow", "any"]);
+    let target = format!("{id}/echo");
+    // No node runs here: the first session becomes one, and the second finds it.
+    let mut first = open_pipe(&here, &target, &address);
+    echoed(&mut first, "one");
+    let mut second = open_pipe(&here, &target, &address);
+    echoed(&mut second, "two");
+    // What ssh does to its ProxyCommand at the end of a session.
+    first.0.signal("-HUP");
+    echoed(&mut second, "three");
+    let mut rest = String::new();
+    drop(second.1);
+    second.0.out.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+    assert_eq!(second.0.child.0.wait().unwrap().code(), Some(0));
+    assert_eq!(first.0.child.0.wait().unwrap().code(), Some(130));
 }
 
 #[test]

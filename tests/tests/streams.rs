@@ -271,6 +271,20 @@ fn a_ticket_needs_no_lookup() {
     w.expect_all_talk(&[(a, c)]);
 }
 
+#[test]
+fn a_supernode_is_reached_by_its_ticket() {
+    let mut w = World::new(24);
+    let s = w.add_supernode();
+    let (a, b) = (w.add_leaf(Place::Public), w.add_leaf_behind(NatSpec::port_restricted()));
+    let ticket = w.ticket(s);
+    for leaf in [a, b] {
+        w.with(leaf, |node, now| node.learn(now, &ticket)).expect("learn");
+    }
+    let t = [w.transfer(a, s, 100_000, 200_000), w.transfer(b, s, 3_000_000, 20)];
+    w.finish("transfers with a supernode", secs(30), &t);
+    assert!(w.is_direct(a, s) && w.is_direct(b, s));
+}
+
 /// Opens a stream to B's service `raw` and has B accept it.
 fn raw_stream(w: &mut World, a: HostId, b: HostId) -> (handfast_core::StreamKey, handfast_core::StreamKey) {
     let peer = w.peer(b);

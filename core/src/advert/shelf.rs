@@ -26,7 +26,7 @@ const NEIGHBOURS_MAX: usize = 2048;
 /// Signature checks: 39 µs each, so 1 250 a second are 5 % of a core, and the shelves of adverts and records together
 /// keep the 10 % that a flood of junk signatures may cost. One neighbour gets at most 40 % of that.
 fn verify_budget() -> RateTable<PeerId> {
-    let each = Rate { interval: Duration::from_micros(2_000), burst: 500 };
+    let each = Rate { interval: Duration::from_millis(2), burst: 500 };
     let all = Rate { interval: Duration::from_micros(800), burst: 1250 };
     RateTable::new(each, all, NEIGHBOURS_MAX)
 }

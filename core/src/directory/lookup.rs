@@ -158,18 +158,14 @@ impl Lookups {
     ) {
         let Some(pending) = self.pending.get_mut(&peer) else { return };
         let Some(index) = pending.asked.iter().position(|a| a.supernode == *from && a.tries > 0) else { return };
-        match record.and_then(|bytes| check(peer, wall, bytes)) {
-            Some((record, left)) => {
-                self.remember(now, record.clone(), left);
-                self.finish(peer, LookupOutcome::Found(record));
-            }
-            None => {
-                // A forged or stale record is worth as much as none.
-                let was_open = pending.asked.get_mut(index).is_some_and(|a| !core::mem::replace(&mut a.said_no, true));
-                if was_open {
-                    self.advance(now, peer, out);
-                }
-            }
+        if let Some((record, left)) = record.and_then(|bytes| check(peer, wall, bytes)) {
+            self.remember(now, record.clone(), left);
+            self.finish(peer, LookupOutcome::Found(record));
+            return;
+        }
+        // A forged or stale record is worth as much as none.
+        if pending.asked.get_mut(index).is_some_and(|asked| !core::mem::replace(&mut asked.said_no, true)) {
+            self.advance(now, peer, out);
         }
     }
 

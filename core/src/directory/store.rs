@@ -58,10 +58,9 @@ impl RecordStore {
             if has >= share || !is_home(home) { Err(Refused::Crowded) } else { Ok(()) }
         })?;
         let record = checked.statement.clone();
-        if self.shelf.len() >= self.records_max && !self.shelf.contains(&record.id) {
-            if let Some(soonest) = self.shelf.soonest() {
-                self.remove(&soonest);
-            }
+        let is_full = self.shelf.len() >= self.records_max && !self.shelf.contains(&record.id);
+        if let Some(soonest) = self.shelf.soonest().filter(|_| is_full) {
+            self.remove(&soonest);
         }
         // `examine` has seen that there is a first home.
         let Some((home, _)) = record.homes.first() else { return Err(Refused::Crowded) };

@@ -29,6 +29,7 @@ use crate::advert::statement::speaks_of;
 use crate::advert::{AdvertBook, OwnAdvert, Sequence, Suspicion, shelf};
 use crate::directory::RecordStore;
 use crate::identity::{PeerId, SecretKey};
+use crate::node::{Event, Save};
 use crate::random::Generators;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
 use crate::wire::message::{DIGEST_MAX, DigestEntry, Load, LoadHint, Message, SignedKind};
@@ -59,6 +60,8 @@ const MISSED_MAX: u8 = 3;
 const DEAD_AFTER: Duration = Duration::from_secs(300);
 /// Neighbours learned from others are dialled within this time, so that not everybody dials a newcomer at once.
 const DIAL_SPREAD: Duration = Duration::from_secs(2);
+/// Most neighbours saved for the next run.
+const ANCHORS_MAX: usize = 8;
 /// First retransmission time-out of a greeting; doubles.
 const GREETING_RTO: Duration = Duration::from_secs(1);
 /// How often a neighbour is greeted on a new link; after that, in rounds.
@@ -67,6 +70,8 @@ const GREETINGS_MAX: u8 = 4;
 const LISTING_RTO: Duration = Duration::from_secs(1);
 /// How often a neighbour is asked for a listing before another one is.
 const LISTING_TRIES: u8 = 3;
+/// How many neighbours are asked before rounds alone must do.
+const LISTING_ASKED_MAX: u8 = 4;
 
 /// What the room works on and does not own.
 pub(crate) struct Stores<'a> {
@@ -99,7 +104,10 @@ pub(crate) struct Gossip {
     /// New statements since the last round: many mean that more is to be had.
     fresh: usize,
     listing: Option<Listing>,
-    is_listed: bool,
+    /// How many neighbours were asked for a listing; at [`LISTING_ASKED_MAX`] once one has answered.
+    listings_asked: u8,
+    /// As last saved.
+    anchors: Vec<(PeerId, SocketAddr)>,
     listings_given: RateTable<PeerId>,
     digests_taken: RateTable<PeerId>,
 }
@@ -122,7 +130,8 @@ impl Gossip {
             round_at: now + random.jitter.jitter(ROUND_JITTER),
             fresh: 0,
             listing: None,
-            is_listed: false,
+            listings_asked: 0,
+            anchors: Vec::new(),
             listings_given: RateTable::new(listing, listings, 4 * NEIGHBOURS_MAX),
             digests_taken: RateTable::new(digest, digests, NEIGHBOURS_MAX),
         }
@@ -306,11 +315,19 @@ impl Gossip {
         s: &mut Stores<'_>,
     ) -> bool {
         // A stranger may say who it is, nothing else.
-        let is_neighbour = self.neighbours.contains_key(&from);
-        if !is_neighbour && !(kind == SignedKind::Advert && speaks_of(bytes, &from)) {
+        let is_introduction = kind == SignedKind::Advert && speaks_of(bytes, &from);
+        if !is_introduction && !self.neighbours.contains_key(&from) {
             return false;
         }
         self.on_heard(now, &from, s.book);
+        // Its own advert also comes as a greeting; anybody else's, even ours, shows that the listing arrived.
+        if self.listing.as_ref().is_some_and(|l| l.from == from)
+            && kind == SignedKind::Advert
+            && !speaks_of(bytes, &from)
+        {
+            self.listing = None;
+            self.listings_asked = LISTING_ASKED_MAX;
+        }
         let (me, book) = (self.me, &*s.book);
         let fresh = match kind {
             SignedKind::Advert => return self.on_advert(now, from, bytes, s),
@@ -325,10 +342,6 @@ impl Gossip {
     fn on_advert(&mut self, now: Instant, from: PeerId, bytes: &[u8], s: &mut Stores<'_>) -> bool {
         let Ok(advert) = s.book.insert(now, &from, s.wall, bytes) else { return false };
         self.count_fresh(now, true, s);
-        if self.listing.as_ref().is_some_and(|l| l.from == from) && advert.id != from {
-            self.listing = None;
-            self.is_listed = true;
-        }
         let is_known = self.neighbours.contains_key(&advert.id);
         self.meet(now, advert.id, None, now + s.random.jitter.jitter(DIAL_SPREAD));
         if advert.id == from && !is_known {
@@ -385,11 +398,12 @@ impl Gossip {
     }
 
     fn ask_listing(&mut self, now: Instant, s: &mut Stores<'_>) {
-        if self.is_listed || self.listing.is_some() {
+        if self.listings_asked >= LISTING_ASKED_MAX || self.listing.is_some() {
             return;
         }
         let linked: Vec<PeerId> = self.linked().copied().collect();
         let Some(from) = linked.get(s.random.peer_choice.below(linked.len())).copied() else { return };
+        self.listings_asked += 1;
         self.listing = Some(Listing { from, tries: 1, at: now + LISTING_RTO });
         pack::send(s.out, from, &Message::AdvertsRequest);
     }
@@ -465,12 +479,7 @@ impl Gossip {
     fn repeat_listing(&mut self, now: Instant, s: &mut Stores<'_>) {
         let Some(listing) = &mut self.listing else { return };
         if listing.tries >= LISTING_TRIES {
-            // Perhaps it knows nobody but us; rounds will find out whom it meets. Others may know more.
-            let silent = self.listing.take().map(|l| l.from);
-            let others = self.linked().filter(|peer| Some(**peer) != silent).count();
-            if others == 0 {
-                self.is_listed = true;
-            }
+            self.listing = None;
             self.ask_listing(now, s);
             return;
         }
@@ -482,6 +491,7 @@ impl Gossip {
     /// Compares with two neighbours: one drawn, and the one not heard from for longest. Repeats unanswered questions.
     fn round(&mut self, now: Instant, s: &mut Stores<'_>) {
         self.drop_expired(s);
+        self.save_anchors(s);
         let all: Vec<PeerId> = self.neighbours.keys().copied().collect();
         for peer in &all {
             let Some(neighbour) = self.neighbours.get_mut(peer) else { continue };
@@ -503,6 +513,17 @@ impl Gossip {
         }
         for peer in partners {
             self.exchange(now, peer, s);
+        }
+    }
+
+    /// Keeps some of the neighbours for the next run: a restarted supernode finds back by itself.
+    fn save_anchors(&mut self, s: &mut Stores<'_>) {
+        let address = |peer: &PeerId| Some((*peer, s.book.address(peer)?));
+        // In the order of ids, which is as good as any, and does not change with every round.
+        let anchors: Vec<_> = self.linked().filter_map(address).take(ANCHORS_MAX).collect();
+        if !anchors.is_empty() && anchors != self.anchors {
+            self.anchors.clone_from(&anchors);
+            s.out.push_back(Action::Event(Event::Save(Save::Anchors(anchors))));
         }
     }
 

@@ -14,4 +14,6 @@ pub(crate) use load::LoadCounts;
 pub(crate) use registrations::{Registered, Registrations};
 
 #[cfg(test)]
+pub(crate) mod testnet;
+#[cfg(test)]
 mod tests;

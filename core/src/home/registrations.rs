@@ -19,8 +19,10 @@ use crate::wire::message::{Load, Message, Refusal};
 
 /// Most other homes watched; leaves whose other home is beyond that are registered all the same.
 const WATCHED_MAX: usize = 1024;
-/// Time between two questions, less up to a fifth.
-const ASK_EVERY: Duration = Duration::from_secs(5);
+/// Time between two questions, together with up to [`ASK_JITTER`].
+const ASK_EVERY_MIN: Duration = Duration::from_secs(4);
+/// See [`ASK_EVERY_MIN`].
+const ASK_JITTER: Duration = Duration::from_secs(1);
 /// Questions unanswered until a home counts as dead.
 const MISSED_MAX: u8 = 3;
 /// A dead home is asked again after this, and as much again at random.
@@ -48,16 +50,21 @@ struct Registration {
     since_s: u32,
 }
 
+// What a million of them weigh.
+const _: () = assert!(size_of::<(PeerId, Registration)>() <= 48);
+
 struct Watched {
     home: PeerId,
     leaves: usize,
     is_linked: bool,
+    /// Was linked at any time since it is watched.
+    was_linked: bool,
     is_dead: bool,
     missed: u8,
     deadline: Option<Instant>,
 }
 
-/// Telling leaves that a home is dead goes through the registrations in order; this is how far it has come.
+/// Telling leaves that a home is dead, or was, goes through the registrations in order; this is how far it has come.
 struct Telling {
     number: u32,
     after: Option<PeerId>,
@@ -177,8 +184,9 @@ impl Registrations {
         }
         let number = self.next_number;
         self.next_number = self.next_number.wrapping_add(1);
-        let mut watched = Watched { home, leaves: 1, is_linked: false, is_dead: false, missed: 0, deadline: None };
-        self.deadlines.set(number, &mut watched.deadline, Some(now + jitter.jitter(ASK_EVERY)));
+        let mut watched =
+            Watched { home, leaves: 1, is_linked: false, was_linked: false, is_dead: false, missed: 0, deadline: None };
+        self.deadlines.set(number, &mut watched.deadline, Some(now + jitter.jitter(ASK_EVERY_MIN)));
         self.watched.insert(number, watched);
         self.numbers.insert(home, number);
         Some(number)
@@ -201,10 +209,22 @@ impl Registrations {
         self.watched.get_mut(self.numbers.get(home)?)
     }
 
-    /// A link is up: if it is to another home, questions go over it.
-    pub(crate) fn on_link_up(&mut self, peer: &PeerId) {
-        if let Some(watched) = self.watched_mut(peer) {
-            watched.is_linked = true;
+    /// A link is up (not one that was merely rekeyed): if it is to another home, questions go over it. If there was
+    /// one before, that home may have restarted and forgotten its leaves; they are told, and will see for themselves.
+    pub(crate) fn on_link_up(&mut self, now: Instant, peer: &PeerId) {
+        let Some(number) = self.numbers.get(peer).copied() else { return };
+        let Some(watched) = self.watched.get_mut(&number) else { return };
+        watched.is_linked = true;
+        if core::mem::replace(&mut watched.was_linked, true) {
+            self.tell_about(now, number);
+        }
+    }
+
+    fn tell_about(&mut self, now: Instant, number: u32) {
+        // Who is in the queue already, from the beginning, need not be there twice.
+        if self.telling.iter().all(|t| t.number != number || t.after.is_some()) && self.telling.len() < WATCHED_MAX {
+            self.telling.push_back(Telling { number, after: None });
+            self.tell_at.get_or_insert(now);
         }
     }
 
@@ -221,6 +241,7 @@ impl Registrations {
     pub(crate) fn on_heard(&mut self, peer: &PeerId) {
         if let Some(watched) = self.watched_mut(peer) {
             watched.is_linked = true;
+            watched.was_linked = true;
             watched.is_dead = false;
             watched.missed = 0;
         }
@@ -244,19 +265,19 @@ impl Registrations {
     fn ask(&mut self, now: Instant, number: u32, s: &mut Stores<'_>) {
         let Some(watched) = self.watched.get_mut(&number) else { return };
         watched.deadline = None;
-        if watched.missed >= MISSED_MAX && !watched.is_dead {
-            watched.is_dead = true;
-            self.telling.push_back(Telling { number, after: None });
-            self.tell_at.get_or_insert(now);
+        if watched.missed >= MISSED_MAX && !core::mem::replace(&mut watched.is_dead, true) {
+            self.tell_about(now, number);
         }
+        let Some(watched) = self.watched.get_mut(&number) else { return };
         watched.missed = watched.missed.saturating_add(1).min(MISSED_MAX);
         let delay = if watched.is_dead {
             DEAD_ASK_EVERY + s.random.jitter.jitter(DEAD_ASK_EVERY)
         } else {
-            ASK_EVERY - s.random.jitter.jitter(ASK_EVERY / 5)
+            ASK_EVERY_MIN + s.random.jitter.jitter(ASK_JITTER)
         };
         self.deadlines.set(number, &mut watched.deadline, Some(now + delay));
-        if watched.is_linked {
+        // There may well be a link that was opened for gossip: the first question tries that.
+        if watched.is_linked || watched.missed == 1 {
             send(s.out, watched.home, &Message::LoadRequest);
         } else if let Some(address) = s.book.address(&watched.home) {
             s.out.push_back(Action::Dial { peer: watched.home, address });
@@ -267,7 +288,7 @@ impl Registrations {
     fn tell(&mut self, now: Instant, out: &mut VecDeque<Action>) {
         self.tell_at = None;
         let Some(telling) = self.telling.front_mut() else { return };
-        let watched = self.watched.get(&telling.number).filter(|w| w.is_dead);
+        let watched = self.watched.get(&telling.number);
         let mut is_done = true;
         if let Some(watched) = watched {
             let start = telling.after.map_or(Bound::Unbounded, Bound::Excluded);

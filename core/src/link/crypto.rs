@@ -3,7 +3,7 @@
 //!
 //! A [`Resolver`] is made for one handshake and handed over to snow's builder. It knows this node's static key pair
 //! and names it to snow by its *public* half: the private half never leaves the context that aws-lc keeps, and the
-//! public half is not computed again for each handshake, which would cost a fifth of it. The ephemeral private key is
+//! public half is not computed again for each handshake, which would be one multiplication more. The ephemeral private key is
 //! put into the resolver's [`Draw`] by the caller before snow needs it, so that a handshake is a function of the state
 //! of the caller's generator.
 
@@ -40,6 +40,12 @@ impl KeyPair {
     /// The public half.
     pub(super) fn public(&self) -> &[u8; KEY_LEN] {
         &self.public
+    }
+
+    /// A pair that claims another public key, as an attacker may.
+    #[cfg(test)]
+    pub(super) fn claiming(self, public: [u8; KEY_LEN]) -> Self {
+        Self { public, ..self }
     }
 
     /// What this and the holder of `public` agree on; an error if that is all zero, as every point of small order

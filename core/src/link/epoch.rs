@@ -95,8 +95,8 @@ pub struct Epoch {
     opening: Option<LessSafeKey>,
     local_index: u32,
     remote_index: u32,
-    next: u32,
-    window: Replay,
+    pub(super) next: u32,
+    pub(super) window: Replay,
 }
 
 impl Epoch {

@@ -267,6 +267,7 @@ pub struct Accepted {
     pub fixed: InitFixed,
     /// The initiator's ephemeral key: the same in a copy of the Init, and in no other Init.
     pub ephemeral: [u8; 32],
+    noise_public: [u8; 32],
     noise: Noise,
 }
 
@@ -278,6 +279,18 @@ pub fn accept(
     me: &Identity,
     packet: &[u8],
     macs: bool,
+    body_out: &mut [u8],
+) -> Result<(Accepted, usize), HandshakeError> {
+    accept_unless(me, packet, macs, |_| false, body_out)
+}
+
+/// As [`accept`], without the dearest of its checks, for torsion, where `known` says that it was made of this peer
+/// before: by an [`Accepted`] handshake, or by [`PeerKeys::new`].
+pub fn accept_unless(
+    me: &Identity,
+    packet: &[u8],
+    macs: bool,
+    known: impl FnOnce(&PeerId) -> bool,
     body_out: &mut [u8],
 ) -> Result<(Accepted, usize), HandshakeError> {
     let Ok(Packet::Init { sender, rest }) = Packet::decode(packet) else {
@@ -293,15 +306,20 @@ pub fn accept(
 
     let (fixed, body) = payload.split_first_chunk().ok_or(HandshakeError::BadContents)?;
     let (sign, fixed) = decode_init_fixed(fixed)?;
-    let remote: &[u8; 32] =
-        noise.state.get_remote_static().and_then(|key| key.try_into().ok()).ok_or(HandshakeError::BadContents)?;
-    let peer = PeerId::from_noise(remote, sign).map_err(HandshakeError::BadIdentity)?;
+    let remote = noise.state.get_remote_static().and_then(|key| key.try_into().ok());
+    let noise_public = remote.ok_or(HandshakeError::BadContents)?;
+    let peer = PeerId::from_noise_unless(&noise_public, sign, known).map_err(HandshakeError::BadIdentity)?;
     let body_len = body.len();
     body_out.copy_within(INIT_FIXED_LEN..INIT_FIXED_LEN + body_len, 0);
-    Ok((Accepted { peer, sender, fixed, ephemeral, noise }, body_len))
+    Ok((Accepted { peer, sender, fixed, ephemeral, noise_public, noise }, body_len))
 }
 
 impl Accepted {
+    /// The initiator's keys, to open links to it later: free here, dear from the `PeerId` alone.
+    pub fn peer_keys(&self) -> PeerKeys {
+        PeerKeys { id: self.peer, noise_public: self.noise_public }
+    }
+
     /// Writes the Response to the front of `out`; returns the keys and the Response's length. The initiator will name
     /// `local_index` in all that it sends under these keys.
     pub fn respond(
@@ -354,7 +372,7 @@ fn room(out: &mut [u8], len: usize, min: usize, fixed: usize) -> Result<&mut [u8
     out.get_mut(..fixed + body).ok_or(HandshakeError::BufferTooSmall)
 }
 
-fn decode_init_fixed(bytes: &[u8; INIT_FIXED_LEN]) -> Result<(bool, InitFixed), HandshakeError> {
+pub(super) fn decode_init_fixed(bytes: &[u8; INIT_FIXED_LEN]) -> Result<(bool, InitFixed), HandshakeError> {
     let [flags, rest @ ..] = bytes;
     if flags & !FLAG_SIGN != 0 {
         return Err(HandshakeError::BadContents);
@@ -365,7 +383,7 @@ fn decode_init_fixed(bytes: &[u8; INIT_FIXED_LEN]) -> Result<(bool, InitFixed), 
     Ok((flags & FLAG_SIGN != 0, fixed))
 }
 
-fn decode_response_fixed(bytes: &[u8; RESPONSE_FIXED_LEN]) -> Result<(u32, ResponseFixed), HandshakeError> {
+pub(super) fn decode_response_fixed(bytes: &[u8; RESPONSE_FIXED_LEN]) -> Result<(u32, ResponseFixed), HandshakeError> {
     let (index, rest) = bytes.split_first_chunk().ok_or(HandshakeError::BadContents)?;
     let (&[flags], rest) = rest.split_first_chunk().ok_or(HandshakeError::BadContents)?;
     if flags & !(FLAG_EARLY_ACCEPTED | FLAG_RESUMED) != 0 {

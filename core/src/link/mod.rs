@@ -23,12 +23,14 @@ mod gate;
 mod handshake;
 mod keys;
 mod replay;
+#[cfg(test)]
+mod tests;
 
 pub use epoch::{Epoch, Exhausted, OpenError, REKEY_AT, SEAL_LIMIT, TransportKeys};
-pub use gate::{Admission, Gate, open_cookie};
+pub use gate::{Admission, Gate, LOADED_ABOVE, open_cookie};
 pub use handshake::{
     Accepted, HandshakeError, INIT_FIXED_LEN, InitFixed, Initiation, Macs, RESPONSE_FIXED_LEN, ResponseFixed, accept,
-    initiate,
+    accept_unless, initiate,
 };
 pub use keys::{Identity, PeerKeys};
 pub use replay::WINDOW;

@@ -584,6 +584,7 @@ impl Node {
         let pending = *pending;
         let same = peer.is_up() && peer.session == pending.session;
         let was_up = peer.is_up();
+        let unasked = !was_up && peer.attempts.is_empty() && route.is_direct();
         self.pending_by_ephemeral.remove(&pending.ephemeral);
         if was_up && !same {
             self.on_link_replaced(now, key, StreamEnd::PeerRestarted);
@@ -608,6 +609,9 @@ impl Node {
         }
         peer.paths.on_handshake(now, route);
         self.choose_path(now, key);
+        if unasked {
+            self.rooms_unasked_link(now);
+        }
         if !same {
             self.on_link_up(now, key);
         }

@@ -107,6 +107,8 @@ pub struct Node {
     own_duty: Duty,
     network: Network,
     wall: Option<(Instant, WallTime)>,
+    /// The latest moment that any call named.
+    now: Instant,
     clock_us: u64,
     clock_saved_us: u64,
 
@@ -175,6 +177,7 @@ impl Node {
             own_duty,
             network: Network::default(),
             wall: None,
+            now,
             clock_us: saved.clock_mark,
             clock_saved_us: saved.clock_mark,
             peers: Peers::default(),
@@ -461,7 +464,8 @@ impl Node {
 
     /// When to call [`Node::handle_timeout`].
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        self.next_timeout()
+        // QUIC may name a moment that has passed since it was last asked.
+        self.next_timeout().map(|at| at.max(self.now))
     }
 
     // ---- getters ----
@@ -510,6 +514,7 @@ impl Node {
 
     /// Carries out what the rooms want, and moves the deadlines of the peers that were touched.
     fn settle(&mut self, now: Instant) {
+        self.now = self.now.max(now);
         self.rooms_settle(now);
         let touched = core::mem::take(&mut self.touched);
         for key in &touched {

@@ -42,8 +42,9 @@ pub(crate) const UNUSED_MAX: Duration = Duration::from_secs(60);
 pub(crate) const REKEY_ACTIVE: Duration = Duration::from_secs(600);
 /// Idle control links rekey so often.
 pub(crate) const REKEY_IDLE: Duration = Duration::from_secs(6 * 3_600);
-/// Most direct attempts' packets: three to an address, after 0, 1 and 3 s; given up after 7.
-pub(crate) const ATTEMPT_WAITS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+/// An Init to an address is sent three times, after 0, 0.5 and 1.5 s, and given up after 3.5.
+pub(crate) const ATTEMPT_WAITS: [Duration; 3] =
+    [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
 /// A peer of this node: a slot and its generation, so that a late event never hits the next tenant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

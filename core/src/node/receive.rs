@@ -221,6 +221,11 @@ impl Node {
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.rx_bytes += len as u64;
         peer.beats.on_heard(now);
+        if peer.wanted {
+            let id = peer.id;
+            self.rooms_heard(now, &id);
+        }
+        let Some(peer) = self.peers.get_mut(key) else { return };
         if let Route::Relayed { via, .. } = route {
             peer.relayed_bytes += len as u64;
             if let Some(relay) = self.peers.get_mut(via) {

@@ -135,14 +135,17 @@ impl Node {
         }
     }
 
+    /// A link is up that was not: not a rekey.
     pub(crate) fn rooms_link_up(&mut self, now: Instant, id: &PeerId) {
-        let id = *id;
+        supernode!(self, now, |s, _stores| s.registrations.on_link_up(now, id));
+        self.rooms_link_there(now, *id);
+    }
+
+    /// There is a link, new or as good as new to the room that asked for it.
+    fn rooms_link_there(&mut self, now: Instant, id: PeerId) {
         let dialled = self.peers.by_id(&id).is_some_and(|p| p.quic_client);
         leaf!(self, now, |homes, m| homes.on_link_up(now, id, m));
-        supernode!(self, now, |s, stores| {
-            s.gossip.on_link_up(now, id, stores);
-            s.registrations.on_link_up(&id);
-        });
+        supernode!(self, now, |s, stores| s.gossip.on_link_up(now, id, stores));
         if dialled && self.is_supernode(&id) {
             self.rooms.dial_back.on_link_up(now, id, &mut self.rng, &mut self.rooms.out);
         }
@@ -158,6 +161,20 @@ impl Node {
         });
         self.rooms.lookups.on_link_down(now, &id, &mut self.rooms.out);
         self.rooms.dial_back.on_link_down(&id);
+    }
+
+    /// Something authentic came from this peer.
+    pub(crate) fn rooms_heard(&mut self, now: Instant, id: &PeerId) {
+        let Rooms { side, book, .. } = &mut self.rooms;
+        if let Side::Supernode(s) = side {
+            s.gossip.on_heard(now, id, book);
+            s.registrations.on_heard(id);
+        }
+    }
+
+    /// A link came in from an address that we never sent anything to.
+    pub(crate) fn rooms_unasked_link(&mut self, now: Instant) {
+        self.rooms.dial_back.on_unasked_link(now);
     }
 
     pub(crate) fn rooms_leave(&mut self, now: Instant) {
@@ -234,7 +251,7 @@ impl Node {
                 self.set_wanted_key(key, true);
                 self.rooms.dial_back.on_contacted(peer);
                 if up {
-                    self.rooms_link_up(now, &peer);
+                    self.rooms_link_there(now, peer);
                 }
             }
             Action::DialBack { peer, address, nonce } => {

@@ -75,7 +75,7 @@ impl DialBack {
     ) {
         self.on_contacted(supernode);
         self.linked.insert(supernode);
-        if self.linked.len() >= LINKED_MIN && self.reachable.is_none() && self.due.is_none() {
+        if self.linked.len() >= LINKED_MIN && self.due.is_none() {
             self.step(now, random, out);
         }
     }

@@ -20,3 +20,6 @@ pub enum MappingBehavior {
     /// Another one per destination address (or address and port: two supernodes cannot tell which).
     AddressOrPortDependent,
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,17 +11,19 @@ use std::time::Instant as StdInstant;
 use bytes::{Bytes, BytesMut};
 use quinn_proto::congestion::CubicConfig;
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, ConnectionId, ConnectionIdGenerator, DatagramEvent, Endpoint,
+    ClientConfig, Connection, ConnectionHandle, ConnectionId, ConnectionIdGenerator, DatagramEvent, Dir, Endpoint,
     EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
 };
 
 use super::crypto::{Mark, NoClock, Null, OneToken, ResetKey};
-use crate::wire::packet::DATA_OVERHEAD;
+use crate::wire::packet::{DATA_OVERHEAD, RELAY_HEADER_LEN};
 
 /// Version number in QUIC's long headers: ours, since with no TLS inside it is no published QUIC. "hf", 1.
 pub(super) const VERSION: u32 = 0x6866_0001;
 /// Most streams that each side may have open on a link.
 pub const STREAMS_MAX: u32 = 256;
+/// How many of them at first: quinn keeps a place for each that there may be, some 50 bytes.
+pub(super) const STREAMS_EARLY: u32 = 32;
 /// Most unread bytes of one stream that are held for the application: 100 Mbit/s at 100 ms.
 pub const STREAM_RECEIVE_WINDOW: u32 = 1_250_000;
 /// Most unread bytes that all streams of a link hold together.
@@ -31,12 +33,16 @@ pub const SEND_WINDOW: u64 = 4_000_000;
 /// Longest QUIC packet before the path has proven more: what QUIC requires of every path, and what fits a relayed
 /// packet of `DATAGRAM_LEN_MAX`.
 pub const PACKET_LEN_MIN: u16 = 1200;
-/// Longest QUIC packet at all: Ethernet's 1 500, less 20 (IPv4), 8 (UDP) and the link's own bytes. Callers with less
-/// room say so in `poll_transmit`.
-pub const PACKET_LEN_MAX: u16 = 1500 - 28 - DATA_OVERHEAD as u16;
+/// Longest QUIC packet at all: Ethernet's 1 500, less IPv6's 40, UDP's 8, Relay's 7 and the link's own bytes.
+///
+/// Over IPv4 and without a relay 27 bytes more would fit. But then a link that fails over to its relay would find that
+/// all it has under way is too long, and would have to start over before the new path has been heard of.
+pub const PACKET_LEN_MAX: u16 = 1500 - 48 - (DATA_OVERHEAD + RELAY_HEADER_LEN) as u16;
 /// RFC 9002 §6.2.2 says 333 ms; but the link's own handshake came through not long ago, and few links are that slow. A
 /// guess too low costs a repeated packet, one too high 0.6 s more after the loss of the first flight.
 const INITIAL_RTT: Duration = Duration::from_millis(150);
+/// RFC 9002 §7.2 says 10 packets. The handshake needs room beside the early data (see `crypto`): 20.
+const INITIAL_WINDOW: u64 = 24_000;
 /// The address of the peer as QUIC sees it: constant, private (RFC 4193), the same on both ends.
 pub(super) const REMOTE_IP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 /// [`REMOTE_IP`] with a port, which must not be 0.
@@ -155,6 +161,26 @@ impl Conn {
         self.settle();
     }
 
+    /// Makes the earliest timer fire, due or not. False if none is armed.
+    ///
+    /// This is how a probe leaves after an outage: see [`super::Failover`]. quinn tells only the earliest of its timers;
+    /// of the others that may be armed beside the loss timer (pacing, delayed acknowledgement, old keys) each is
+    /// harmless when it fires early.
+    pub(super) fn fire_timer(&mut self, now: StdInstant) -> bool {
+        let Some(due) = self.quic.poll_timeout() else { return false };
+        self.handle_timeout(due.max(now));
+        true
+    }
+
+    /// Allows the peer more streams when most that it may have are open.
+    pub(super) fn make_room(&mut self) {
+        let (open, may) = (self.quic.streams().remote_open_streams(Dir::Bi), self.quic.max_concurrent_streams(Dir::Bi));
+        if open * 4 >= may * 3 && may < u64::from(STREAMS_MAX) {
+            let count = (may * 2).min(u64::from(STREAMS_MAX));
+            self.quic.set_max_concurrent_streams(Dir::Bi, VarInt::try_from(count).unwrap_or(VarInt::MAX));
+        }
+    }
+
     /// What the packets of this connection end in.
     pub(super) fn mark(&self) -> Mark {
         Mark::of_cid(&self.epoch.cid())
@@ -202,9 +228,11 @@ fn endpoint(seed: &[u8; 32], epoch: Epoch, server: Option<Arc<ServerConfig>>) ->
 fn transport() -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(PACKET_LEN_MAX);
+    let mut cubic = CubicConfig::default();
+    cubic.initial_window(INITIAL_WINDOW);
     let mut config = TransportConfig::default();
     config
-        .max_concurrent_bidi_streams(STREAMS_MAX.into())
+        .max_concurrent_bidi_streams(STREAMS_EARLY.into())
         .max_concurrent_uni_streams(0u32.into())
         .datagram_receive_buffer_size(None)
         // The link decides when a peer is gone, and keeps the path alive.
@@ -220,7 +248,7 @@ fn transport() -> Arc<TransportConfig> {
         .crypto_buffer_size(1024)
         .allow_spin(false)
         // Never BBR: it draws from a global generator.
-        .congestion_controller_factory(Arc::new(CubicConfig::default()));
+        .congestion_controller_factory(Arc::new(cubic));
     Arc::new(config)
 }
 

@@ -1,18 +1,20 @@
 //! A crypto provider for QUIC that seals nothing.
 //!
 //! The link below authenticates and encrypts every byte, so here a handshake only exchanges transport parameters and
-//! keys only tell connections apart: each packet ends in the four bytes of its connection's [`Mark`]. Without a mark a
-//! straggler of an earlier connection could not be told from a packet of the present one, since connection ids are
-//! empty and there is no real key.
+//! keys only tell packets apart: each ends in the four bytes of its connection's [`Mark`] and one of its key phase.
+//! Without these a straggler of an earlier connection or phase could not be told from a packet of the present one, since
+//! connection ids are empty and there is no real key.
 //!
-//! 0-RTT is always on. The parameters remembered from "last time" are our own: both sides speak the same version of
-//! the protocol, whose windows and limits may only grow.
+//! 0-RTT is always on. The parameters remembered from "last time" are what [`remembered`] says: the least that every end of this
+//! version of the protocol must offer.
 
 use core::any::Any;
 use std::sync::{Arc, OnceLock};
+#[allow(clippy::disallowed_types)] // Named by quinn's traits; nobody reads a clock here.
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
+use quinn_proto::coding::Codec;
 use quinn_proto::crypto::{
     AeadKey, ClientConfig, CryptoError, ExportKeyingMaterialError, HandshakeTokenKey, HeaderKey, HmacKey, KeyPair,
     Keys, PacketKey, ServerConfig, Session, UnsupportedVersion,
@@ -20,23 +22,53 @@ use quinn_proto::crypto::{
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{
     ConnectError, ConnectionId, Side, TimeSource, TokenLog, TokenReuseError, TokenStore, TransportError,
-    TransportErrorCode,
+    TransportErrorCode, VarInt,
 };
+
+use super::connection::{RECEIVE_WINDOW, STREAM_RECEIVE_WINDOW, STREAMS_EARLY};
 
 /// Most bytes of transport parameters that a peer may send; ours take about 80.
 const PARAMETERS_LEN_MAX: usize = 512;
 
-/// How a packet says which connection of the link it belongs to: the low half of the connection's epoch, big-endian,
-/// as its last four bytes.
+/// The transport parameters (RFC 9000 §18) that a client may count on before it has heard from the server.
+///
+/// Only 8 KiB may leave so early. Were it more, the first flight could fill the congestion window; if then the server's
+/// acknowledgements are lost, quinn holds back the client's Handshake packet for lack of window, the server drops all
+/// other packets for lack of that one, and nothing ever moves again.
+///
+/// A stream's window must be the one that the peer really has: quinn does not raise it later.
+fn remembered() -> Vec<u8> {
+    let mut parameters = Vec::with_capacity(24);
+    for (id, value) in [
+        (0x04, EARLY_DATA_MAX),        // initial_max_data
+        (0x05, STREAM_RECEIVE_WINDOW), // initial_max_stream_data_bidi_local
+        (0x06, STREAM_RECEIVE_WINDOW), // initial_max_stream_data_bidi_remote
+        (0x08, STREAMS_EARLY),         // initial_max_streams_bidi
+    ] {
+        let mut encoded = Vec::with_capacity(8);
+        VarInt::from_u32(value).encode(&mut encoded);
+        parameters.extend_from_slice(&[id, encoded.len() as u8]);
+        parameters.extend_from_slice(&encoded);
+    }
+    parameters
+}
+
+/// Most bytes of streams that leave before the server has answered.
+const EARLY_DATA_MAX: u32 = 8_192;
+const _: () = assert!(EARLY_DATA_MAX <= RECEIVE_WINDOW);
+
+/// What each packet ends in: a [`Mark`] and the [`Key`]'s phase.
+pub(super) const TAG_LEN: usize = 5;
+
+/// Which connection of the link a packet belongs to: the low half of the connection's epoch, big-endian.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Mark(pub(super) [u8; 4]);
 
 impl Mark {
-    pub(super) const LEN: usize = 4;
-
     /// The mark that a packet carries.
     pub(super) fn of_packet(packet: &[u8]) -> Option<Self> {
-        packet.last_chunk::<4>().copied().map(Self)
+        let [a, b, c, d, _phase] = *packet.last_chunk::<TAG_LEN>()?;
+        Some(Self([a, b, c, d]))
     }
 
     /// The mark of the connection whose first destination connection id this is. Ids of other lengths are never used
@@ -46,31 +78,54 @@ impl Mark {
     }
 
     fn keys(self) -> Keys {
-        Keys { header: KeyPair { local: Box::new(Plain), remote: Box::new(Plain) }, packet: self.packet_keys() }
+        Keys {
+            header: KeyPair { local: Box::new(Plain), remote: Box::new(Plain) },
+            packet: Key { mark: self, phase: 0, one_way: false }.pair(),
+        }
+    }
+}
+
+/// A key that seals nothing and fits the packets of one connection and key phase.
+///
+/// quinn updates keys on its own, and takes a late packet of an earlier phase for a forgery because it does not open
+/// under the next key. It must not open under this one either.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Key {
+    mark: Mark,
+    phase: u8,
+    /// Opens nothing: the client's early key. quinn takes 0-RTT packets from a server too, if they open, and then panics
+    /// over the acknowledgement.
+    one_way: bool,
+}
+
+impl Key {
+    const fn tag(self) -> [u8; TAG_LEN] {
+        let Mark([a, b, c, d]) = self.mark;
+        [a, b, c, d, self.phase]
     }
 
-    fn packet_keys(self) -> KeyPair<Box<dyn PacketKey>> {
+    fn pair(self) -> KeyPair<Box<dyn PacketKey>> {
         KeyPair { local: Box::new(self), remote: Box::new(self) }
     }
 }
 
-impl PacketKey for Mark {
+impl PacketKey for Key {
     fn encrypt(&self, _packet: u64, buf: &mut [u8], _header_len: usize) {
-        if let Some(tag) = buf.last_chunk_mut::<4>() {
-            *tag = self.0;
+        if let Some(tag) = buf.last_chunk_mut() {
+            *tag = self.tag();
         }
     }
 
     fn decrypt(&self, _packet: u64, _header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
-        if Self::of_packet(payload) != Some(*self) {
+        if self.one_way || payload.last_chunk() != Some(&self.tag()) {
             return Err(CryptoError);
         }
-        payload.truncate(payload.len() - Self::LEN);
+        payload.truncate(payload.len() - TAG_LEN);
         Ok(())
     }
 
     fn tag_len(&self) -> usize {
-        Self::LEN
+        TAG_LEN
     }
 
     // Nothing is sealed, so nothing wears out.
@@ -157,6 +212,8 @@ struct Handshake {
     /// Bytes of the peer's parameters so far, with their length in front.
     received: Vec<u8>,
     peer: Option<TransportParameters>,
+    /// Of the last 1-RTT keys that were made.
+    phase: u8,
 }
 
 impl Handshake {
@@ -169,7 +226,7 @@ impl Handshake {
             Side::Client => Step::Hello,
             Side::Server => Step::AwaitParameters,
         };
-        Self { side, step, mark: OnceLock::new(), hello, received: Vec::new(), peer: None }
+        Self { side, step, mark: OnceLock::new(), hello, received: Vec::new(), peer: None, phase: 0 }
     }
 
     fn mark(&self) -> Mark {
@@ -230,7 +287,8 @@ impl Session for Handshake {
     }
 
     fn early_crypto(&self) -> Option<(Box<dyn HeaderKey>, Box<dyn PacketKey>)> {
-        Some((Box::new(Plain), Box::new(self.mark())))
+        let key = Key { mark: self.mark(), phase: 0, one_way: self.side.is_client() };
+        Some((Box::new(Plain), Box::new(key)))
     }
 
     fn early_data_accepted(&self) -> Option<bool> {
@@ -247,8 +305,8 @@ impl Session for Handshake {
 
     fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
         if self.peer.is_none() && self.side.is_client() {
-            // Asked before the server has answered: what we remember of it for 0-RTT. Its limits are ours.
-            return Ok(Some(TransportParameters::read(self.side, &mut &self.hello[2..])?));
+            // Asked before the server has answered: what we remember of it for 0-RTT.
+            return Ok(Some(TransportParameters::read(self.side, &mut &remembered()[..])?));
         }
         Ok(self.peer)
     }
@@ -284,7 +342,8 @@ impl Session for Handshake {
     }
 
     fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
-        Some(self.mark().packet_keys())
+        self.phase = self.phase.wrapping_add(1);
+        Some(Key { mark: self.mark(), phase: self.phase, one_way: false }.pair())
     }
 
     fn is_valid_retry(&self, _orig_dst_cid: &ConnectionId, _header: &[u8], _payload: &[u8]) -> bool {
@@ -368,6 +427,7 @@ impl TokenStore for OneToken {
     }
 }
 
+#[allow(clippy::disallowed_types)]
 impl TokenLog for OneToken {
     fn check_and_insert(
         &self,
@@ -382,8 +442,8 @@ impl TokenLog for OneToken {
 /// Wall clock for token lifetimes: always the epoch, at which [`TOKEN`] was issued.
 pub(super) struct NoClock;
 
+#[allow(clippy::disallowed_types)]
 impl TimeSource for NoClock {
-    #[allow(clippy::disallowed_types)] // Named by quinn's trait; nobody reads a clock here.
     fn now(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH
     }

@@ -67,6 +67,13 @@ const CALL_AGAIN: Duration = Duration::from_millis(400);
 const CALL_AGAIN_MAX: Duration = Duration::from_secs(5);
 /// Most round-trip time that is believed after an outage: the first samples then measure the outage.
 const FAILOVER_RTT_MAX: Duration = Duration::from_millis(500);
+/// How soon a failover's probe is repeated for the first time; each further time it takes twice as long.
+const PROBE_AGAIN: Duration = Duration::from_millis(60);
+/// Most probes of a failover; after them QUIC's own loss timer goes on.
+const PROBES_MAX: u32 = 8;
+/// Timers that quinn may have armed on an established connection that is set up as ours: loss detection, pacing, delayed
+/// acknowledgement, discarding of old keys.
+const TIMERS_MAX: u32 = 4;
 /// Most words that wait to be sent; further ones are dropped, since all are repeated where they matter.
 const WORDS_MAX: usize = 8;
 /// How often one `poll_transmit` asks QUIC: again after an MTU probe that is too long, and after a timer that was due.
@@ -79,6 +86,15 @@ pub enum Side {
     Client,
     /// The other.
     Server,
+}
+
+impl Side {
+    const fn quic(self) -> quinn_proto::Side {
+        match self {
+            Self::Client => quinn_proto::Side::Client,
+            Self::Server => quinn_proto::Side::Server,
+        }
+    }
 }
 
 /// A stream of one [`Streams`]. Never reused.
@@ -131,12 +147,19 @@ pub struct StreamsStats {
 }
 
 /// What a failover waits for before QUIC forgets what it measured on the old path.
+///
+/// After an outage all that was under way is lost, and the congestion window is full of it. In a full window quinn sends
+/// nothing, not even acknowledgements while there is data to send, except the probes of the loss timer (RFC 9002
+/// §6.2.4), which has backed off to many seconds. So that timer is made to fire at once, and again until an
+/// acknowledgement has come: where both ends send, it is the second probe that acknowledges the peer's first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Failover {
     None,
     /// More ACK frames than so many.
     Ack {
         seen: u64,
+        probe_at: Option<Instant>,
+        probes: u32,
     },
     /// What was under way on the old path to be taken for lost. Otherwise it would count against the new path's window.
     Settled {
@@ -153,7 +176,7 @@ pub struct Streams {
     now: Instant,
     /// Of the latest connection.
     epoch: Option<Epoch>,
-    conn: Option<Conn>,
+    conn: Option<Box<Conn>>,
     /// The connection is lost and only has its goodbye to send.
     closing: bool,
     /// The client has asked to drop the connection: nothing new may begin on it.
@@ -162,7 +185,9 @@ pub struct Streams {
     call_at: Option<Instant>,
     calls: u32,
     failover: Failover,
-    streams: BTreeMap<LocalStream, One>,
+    /// How many timers may still be made to fire to get a probe out.
+    probe: u32,
+    all: BTreeMap<LocalStream, One>,
     by_id: BTreeMap<StreamId, LocalStream>,
     next: u64,
     words: VecDeque<Word>,
@@ -186,7 +211,8 @@ impl Streams {
             call_at: None,
             calls: 0,
             failover: Failover::None,
-            streams: BTreeMap::new(),
+            probe: 0,
+            all: BTreeMap::new(),
             by_id: BTreeMap::new(),
             next: 0,
             words: VecDeque::new(),
@@ -209,10 +235,10 @@ impl Streams {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
-        if let Failover::Settled { at } = self.failover {
-            if at <= now {
-                self.path_upgraded(now);
-            }
+        match self.failover {
+            Failover::Settled { at } if at <= now => self.path_upgraded(now),
+            Failover::Ack { seen, probe_at: Some(at), probes } if at <= now => self.probe(seen, probes),
+            Failover::Settled { .. } | Failover::Ack { .. } | Failover::None => {}
         }
         if self.rest_at.is_some_and(|at| at <= now) {
             self.rest_at = None;
@@ -233,7 +259,9 @@ impl Streams {
     }
 
     /// The next packets to seal, each by itself: `buf.chunks(n)` for the returned `n`, at most `segments_max` of them.
-    /// All have that length but the last. None is longer than `packet_len_max`, which is at least [`PACKET_LEN_MIN`].
+    /// All have that length but the last. None is longer than `packet_len_max`, which is at least [`PACKET_LEN_MIN`]: what
+    /// the path could carry at most, not what it is proven to, which QUIC finds out. [`PACKET_LEN_MAX`] does for all paths
+    /// over Ethernet. Where a path has less room than the one before had proven, QUIC must start over.
     pub fn poll_transmit(
         &mut self,
         now: Instant,
@@ -264,6 +292,10 @@ impl Streams {
         }
         for _ in 0..TRIES_MAX {
             let Some(transmit) = conn.quic.poll_transmit(at, segments_max, buf) else {
+                if self.probe > 0 && conn.fire_timer(at) {
+                    self.probe -= 1;
+                    continue;
+                }
                 // Sending can arm a timer that is due already (a loss that only now has a later packet to show it):
                 // done here, so that nothing is due when all has been sent.
                 if conn.quic.poll_timeout().is_none_or(|due| due > at) {
@@ -274,6 +306,7 @@ impl Streams {
             };
             let len = transmit.segment_size.unwrap_or(transmit.size);
             if len <= packet_len_max {
+                self.probe = 0;
                 if transmit.segment_size.is_some() {
                     return Some(len);
                 }
@@ -299,7 +332,8 @@ impl Streams {
         });
         let failover = match self.failover {
             Failover::Settled { at } => Some(at),
-            Failover::None | Failover::Ack { .. } => None,
+            Failover::Ack { probe_at, .. } => probe_at,
+            Failover::None => None,
         };
         let own = earliest(earliest(self.rest_at, self.call_at), failover);
         earliest(quic, own).map(|at| at.max(self.now))
@@ -315,31 +349,24 @@ impl Streams {
                 | StreamsEvent::Writable(stream)
                 | StreamsEvent::Stopped(stream)
                 | StreamsEvent::Opened(stream)
-                    if !self.streams.contains_key(&stream) => {}
+                    if !self.all.contains_key(&stream) => {}
                 _ => return Some(event),
             }
         }
     }
 
     /// Opens a stream to a service of the peer. Bytes may be written at once.
-    /// `Err(Blocked)` at [`STREAMS_MAX`] streams; nothing tells when there is room again.
+    /// `Err(Blocked)` at [`STREAMS_MAX`] streams of ours; nothing tells when there is room again.
     pub fn open(&mut self, now: Instant, service: &ServiceName) -> Result<LocalStream, StreamError> {
         self.now = now;
+        let side = self.side.quic();
+        if self.all.values().filter(|one| one.is_ours(side)).count() >= STREAMS_MAX as usize {
+            return Err(StreamError::Blocked);
+        }
         if self.side == Side::Client && (self.conn.is_none() || self.resting || self.closing) {
             self.connect();
         }
-        if self.streams.len() >= 2 * STREAMS_MAX as usize {
-            return Err(StreamError::Blocked);
-        }
-        let mut one = One::opening(service);
-        if let Some(conn) = self.conn.as_mut().filter(|_| !self.closing) {
-            let id = conn.quic.streams().open(Dir::Bi).ok_or(StreamError::Blocked)?;
-            let _ = one.attach(&mut conn.quic, id);
-        } else if self.streams.len() >= STREAMS_MAX as usize {
-            // Waits for a connection: only a server's.
-            return Err(StreamError::Blocked);
-        }
-        let stream = self.insert(one);
+        let stream = self.insert(One::opening(service));
         self.on_change();
         Ok(stream)
     }
@@ -410,14 +437,15 @@ impl Streams {
         }
     }
 
-    /// Packets take another path now because the old one is dead. A probe leaves at once; what was measured is forgotten
-    /// only when the new path has answered and what was under way is taken for lost: sooner, the packets lost on the
-    /// old path would fill the new path's window.
+    /// Packets take another path now because the old one is dead; or the only path works again after an outage, which QUIC
+    /// by itself would take as long again to notice. A probe leaves at once; what was measured is forgotten only when the
+    /// path has answered and what was under way is taken for lost: sooner, the packets lost in the outage would fill the
+    /// new window.
     pub fn path_failed_over(&mut self, now: Instant) {
         self.now = now;
-        if let Some(conn) = &mut self.conn {
-            conn.quic.ping();
-            self.failover = Failover::Ack { seen: conn.quic.stats().frame_rx.acks };
+        if let Some(conn) = &self.conn {
+            let seen = conn.quic.stats().frame_rx.acks;
+            self.probe(seen, 0);
         }
     }
 
@@ -429,29 +457,29 @@ impl Streams {
             conn.close(at);
             self.closing = true;
         }
-        self.streams.clear();
+        self.all.clear();
         self.by_id.clear();
         self.on_change();
     }
 
     /// How many streams are open.
     pub fn len(&self) -> usize {
-        self.streams.len()
+        self.all.len()
     }
 
     /// Whether a stream is open still: it is forgotten when both its directions ended.
     pub fn contains(&self, stream: LocalStream) -> bool {
-        self.streams.contains_key(&stream)
+        self.all.contains_key(&stream)
     }
 
     /// Whether no stream is open.
     pub fn is_idle(&self) -> bool {
-        self.streams.is_empty()
+        self.all.is_empty()
     }
 
     /// Whether nothing would be lost by dropping this `Streams`: no stream, no connection, nothing to say.
     pub fn is_disposable(&self) -> bool {
-        self.streams.is_empty() && self.conn.is_none() && self.words.is_empty() && self.events.is_empty()
+        self.all.is_empty() && self.conn.is_none() && self.words.is_empty() && self.events.is_empty()
     }
 
     /// How the connection is doing, if there is one.
@@ -482,7 +510,14 @@ impl Streams {
         self.drop_connection();
         let epoch = Epoch(self.epoch.map_or(0, |last| last.0 + 1).max(self.now.as_micros()));
         self.epoch = Some(epoch);
-        self.conn = Some(Conn::connect(self.std(self.now), &self.seed, epoch));
+        self.conn = Some(Box::new(Conn::connect(self.std(self.now), &self.seed, epoch)));
+    }
+
+    /// Ends the streams that wait for the present connection to take them.
+    fn lose_waiting(&mut self) {
+        for stream in core::mem::take(&mut self.all).into_keys() {
+            self.events.push_back(StreamsEvent::Ended { stream, end: StreamEnd::PeerGone });
+        }
     }
 
     fn drop_connection(&mut self) {
@@ -491,10 +526,11 @@ impl Streams {
         self.resting = false;
         self.rest_at = None;
         self.failover = Failover::None;
+        self.probe = 0;
     }
 
     fn on_word(&mut self, word: Word) {
-        let present = self.conn.as_ref().filter(|_| !self.closing).map(Conn::mark);
+        let present = self.conn.as_ref().filter(|_| !self.closing).map(|conn| conn.mark());
         match word {
             Word::Call => {
                 if self.side == Side::Client && (present.is_none() || self.resting) {
@@ -524,11 +560,12 @@ impl Streams {
             self.events.push_back(StreamsEvent::Lost);
         }
         self.lose_streams();
+        self.lose_waiting();
         self.drop_connection();
     }
 
     fn on_rest(&mut self, mark: Mark, present: Option<Mark>) {
-        if present == Some(mark) && !self.streams.is_empty() {
+        if present == Some(mark) && !self.all.is_empty() {
             self.say(Word::Keep(mark));
             return;
         }
@@ -540,16 +577,15 @@ impl Streams {
 
     fn on_quic(&mut self, packet: &[u8]) {
         let at = self.std(self.now);
-        if let (Side::Server, Some(epoch)) = (self.side, Epoch::of_initial(packet)) {
-            if self.epoch.is_none_or(|last| last < epoch) {
-                if let Some(conn) = Conn::accept(at, &self.seed, epoch, BytesMut::from(packet)) {
-                    self.lose_streams();
-                    self.drop_connection();
-                    self.epoch = Some(epoch);
-                    self.conn = Some(conn);
-                }
-                return;
+        let newer = Epoch::of_initial(packet).filter(|epoch| self.epoch.is_none_or(|last| last < *epoch));
+        if let (Side::Server, Some(epoch)) = (self.side, newer) {
+            if let Some(conn) = Conn::accept(at, &self.seed, epoch, BytesMut::from(packet)) {
+                self.lose_streams();
+                self.drop_connection();
+                self.epoch = Some(epoch);
+                self.conn = Some(Box::new(conn));
             }
+            return;
         }
         let mark = Mark::of_packet(packet);
         match &mut self.conn {
@@ -584,6 +620,7 @@ impl Streams {
                     }
                     self.closing = true;
                     self.lose_streams();
+                    self.lose_waiting();
                 }
             }
             Event::Stream(StreamEvent::Opened { .. }) => self.on_opened(),
@@ -610,11 +647,14 @@ impl Streams {
             // Of the bytes that came with the first packet no event of their own tells.
             self.on_stream(id, One::on_readable);
         }
+        if let Some(conn) = &mut self.conn {
+            conn.make_room();
+        }
     }
 
     fn on_stream(&mut self, id: StreamId, what: impl FnOnce(&mut One, &mut quinn_proto::Connection) -> Notes) {
         let (Some(conn), Some(&stream)) = (&mut self.conn, self.by_id.get(&id)) else { return };
-        let Some(one) = self.streams.get_mut(&stream) else { return };
+        let Some(one) = self.all.get_mut(&stream) else { return };
         let notes = what(one, &mut conn.quic);
         self.tell(stream, &notes);
         self.forget_if_over(stream);
@@ -647,18 +687,18 @@ impl Streams {
         if let Some(id) = one.id {
             self.by_id.insert(id, stream);
         }
-        self.streams.insert(stream, one);
+        self.all.insert(stream, one);
         stream
     }
 
     fn forget(&mut self, stream: LocalStream) {
-        if let Some(id) = self.streams.remove(&stream).and_then(|one| one.id) {
+        if let Some(id) = self.all.remove(&stream).and_then(|one| one.id) {
             self.by_id.remove(&id);
         }
     }
 
     fn forget_if_over(&mut self, stream: LocalStream) {
-        let Some(one) = self.streams.get(&stream).filter(|one| one.is_over()) else { return };
+        let Some(one) = self.all.get(&stream).filter(|one| one.is_over()) else { return };
         if let Some(end) = one.end() {
             self.events.push_back(StreamsEvent::Ended { stream, end });
         }
@@ -668,7 +708,7 @@ impl Streams {
     /// Ends the streams of the present connection. Those that wait for one stay.
     fn lose_streams(&mut self) {
         for stream in core::mem::take(&mut self.by_id).into_values() {
-            if self.streams.remove(&stream).is_some() {
+            if self.all.remove(&stream).is_some() {
                 self.events.push_back(StreamsEvent::Ended { stream, end: StreamEnd::PeerGone });
             }
         }
@@ -682,19 +722,19 @@ impl Streams {
         call: impl FnOnce(&mut One, Option<&mut quinn_proto::Connection>) -> Result<T, StreamError>,
     ) -> Result<T, StreamError> {
         self.now = now;
-        let one = self.streams.get_mut(&stream).ok_or(StreamError::Unknown)?;
+        let one = self.all.get_mut(&stream).ok_or(StreamError::Unknown)?;
         let quic = self.conn.as_mut().filter(|_| one.id.is_some()).map(|conn| &mut conn.quic);
         call(one, quic)
     }
 
-    /// Opens, on a new connection, the streams that waited for one.
+    /// Opens the streams that waited for a connection, or for the peer to allow more of them.
     fn attach_waiting(&mut self) {
-        if self.conn.is_none() || self.closing || self.by_id.len() == self.streams.len() {
+        if self.conn.is_none() || self.closing || self.by_id.len() == self.all.len() {
             return;
         }
-        let waiting: Vec<_> = self.streams.iter().filter(|(_, one)| one.id.is_none()).map(|(s, _)| *s).collect();
+        let waiting: Vec<_> = self.all.iter().filter(|(_, one)| one.id.is_none()).map(|(s, _)| *s).collect();
         for stream in waiting {
-            let (Some(conn), Some(one)) = (&mut self.conn, self.streams.get_mut(&stream)) else { return };
+            let (Some(conn), Some(one)) = (&mut self.conn, self.all.get_mut(&stream)) else { return };
             let Some(id) = conn.quic.streams().open(Dir::Bi) else { return };
             let notes = one.attach(&mut conn.quic, id);
             self.by_id.insert(id, stream);
@@ -703,20 +743,30 @@ impl Streams {
         }
     }
 
+    /// Has one probe leave with the next `poll_transmit`, and the next one after a while.
+    fn probe(&mut self, seen: u64, probes: u32) {
+        if let Some(conn) = &mut self.conn {
+            conn.quic.ping();
+            self.probe = TIMERS_MAX;
+            let again = self.now + PROBE_AGAIN * (1 << probes);
+            self.failover =
+                Failover::Ack { seen, probe_at: (probes < PROBES_MAX).then_some(again), probes: probes + 1 };
+        }
+    }
+
     fn watch_failover(&mut self) {
-        if let (Failover::Ack { seen }, Some(conn)) = (self.failover, &self.conn) {
-            if conn.quic.stats().frame_rx.acks > seen {
-                let rtt = conn.quic.rtt().min(FAILOVER_RTT_MAX);
-                self.failover = Failover::Settled { at: self.now + rtt * 3 / 2 };
-            }
+        let (Failover::Ack { seen, .. }, Some(conn)) = (self.failover, &self.conn) else { return };
+        if conn.quic.stats().frame_rx.acks > seen {
+            let rtt = conn.quic.rtt().min(FAILOVER_RTT_MAX);
+            self.failover = Failover::Settled { at: self.now + rtt * 3 / 2 };
         }
     }
 
     fn set_rest(&mut self) {
-        if !self.streams.is_empty() {
+        if !self.all.is_empty() {
             self.resting = false;
         }
-        let idle = self.side == Side::Client && self.conn.is_some() && !self.closing && self.streams.is_empty();
+        let idle = self.side == Side::Client && self.conn.is_some() && !self.closing && self.all.is_empty();
         if !idle {
             self.rest_at = None;
         } else if self.rest_at.is_none() {
@@ -725,7 +775,7 @@ impl Streams {
     }
 
     fn set_call(&mut self) {
-        let wanted = self.side == Side::Server && self.conn.is_none() && !self.streams.is_empty();
+        let wanted = self.side == Side::Server && self.conn.is_none() && !self.all.is_empty();
         if !wanted {
             self.call_at = None;
             self.calls = 0;

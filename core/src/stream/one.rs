@@ -1,7 +1,7 @@
 //! One stream: its header, its two directions, and what each call on it means to QUIC.
 
 use arrayvec::ArrayVec;
-use quinn_proto::{Connection, ReadError, ReadableError, StreamId, VarInt, WriteError};
+use quinn_proto::{Connection, ReadError, ReadableError, Side, StreamId, VarInt, WriteError};
 
 use crate::node::{Read, StreamEnd, StreamError};
 use crate::wire::{SERVICE_NAME_LEN_MAX, ServiceName};
@@ -164,6 +164,11 @@ impl One {
         }
         self.note_writable(&mut notes);
         notes
+    }
+
+    /// Whether this end opened it.
+    pub(super) fn is_ours(&self, side: Side) -> bool {
+        self.id.is_none_or(|id| id.initiator() == side)
     }
 
     /// Whether both directions are done and nothing is left to tell by `read`.
@@ -393,12 +398,10 @@ impl One {
             // RFC 9000 §3.5: who is asked to stop sending answers with a reset.
             let _ = quic.send_stream(id).reset(VarInt::from_u32(CODE_STOPPED));
         }
-        if self.receiving == Receiving::Unaccepted {
-            if let Some(end) = refusal(code) {
-                self.abort(quic, CODE_STOPPED);
-                notes.push(Note::Ended(end));
-                return notes;
-            }
+        if let (Receiving::Unaccepted, Some(end)) = (&self.receiving, refusal(code)) {
+            self.abort(quic, CODE_STOPPED);
+            notes.push(Note::Ended(end));
+            return notes;
         }
         if !matches!(self.sending, Sending::Done(_)) {
             self.sending = Sending::Done(Some(application_code(code)));

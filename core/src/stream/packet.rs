@@ -4,11 +4,11 @@
 //!
 //! | first two bits | rest |
 //! | --- | --- |
-//! | `10` | an Initial datagram of 1 200 bytes from which a run of zeros before its last four bytes was cut |
+//! | `10` | an Initial datagram of 1 200 bytes from which a run of zeros before its last five bytes was cut |
 //! | `00` | a [`Word`]: one byte of kind, for all but Call four bytes of mark |
 
 use super::connection::{PACKET_LEN_MIN, is_initial};
-use super::crypto::Mark;
+use super::crypto::{Mark, TAG_LEN};
 
 /// QUIC's fixed bit.
 const FIXED: u8 = 0x40;
@@ -73,7 +73,7 @@ impl<'a> Inner<'a> {
         if first & FIXED != 0 {
             Some(Self::Quic(packet))
         } else if first & LONG != 0 {
-            (is_initial(first | FIXED) && (Mark::LEN + 1..INITIAL_LEN).contains(&packet.len()))
+            (is_initial(first | FIXED) && (TAG_LEN + 1..INITIAL_LEN).contains(&packet.len()))
                 .then_some(Self::Cut(packet))
         } else {
             Word::decode(packet).map(Self::Word)
@@ -92,7 +92,7 @@ pub(super) fn cut_padding(packet: &mut Vec<u8>) {
     if packet.len() != INITIAL_LEN || !packet.first().is_some_and(|first| is_initial(*first)) {
         return;
     }
-    let tail = INITIAL_LEN - Mark::LEN;
+    let tail = INITIAL_LEN - TAG_LEN;
     let zeros = packet[1..tail].iter().rev().take_while(|byte| **byte == 0).count();
     if zeros > 0 {
         packet.drain(tail - zeros..tail);
@@ -102,11 +102,11 @@ pub(super) fn cut_padding(packet: &mut Vec<u8>) {
 
 /// Puts the padding back: the inverse of [`cut_padding`].
 pub(super) fn restore_padding(cut: &[u8]) -> Vec<u8> {
-    let (head, mark) = cut.split_at(cut.len().saturating_sub(Mark::LEN));
+    let (head, tag) = cut.split_at(cut.len().saturating_sub(TAG_LEN));
     let mut packet = Vec::with_capacity(INITIAL_LEN);
     packet.extend_from_slice(head);
-    packet.resize(INITIAL_LEN - Mark::LEN, 0);
-    packet.extend_from_slice(mark);
+    packet.resize(INITIAL_LEN - TAG_LEN, 0);
+    packet.extend_from_slice(tag);
     if let Some(first) = packet.first_mut() {
         *first |= FIXED;
     }
@@ -121,11 +121,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn padding_comes_back(head in prop::collection::vec(any::<u8>(), 1..1196), mark: [u8; 4], nibble in 0u8..16) {
+        fn padding_comes_back(head in prop::collection::vec(any::<u8>(), 1..1195), tag: [u8; 5], nibble in 0u8..16) {
             let mut packet = head;
             packet[0] = 0xc0 | nibble;
-            packet.resize(INITIAL_LEN - Mark::LEN, 0);
-            packet.extend_from_slice(&mark);
+            packet.resize(INITIAL_LEN - TAG_LEN, 0);
+            packet.extend_from_slice(&tag);
             let whole = packet.clone();
             cut_padding(&mut packet);
             match Inner::decode(&packet) {

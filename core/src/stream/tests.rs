@@ -42,6 +42,14 @@ struct App {
     readable: BTreeSet<LocalStream>,
 }
 
+/// A stream that was opened, by which end, and what is to arrive each way.
+struct Transfer {
+    from: usize,
+    stream: LocalStream,
+    there: Vec<u8>,
+    back: Vec<u8>,
+}
+
 struct Pair {
     now: Instant,
     ends: [Streams; 2],
@@ -271,7 +279,7 @@ impl Pair {
     }
 
     /// Opens `count` streams from either end, with random amounts of bytes each way, and gives their number by service.
-    fn open_many(&mut self, count: usize, len_max: usize) -> Vec<(usize, LocalStream, Vec<u8>, Vec<u8>)> {
+    fn open_many(&mut self, count: usize, len_max: usize) -> Vec<Transfer> {
         (0..count)
             .map(|i| {
                 let from = self.rng.below(2);
@@ -279,14 +287,18 @@ impl Pair {
                 let (there, back) = (bytes(i as u64, there), bytes(!i as u64, back));
                 let service = format!("s{i}");
                 self.apps[1 - from].services.insert(name(&service), back.clone());
-                (from, self.open(from, &service, there.clone()), there, back)
+                let stream = self.open(from, &service, there.clone());
+                Transfer { from, stream, there, back }
             })
             .collect()
     }
 
     /// What `open_many` opened has arrived, both ways, to the end.
-    fn check_many(&self, opened: &[(usize, LocalStream, Vec<u8>, Vec<u8>)]) {
-        for (i, (from, stream, there, back)) in opened.iter().enumerate() {
+    fn check_many(&self, opened: &[Transfer]) {
+        for app in &self.apps {
+            assert!(app.ended.is_empty() && app.stopped.is_empty() && app.lost == 0, "{} {:?}", app.lost, app.ended);
+        }
+        for (i, Transfer { from, stream, there, back }) in opened.iter().enumerate() {
             let (near, far) = (&self.apps[*from], &self.apps[1 - from]);
             let (other, _) = far.incoming.iter().find(|(_, s)| *s == name(&format!("s{i}"))).expect("it came in");
             assert!(near.opened.contains(stream));
@@ -294,10 +306,6 @@ impl Pair {
             assert!(near.received.get(stream).map_or(&[][..], Vec::as_slice) == back, "stream {i} back");
             assert_eq!(far.read_end.get(other), Some(&Ok(Read::End)));
             assert_eq!(near.read_end.get(stream), Some(&Ok(Read::End)));
-        }
-        for app in &self.apps {
-            assert!(app.ended.is_empty() && app.stopped.is_empty(), "{:?}", app.ended);
-            assert_eq!(app.lost, 0);
         }
     }
 }

@@ -83,8 +83,9 @@ impl Prefix {
                 Self::V4([a, b, c])
             }
             IpAddr::V6(ip) => {
-                let [a, b, c, d, e, f, ..] = ip.octets();
-                Self::V6([a, b, c, d, e, f])
+                let mut prefix = [0; 6];
+                prefix.copy_from_slice(&ip.octets()[..6]);
+                Self::V6(prefix)
             }
         }
     }
@@ -122,3 +123,106 @@ pub struct Candidate {
 
 /// At most [`CANDIDATES_MAX`] candidates.
 pub type Candidates = ArrayVec<Candidate, CANDIDATES_MAX>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    /// Past cases: coturn, restund and others let other spellings of an address reach what its plain form could not.
+    #[test]
+    fn one_form_per_address() {
+        assert_eq!(canonical(addr("[::ffff:192.0.2.1]:80")), addr("192.0.2.1:80"));
+        assert_eq!(canonical(addr("192.0.2.1:80")), addr("192.0.2.1:80"));
+        assert_eq!(canonical(addr("[2001:db8::1]:80")), addr("[2001:db8::1]:80"));
+        // v4-compatible addresses are obsolete and mean nothing.
+        assert_eq!(canonical(addr("[::192.0.2.1]:80")), addr("[::192.0.2.1]:80"));
+
+        let v6 = |text: &str, flow, scope| {
+            SocketAddr::from(core::net::SocketAddrV6::new(text.parse().expect("an address"), 80, flow, scope))
+        };
+        assert_eq!(canonical(v6("2001:db8::1", 7, 8)), v6("2001:db8::1", 0, 0));
+        assert_eq!(canonical(v6("fe80::1", 7, 8)), v6("fe80::1", 0, 8));
+        for text in ["[::ffff:10.0.0.1]:1", "[fe80::1%3]:2", "[2001:db8::9]:3", "127.0.0.1:4"] {
+            let once = canonical(addr(text));
+            assert_eq!(canonical(once), once);
+        }
+    }
+
+    #[test]
+    fn the_wire_has_one_form_too() {
+        assert_eq!(Address::from(addr("[::ffff:192.0.2.1]:258")), Address::V4([192, 0, 2, 1], [1, 2]));
+        let mut mapped = [0; 16];
+        mapped[10..].copy_from_slice(&[0xFF, 0xFF, 127, 0, 0, 1]);
+        assert_eq!(SocketAddr::from(Address::V6(mapped, [0, 80])), addr("127.0.0.1:80"));
+        for text in ["192.0.2.1:1", "[2001:db8::1]:65535", "0.0.0.0:0", "[::]:0"] {
+            assert_eq!(SocketAddr::from(Address::from(addr(text))), addr(text));
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_where_nobody_is() {
+        for text in [
+            "192.0.2.1:0",
+            "0.0.0.0:1",
+            "0.1.2.3:1",
+            "255.255.255.255:1",
+            "224.0.0.1:1",
+            "239.9.9.9:1",
+            "[::]:1",
+            "[ff02::1]:1",
+            "[2001:db8::1]:0",
+        ] {
+            assert!(!is_sendable(addr(text)), "{text}");
+        }
+        for text in ["192.0.2.1:1", "127.0.0.1:1", "10.0.0.1:1", "[::1]:1", "[fe80::1]:1", "[2001:db8::1]:1"] {
+            assert!(is_sendable(addr(text)), "{text}");
+        }
+    }
+
+    /// Whoever names an address in its mapped form gets no further than with the plain one.
+    #[test]
+    fn mapped_forms_are_judged_as_what_they_mean() {
+        for text in ["[::ffff:0.0.0.0]:1", "[::ffff:224.0.0.1]:1", "[::ffff:255.255.255.255]:1"] {
+            assert!(!is_sendable(canonical(addr(text))), "{text}");
+        }
+    }
+
+    #[test]
+    fn prefixes() {
+        let prefix = |text: &str| Prefix::of(text.parse().expect("an address"));
+        assert_eq!(prefix("192.0.2.1"), prefix("192.0.2.255"));
+        assert_eq!(prefix("192.0.2.1"), prefix("::ffff:192.0.2.77"));
+        assert_ne!(prefix("192.0.2.1"), prefix("192.0.3.1"));
+        assert_eq!(prefix("2001:db8:1::1"), prefix("2001:db8:1:ffff::2"));
+        assert_ne!(prefix("2001:db8:1::1"), prefix("2001:db8:2::1"));
+        assert_eq!(prefix("2001:db8:1::1"), Prefix::V6([0x20, 0x01, 0x0D, 0xB8, 0, 1]));
+    }
+
+    #[test]
+    fn private_ranges_are_exempt_and_no_others() {
+        let exempt = |text: &str| Prefix::is_exempt(text.parse().expect("an address"));
+        for text in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.1",
+            "192.168.1.1",
+            "169.254.0.1",
+            "::1",
+            "fd00::1",
+            "fe80::1",
+            "::ffff:127.0.0.1",
+            "::ffff:192.168.0.1",
+        ] {
+            assert!(exempt(text), "{text}");
+        }
+        for text in ["192.0.2.1", "172.32.0.1", "100.64.0.1", "2001:db8::1", "::ffff:8.8.8.8", "ff02::1", "::"] {
+            assert!(!exempt(text), "{text}");
+        }
+    }
+}

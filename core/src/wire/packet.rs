@@ -219,25 +219,30 @@ impl<'a> Packet<'a> {
 
 /// The first six bytes of an Init.
 pub fn init_header(sender: u32) -> [u8; INIT_HEADER_LEN] {
-    let [a, b, c, d] = sender.to_le_bytes();
-    [Kind::Init as u8, VERSION, a, b, c, d]
+    let mut out = [Kind::Init as u8; INIT_HEADER_LEN];
+    out[1] = VERSION;
+    out[2..].copy_from_slice(&sender.to_le_bytes());
+    out
 }
 
 /// The first five bytes of a Response.
 pub fn response_header(receiver: u32) -> [u8; RESPONSE_HEADER_LEN] {
-    let [a, b, c, d] = receiver.to_le_bytes();
-    [Kind::Response as u8, a, b, c, d]
+    let mut out = [Kind::Response as u8; RESPONSE_HEADER_LEN];
+    out[1..].copy_from_slice(&receiver.to_le_bytes());
+    out
 }
 
 /// The first nine bytes of Data, Stream, Beat and BeatAsk.
 pub fn data_header(kind: Kind, receiver: u32, counter: u32) -> [u8; DATA_HEADER_LEN] {
-    let [a, b, c, d] = receiver.to_le_bytes();
-    let [e, f, g, h] = counter.to_le_bytes();
-    [kind as u8, a, b, c, d, e, f, g, h]
+    let mut out = [kind as u8; DATA_HEADER_LEN];
+    out[1..5].copy_from_slice(&receiver.to_le_bytes());
+    out[5..].copy_from_slice(&counter.to_le_bytes());
+    out
 }
 
 /// The seven bytes before a relayed packet.
 pub fn relay_header(channel: ChannelId) -> [u8; RELAY_HEADER_LEN] {
-    let [a, b, c, d, e, f] = channel.0;
-    [Kind::Relay as u8, a, b, c, d, e, f]
+    let mut out = [Kind::Relay as u8; RELAY_HEADER_LEN];
+    out[1..].copy_from_slice(&channel.0);
+    out
 }

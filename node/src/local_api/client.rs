@@ -67,8 +67,8 @@ impl Client {
             .into_result()
     }
 
-    /// What the node is and sees, as the JSON it sent.
-    pub(crate) fn status(&mut self) -> Result<(serde_json::Value, StatusReport), Failure> {
+    /// What the node is and sees, as the JSON it sent and as what this version understands of it.
+    pub(crate) fn status(&mut self) -> Result<(String, StatusReport), Failure> {
         let garbled = |why: &dyn std::fmt::Display| {
             Failure::bare(Exit::Failure, format!("the node's status is not understood: {why}"))
         };
@@ -77,12 +77,11 @@ impl Client {
         if len > STATUS_LEN_MAX {
             return Err(garbled(&"it is too long"));
         }
-        let mut json = Vec::new();
+        let mut json = String::new();
         // One more byte: the newline behind it.
-        (&self.socket).take(len as u64 + 1).read_to_end(&mut json).map_err(|error| lost(&error))?;
-        let value: serde_json::Value = serde_json::from_slice(&json).map_err(|error| garbled(&error))?;
-        let report = serde_json::from_value(value.clone()).map_err(|error| garbled(&error))?;
-        Ok((value, report))
+        (&self.socket).take(len as u64 + 1).read_to_string(&mut json).map_err(|error| lost(&error))?;
+        let report = serde_json::from_str(&json).map_err(|error| garbled(&error))?;
+        Ok((json.trim_end().into(), report))
     }
 
     /// Makes a supernode known to the node.

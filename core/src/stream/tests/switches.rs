@@ -5,13 +5,13 @@ use super::*;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A transfer each way under way, at 20 Mbit/s.
-fn under_way(seed: u64) -> (Pair, Vec<(usize, LocalStream, Vec<u8>, Vec<u8>)>) {
+fn under_way(seed: u64) -> (Pair, Vec<Transfer>) {
     let mut pair = Pair::new(seed);
     pair.rate = 2_500_000;
     pair.apps[SERVER].services.insert(name("s0"), bytes(2, 10_000_000));
     let stream = pair.open(CLIENT, "s0", bytes(1, 10_000_000));
     pair.run_for(Duration::from_secs(2));
-    let opened = vec![(CLIENT, stream, bytes(1, 10_000_000), bytes(2, 10_000_000))];
+    let opened = vec![Transfer { from: CLIENT, stream, there: bytes(1, 10_000_000), back: bytes(2, 10_000_000) }];
     (pair, opened)
 }
 
@@ -63,7 +63,9 @@ fn a_failover_resumes_at_once() {
             println!("outage {outage} ms, narrow {narrow}: resumed after {resumed:?}, rest took {rest:?}");
             pair.check_many(&opened);
             assert!(resumed < Duration::from_millis(400), "outage {outage} narrow {narrow}: {resumed:?}");
-            assert!(rest < Duration::from_secs(8), "outage {outage} narrow {narrow}: {rest:?}");
+            // Where the new path has less room than the old one had proven, the window starts over with less grace.
+            let limit = if narrow { 12 } else { 4 };
+            assert!(rest < Duration::from_secs(limit), "outage {outage} narrow {narrow}: {rest:?}");
         }
     }
 }

@@ -1,0 +1,199 @@
+use core::net::SocketAddr;
+use std::collections::VecDeque;
+
+use super::*;
+use crate::action::Action;
+use crate::advert::{AdvertBook, OwnAdvert};
+use crate::home::testnet::{generators, key, ms, s, wall_at};
+use crate::identity::PeerId;
+use crate::node::SocketId;
+use crate::wire::message::{Message, Refusal, decode_next};
+
+const SOCKET: SocketId = SocketId(0);
+
+fn id(n: u8) -> PeerId {
+    key(n).peer_id()
+}
+
+fn reporter(n: u8) -> SocketAddr {
+    SocketAddr::from(([203, 0, 113, n], 4000))
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, 7], port))
+}
+
+fn observed(seen: &[(u8, u16)]) -> Observations {
+    let mut observations = Observations::default();
+    for (n, port) in seen {
+        observations.on_observed(id(*n), reporter(*n), SOCKET, at(*port));
+    }
+    observations
+}
+
+#[test]
+fn mapping_needs_two_reporters_and_outvotes_one_of_three() {
+    use MappingBehavior::*;
+    let mapping = |seen: &[(u8, u16)]| observed(seen).mapping(SOCKET);
+    assert_eq!(mapping(&[]), None);
+    assert_eq!(mapping(&[(1, 10)]), None);
+    assert_eq!(mapping(&[(1, 10), (1, 11)]), None, "one reporter, twice");
+    assert_eq!(mapping(&[(1, 10), (2, 10)]), Some(EndpointIndependent));
+    assert_eq!(mapping(&[(1, 10), (2, 11)]), Some(AddressOrPortDependent));
+    assert_eq!(mapping(&[(1, 10), (2, 66), (3, 10)]), Some(EndpointIndependent));
+    assert_eq!(mapping(&[(1, 10), (2, 11), (3, 12)]), Some(AddressOrPortDependent));
+    assert_eq!(observed(&[(1, 10), (2, 10)]).mapping(SocketId(1)), None, "another socket");
+}
+
+#[test]
+fn reporters_behind_one_address_have_one_vote() {
+    let mut observations = observed(&[(1, 10), (2, 11)]);
+    // A second supernode on the first one's host: a router that maps per address shows both the same.
+    observations.on_observed(id(3), SocketAddr::from(([203, 0, 113, 1], 5000)), SOCKET, at(10));
+    assert_eq!(observations.mapping(SOCKET), Some(MappingBehavior::AddressOrPortDependent));
+    // Where all are on one host, as in a test network, ports tell them apart.
+    let mut local = Observations::default();
+    for n in 1..=2 {
+        local.on_observed(id(n), SocketAddr::from(([127, 0, 0, 1], n.into())), SOCKET, at(10));
+    }
+    assert_eq!(local.mapping(SOCKET), Some(MappingBehavior::EndpointIndependent));
+}
+
+#[test]
+fn candidates_are_distinct_and_agreed_ones_first() {
+    let observations = observed(&[(1, 10), (2, 11), (3, 10), (4, 12)]);
+    assert_eq!(observations.candidates(SOCKET)[..], [at(10), at(12), at(11)]);
+    assert!(observations.candidates(SocketId(1)).is_empty());
+}
+
+#[test]
+fn observations_are_limited_and_nonsense_is_ignored() {
+    let mut observations = Observations::default();
+    for n in 1..=20 {
+        assert!(observations.on_observed(id(n), reporter(n), SOCKET, at(n.into())));
+        assert!(!observations.on_observed(id(n), reporter(n), SOCKET, at(n.into())), "no news");
+    }
+    assert_eq!(observations.list().count(), 8);
+    assert_eq!(observations.list().last(), Some((id(20), at(20))));
+    assert!(!observations.on_observed(id(30), reporter(30), SOCKET, SocketAddr::from(([0, 0, 0, 0], 1))));
+    observations.clear();
+    assert_eq!(observations.list().count(), 0);
+}
+
+/// Whom the room asked last, and with what nonce.
+fn request(out: &mut VecDeque<Action>) -> Option<(PeerId, [u8; 8], Vec<[u8; 4]>)> {
+    let Action::Send { to, messages } = out.pop_front()? else { panic!() };
+    let Ok(Message::DialBackRequest { nonce, contacted }) = decode_next(&mut &*messages) else { panic!() };
+    assert!(out.is_empty());
+    Some((to, nonce, contacted.to_vec()))
+}
+
+#[test]
+fn a_dial_back_from_a_stranger_shows_that_we_are_reachable() {
+    let (mut room, mut random, mut out) = (DialBack::default(), generators(1), VecDeque::new());
+    room.on_link_up(s(1), id(1), &mut random, &mut out);
+    assert!(out.is_empty() && room.poll_timeout().is_none(), "one is too few");
+    room.on_link_up(s(1), id(2), &mut random, &mut out);
+    let (asked, nonce, contacted) = request(&mut out).unwrap();
+    assert_eq!(contacted.len(), 2);
+    room.on_reply(s(1), &asked, nonce, None, &mut random, &mut out);
+    room.on_dial_back(s(2), &id(3), [0; 8]);
+    assert_eq!(room.reachable(), None, "wrong nonce");
+    room.on_dial_back(s(2), &id(1), nonce);
+    assert_eq!(room.reachable(), None, "we have sent to that one");
+    room.on_dial_back(s(2), &id(3), nonce);
+    assert_eq!(room.reachable(), Some(true));
+    assert!(room.poll_timeout().is_some_and(|at| at > s(1000)));
+}
+
+#[test]
+fn two_tries_without_a_dial_show_that_we_are_not() {
+    let (mut room, mut random, mut out) = (DialBack::default(), generators(2), VecDeque::new());
+    room.on_link_up(s(1), id(1), &mut random, &mut out);
+    room.on_link_up(s(1), id(2), &mut random, &mut out);
+    let (first, nonce, _) = request(&mut out).unwrap();
+    room.on_reply(s(1), &first, nonce, None, &mut random, &mut out);
+    room.handle_timeout(ms(5999), &mut random, &mut out);
+    assert!(out.is_empty());
+    room.handle_timeout(s(6), &mut random, &mut out);
+    let (second, nonce, _) = request(&mut out).unwrap();
+    assert_ne!(first, second, "another one is asked");
+    room.on_reply(s(6), &second, nonce, None, &mut random, &mut out);
+    assert_eq!(room.reachable(), None);
+    room.handle_timeout(s(11), &mut random, &mut out);
+    assert_eq!(room.reachable(), Some(false));
+    // A packet that comes unasked says otherwise.
+    room.on_unasked_link(s(12));
+    assert_eq!(room.reachable(), Some(true));
+}
+
+#[test]
+fn where_nobody_can_try_nothing_is_concluded() {
+    let (mut room, mut random, mut out) = (DialBack::default(), generators(3), VecDeque::new());
+    room.on_link_up(s(1), id(1), &mut random, &mut out);
+    room.on_link_up(s(1), id(2), &mut random, &mut out);
+    let mut requests = 0;
+    while let Some((asked, nonce, _)) = request(&mut out) {
+        requests += 1;
+        room.on_reply(s(1), &asked, nonce, Some(Refusal::Unknown), &mut random, &mut out);
+    }
+    assert_eq!((requests, room.reachable()), (4, None));
+    assert!(room.poll_timeout().is_some_and(|at| at > s(1000)));
+}
+
+#[test]
+fn an_order_goes_to_one_that_was_not_contacted_and_seldom() {
+    let (mut duty, mut random) = (DialBackDuty::new(), generators(4));
+    let linked = [id(1), id(2), id(3)];
+    let contacted = [1, 2].map(|n| crate::advert::shelf::id_prefix(&id(n)));
+    let mut ask = |now, contacted: &[[u8; 4]]| {
+        let mut out = VecDeque::new();
+        let to = OrderTo { linked: &linked, choice: &mut random.peer_choice };
+        duty.on_request(now, id(9), at(10), [7; 8], contacted, to, &mut out);
+        out
+    };
+    let reply = |action: &Action| {
+        let Action::Send { to, messages } = action else { panic!() };
+        (*to, messages.clone())
+    };
+    let out = ask(s(1), &contacted);
+    let (to, messages) = reply(&out[0]);
+    let order = Message::DialBackOrder { peer: id(9), address: at(10).into(), nonce: [7; 8] };
+    assert_eq!((to, decode_next(&mut &*messages)), (id(3), Ok(order)));
+    let refused = |out: &VecDeque<Action>| {
+        let (to, messages) = reply(out.back().unwrap());
+        assert_eq!(to, id(9));
+        let Ok(Message::DialBackReply { refused, .. }) = decode_next(&mut &*messages) else { panic!() };
+        refused
+    };
+    assert_eq!(refused(&out), None);
+    let all = [1, 2, 3].map(|n| crate::advert::shelf::id_prefix(&id(n)));
+    assert_eq!(refused(&ask(s(2), &all)), Some(Refusal::Unknown));
+    let out = ask(s(3), &contacted);
+    assert_eq!((out.len(), refused(&out)), (1, Some(Refusal::Busy)), "no order beyond the rate");
+    assert_eq!(refused(&ask(s(30), &contacted)), None);
+}
+
+#[test]
+fn orders_are_taken_from_supernodes_only_and_seldom() {
+    let mut duty = DialBackDuty::new();
+    let mut book = AdvertBook::new(id(0), 10);
+    let mut own = OwnAdvert::new(s(0), &[reporter(1)], 1, 0);
+    let (_, bytes) = own.make(s(0), Some(wall_at(s(0))), &key(1), 1, &mut generators(1).jitter);
+    book.insert(s(0), &id(1), Some(wall_at(s(0))), &bytes).unwrap();
+    let mut order = |now, from: u8, peer: u8, address, has_link| {
+        let mut out = VecDeque::new();
+        duty.on_order(now, &id(from), id(peer), address, [7; 8], has_link, &book, &mut out);
+        out.pop_front()
+    };
+    assert_eq!(order(s(1), 2, 9, at(10), false), None, "no supernode");
+    assert_eq!(order(s(1), 1, 9, at(10), true), None, "we have a link");
+    assert_eq!(order(s(1), 1, 9, SocketAddr::from(([255, 255, 255, 255], 1)), false), None);
+    let dial = Action::DialBack { peer: id(9), address: at(10), nonce: [7; 8] };
+    assert_eq!(order(s(1), 1, 9, at(10), false), Some(dial));
+    assert!(order(s(1), 1, 9, at(10), false).is_some());
+    assert_eq!(order(s(1), 1, 9, at(10), false), None, "a peer is dialled seldom");
+    // Made-up peers at one victim's prefix.
+    let flood = (10..200).filter(|peer| order(s(1), 1, *peer, at(10), false).is_some()).count();
+    assert!(flood <= 20, "{flood}");
+}
