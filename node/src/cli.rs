@@ -89,6 +89,12 @@ pub(crate) struct SupernodeArgs {
     /// Address at which the internet reaches it [default: the listen address]; port 0 means the bound port
     #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_ADVERTISE", value_delimiter = ',')]
     pub(crate) advertise: Vec<String>,
+    /// Most bits per second that it relays for a pair of strangers; 0 is unlimited
+    #[arg(long, value_name = "BPS", env = "HANDFAST_RELAY_RATE", default_value_t = 2_000_000)]
+    pub(crate) relay_rate: u64,
+    /// Most bytes a day that it relays for a pair of strangers; 0 is unlimited
+    #[arg(long, value_name = "BYTES", env = "HANDFAST_RELAY_QUOTA", default_value_t = 1 << 30)]
+    pub(crate) relay_quota: u64,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }

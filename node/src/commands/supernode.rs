@@ -35,14 +35,14 @@ pub(super) fn run(state: &StateDir, args: &SupernodeArgs) -> Result<Exit, Failur
     let first = advertise[0];
 
     let signals = super::signals()?;
-    let config = Config::supernode(advertise);
-    let (rate, quota) = (config.relay_rate_bps, config.relay_quota_bytes);
+    let (rate, quota) = (args.relay_rate, args.relay_quota);
+    let config = Config { relay_rate_bps: rate, relay_quota_bytes: quota, ..Config::supernode(advertise) };
     let host = Host::start(state, Plan { config, listen: vec![listen], bootstrap: wishes.bootstrap.clone() })?;
     let _offers = wishes.offer(host.server())?;
     talk::note(format!(
-        "supernode  ON at UDP {listen}, relaying per pair of strangers within {} Mbit/s and {} a day",
-        rate / 1_000_000,
-        report::bytes(quota),
+        "supernode  ON at UDP {listen}, relaying per pair of strangers within {} and {} a day",
+        if rate == 0 { "any rate".to_owned() } else { format!("{} kbit/s", rate / 1000) },
+        if quota == 0 { "any amount".to_owned() } else { report::bytes(quota) },
     ));
     super::announce(&format!("{}@{first}", host.endpoint().id()))?;
     Ok(super::serve(host, &signals))

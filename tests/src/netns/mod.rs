@@ -8,7 +8,8 @@
 //!
 //! A lab lives as long as its value: dropping it kills what still runs in its namespaces and deletes them. Names carry
 //! the process id, so that runs do not meet each other; a run that was killed leaves namespaces behind, which the next
-//! lab sweeps. When a test fails, the end of everything its processes said is printed.
+//! lab sweeps. When a test fails, the end of everything its processes said is printed; with `HANDFAST_LAB_KEEP=1` all
+//! of it stays on disk, and `RUST_LOG=trace` makes it more.
 //!
 //! This needs root, Linux, and the tools `ip` (iproute2), `nft` (nftables) and `conntrack`: [`Lab::new`] panics with
 //! the reason where one is missing. That is why the tests on top of it stand behind the feature `netns`.
@@ -93,7 +94,11 @@ impl Lab {
         check_tools();
         sweep();
         let prefix = format!("{PREFIX}{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let logs = tempfile::Builder::new().prefix("hflab").tempdir().expect("a directory for logs");
+        let mut logs = tempfile::Builder::new().prefix("hflab").tempdir().expect("a directory for logs");
+        if std::env::var_os("HANDFAST_LAB_KEEP").is_some() {
+            eprintln!("logs stay in {}", logs.path().display());
+            logs.disable_cleanup(true);
+        }
         let lab = Self { prefix, logs, publics: 0, routers: 0 };
         lab.add_namespace("public");
         let public = lab.namespace("public");
@@ -270,7 +275,7 @@ impl Router {
     /// Comes back with another public address, as after a forced reconnect of the line. Bindings are gone too.
     pub fn renumber(&mut self) -> Ipv4Addr {
         self.moves += 1;
-        let new = Ipv4Addr::new(198, 19, self.index, 1 + self.moves);
+        let new = Ipv4Addr::new(198, 19, self.index + 16 * self.moves, 1);
         ip(&["-n", &self.namespace, "addr", "del", &format!("{}/15", self.address), "dev", "wan"]);
         ip(&["-n", &self.namespace, "addr", "add", &format!("{new}/15"), "dev", "wan"]);
         self.address = new;
