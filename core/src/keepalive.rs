@@ -155,6 +155,15 @@ impl Watch {
         *self = Self::default();
     }
 
+    /// The peer's newest packets come on another path: the one in use may be dead in our direction only, which packets
+    /// that still come on it would hide. It was challenged now and has one second to answer.
+    pub fn on_peer_elsewhere(&mut self, now: Instant) {
+        if self.last.is_none() {
+            self.since = Some(now - (FAILOVER_AFTER - PROBE_AFTER));
+            self.last = Some((Step::Probe, now));
+        }
+    }
+
     /// Another path is in use now: it gets its own three seconds.
     pub fn on_path_changed(&mut self, now: Instant) {
         if self.since.is_some() {

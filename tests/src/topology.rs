@@ -89,7 +89,8 @@ impl World {
         let mut config = Config::leaf();
         allow_all(&mut config);
         configure(&mut config);
-        let known = self.supernodes.iter().take(3).map(|s| self.contact(*s)).collect();
+        let known = self.supernodes.iter().cycle().skip(self.first_contact).take(3.min(self.supernodes.len()));
+        let known = known.map(|s| self.contact(*s)).collect();
         // Internal ports differ, as the kernel hands them out.
         let port = 30_000 + (self.hosts.len() % 30_000) as u16;
         let host = self.add_host(config, port, known);

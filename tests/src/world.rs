@@ -44,6 +44,8 @@ pub struct World {
     pub trace: Trace,
     /// A deadline is served up to this late, as by a busy machine.
     pub lateness: Duration,
+    /// New leaves are told of three supernodes: this one and the two after it.
+    pub first_contact: usize,
     pub(crate) addresses: u32,
     pub(crate) now: Instant,
     origin: std::time::Instant,
@@ -68,6 +70,7 @@ impl World {
             wire: Wire::new(seed),
             trace: Trace::default(),
             lateness: Duration::ZERO,
+            first_contact: 0,
             addresses: 0,
             now: START,
             // Only translates; the core never asks a clock, so its value changes nothing.

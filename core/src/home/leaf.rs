@@ -41,7 +41,7 @@ const REFUSED_FOR: Duration = Duration::from_secs(30);
 const SWEEP_MIN: Duration = Duration::from_secs(1);
 /// See [`SWEEP_MIN`].
 const SWEEP_MAX: Duration = Duration::from_secs(300);
-/// After so many sweeps in vain, a sweep is no longer over all candidates but over [`LINKS_WANTED`] drawn ones:
+/// After so many sweeps in vain, a sweep is no longer over all candidates but over [`RECORD_HOMES_MAX`] drawn ones:
 /// with all supernodes gone, a leaf sends them next to nothing.
 const FULL_SWEEPS: u8 = 3;
 /// Most supernodes saved for the next run.
@@ -529,7 +529,7 @@ impl Homes {
         let mut idle: Vec<PeerId> =
             self.candidates.iter().filter(|(_, c)| c.link == Link::Down).map(|(peer, _)| *peer).collect();
         if self.sweeps_failed >= FULL_SWEEPS {
-            while idle.len() > LINKS_WANTED {
+            while idle.len() > RECORD_HOMES_MAX {
                 idle.swap_remove(m.random.peer_choice.below(idle.len()));
             }
         }

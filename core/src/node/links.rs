@@ -247,11 +247,6 @@ impl Node {
             streams.handle_timeout(now);
             self.drain_streams(now, key);
         }
-        if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut())
-            && traffic.streams.as_ref().is_some_and(|s| s.is_disposable())
-        {
-            traffic.streams = None;
-        }
     }
 
     /// Challenges the path in use.

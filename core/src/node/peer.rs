@@ -30,8 +30,6 @@ pub(crate) const ATTEMPTS_MAX: usize = 12;
 pub(crate) const WAITING_MAX: usize = 16;
 /// Most datagrams kept for the application. At the limit the oldest goes.
 pub(crate) const DATAGRAMS_MAX: usize = 64;
-/// An idle QUIC connection weighs 15 kB: it is dropped so long after its last stream.
-pub(crate) const STREAMS_IDLE_MAX: Duration = Duration::from_secs(60);
 /// A link that only listens (the other side keeps it alive) is gone after so much silence: six beats of the peer.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(100);
 /// A user link without streams or pings is closed after this.
@@ -118,7 +116,6 @@ pub(crate) enum Standing {
 pub(crate) struct Traffic {
     pub(crate) standing: Standing,
     pub(crate) streams: Option<Box<Streams>>,
-    pub(crate) streams_idle: Option<Instant>,
     pub(crate) checks: Option<Checks>,
     /// What the peer told us of its addresses.
     pub(crate) candidates: Candidates,
@@ -138,7 +135,6 @@ impl Traffic {
         Self {
             standing,
             streams: None,
-            streams_idle: None,
             checks: None,
             candidates: Candidates::new(),
             told: false,
@@ -276,7 +272,6 @@ impl Peer {
         if let Some(traffic) = &mut self.traffic {
             at = earliest(at, traffic.checks.as_ref().and_then(Checks::poll_timeout));
             at = earliest(at, traffic.retry.map(|(at, _)| at));
-            at = earliest(at, traffic.streams_idle.map(|at| at + STREAMS_IDLE_MAX));
             if let Some(streams) = &mut traffic.streams {
                 at = earliest(at, streams.poll_timeout());
             }

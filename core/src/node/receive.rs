@@ -237,14 +237,30 @@ impl Node {
         if let Some(path) = path {
             peer.paths.note_local(&route, path.local);
         }
-        if peer.paths.current() == Some(route) {
+        let current = peer.paths.current();
+        if current == Some(route) {
+            let troubled = peer.watch.is_troubled();
             peer.watch.on_heard();
+            if troubled && let Some(streams) = self.streams_of(key) {
+                // The path works again after an outage: QUIC should not sit out its own back-off.
+                streams.path_failed_over(now);
+                self.mark_ready(key);
+            }
         }
+        let Some(peer) = self.peers.get_mut(key) else { return };
         match heard {
             Heard::Proven => {
-                if newest && peer.paths.current() != Some(route) {
+                if newest && current != Some(route) {
                     let patience = if peer.traffic.is_some() { FOLLOW_PATIENCE } else { Duration::ZERO };
                     peer.paths.on_peer_moved(now, &route, patience);
+                    if let Some(current) = current
+                        && current.is_direct()
+                        && !route.is_direct()
+                        && peer.paths.wants_challenge(now, &current)
+                    {
+                        peer.watch.on_peer_elsewhere(now);
+                        self.challenge(now, key, current);
+                    }
                 }
                 self.choose_path(now, key);
             }

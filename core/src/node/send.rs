@@ -5,6 +5,7 @@ use core::num::NonZeroU16;
 use super::peer::{PeerKey, WAITING_MAX};
 use super::{Node, Path, Transmit};
 use crate::path::Route;
+use crate::stream::PACKET_LEN_MAX;
 use crate::time::Instant;
 use crate::wire::message::{self, Message};
 use crate::wire::packet::{BEAT_LEN, ChannelId, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, RELAY_HEADER_LEN, relay_header};
@@ -12,6 +13,8 @@ use crate::wire::{DATAGRAM_LEN_MAX, packet};
 
 /// Most intents queued. At the limit new ones are dropped and counted: every one of them is repeated by whoever needs it.
 pub(crate) const OUTGOING_MAX: usize = 65_536;
+/// Above this many intents, answers are no longer queued: who asked asks again.
+pub(crate) const ANSWERS_MAX: usize = 4_096;
 /// Most plaintext bytes of messages in one Data packet, so that it fits relayed too.
 pub(crate) const MESSAGES_LEN_MAX: usize = DATAGRAM_LEN_MAX - DATA_OVERHEAD - RELAY_HEADER_LEN;
 
@@ -273,9 +276,10 @@ impl Node {
         peer.epoch.as_ref()?;
         let traffic = peer.traffic.as_mut()?;
         let streams = traffic.streams.as_mut()?;
-        let room = buf.len() / DATAGRAM_LEN_MAX;
+        // QUIC finds out by itself what the path carries; only the buffer bounds it here.
+        let longest = usize::from(PACKET_LEN_MAX).min(buf.len() - overhead);
+        let room = buf.len() / (longest + overhead);
         let mut quic = core::mem::take(&mut self.quic_buf);
-        let longest = DATAGRAM_LEN_MAX - DATA_OVERHEAD - RELAY_HEADER_LEN;
         let polled = streams.poll_transmit(now, segments_max.min(room).max(1), longest, &mut quic);
         let Some(segment) = polled.filter(|_| !quic.is_empty()) else {
             self.quic_buf = quic;

@@ -17,46 +17,49 @@ const WAITING_LEN_MAX: usize = 64 * 1024;
 /// Longest application datagram: what fits one Data packet with a relay header and the message's own three bytes.
 pub const DATAGRAM_DATA_MAX: usize = super::send::MESSAGES_LEN_MAX - 3;
 
-/// What a stream of ours waits with until its link is up.
-#[derive(Debug)]
-pub(crate) struct Waiting {
+/// What a stream of ours holds until its link, and the QUIC connection in it, takes bytes.
+#[derive(Clone, Debug)]
+struct Waiting {
     service: ServiceName,
     bytes: Vec<u8>,
     finished: bool,
     blocked: bool,
 }
 
-/// Where a stream is.
+/// One stream.
 #[derive(Debug)]
-enum Place {
-    /// Its link is not up yet.
-    Waiting(Waiting),
-    /// In a link's QUIC connection.
-    Open(PeerKey, LocalStream),
+struct Entry {
+    peer: PeerId,
+    /// Where it is in a link's QUIC machine; none before the link is up.
+    open: Option<(PeerKey, LocalStream)>,
+    waiting: Option<Box<Waiting>>,
+    /// All that a stream of ours was given until the peer accepts it: should the peer turn out to have restarted, the
+    /// stream begins again on the new link. None from then on, and once it is more than [`WAITING_LEN_MAX`].
+    replay: Option<Box<Waiting>>,
 }
 
 /// All streams of the node.
 #[derive(Debug, Default)]
 pub(crate) struct StreamTable {
-    by_key: BTreeMap<StreamKey, (PeerId, Place)>,
+    by_key: BTreeMap<StreamKey, Entry>,
     by_local: BTreeMap<(PeerKey, LocalStream), StreamKey>,
     next: u64,
 }
 
 impl StreamTable {
-    fn add(&mut self, peer: PeerId, place: Place) -> StreamKey {
+    fn add(&mut self, entry: Entry) -> StreamKey {
         let key = StreamKey(self.next);
         self.next += 1;
-        if let Place::Open(peer, local) = place {
-            self.by_local.insert((peer, local), key);
+        if let Some(open) = entry.open {
+            self.by_local.insert(open, key);
         }
-        self.by_key.insert(key, (peer, place));
+        self.by_key.insert(key, entry);
         key
     }
 
     fn remove(&mut self, key: StreamKey) {
-        if let Some((_, Place::Open(peer, local))) = self.by_key.remove(&key) {
-            self.by_local.remove(&(peer, local));
+        if let Some(Entry { open: Some(open), .. }) = self.by_key.remove(&key) {
+            self.by_local.remove(&open);
         }
     }
 
@@ -65,9 +68,22 @@ impl StreamTable {
         self.by_local.range(range).map(|((_, local), key)| (*local, *key))
     }
 
+    /// Streams to this peer that have no link yet.
+    fn unopened(&self, id: &PeerId) -> Vec<StreamKey> {
+        self.by_key.iter().filter(|(_, e)| e.peer == *id && e.open.is_none()).map(|(stream, _)| *stream).collect()
+    }
+
     /// Whether a stream to this peer waits for its link.
     pub(crate) fn waits_for(&self, id: &PeerId) -> bool {
-        self.by_key.values().any(|(peer, place)| peer == id && matches!(place, Place::Waiting(_)))
+        self.by_key.values().any(|e| e.peer == *id && e.open.is_none())
+    }
+
+    fn open(&self, stream: StreamKey) -> Option<(PeerKey, LocalStream)> {
+        self.by_key.get(&stream)?.open
+    }
+
+    fn waiting(&mut self, stream: StreamKey) -> Option<&mut Waiting> {
+        self.by_key.get_mut(&stream)?.waiting.as_deref_mut()
     }
 }
 
@@ -83,7 +99,8 @@ impl Node {
         }
         self.reach_peer(now, id)?;
         let waiting = Waiting { service: *service, bytes: Vec::new(), finished: false, blocked: false };
-        let key = self.streams.add(id, Place::Waiting(waiting));
+        let waiting = Some(Box::new(waiting));
+        let key = self.streams.add(Entry { peer: id, open: None, waiting, replay: None });
         self.open_waiting(now, &id);
         Ok(key)
     }
@@ -91,55 +108,63 @@ impl Node {
     /// Moves the streams that wait for this peer into its link, as far as there is room.
     pub(crate) fn open_waiting(&mut self, now: Instant, id: &PeerId) {
         let Some(key) = self.peers.key_of(id).filter(|k| self.peers.get(*k).is_some_and(|p| p.is_up())) else { return };
-        let waiting: Vec<StreamKey> = self
-            .streams
-            .by_key
-            .iter()
-            .filter(|(_, (peer, place))| peer == id && matches!(place, Place::Waiting(_)))
-            .map(|(stream, _)| *stream)
-            .collect();
-        if waiting.is_empty() {
+        let unopened = self.streams.unopened(id);
+        if unopened.is_empty() {
             return;
         }
         self.make_user_link(now, key);
         if !self.ensure_streams(now, key) {
             return;
         }
-        for stream in waiting {
-            let Some((_, place)) = self.streams.by_key.get_mut(&stream) else { continue };
-            let Place::Waiting(waiting) = place else { continue };
-            let Some(streams) =
-                self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()).and_then(|t| t.streams.as_deref_mut())
-            else {
-                return;
-            };
-            let Ok(local) = streams.open(now, &waiting.service) else { break };
-            let taken = if waiting.bytes.is_empty() { 0 } else { streams.write(now, local, &waiting.bytes).unwrap_or(0) };
-            debug_assert_eq!(taken, waiting.bytes.len(), "the send window holds what waits");
-            if waiting.finished {
-                let _ = streams.finish(now, local);
+        for stream in unopened {
+            let Some(service) = self.streams.waiting(stream).map(|w| w.service) else { continue };
+            let Some(streams) = self.streams_of(key) else { return };
+            let Ok(local) = streams.open(now, &service) else { break };
+            if let Some(entry) = self.streams.by_key.get_mut(&stream) {
+                entry.open = Some((key, local));
+                entry.replay = entry.waiting.clone();
             }
-            let blocked = waiting.blocked;
-            *place = Place::Open(key, local);
             self.streams.by_local.insert((key, local), stream);
-            if blocked {
-                self.events.push_back(Event::Writable { stream });
-            }
+            self.flush_stream(now, stream);
         }
         self.mark_ready(key);
         self.touched.push(key);
     }
 
+    /// Hands over what a stream held back, as far as its QUIC connection takes it; true when nothing is held any more.
+    fn flush_stream(&mut self, now: Instant, stream: StreamKey) -> bool {
+        let Some((key, local)) = self.streams.open(stream) else { return false };
+        let Some(entry) = self.streams.by_key.get_mut(&stream) else { return false };
+        let Some(waiting) = entry.waiting.as_mut() else { return true };
+        let Some(streams) =
+            self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()).and_then(|t| t.streams.as_deref_mut())
+        else {
+            return false;
+        };
+        if !waiting.bytes.is_empty() {
+            match streams.write(now, local, &waiting.bytes) {
+                Ok(taken) => drop(waiting.bytes.drain(..taken)),
+                Err(StreamError::Blocked) => {}
+                // It ended: the event that says so is on its way.
+                Err(_) => waiting.bytes.clear(),
+            }
+        }
+        if !waiting.bytes.is_empty() {
+            return false;
+        }
+        if waiting.finished {
+            let _ = streams.finish(now, local);
+        }
+        if waiting.blocked {
+            self.events.push_back(Event::Writable { stream });
+        }
+        entry.waiting = None;
+        true
+    }
+
     /// Ends the streams that wait for a peer that cannot be reached.
     pub(crate) fn end_waiting_streams(&mut self, id: &PeerId, end: StreamEnd) {
-        let ended: Vec<StreamKey> = self
-            .streams
-            .by_key
-            .iter()
-            .filter(|(_, (peer, place))| peer == id && matches!(place, Place::Waiting(_)))
-            .map(|(stream, _)| *stream)
-            .collect();
-        for stream in ended {
+        for stream in self.streams.unopened(id) {
             self.streams.remove(stream);
             self.events.push_back(Event::StreamEnded { stream, end });
         }
@@ -149,12 +174,26 @@ impl Node {
     pub(crate) fn end_streams_of(&mut self, key: PeerKey, end: StreamEnd) {
         let ended: Vec<StreamKey> = self.streams.of_peer(key).map(|(_, stream)| stream).collect();
         for stream in ended {
+            if end == StreamEnd::PeerRestarted && self.begin_again(stream) {
+                continue;
+            }
             self.streams.remove(stream);
             self.events.push_back(Event::StreamEnded { stream, end });
         }
         if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
             traffic.streams = None;
         }
+    }
+
+    /// Takes a stream that the peer has not accepted back to where it waits for a link.
+    fn begin_again(&mut self, stream: StreamKey) -> bool {
+        let Some(entry) = self.streams.by_key.get_mut(&stream) else { return false };
+        let Some(replay) = entry.replay.take() else { return false };
+        if let Some(open) = entry.open.take() {
+            self.streams.by_local.remove(&open);
+        }
+        entry.waiting = Some(replay);
+        true
     }
 
     /// Makes the link's QUIC machine if there is none; false if the peer may not have one.
@@ -185,10 +224,25 @@ impl Node {
             match event {
                 StreamsEvent::Incoming { stream, service } => self.on_incoming(now, key, stream, service),
                 StreamsEvent::Opened(local) => {
+                    if let Some(stream) = self.streams.by_local.get(&(key, local))
+                        && let Some(entry) = self.streams.by_key.get_mut(stream)
+                    {
+                        entry.replay = None;
+                    }
                     self.stream_event(key, local, |stream| Event::StreamOpened { stream });
                 }
                 StreamsEvent::Readable(local) => self.stream_event(key, local, |stream| Event::Readable { stream }),
-                StreamsEvent::Writable(local) => self.stream_event(key, local, |stream| Event::Writable { stream }),
+                StreamsEvent::Writable(local) => {
+                    let stream = self.streams.by_local.get(&(key, local)).copied();
+                    let holds = stream.is_some_and(|s| self.streams.waiting(s).is_some());
+                    match stream {
+                        Some(stream) if holds => {
+                            self.flush_stream(now, stream);
+                        }
+                        Some(stream) => self.events.push_back(Event::Writable { stream }),
+                        None => {}
+                    }
+                }
                 StreamsEvent::Stopped(local) => {
                     self.stream_event(key, local, |stream| Event::StreamStopped { stream });
                 }
@@ -206,6 +260,11 @@ impl Node {
             && self.streams.waits_for(&id)
         {
             self.open_waiting(now, &id);
+        }
+        if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut())
+            && traffic.streams.as_ref().is_some_and(|s| s.is_disposable())
+        {
+            traffic.streams = None;
         }
     }
 
@@ -246,7 +305,7 @@ impl Node {
             }
             return;
         }
-        let stream = self.streams.add(id, Place::Open(key, local));
+        let stream = self.streams.add(Entry { peer: id, open: Some((key, local)), waiting: None, replay: None });
         self.events.push_back(Event::StreamIncoming { stream, peer: id, service });
     }
 
@@ -257,10 +316,7 @@ impl Node {
         stream: StreamKey,
         call: impl FnOnce(&mut Streams, LocalStream) -> Result<T, StreamError>,
     ) -> Result<T, StreamError> {
-        let Some((_, Place::Open(key, local))) = self.streams.by_key.get(&stream) else {
-            return Err(StreamError::Unknown);
-        };
-        let (key, local) = (*key, *local);
+        let (key, local) = self.streams.open(stream).ok_or(StreamError::Unknown)?;
         let traffic = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()).ok_or(StreamError::Unknown)?;
         traffic.used = now;
         let streams = traffic.streams.as_deref_mut().ok_or(StreamError::Unknown)?;
@@ -272,8 +328,7 @@ impl Node {
     pub(crate) fn accept_stream(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
         self.on_stream(now, stream, |streams, local| streams.accept(now, local))?;
         // A service took the peer in: from now on it may know our addresses.
-        if let Some((_, Place::Open(key, _))) = self.streams.by_key.get(&stream) {
-            let key = *key;
+        if let Some((key, _)) = self.streams.open(stream) {
             self.accept_peer(now, key);
         }
         Ok(())
@@ -286,7 +341,7 @@ impl Node {
     }
 
     pub(crate) fn write_stream(&mut self, now: Instant, stream: StreamKey, data: &[u8]) -> Result<usize, StreamError> {
-        if let Some((_, Place::Waiting(waiting))) = self.streams.by_key.get_mut(&stream) {
+        if let Some(waiting) = self.streams.waiting(stream) {
             if waiting.finished {
                 return Err(StreamError::Finished);
             }
@@ -294,36 +349,57 @@ impl Node {
             let taken = data.len().min(room);
             waiting.bytes.extend_from_slice(&data[..taken]);
             waiting.blocked |= taken < data.len();
+            self.note_replay(stream, &data[..taken], false);
             return if taken == 0 && !data.is_empty() { Err(StreamError::Blocked) } else { Ok(taken) };
         }
-        self.on_stream(now, stream, |streams, local| streams.write(now, local, data))
+        let taken = self.on_stream(now, stream, |streams, local| streams.write(now, local, data))?;
+        self.note_replay(stream, &data[..taken], false);
+        Ok(taken)
     }
 
     pub(crate) fn read_stream(&mut self, now: Instant, stream: StreamKey, buf: &mut [u8]) -> Result<Read, StreamError> {
-        if let Some((_, Place::Waiting(_))) = self.streams.by_key.get(&stream) {
+        if self.streams.by_key.get(&stream).is_some_and(|e| e.open.is_none()) {
             return Ok(Read::Blocked);
         }
         self.on_stream(now, stream, |streams, local| streams.read(now, local, buf))
     }
 
     pub(crate) fn finish_stream(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
-        if let Some((_, Place::Waiting(waiting))) = self.streams.by_key.get_mut(&stream) {
+        if let Some(waiting) = self.streams.waiting(stream) {
             waiting.finished = true;
+            self.note_replay(stream, &[], true);
             return Ok(());
         }
-        self.on_stream(now, stream, |streams, local| streams.finish(now, local))
+        self.on_stream(now, stream, |streams, local| streams.finish(now, local))?;
+        self.note_replay(stream, &[], true);
+        Ok(())
+    }
+
+    fn note_replay(&mut self, stream: StreamKey, data: &[u8], finished: bool) {
+        let Some(entry) = self.streams.by_key.get_mut(&stream) else { return };
+        let Some(replay) = &mut entry.replay else { return };
+        if replay.bytes.len() + data.len() > WAITING_LEN_MAX {
+            entry.replay = None;
+            return;
+        }
+        replay.bytes.extend_from_slice(data);
+        replay.finished |= finished;
     }
 
     pub(crate) fn reset_stream(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
-        if let Some((_, Place::Waiting(_))) = self.streams.by_key.get(&stream) {
-            self.streams.remove(stream);
-            return Ok(());
+        if let Some(entry) = self.streams.by_key.get_mut(&stream) {
+            entry.waiting = None;
+            entry.replay = None;
+            if entry.open.is_none() {
+                self.streams.remove(stream);
+                return Ok(());
+            }
         }
         self.on_stream(now, stream, |streams, local| streams.reset(now, local, code))
     }
 
     pub(crate) fn stop_stream(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
-        if let Some((_, Place::Waiting(_))) = self.streams.by_key.get(&stream) {
+        if self.streams.by_key.get(&stream).is_some_and(|e| e.open.is_none()) {
             return Err(StreamError::Blocked);
         }
         self.on_stream(now, stream, |streams, local| streams.stop(now, local, code))

@@ -136,6 +136,9 @@ impl Node {
 
     /// A challenge came: it is answered on the path it came on.
     pub(crate) fn on_challenge(&mut self, now: Instant, key: PeerKey, route: Route, token: [u8; 8], room: usize) {
+        if self.outgoing.len() >= super::send::ANSWERS_MAX {
+            return;
+        }
         let seen = match route {
             Route::Direct { remote, .. } => Some(remote),
             Route::Relayed { .. } => None,

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::congestion::CubicConfig;
 use quinn_proto::{
     ClientConfig, Connection, ConnectionHandle, ConnectionId, ConnectionIdGenerator, DatagramEvent, Dir, Endpoint,
-    EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
+    EndpointConfig, MtuDiscoveryConfig, ServerConfig, Side, TransportConfig, ValidationTokenConfig, VarInt,
 };
 
 use super::crypto::{Mark, NoClock, Null, OneToken, ResetKey};
@@ -41,8 +41,16 @@ pub const PACKET_LEN_MAX: u16 = 1500 - 48 - (DATA_OVERHEAD + RELAY_HEADER_LEN) a
 /// RFC 9002 §6.2.2 says 333 ms; but the link's own handshake came through not long ago, and few links are that slow. A
 /// guess too low costs a repeated packet, one too high 0.6 s more after the loss of the first flight.
 const INITIAL_RTT: Duration = Duration::from_millis(150);
-/// RFC 9002 §7.2 says 10 packets. The handshake needs room beside the early data (see `crypto`): 20.
+/// RFC 9002 §7.2 says 10 packets; 20 leave the handshake room beside [`EARLY_WINDOW`].
 const INITIAL_WINDOW: u64 = 24_000;
+/// Most written bytes under way until the handshake is confirmed; then [`SEND_WINDOW`].
+///
+/// Until then the peer drops our packets of data if it has not got our Handshake packet. If that one is lost and the
+/// congestion window is full of data, quinn holds its repetition back, and nothing ever moves again. So data may not
+/// fill the window; and where losses have made the window too small even so, it is opened again: [`UNSTICK`].
+const EARLY_WINDOW: u64 = 8_192;
+/// How long a handshake may take before its congestion window starts anew; each further time takes twice as long.
+const UNSTICK: Duration = Duration::from_secs(1);
 /// The address of the peer as QUIC sees it: constant, private (RFC 4193), the same on both ends.
 pub(super) const REMOTE_IP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 /// [`REMOTE_IP`] with a port, which must not be 0.
@@ -98,6 +106,8 @@ pub(super) struct Conn {
     pub(super) epoch: Epoch,
     endpoint: Endpoint,
     handle: ConnectionHandle,
+    /// Until the handshake is confirmed: when to unstick it, and how long to wait the next time.
+    unstick: Option<(StdInstant, Duration)>,
 }
 
 impl Conn {
@@ -113,7 +123,7 @@ impl Conn {
         // Our own version, a valid address, a session that always starts, no connection id that could run out.
         let (handle, quic) =
             endpoint.connect(now, client, REMOTE, "peer").expect("nothing of what connect checks is left to chance");
-        Self { quic, epoch, endpoint, handle }
+        Self { quic, epoch, endpoint, handle, unstick: Some((now + UNSTICK, UNSTICK * 2)) }
     }
 
     /// Takes a client's first packet. `None` if it is no valid one.
@@ -136,7 +146,7 @@ impl Conn {
             return None;
         };
         let (handle, quic) = endpoint.accept(incoming, now, &mut refusal, None).ok()?;
-        let mut conn = Self { quic, epoch, endpoint, handle };
+        let mut conn = Self { quic, epoch, endpoint, handle, unstick: Some((now + UNSTICK, UNSTICK * 2)) };
         conn.settle();
         Some(conn)
     }
@@ -157,8 +167,17 @@ impl Conn {
     }
 
     pub(super) fn handle_timeout(&mut self, now: StdInstant) {
+        if let Some((_, wait)) = self.unstick.filter(|(at, _)| *at <= now) {
+            self.quic.path_changed(now);
+            self.unstick = Some((now + wait, wait * 2));
+        }
         self.quic.handle_timeout(now);
         self.settle();
+    }
+
+    pub(super) fn poll_timeout(&mut self) -> Option<StdInstant> {
+        let unstick = self.unstick.map(|(at, _)| at);
+        self.quic.poll_timeout().map_or(unstick, |at| Some(unstick.map_or(at, |unstick| at.min(unstick))))
     }
 
     /// Makes the earliest timer fire, due or not. False if none is armed.
@@ -186,8 +205,20 @@ impl Conn {
         Mark::of_cid(&self.epoch.cid())
     }
 
-    /// Carries messages between quinn's two halves.
+    /// Whether both ends know that the other has its keys (RFC 9001 §4.1.2).
+    fn is_confirmed(&self) -> bool {
+        match self.quic.side() {
+            Side::Client => self.quic.stats().frame_rx.handshake_done > 0,
+            Side::Server => !self.quic.is_handshaking(),
+        }
+    }
+
+    /// Carries messages between quinn's two halves, and lets data flow once the handshake is over.
     fn settle(&mut self) {
+        if self.unstick.is_some() && self.is_confirmed() {
+            self.unstick = None;
+            self.quic.set_send_window(SEND_WINDOW);
+        }
         while let Some(event) = self.quic.poll_endpoint_events() {
             if event.is_drained() {
                 // The connection is past its end; the endpoint goes with it.
@@ -202,6 +233,7 @@ impl Conn {
     /// Says goodbye, so that the peer need not find out.
     pub(super) fn close(&mut self, now: StdInstant) {
         self.quic.close(now, VarInt::from_u32(0), Bytes::new());
+        self.unstick = None;
         self.settle();
     }
 }
@@ -240,7 +272,7 @@ fn transport() -> Arc<TransportConfig> {
         .keep_alive_interval(None)
         .stream_receive_window(STREAM_RECEIVE_WINDOW.into())
         .receive_window(RECEIVE_WINDOW.into())
-        .send_window(SEND_WINDOW)
+        .send_window(EARLY_WINDOW)
         .initial_rtt(INITIAL_RTT)
         .initial_mtu(PACKET_LEN_MIN)
         .min_mtu(PACKET_LEN_MIN)

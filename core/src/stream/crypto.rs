@@ -1,8 +1,8 @@
 //! A crypto provider for QUIC that seals nothing.
 //!
 //! The link below authenticates and encrypts every byte, so here a handshake only exchanges transport parameters and
-//! keys only tell packets apart: each ends in the four bytes of its connection's [`Mark`] and one of its key phase.
-//! Without these a straggler of an earlier connection or phase could not be told from a packet of the present one, since
+//! keys only tell packets apart: each ends in the four bytes of its connection's [`Mark`] and two that depend on its key
+//! phase and number. Without these a straggler of an earlier connection or phase could not be told from a packet of the present one, since
 //! connection ids are empty and there is no real key.
 //!
 //! 0-RTT is always on. The parameters remembered from "last time" are what [`remembered`] says: the least that every end of this
@@ -32,15 +32,11 @@ const PARAMETERS_LEN_MAX: usize = 512;
 
 /// The transport parameters (RFC 9000 §18) that a client may count on before it has heard from the server.
 ///
-/// Only 8 KiB may leave so early. Were it more, the first flight could fill the congestion window; if then the server's
-/// acknowledgements are lost, quinn holds back the client's Handshake packet for lack of window, the server drops all
-/// other packets for lack of that one, and nothing ever moves again.
-///
 /// A stream's window must be the one that the peer really has: quinn does not raise it later.
 fn remembered() -> Vec<u8> {
     let mut parameters = Vec::with_capacity(24);
     for (id, value) in [
-        (0x04, EARLY_DATA_MAX),        // initial_max_data
+        (0x04, RECEIVE_WINDOW),        // initial_max_data
         (0x05, STREAM_RECEIVE_WINDOW), // initial_max_stream_data_bidi_local
         (0x06, STREAM_RECEIVE_WINDOW), // initial_max_stream_data_bidi_remote
         (0x08, STREAMS_EARLY),         // initial_max_streams_bidi
@@ -53,12 +49,8 @@ fn remembered() -> Vec<u8> {
     parameters
 }
 
-/// Most bytes of streams that leave before the server has answered.
-const EARLY_DATA_MAX: u32 = 8_192;
-const _: () = assert!(EARLY_DATA_MAX <= RECEIVE_WINDOW);
-
-/// What each packet ends in: a [`Mark`] and the [`Key`]'s phase.
-pub(super) const TAG_LEN: usize = 5;
+/// What each packet ends in: a [`Mark`] and a check of key phase and packet number.
+pub(super) const TAG_LEN: usize = 6;
 
 /// Which connection of the link a packet belongs to: the low half of the connection's epoch, big-endian.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +59,7 @@ pub(super) struct Mark(pub(super) [u8; 4]);
 impl Mark {
     /// The mark that a packet carries.
     pub(super) fn of_packet(packet: &[u8]) -> Option<Self> {
-        let [a, b, c, d, _phase] = *packet.last_chunk::<TAG_LEN>()?;
+        let [a, b, c, d, _, _] = *packet.last_chunk::<TAG_LEN>()?;
         Some(Self([a, b, c, d]))
     }
 
@@ -85,10 +77,12 @@ impl Mark {
     }
 }
 
-/// A key that seals nothing and fits the packets of one connection and key phase.
+/// A key that seals nothing, but opens no more than a true key would: a packet of this connection, under its own packet
+/// number, in its own key phase.
 ///
-/// quinn updates keys on its own, and takes a late packet of an earlier phase for a forgery because it does not open
-/// under the next key. It must not open under this one either.
+/// quinn counts on that. Headers carry only the low bits of a packet number, and the number of a very late packet comes
+/// out wrong: it must not open, or a number would be acknowledged that was never sent. Nor must a late packet of an
+/// earlier phase open under the next key, or it would pass for a key update.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Key {
     mark: Mark,
@@ -99,9 +93,15 @@ struct Key {
 }
 
 impl Key {
-    const fn tag(self) -> [u8; TAG_LEN] {
-        let Mark([a, b, c, d]) = self.mark;
-        [a, b, c, d, self.phase]
+    fn tag(self, number: u64) -> [u8; TAG_LEN] {
+        // Folded so that numbers with the same low bits, as many as a header carries, differ.
+        let folded = (number ^ number >> 16 ^ number >> 32 ^ number >> 48) as u16;
+        let check = folded.wrapping_add(u16::from(self.phase).wrapping_mul(0x9e37)).to_be_bytes();
+        let mut tag = [0; TAG_LEN];
+        let (mark, rest) = tag.split_at_mut(self.mark.0.len());
+        mark.copy_from_slice(&self.mark.0);
+        rest.copy_from_slice(&check);
+        tag
     }
 
     fn pair(self) -> KeyPair<Box<dyn PacketKey>> {
@@ -110,14 +110,14 @@ impl Key {
 }
 
 impl PacketKey for Key {
-    fn encrypt(&self, _packet: u64, buf: &mut [u8], _header_len: usize) {
+    fn encrypt(&self, packet: u64, buf: &mut [u8], _header_len: usize) {
         if let Some(tag) = buf.last_chunk_mut() {
-            *tag = self.tag();
+            *tag = self.tag(packet);
         }
     }
 
-    fn decrypt(&self, _packet: u64, _header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
-        if self.one_way || payload.last_chunk() != Some(&self.tag()) {
+    fn decrypt(&self, packet: u64, _header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
+        if self.one_way || payload.last_chunk() != Some(&self.tag(packet)) {
             return Err(CryptoError);
         }
         payload.truncate(payload.len() - TAG_LEN);

@@ -9,14 +9,14 @@
 //! # A connection's life
 //!
 //! QUIC's client is the initiator of the link's first handshake. It connects when it opens its first stream, and the
-//! stream's bytes leave in the first flight (0-RTT: [`crypto`] is always ready). The server cannot connect: to open the
-//! first stream it sends a [`Word::Call`], repeated until the client's Initial comes. A connection whose last stream
-//! ended stays for [`REST_AFTER`]; then the client asks the server ([`Word::Rest`]) and both drop it, unless the server
-//! still has a stream (an application that has not read to the end). A connection in this state weighs some kilobytes,
-//! a [`Streams`] without one next to nothing: [`Streams::is_disposable`]. If an end has lost a connection that the
-//! other still uses, it says so ([`Word::Gone`]) and the other's streams end.
-//! Each connection of a link has a later epoch than the one before; packets are marked with it ([`crypto::Mark`]), so
-//! that stragglers hit nothing.
+//! stream's bytes leave in the first flight (0-RTT is always on, see `crypto.rs`). The server cannot connect: to open the
+//! first stream it sends a Call (`packet.rs`), repeated until the client's Initial comes. A connection whose last stream
+//! ended stays for [`REST_AFTER`]; then the client asks the server with a Rest, and both drop it, unless the server
+//! still has a stream (an application that has not read to the end). A connection weighs some 18 kB and more when it has
+//! been used, a [`Streams`] without one next to nothing: [`Streams::is_disposable`]. If an end has lost a connection that
+//! the other still uses, it says Gone, and the other's streams end.
+//! Each connection of a link has a later epoch than the one before; packets are marked with it, so that stragglers hit
+//! nothing.
 //!
 //! # A stream's life
 //!
@@ -67,6 +67,8 @@ const CALL_AGAIN: Duration = Duration::from_millis(400);
 const CALL_AGAIN_MAX: Duration = Duration::from_secs(5);
 /// Most round-trip time that is believed after an outage: the first samples then measure the outage.
 const FAILOVER_RTT_MAX: Duration = Duration::from_millis(500);
+/// Least round-trip time to assume of a path that is not measured yet.
+const WATCH_RTT_MIN: Duration = Duration::from_millis(150);
 /// How soon a failover's probe is repeated for the first time; each further time it takes twice as long.
 const PROBE_AGAIN: Duration = Duration::from_millis(60);
 /// Most probes of a failover; after them QUIC's own loss timer goes on.
@@ -146,7 +148,7 @@ pub struct StreamsStats {
     pub packet_len: u16,
 }
 
-/// What a failover waits for before QUIC forgets what it measured on the old path.
+/// What a change of path waits for. A failover: before QUIC forgets what it measured on the old path.
 ///
 /// After an outage all that was under way is lost, and the congestion window is full of it. In a full window quinn sends
 /// nothing, not even acknowledgements while there is data to send, except the probes of the loss timer (RFC 9002
@@ -164,6 +166,13 @@ enum Failover {
     /// What was under way on the old path to be taken for lost. Otherwise it would count against the new path's window.
     Settled {
         at: Instant,
+    },
+    /// After starting over: to see whether more packets than so many are taken for lost. Those will be of the old path
+    /// (packets overtaken on a faster one, probes of its MTU), and will have ended the new path's slow start before it
+    /// began. Then once more; but not a third time, since it may be the new path that loses.
+    Watched {
+        at: Instant,
+        lost: u64,
     },
 }
 
@@ -236,9 +245,15 @@ impl Streams {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         match self.failover {
-            Failover::Settled { at } if at <= now => self.path_upgraded(now),
+            Failover::Settled { at } if at <= now => self.start_over(),
+            Failover::Watched { at, lost } if at <= now => {
+                self.failover = Failover::None;
+                if self.stats().is_some_and(|stats| stats.lost_packets > lost) {
+                    self.forget_path();
+                }
+            }
             Failover::Ack { seen, probe_at: Some(at), probes } if at <= now => self.probe(seen, probes),
-            Failover::Settled { .. } | Failover::Ack { .. } | Failover::None => {}
+            Failover::Settled { .. } | Failover::Watched { .. } | Failover::Ack { .. } | Failover::None => {}
         }
         if self.rest_at.is_some_and(|at| at <= now) {
             self.rest_at = None;
@@ -298,7 +313,7 @@ impl Streams {
                 }
                 // Sending can arm a timer that is due already (a loss that only now has a later packet to show it):
                 // done here, so that nothing is due when all has been sent.
-                if conn.quic.poll_timeout().is_none_or(|due| due > at) {
+                if conn.poll_timeout().is_none_or(|due| due > at) {
                     break;
                 }
                 conn.handle_timeout(at);
@@ -325,13 +340,13 @@ impl Streams {
 
     /// When to call `handle_timeout`.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        let quic = self.conn.as_mut().and_then(|conn| conn.quic.poll_timeout()).map(|at| {
+        let quic = self.conn.as_mut().and_then(|conn| conn.poll_timeout()).map(|at| {
             // Rounded up: a deadline told too early would be asked for again and again.
             let ns = at.saturating_duration_since(self.origin).as_nanos();
             Instant::from_micros(u64::try_from(ns.div_ceil(1000)).unwrap_or(u64::MAX))
         });
         let failover = match self.failover {
-            Failover::Settled { at } => Some(at),
+            Failover::Settled { at } | Failover::Watched { at, .. } => Some(at),
             Failover::Ack { probe_at, .. } => probe_at,
             Failover::None => None,
         };
@@ -428,12 +443,13 @@ impl Streams {
     }
 
     /// Packets take another path now, and the old one still works: what was measured on it no longer holds.
+    ///
+    /// While a failover is being probed that goes on, on the new path: in a window full of lost packets nothing else moves.
     pub fn path_upgraded(&mut self, now: Instant) {
         self.now = now;
-        self.failover = Failover::None;
-        let at = self.std(now);
-        if let Some(conn) = &mut self.conn {
-            conn.quic.path_changed(at);
+        match self.failover {
+            Failover::Ack { .. } => self.path_failed_over(now),
+            Failover::None | Failover::Settled { .. } | Failover::Watched { .. } => self.start_over(),
         }
     }
 
@@ -740,6 +756,23 @@ impl Streams {
             self.by_id.insert(id, stream);
             self.tell(stream, &notes);
             self.forget_if_over(stream);
+        }
+    }
+
+    /// Makes QUIC forget what it measured, and watches what comes of it.
+    fn start_over(&mut self) {
+        self.failover = Failover::None;
+        if let Some(stats) = self.stats() {
+            let at = self.now + stats.rtt.clamp(WATCH_RTT_MIN, FAILOVER_RTT_MAX) * 3 / 2;
+            self.failover = Failover::Watched { at, lost: stats.lost_packets };
+        }
+        self.forget_path();
+    }
+
+    fn forget_path(&mut self) {
+        let at = self.std(self.now);
+        if let Some(conn) = &mut self.conn {
+            conn.quic.path_changed(at);
         }
     }
 

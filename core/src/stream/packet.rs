@@ -4,7 +4,7 @@
 //!
 //! | first two bits | rest |
 //! | --- | --- |
-//! | `10` | an Initial datagram of 1 200 bytes from which a run of zeros before its last five bytes was cut |
+//! | `10` | an Initial datagram of 1 200 bytes from which a run of zeros before its last six bytes was cut |
 //! | `00` | a [`Word`]: one byte of kind, for all but Call four bytes of mark |
 
 use super::connection::{PACKET_LEN_MIN, is_initial};
@@ -121,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn padding_comes_back(head in prop::collection::vec(any::<u8>(), 1..1195), tag: [u8; 5], nibble in 0u8..16) {
+        fn padding_comes_back(head in prop::collection::vec(any::<u8>(), 1..1194), tag: [u8; 6], nibble in 0u8..16) {
             let mut packet = head;
             packet[0] = 0xc0 | nibble;
             packet.resize(INITIAL_LEN - TAG_LEN, 0);

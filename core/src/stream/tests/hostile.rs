@@ -78,13 +78,13 @@ fn packet(pair: &Pair, seen: &[Vec<u8>], end: usize, act: &Act) -> Vec<u8> {
                 let at = at % packet.len();
                 packet[at] = *to;
             }
-            if let Some(tail) = packet.last_chunk_mut::<5>().filter(|_| *marked) {
+            if let Some(tail) = packet.last_chunk_mut::<6>().filter(|_| *marked) {
                 tail[..4].copy_from_slice(mark);
             }
             packet
         }
         Act::Frames { kind: 3, number, frames } => {
-            [&[0x40, *number][..], frames, &[0; 4], mark, &[number & 1]].concat()
+            [&[0x40, *number][..], frames, &[0; 4], mark, &u16::from(*number).to_be_bytes()].concat()
         }
         Act::Frames { kind, number, frames } => {
             // Long headers: Initial, 0-RTT, Handshake, with connection ids as client or server would name them.
@@ -100,13 +100,13 @@ fn packet(pair: &Pair, seen: &[Vec<u8>], end: usize, act: &Act) -> Vec<u8> {
             if *kind == 0 {
                 packet.push(0);
             }
-            let len = 1 + frames.len() + 4 + 5;
+            let len = 1 + frames.len() + 4 + 6;
             packet.extend((0x4000 | len as u16).to_be_bytes());
             packet.push(*number);
             packet.extend_from_slice(frames);
             packet.extend_from_slice(&[0; 4]);
             packet.extend_from_slice(mark);
-            packet.push(0);
+            packet.extend(u16::from(*number).to_be_bytes());
             if *kind == 0 && packet.len() < 1200 {
                 packet.resize(1200, 0);
             }
@@ -224,7 +224,7 @@ fn a_connection_that_the_peer_breaks_ends_its_streams_and_no_more() {
     pair.run_for(SECOND);
     // A frame that there is not, in an otherwise good packet.
     let mark = pair.ends[CLIENT].conn.as_ref().expect("open").mark();
-    let packet = [&[0x40, 0x70, 0x3f, 0, 0, 0][..], &mark.0, &[0]].concat();
+    let packet = [&[0x40, 0x70, 0x3f, 0, 0, 0][..], &mark.0, &[0, 0x70]].concat();
     pair.ends[CLIENT].handle_packet(pair.now, &packet);
     pair.run_for(SECOND);
     assert_eq!(pair.apps[CLIENT].lost, 1);
