@@ -12,7 +12,7 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::identity::PeerId;
 use crate::link::Accepted;
@@ -30,6 +30,9 @@ use crate::wire::packet::{ChannelId, Packet};
 pub const HOLD_MAX: Duration = Duration::from_millis(250);
 /// Most Responses kept back at a time. At the limit the Init is answered at once.
 pub const HOLDS_MAX: usize = 256;
+/// The home repeats an introduction to its leaf after each of these, until it answers.
+const REPEATS: [Duration; 4] =
+    [Duration::from_millis(300), Duration::from_millis(500), Duration::from_millis(800), Duration::from_millis(1_200)];
 /// A call is remembered so long at the home.
 pub const CALL_MEMORY: Duration = Duration::from_secs(60);
 /// Most calls remembered. At the limit new ones are refused as busy.
@@ -107,9 +110,12 @@ struct Duty {
     callee_id: PeerId,
     call: (PeerId, [u8; 32]),
     at: Instant,
-    answered: bool,
-    /// The answer, while the caller's own link is not confirmed.
-    parked: Option<Box<[u8]>>,
+    /// The callee's answer, as it goes to the caller; kept, since it may be asked for again.
+    answer: Option<Box<[u8]>>,
+    /// The caller's own link was not confirmed when the answer came: it goes out when it is.
+    parked: bool,
+    /// What to repeat to the callee until it answers, how often that was done, and when it is due.
+    repeat: Option<(Box<[u8]>, usize, Instant)>,
     hold: Option<Box<Hold>>,
 }
 
@@ -132,7 +138,8 @@ impl core::fmt::Debug for Hold {
 pub(crate) struct Duties {
     by_channel: BTreeMap<ChannelId, Duty>,
     by_call: BTreeMap<(PeerId, [u8; 32]), ChannelId>,
-    holds: BTreeMap<(Instant, ChannelId), ()>,
+    holds: BTreeSet<(Instant, ChannelId)>,
+    repeats: BTreeSet<(Instant, ChannelId)>,
     /// Introductions in the current second, by callee and by caller prefix.
     second: u64,
     by_callee: BTreeMap<PeerId, u32>,
@@ -140,6 +147,8 @@ pub(crate) struct Duties {
     sweep: Option<Instant>,
     in_second: u32,
     in_last_second: u32,
+    /// How many answers are parked.
+    parked: usize,
 }
 
 impl Duties {
@@ -179,8 +188,12 @@ impl Duties {
     fn forget(&mut self, channel: ChannelId) -> Option<Duty> {
         let duty = self.by_channel.remove(&channel)?;
         self.by_call.remove(&duty.call);
+        self.parked -= usize::from(duty.parked);
         if let Some(hold) = &duty.hold {
             self.holds.remove(&(hold.until, channel));
+        }
+        if let Some((_, _, at)) = &duty.repeat {
+            self.repeats.remove(&(*at, channel));
         }
         Some(duty)
     }
@@ -193,7 +206,9 @@ impl Duties {
 
     /// When a hold ends or memory can be freed.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        earliest(self.holds.first_key_value().map(|((at, _), ())| *at), self.sweep)
+        let hold = self.holds.first().map(|(at, _)| *at);
+        let repeat = self.repeats.first().map(|(at, _)| *at);
+        earliest(earliest(hold, repeat), self.sweep)
     }
 }
 
@@ -310,7 +325,7 @@ impl Node {
         if let Some(call) = self.calls.get_mut(&id) {
             call.stage = stage;
             let deadline = wait.map(|w| now + w);
-            self.deadlines.set(crate::node::TimerKey::Call(id), &mut call.deadline, deadline);
+            self.call_deadlines.set(id, &mut call.deadline, deadline);
         }
     }
 
@@ -443,7 +458,7 @@ impl Node {
     /// The peer was reached.
     pub(crate) fn finish_call(&mut self, id: &PeerId) {
         if let Some(mut call) = self.calls.remove(id) {
-            self.deadlines.set(crate::node::TimerKey::Call(*id), &mut call.deadline, None);
+            self.call_deadlines.set(*id, &mut call.deadline, None);
         }
     }
 
@@ -491,13 +506,17 @@ impl Node {
                 match self.duties.by_channel.get_mut(&channel) {
                     // The same Init again while the first one is held: the hold answers it.
                     Some(duty) if duty.hold.is_some() => Ok(()),
-                    Some(duty) if room && !duty.answered => {
+                    Some(duty) if room && duty.answer.is_none() => {
                         let until = now + HOLD_MAX;
                         duty.hold = Some(Box::new(Hold { accepted, path, init_len, until }));
-                        self.duties.holds.insert((until, channel), ());
+                        self.duties.holds.insert((until, channel));
                         Ok(())
                     }
-                    _ => self.answer_init(now, caller, path, accepted, None, init_len, true),
+                    Some(duty) => {
+                        let answer = duty.answer.clone();
+                        self.answer_init(now, caller, path, accepted, answer, init_len, true)
+                    }
+                    None => Err(DropReason::Limited),
                 }
             }
             Err(refusal) => {
@@ -514,8 +533,16 @@ impl Node {
             _ => None,
         };
         self.count_introduction(init.len() + 40);
-        if let Err(refusal) = self.introduce(now, caller, remote, callee, init) {
-            self.send(caller, &Message::IntroduceReply { peer: callee, response: Err(refusal) });
+        match self.introduce(now, caller, remote, callee, init) {
+            Ok(channel) => {
+                let answer = self.duties.by_channel.get(&channel).and_then(|duty| duty.answer.clone());
+                if let Some(answer) = answer {
+                    self.send_bytes(caller, None, answer, false);
+                }
+            }
+            Err(refusal) => {
+                self.send(caller, &Message::IntroduceReply { peer: callee, response: Err(refusal) });
+            }
         }
     }
 
@@ -540,8 +567,7 @@ impl Node {
             .ok_or(Refusal::NotRegistered)?;
         let limits = self.channel_limits();
         if let Some(&channel) = self.duties.by_call.get(&(caller_id, ephemeral)) {
-            // Repeated: the callee repeats its answer as well.
-            self.send(callee_key, &Message::Introduced { channel, limits, init });
+            // Repeated: the answer is there already, or the callee is being asked.
             return Ok(channel);
         }
         if !self.duties.admit(now, callee, remote) || !self.channels.has_room(caller, callee_key) {
@@ -571,11 +597,13 @@ impl Node {
                 callee_id: callee,
                 call: (caller_id, ephemeral),
                 at: now,
-                answered: false,
-                parked: None,
+                answer: None,
+                parked: false,
+                repeat: encoded(&Message::Introduced { channel, limits, init }).map(|b| (b, 0, now + REPEATS[0])),
                 hold: None,
             },
         );
+        self.duties.repeats.insert((now + REPEATS[0], channel));
         self.duties.sweep.get_or_insert(now + CALL_MEMORY);
         self.counters.introductions += 1;
         self.count_introduction(init.len() + 45);
@@ -596,10 +624,17 @@ impl Node {
         if duty.callee != from {
             return Err(DropReason::WrongPath);
         }
-        duty.answered = true;
+        if let Some((_, _, at)) = duty.repeat.take() {
+            self.duties.repeats.remove(&(at, channel));
+        }
+        let Some(duty) = self.duties.by_channel.get_mut(&channel) else { return Ok(()) };
         let (caller, callee) = (duty.caller, duty.callee_id);
         let reply = Message::IntroduceReply { peer: callee, response: response.map(|r| (channel, limits, r)) };
         let bytes = encoded(&reply).ok_or(DropReason::BadContents)?;
+        if duty.answer.replace(bytes.clone()).is_some() {
+            // The callee answered twice; the caller has it, or asks again.
+            return Ok(());
+        }
         self.count_introduction(bytes.len() + 25);
         if let Some(hold) = self.duties.take_hold(channel) {
             let hold = *hold;
@@ -610,7 +645,8 @@ impl Node {
             self.count_introduction(bytes.len() + 25);
             self.send_bytes(caller, None, bytes, false);
         } else if let Some(duty) = self.duties.by_channel.get_mut(&channel) {
-            duty.parked = Some(bytes);
+            duty.parked = true;
+            self.duties.parked += 1;
         }
         if response.is_err() {
             self.channels.close(now, channel);
@@ -620,16 +656,15 @@ impl Node {
 
     /// The caller's link was confirmed: what was parked for it goes out.
     pub(crate) fn release_parked(&mut self, caller: PeerKey) {
-        if self.duties.by_channel.is_empty() {
+        if self.duties.parked == 0 {
             return;
         }
-        let parked: Vec<Box<[u8]>> = self
-            .duties
-            .by_channel
-            .values_mut()
-            .filter(|duty| duty.caller == caller)
-            .filter_map(|duty| duty.parked.take())
-            .collect();
+        let mut parked = Vec::new();
+        for duty in self.duties.by_channel.values_mut().filter(|duty| duty.caller == caller && duty.parked) {
+            duty.parked = false;
+            self.duties.parked -= 1;
+            parked.extend(duty.answer.clone());
+        }
         for bytes in parked {
             self.send_bytes(caller, None, bytes, false);
         }
@@ -637,10 +672,11 @@ impl Node {
 
     /// Holds that ended, memory that can be freed.
     pub(crate) fn on_duties_timeout(&mut self, now: Instant) {
-        while let Some((&(until, channel), ())) = self.duties.holds.first_key_value() {
-            if until > now {
-                break;
-            }
+        while let Some(&(at, channel)) = self.duties.repeats.first().filter(|(at, _)| *at <= now) {
+            self.duties.repeats.remove(&(at, channel));
+            self.repeat_introduced(now, channel);
+        }
+        while let Some(&(until, channel)) = self.duties.holds.first().filter(|(until, _)| *until <= now) {
             let Some(duty) = self.duties.by_channel.get(&channel) else {
                 self.duties.holds.remove(&(until, channel));
                 continue;
@@ -663,6 +699,25 @@ impl Node {
                 self.duties.forget(channel);
             }
             self.duties.sweep = (!self.duties.by_channel.is_empty()).then(|| now + CALL_MEMORY);
+        }
+    }
+
+    /// The callee has not answered: its Init again.
+    fn repeat_introduced(&mut self, now: Instant, channel: ChannelId) {
+        let Some(duty) = self.duties.by_channel.get_mut(&channel) else { return };
+        let callee = duty.callee;
+        let Some((bytes, repeats, at)) = &mut duty.repeat else { return };
+        let copy = bytes.clone();
+        *repeats += 1;
+        match REPEATS.get(*repeats) {
+            Some(wait) => {
+                *at = now + *wait;
+                self.duties.repeats.insert((*at, channel));
+            }
+            None => duty.repeat = None,
+        }
+        if self.peers.get(callee).is_some_and(|p| p.is_up()) {
+            self.send_bytes(callee, None, copy, false);
         }
     }
 

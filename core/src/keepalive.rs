@@ -2,8 +2,8 @@
 //!
 //! A router forgets a UDP binding that nobody uses, so a node behind one sends a Beat (17 bytes) after
 //! [`BEAT_INTERVAL`] of its own silence; any other packet serves as well, so none is sent while other traffic flows.
-//! Beats are not answered. Once the last proof of life is [`PROOF_AGE_MAX`] old, a BeatAsk takes the Beat's place;
-//! unanswered it is repeated after 1, 2 and 4 s, then the link is dead.
+//! Beats are not answered. When the last proof of life would be older than [`PROOF_AGE_MAX`] before the next Beat, a
+//! BeatAsk takes the Beat's place; unanswered it is repeated after 1, 2 and 4 s, then the link is dead.
 //!
 //! A packet that awaits an answer (data, a request) is watched more closely: see [`Watch`].
 
@@ -102,8 +102,10 @@ impl Beats {
         if self.poll_timeout(duty).is_none_or(|at| now < at) {
             return None;
         }
+        // One packet for both: a Beat now and an ask before the next Beat would be one too many.
+        let ahead = if duty == Duty::Binding { BEAT_INTERVAL } else { Duration::ZERO };
         let ask_due = match usize::from(self.asks).checked_sub(1) {
-            None => now >= self.heard + PROOF_AGE_MAX,
+            None => now >= self.heard + PROOF_AGE_MAX || now + ahead > self.heard + PROOF_AGE_MAX,
             Some(i) => now >= self.asked + ASK_WAITS[i.min(ASK_WAITS.len() - 1)],
         };
         self.sent = now;
@@ -234,6 +236,21 @@ mod tests {
             run(&mut beats, Duty::Binding, at(61)),
             [(15, Due::Beat), (30, Due::Beat), (45, Due::Beat), (60, Due::Ask)]
         );
+    }
+
+    #[test]
+    fn an_ask_takes_the_place_of_a_beat() {
+        let mut beats = Beats::new(at(0));
+        let mut seen = Vec::new();
+        while let Some(due) = beats.poll_timeout(Duty::Binding).filter(|due| *due < at(3600)) {
+            let what = beats.handle_timeout(due, Duty::Binding).expect("due");
+            seen.push(what);
+            if what == Due::Ask {
+                beats.on_heard(due + Duration::from_millis(40));
+            }
+        }
+        assert_eq!(seen.len(), 239, "one packet each 15 s");
+        assert_eq!(seen.iter().filter(|due| **due == Due::Ask).count(), 59, "of which every fourth asks");
     }
 
     #[test]

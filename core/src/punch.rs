@@ -17,7 +17,9 @@ use arrayvec::ArrayVec;
 
 use crate::node::Network;
 use crate::time::Instant;
-use crate::wire::address::{CANDIDATES_MAX, CANDIDATES_V6_MAX, Candidate, CandidateKind, Candidates, Prefix, is_sendable};
+use crate::wire::address::{
+    CANDIDATES_MAX, CANDIDATES_V6_MAX, Candidate, CandidateKind, Candidates, Prefix, is_sendable,
+};
 
 /// When the checks to one address leave, in milliseconds after the list's start: dense while both sides open their
 /// routers, then sparse. Ten packets at most to an address (threat D1).
@@ -97,15 +99,25 @@ impl Checks {
 
     /// Adds an address; false if it is there already or the list is full.
     pub fn add(&mut self, now: Instant, remote: SocketAddr, token: [u8; 7]) -> bool {
-        if !is_sendable(remote) || self.list.iter().any(|c| c.remote == remote) {
+        if !is_sendable(remote) || self.contains(remote) {
             return false;
         }
         self.list.try_push(Check { remote, token, sent: ArrayVec::new(), start: now }).is_ok()
     }
 
+    /// Whether an address is on the list.
+    pub fn contains(&self, remote: SocketAddr) -> bool {
+        self.list.iter().any(|c| c.remote == remote)
+    }
+
+    /// Whether the attempt still runs: further addresses join it rather than begin another one.
+    pub fn is_young(&self, now: Instant) -> bool {
+        now.since(self.started) < ATTEMPT_MAX
+    }
+
     /// Whether the attempt is over.
     pub fn is_over(&self, now: Instant) -> bool {
-        now.since(self.started) >= ATTEMPT_MAX || self.next_due().is_none()
+        now.since(self.started) >= ATTEMPT_MAX
     }
 
     /// The next check that is due: where to, and its token.
@@ -119,7 +131,8 @@ impl Checks {
 
     /// When the next check is due, or the attempt ends.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.next_due().map(|at| at.min(self.started + ATTEMPT_MAX))
+        let end = self.started + ATTEMPT_MAX;
+        Some(self.next_due().map_or(end, |at| at.min(end)))
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -193,8 +206,8 @@ mod tests {
             }
         }
         assert_eq!(sent, 10);
-        assert!(checks.is_over(at(60_000)));
-        assert_eq!(checks.poll_timeout(), None);
+        assert!(!checks.is_over(at(9_999)) && checks.is_over(at(10_000)));
+        assert_eq!(checks.poll_timeout(), Some(at(10_000)), "its end");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::stream::Stream;
 /// Events kept for a subscriber that does not fetch them.
 const EVENTS_MAX: usize = 1024;
 /// Accepted streams kept for a program that does not take them; more are refused as unavailable.
-const INCOMING_MAX: usize = 64;
+const INCOMING_MAX: usize = 256;
 
 /// Why a stream could not be opened, or ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 //! | `events` | how the core's events are carried out |
 //! | `clock`, `entropy`, `network`, `save` | what the core is told of the world, and what it wants kept |
 //! | `udp`, `transmit`, `forward` | UDP sockets in batches; what the node sends; what a relay forwards |
+//! | [`socks`] | the header that datagrams through a UDP relay carry |
 //! | `connections` | streams in use here, by whom, and which are due for a visit |
 //! | `listeners`, `local`, `pump` | local TCP and Unix sockets, pumped to and from streams |
 #![forbid(unsafe_code)]
@@ -34,10 +35,10 @@ mod requests;
 mod run_loop;
 mod save;
 mod seldom;
+pub mod socks;
 mod stream;
 mod transmit;
 mod udp;
-pub mod socks;
 mod waiting;
 
 pub use endpoint::{Acceptor, Endpoint, Forward, OpenError, Pong};

@@ -267,7 +267,7 @@ impl Pump {
                     up.close();
                     Step::Moved
                 }
-                Err(Refused::Over) => Step::Broken,
+                Err(Refused::Over(_)) => Step::Broken,
             };
         }
         if up.flow == Flow::Ending {
@@ -288,7 +288,7 @@ impl Pump {
                         up.close();
                         return Step::Moved;
                     }
-                    Err(Refused::Over) => return Step::Broken,
+                    Err(Refused::Over(_)) => return Step::Broken,
                 };
                 if taken < count {
                     up.keep(&scratch[taken..count]);
@@ -372,8 +372,8 @@ impl Drop for Pump {
 pub(crate) enum Refused {
     /// The writing side ended; the reading side may live.
     Finished,
-    /// The stream is over.
-    Over,
+    /// The stream is over, if known why.
+    Over(Option<StreamEnd>),
 }
 
 /// Offers bytes to a stream: how many it took; 0 when it is full for now.
@@ -382,6 +382,7 @@ pub(crate) fn offer(node: &mut Node, now: Instant, key: StreamKey, bytes: &[u8])
         Ok(count) => Ok(count),
         Err(StreamError::Blocked) => Ok(0),
         Err(StreamError::Finished) => Err(Refused::Finished),
-        Err(StreamError::Unknown | StreamError::Ended(_)) => Err(Refused::Over),
+        Err(StreamError::Ended(end)) => Err(Refused::Over(Some(end))),
+        Err(StreamError::Unknown) => Err(Refused::Over(None)),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One [`Loop::turn`]: wait until the next deadline, at most [`WAIT_MAX`]; read the clock once; note what mio says;
 //! do what programs ask; receive one batch per socket that has something; tell the node the time if a deadline came;
-//! visit connections that can move bytes; drain the node. Nothing is decided here: what the node says is carried out
+//! hear its events; visit connections that can move bytes; drain the node. Nothing is decided here: what the node says is carried out
 //! (see `events.rs`), what programs ask is passed on (see `requests.rs`).
 //!
 //! It starts in [`Loop::start`], runs until the node has left, and ends early only if the operating system takes away
@@ -203,6 +203,8 @@ impl Loop {
         self.take_commands();
         self.receive();
         self.tell_time();
+        // Before the visits, so that they find what these datagrams brought, and know why a stream is gone.
+        self.take_events();
         self.take_connections();
         self.connections.visit(&mut self.node, self.now, &mut self.scratch);
         self.drain();
@@ -345,12 +347,20 @@ impl Loop {
     fn drain(&mut self) {
         loop {
             self.outbox.send(&mut self.node, &mut self.sockets, self.now);
-            let Some(event) = self.node.poll_event() else { return };
-            self.on_event(event);
-            while let Some(event) = self.node.poll_event() {
-                self.on_event(event);
+            if !self.take_events() {
+                return;
             }
         }
+    }
+
+    /// Carries out what the node says; whether it said anything.
+    fn take_events(&mut self) -> bool {
+        let mut any = false;
+        while let Some(event) = self.node.poll_event() {
+            self.on_event(event);
+            any = true;
+        }
+        any
     }
 
     /// mio's registry.

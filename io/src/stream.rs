@@ -340,8 +340,7 @@ impl Attached {
                     self.finished = true;
                     state.stopped = true;
                 }
-                // The event that says why comes, or came, by itself.
-                Err(Refused::Over) => return Err(StreamEnd::PeerGone),
+                Err(Refused::Over(end)) => return Err(end.unwrap_or(StreamEnd::PeerGone)),
             }
         }
         if state.finish && state.outbound.is_empty() && !self.finished {

@@ -356,7 +356,12 @@ impl Sockets {
         let received =
             udp.socket.try_io(|| udp.state.recv(UdpSockRef::from(&udp.socket), &mut buffers, &mut inbox.meta));
         match received {
-            Ok(count) => count,
+            Ok(count) => {
+                // recvmmsg(2) stops short of a full batch only when nothing is left, and what comes later is a new edge:
+                // asking again would cost two system calls for each lone datagram.
+                udp.readable = count == BATCH || !cfg!(any(target_os = "linux", target_os = "android"));
+                count
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 udp.readable = false;
                 0
@@ -382,17 +387,20 @@ impl Sockets {
             None => udp.send(path, bytes, segment.max(1), ecn, &mut self.lost),
             Some(proxy) => udp.send_through(proxy, path, bytes, segment.max(1), &mut self.lost),
         };
-        if sent != Sent::Done && !udp.full {
-            udp.full = true;
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            if self.registry.reregister(&mut udp.socket, (self.token)(path.socket), interest).is_err() {
-                // Nothing would ever wake us: better to lose a datagram.
-                udp.full = false;
-                self.lost.send_errors += 1;
-                return Sent::Done;
-            }
+        if sent != Sent::Done && !self.await_room(path.socket) {
+            // Nothing would ever wake us: better to lose a datagram.
+            self.lost.send_errors += 1;
+            return Sent::Done;
         }
         sent
+    }
+
+    /// Has mio report when there is room again; false if it cannot.
+    fn await_room(&mut self, id: SocketId) -> bool {
+        let Some(udp) = self.by_id.get_mut(&id) else { return false };
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        udp.full = udp.full || self.registry.reregister(&mut udp.socket, (self.token)(id), interest).is_ok();
+        udp.full
     }
 
     /// Sends what a relay forwards: what finds no room is dropped, never kept.
@@ -500,6 +508,26 @@ mod tests {
         assert_eq!(received[2..], sent);
         here.refresh();
         assert_eq!(here.segments_max(), before, "housekeeping finds that segmentation works");
+    }
+
+    #[test]
+    fn room_in_a_full_socket_is_reported_once() {
+        let (mut here, mut poll) = sockets(&["127.0.0.1:0"]);
+        let id = here.main()[0].0;
+        assert!(here.await_room(id));
+        assert!(here.is_full(id));
+        let path = Path { socket: id, remote: here.main()[0].1, local: None };
+        here.forward(&path, b"no room", 7);
+        assert_eq!(here.lost.forward_full, 1, "what is forwarded does not wait");
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, Some(Duration::from_secs(10))).expect("polled");
+        assert!(events.iter().any(mio::event::Event::is_writable));
+        here.set_writable(id);
+        assert!(!here.is_full(id));
+        assert_eq!(here.send(&path, b"room", 4, None), Sent::Done);
+        assert_eq!(receive(&mut here, &mut poll, 1).0, [b"room"]);
+        poll.poll(&mut events, Some(Duration::ZERO)).expect("polled");
+        assert!(!events.iter().any(mio::event::Event::is_writable), "nobody asked");
     }
 
     #[test]

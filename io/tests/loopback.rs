@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use handfast_io::{
-    Access, Config, Endpoint, Event, LocalSocket, OpenError, Options, PeerId, ServiceName, Stream, StreamEnd,
-    generate_key,
+    Access, Config, ConnectError, Endpoint, Event, LocalSocket, OpenError, Options, PeerId, ServiceName, Stream,
+    StreamEnd, generate_key,
 };
 
 /// No test passes or fails by being slow or fast; this only ends one that hangs.
@@ -40,6 +40,11 @@ impl Net {
             assert!(endpoint.wait_ready(PATIENCE), "not ready");
         }
         Self { supernode, a, b }
+    }
+
+    /// `b` takes links and datagrams only from peers that some service of its lets in.
+    fn let_in(&self, peer: PeerId) {
+        self.b.expose(service("some"), loopback()[0], Access::Peers([peer].into())).expect("exposed");
     }
 
     /// A stream from `a` to a service of `b`, both ends of it.
@@ -199,6 +204,7 @@ fn a_reader_that_does_not_read_stops_the_writer_and_loses_nothing() {
 #[test]
 fn datagrams_arrive_from_whom_they_say() {
     let net = Net::start();
+    net.let_in(net.a.id());
     net.a.connect(net.b.id(), PATIENCE).expect("connected");
     // Unreliable by nature: one of many is enough.
     let (peer, data) = (0..300)
@@ -214,6 +220,11 @@ fn datagrams_arrive_from_whom_they_say() {
 #[test]
 fn a_ping_is_answered_and_the_path_is_known() {
     let net = Net::start();
+    assert_eq!(
+        net.a.ping(net.b.id(), PATIENCE).expect_err("refused"),
+        OpenError::Ended(StreamEnd::Connect(ConnectError::Refused))
+    );
+    net.let_in(net.a.id());
     let pong = (0..10).find_map(|_| net.a.ping(net.b.id(), PATIENCE).ok()).expect("a pong");
     assert!(pong.rtt < PATIENCE);
     assert!(net.a.path_of(net.b.id()).is_some());
@@ -229,6 +240,7 @@ fn a_ticket_is_enough_to_connect() {
     let net = Net::start();
     let ticket = net.b.ticket(None).expect("a ticket");
     let stranger = start(Config::leaf(), Vec::new());
+    net.let_in(stranger.id());
     stranger.learn(&ticket).expect("learned");
     stranger.connect(net.b.id(), PATIENCE).expect("connected");
 }

@@ -52,8 +52,8 @@ const DIGEST_NEWEST: usize = 60;
 const ANSWER_MAX: usize = 12;
 /// Most adverts that a listing has when a supernode asks.
 const LISTING_MAX: usize = 256;
-/// Most adverts that a listing has when a leaf asks.
-const LISTING_LEAF_MAX: usize = 64;
+/// Most adverts that a listing has when a leaf asks: enough to draw two homes from.
+pub(crate) const LISTING_LEAF_MAX: usize = 16;
 /// A question unanswered for so many rounds makes a suspect.
 const MISSED_MAX: u8 = 3;
 /// A suspect that stays silent so long is dead.

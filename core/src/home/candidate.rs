@@ -1,6 +1,5 @@
 //! A supernode that a leaf may make its home, and the order in which candidates are preferred.
 
-use core::cmp::Reverse;
 use core::net::SocketAddr;
 use core::time::Duration;
 
@@ -59,6 +58,10 @@ pub(super) struct Candidate {
     pub(super) link: Link,
     /// Was linked in this run.
     pub(super) is_proven: bool,
+    /// Was a home when the last run ended: others may hold tickets that name it.
+    pub(super) was_home: bool,
+    /// Drawn to be compared with others and perhaps become a home.
+    pub(super) is_drawn: bool,
     /// Was dialled since the current sweep over all candidates began.
     pub(super) is_tried: bool,
     pub(super) is_registered: bool,
@@ -77,6 +80,8 @@ impl Candidate {
             is_joined,
             link: Link::Down,
             is_proven: false,
+            was_home: false,
+            is_drawn: false,
             is_tried: false,
             is_registered: false,
             refused_until: None,
@@ -102,14 +107,16 @@ impl Candidate {
         self.question.is_none_or(|(q, _)| q != Question::Load)
     }
 
-    /// Order of choice among linked ones: the less loaded, then the nearer. Small differences of load are none.
-    pub(super) fn rank(&self) -> (u8, Duration) {
-        let load = self.load.map_or(LOAD_UNKNOWN, Load::worst);
-        (load / 16, self.rtt.unwrap_or(Duration::MAX))
+    /// Order of choice among linked ones, least first: homes of the last run, those drawn, the less loaded, the
+    /// nearer. Small differences of load are none, and neither are those of less than a factor of two in distance:
+    /// else all leaves of a region would find the same one the best.
+    pub(super) fn rank(&self) -> (bool, bool, u8, u32) {
+        let distance = self.rtt.map_or(u32::MAX, |rtt| rtt.as_micros().checked_ilog2().unwrap_or(0));
+        (!self.was_home, !self.is_drawn, coarse(self.load), distance)
     }
+}
 
-    /// Order of dialling, least first: those that worked, those we were told of, others by load heard.
-    pub(super) fn dial_rank(&self, heard: Option<Load>) -> (Reverse<bool>, Reverse<bool>, u8) {
-        (Reverse(self.is_proven), Reverse(self.is_joined), heard.map_or(LOAD_UNKNOWN, Load::worst) / 16)
-    }
+/// A load in steps in which differences count.
+pub(super) fn coarse(load: Option<Load>) -> u8 {
+    load.map_or(LOAD_UNKNOWN, Load::worst) / 16
 }

@@ -4,10 +4,13 @@
 //! the best two become homes: each gets a [`Message::Register`] with the record that names both. The life of a
 //! candidate is in [`candidate`](super::candidate); the room's own is one question, asked after everything that
 //! happens ([`Homes::advance`]): are there two homes, and if not, what is the next step? Steps are: choose among those
-//! linked, dial others, and, when all have failed, wait, ever longer, and begin another sweep.
+//! linked, draw others, and, when all have failed, wait, ever longer, and begin another sweep.
 //!
-//! Two random choices: candidates are dialled in random order and the less loaded of those that answer is taken, so
-//! that leaves do not all run to the one that was idle a minute ago.
+//! Two random choices: of all candidates a few are drawn, and of those that answer the less loaded are taken, so that
+//! leaves do not all run to the one that was idle a minute ago, nor all to the few that everybody is told of. Whom
+//! the user named is therefore asked for adverts first, and only when these have come ([`Homes::on_listed`]) are
+//! those drawn among whom homes are chosen; where that takes longer than [`SETTLE`], the first best must do. Homes of
+//! an earlier run are taken again without a draw.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -15,24 +18,26 @@ use std::collections::{BTreeMap, VecDeque};
 
 use arrayvec::ArrayVec;
 
-use super::candidate::{Candidate, Link, Question};
+use super::candidate::{Candidate, Link, Question, coarse};
 use crate::action::Action;
 use crate::advert::statement::LIFETIME_MAX;
 use crate::advert::{AdvertBook, Sequence, own_renewal};
 use crate::directory::Record;
+use crate::gossip::LISTING_LEAF_MAX;
 use crate::gossip::pack::send;
 use crate::identity::{PeerId, SecretKey};
 use crate::node::{Event, Save};
-use crate::random::Generators;
+use crate::random::{ChoiceRng, Generators};
 use crate::time::{Deadlines, Instant, WallTime, earliest};
 use crate::wire::message::{Load, Message, RECORD_HOMES_MAX, Refusal};
 
 /// Most candidates remembered; at the limit one that never worked and that nobody told us to join makes room.
 const CANDIDATES_MAX: usize = 64;
-/// Links held while homes are being chosen: two to become homes and one to compare with, and to be seen by.
-const LINKS_WANTED: usize = 3;
-/// How long the first to answer waits for the others to be compared with.
-const SETTLE: Duration = Duration::from_millis(300);
+/// Candidates drawn while homes are being chosen: two to become homes and one to compare with, and to be seen by.
+const DRAWN_MAX: usize = 3;
+/// How long the first to answer waits for adverts, and then those that answer for the others that were drawn: a round
+/// trip for a link and one for a question over it, halfway round the world.
+const SETTLE: Duration = Duration::from_millis(500);
 /// The third link lives on so long after both homes stand: dial-back and mapping tests need it.
 const SURPLUS_HOLD: Duration = Duration::from_secs(15);
 /// A supernode that refused is asked again after this, and as much again at random.
@@ -50,6 +55,12 @@ const ANCHORS_MAX: usize = 8;
 const LISTING_RTO: Duration = Duration::from_secs(1);
 /// How often it is sent.
 const LISTING_TRIES: u8 = 3;
+/// Adverts are asked for again after this, and as much again at random, if the first listing was short: the supernode
+/// may have been started a moment ago as well.
+const LISTING_SOON: Duration = Duration::from_secs(45);
+/// Later they are asked for after this, and half as much again at random: a listing is the dearest thing that an idle
+/// leaf asks of its homes.
+const LISTING_EVERY: Duration = Duration::from_secs(40 * 60);
 
 /// What the room works with and does not own.
 pub(crate) struct Means<'a> {
@@ -88,6 +99,9 @@ pub(crate) struct Homes {
     sweeps_failed: u8,
     listing: Option<Listing>,
     listing_at: Option<Instant>,
+    /// Adverts have come, or were waited for in vain: homes may be drawn among all.
+    is_listed: bool,
+    had_listing: bool,
     anchors: Vec<(PeerId, SocketAddr)>,
     is_ready: bool,
     is_leaving: bool,
@@ -109,13 +123,26 @@ impl Homes {
             sweeps_failed: 0,
             listing: None,
             listing_at: None,
+            is_listed: false,
+            had_listing: false,
             anchors: Vec::new(),
             is_ready: false,
             is_leaving: false,
         }
     }
 
-    /// Supernodes that the user named, or that an earlier run kept.
+    /// What an earlier run kept: its homes first, then others that it knew to work.
+    pub(crate) fn rejoin(&mut self, now: Instant, anchors: &[(PeerId, SocketAddr)], m: &mut Means<'_>) {
+        for (i, (peer, address)) in anchors.iter().enumerate() {
+            self.learn(*peer, *address, true);
+            if let Some(candidate) = self.candidates.get_mut(peer) {
+                candidate.was_home |= i < RECORD_HOMES_MAX;
+            }
+        }
+        self.advance(now, m);
+    }
+
+    /// Supernodes that the user named.
     pub(crate) fn join(&mut self, now: Instant, known: &[(PeerId, SocketAddr)], m: &mut Means<'_>) {
         for (peer, address) in known {
             self.learn(*peer, *address, true);
@@ -194,6 +221,7 @@ impl Homes {
         }
         candidate.link = Link::Down;
         candidate.is_tried = true;
+        (candidate.is_drawn, candidate.was_home) = (false, false);
         self.drop_question(&peer);
         self.unchoose(now, &peer, m);
         self.advance(now, m);
@@ -309,14 +337,36 @@ impl Homes {
         if self.candidates.get(&from).is_none_or(|c| c.link != Link::Up) {
             return;
         }
-        if self.listing.as_ref().is_some_and(|l| l.from == from) {
-            self.listing = None;
-            self.listing_at = Some(own_renewal(now, &mut m.random.jitter));
-        }
+        self.on_listing(now, from, m);
         let Ok(advert) = m.book.insert(now, &from, m.wall, bytes) else { return };
         let Some(address) = advert.address() else { return };
         self.learn(advert.id, address, false);
         self.advance(now, m);
+    }
+
+    /// Hints of load came, with which a listing ends: homes may be drawn among all that it named.
+    pub(crate) fn on_listed(&mut self, now: Instant, from: PeerId, m: &mut Means<'_>) {
+        if self.candidates.get(&from).is_none_or(|c| c.link != Link::Up) {
+            return;
+        }
+        self.on_listing(now, from, m);
+        if !self.is_listed {
+            self.begin_draw(now);
+            self.advance(now, m);
+        }
+    }
+
+    /// Something of the listing asked for came: when to ask for the next one.
+    fn on_listing(&mut self, now: Instant, from: PeerId, m: &mut Means<'_>) {
+        if self.listing.take_if(|l| l.from == from).is_some() {
+            let is_first = !core::mem::replace(&mut self.had_listing, true);
+            let at = if is_first && m.book.len() < LISTING_LEAF_MAX {
+                now + LISTING_SOON + m.random.jitter.jitter(LISTING_SOON)
+            } else {
+                now + LISTING_EVERY + m.random.jitter.jitter(LISTING_EVERY / 2)
+            };
+            self.listing_at = Some(at);
+        }
     }
 
     fn ask_listing(&mut self, now: Instant, from: PeerId, out: &mut VecDeque<Action>) {
@@ -359,7 +409,10 @@ impl Homes {
                     self.listing = Some(listing);
                     Some(from)
                 }
-                None => self.linked().next(),
+                None => {
+                    let linked: Vec<PeerId> = self.linked().collect();
+                    linked.get(m.random.peer_choice.below(linked.len())).copied()
+                }
             };
             if let Some(from) = from {
                 self.ask_listing(now, from, m.out);
@@ -408,7 +461,7 @@ impl Homes {
             return;
         }
         self.choose(now, m);
-        self.dial(now, m);
+        self.draw(now, m);
         let is_done = self.registered().count() == RECORD_HOMES_MAX;
         if is_done && self.linked().count() > RECORD_HOMES_MAX && self.surplus_at.is_none() {
             self.surplus_at = Some(now + SURPLUS_HOLD);
@@ -424,15 +477,29 @@ impl Homes {
         if self.chosen.len() >= RECORD_HOMES_MAX {
             return;
         }
-        let is_compared =
-            self.count(Link::Dialling) == 0 && self.candidates.values().all(|c| c.link != Link::Up || c.is_weighed());
-        if !is_compared && self.settle_at.is_some_and(|at| at > now) {
+        let is_old = |c: &&Candidate| c.was_home && c.link == Link::Up;
+        let are_old_there = self.candidates.values().filter(is_old).count() >= RECORD_HOMES_MAX;
+        let is_compared = self.is_listed
+            && self.count(Link::Dialling) == 0
+            && self.candidates.values().all(|c| c.link != Link::Up || c.is_weighed());
+        if !is_compared && !are_old_there && self.settle_at.is_some_and(|at| at > now) {
             return;
+        }
+        if !self.is_listed && !are_old_there && self.settle_at.is_some() {
+            // The end of the listing was lost, or there is none.
+            self.begin_draw(now);
+            self.draw(now, m);
+            if self.count(Link::Dialling) > 0 {
+                return;
+            }
         }
         let before = self.chosen.len();
         while self.chosen.len() < RECORD_HOMES_MAX {
-            let Some(best) = self.best(now) else { break };
+            let Some(best) = self.best(now, &mut m.random.peer_choice) else { break };
             self.drop_question(&best);
+            if let Some(candidate) = self.candidates.get_mut(&best) {
+                candidate.is_drawn = true;
+            }
             self.chosen.push(best);
         }
         if self.chosen.len() > before {
@@ -443,20 +510,24 @@ impl Homes {
 
     /// The best of those linked that is not chosen yet. One in the prefix of the other home only if there is no hope
     /// of another.
-    fn best(&self, now: Instant) -> Option<PeerId> {
+    fn best(&self, now: Instant, choice: &mut ChoiceRng) -> Option<PeerId> {
         let linked = || {
             let fits = |(peer, c): &(&PeerId, &Candidate)| {
                 c.link == Link::Up && !c.is_refusing(now) && !self.chosen.contains(peer)
             };
             self.candidates.iter().filter(fits)
         };
-        let rank = |(peer, c): &(&PeerId, &Candidate)| (c.rank(), **peer);
-        let far = linked().filter(|(_, c)| !self.is_near_chosen(c)).min_by_key(rank);
+        // Equals are as good as each other: any fixed order would make all leaves choose alike.
+        let mut least = |all: Vec<(&PeerId, &Candidate)>| {
+            let rank = all.iter().map(|(_, c)| c.rank()).min()?;
+            let equals: Vec<PeerId> = all.iter().filter(|(_, c)| c.rank() == rank).map(|(peer, _)| **peer).collect();
+            equals.get(choice.below(equals.len())).copied()
+        };
+        let far = least(linked().filter(|(_, c)| !self.is_near_chosen(c)).collect());
         let hope =
             |c: &Candidate| c.link == Link::Dialling || (c.link == Link::Down && !c.is_tried && !c.is_refusing(now));
         let is_hopeful = || self.candidates.values().any(|c| hope(c) && !self.is_near_chosen(c));
-        let near = || if is_hopeful() { None } else { linked().min_by_key(rank) };
-        far.or_else(near).map(|(peer, _)| *peer)
+        far.or_else(|| if is_hopeful() { None } else { least(linked().collect()) })
     }
 
     fn is_near_chosen(&self, candidate: &Candidate) -> bool {
@@ -485,14 +556,30 @@ impl Homes {
         }
     }
 
-    /// Dials until enough links are up or on their way; when all have been tried, waits for the next sweep.
-    fn dial(&mut self, now: Instant, m: &mut Means<'_>) {
-        while self.chosen.len() < RECORD_HOMES_MAX && self.count(Link::Dialling) + self.count(Link::Up) < LINKS_WANTED {
-            let Some(peer) = self.next_to_dial(now, m) else { break };
+    /// Adverts are known, or will not come: whoever was linked to hear them is drawn again only by chance.
+    fn begin_draw(&mut self, now: Instant) {
+        self.is_listed = true;
+        if self.chosen.len() < RECORD_HOMES_MAX {
+            self.settle_at = Some(now + SETTLE);
+            for (peer, candidate) in &mut self.candidates {
+                candidate.is_drawn &= self.chosen.contains(peer) || candidate.was_home;
+            }
+        }
+    }
+
+    /// Draws candidates, and dials them, until enough are linked or about to be; when all have been tried, waits for
+    /// the next sweep.
+    fn draw(&mut self, now: Instant, m: &mut Means<'_>) {
+        let drawn = |homes: &Self| homes.candidates.values().filter(|c| c.is_drawn && c.link != Link::Down).count();
+        while self.chosen.len() < RECORD_HOMES_MAX && drawn(self) < DRAWN_MAX {
+            let Some(peer) = self.next_drawn(now, m) else { break };
             let Some(candidate) = self.candidates.get_mut(&peer) else { break };
-            candidate.link = Link::Dialling;
+            candidate.is_drawn = true;
             candidate.is_tried = true;
-            m.out.push_back(Action::Dial { peer, address: candidate.address });
+            if candidate.link == Link::Down {
+                candidate.link = Link::Dialling;
+                m.out.push_back(Action::Dial { peer, address: candidate.address });
+            }
         }
         let is_waiting = self.chosen.len() < RECORD_HOMES_MAX && self.count(Link::Dialling) == 0;
         let has_more = self.candidates.values().any(|c| c.link == Link::Down);
@@ -504,25 +591,24 @@ impl Homes {
         }
     }
 
-    fn next_to_dial(&self, now: Instant, m: &mut Means<'_>) -> Option<PeerId> {
-        let fits = |c: &Candidate| c.link == Link::Down && !c.is_tried && !c.is_refusing(now);
-        let fitting: Vec<_> = self.candidates.iter().filter(|(_, c)| fits(c)).collect();
-        // Two drawn, the better one taken; but what worked before, or what we were told of, before all others.
-        let rank = |(peer, c): &(&PeerId, &Candidate)| {
-            let (proven, joined, load) = c.dial_rank(m.book.load(now, peer));
-            (self.is_near_chosen(c), proven, joined, load)
+    /// Two at random, the less loaded taken; but homes of the last run before all others, and as long as no adverts
+    /// are known, who was named or worked.
+    fn next_drawn(&self, now: Instant, m: &mut Means<'_>) -> Option<PeerId> {
+        let fits = |c: &Candidate| {
+            let is_free = if c.link == Link::Down { !c.is_tried } else { !c.is_drawn };
+            is_free && !c.is_refusing(now)
         };
-        let first = fitting.iter().map(rank).map(|(near, proven, joined, _)| (near, proven, joined)).min()?;
-        let class: Vec<_> = fitting
-            .into_iter()
-            .filter(|c| {
-                let r = rank(c);
-                (r.0, r.1, r.2) == first
-            })
-            .collect();
-        let mut draw = || class.get(m.random.peer_choice.below(class.len()));
+        let class = |c: &Candidate| {
+            let is_named = self.is_listed || c.is_joined || c.is_proven;
+            (!c.was_home, self.is_near_chosen(c), !is_named)
+        };
+        let fitting = || self.candidates.iter().filter(|(_, c)| fits(c));
+        let first = fitting().map(|(_, c)| class(c)).min()?;
+        let equals: Vec<PeerId> = fitting().filter(|(_, c)| class(c) == first).map(|(peer, _)| *peer).collect();
+        let mut draw = || equals.get(m.random.peer_choice.below(equals.len())).copied();
         let (a, b) = (draw()?, draw()?);
-        Some(if rank(b).3 < rank(a).3 { *b.0 } else { *a.0 })
+        let load = |peer: &PeerId| coarse(m.book.load(now, peer));
+        Some(if load(&b) < load(&a) { b } else { a })
     }
 
     fn begin_sweep(&mut self, m: &mut Means<'_>) {
@@ -547,9 +633,9 @@ impl Homes {
         for peer in surplus {
             self.drop_question(&peer);
             if let Some(candidate) = self.candidates.get_mut(&peer) {
-                // A cold spare: known to work, and the first to be dialled when a home is lost.
+                // A cold spare.
                 candidate.link = Link::Down;
-                candidate.is_tried = false;
+                (candidate.is_tried, candidate.is_drawn) = (false, false);
                 out.push_back(Action::Release { peer });
             }
         }

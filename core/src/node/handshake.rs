@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::peer::{
-    ATTEMPTS_MAX, Attempt, AttemptRoute, Peer, PeerKey, Pending, Standing, Traffic, UNCONFIRMED_MAX,
+    ATTEMPTS_MAX, Attempt, AttemptRoute, PENDING_MAX, Peer, PeerKey, Pending, Standing, Traffic, UNCONFIRMED_MAX,
 };
 use super::send::Outgoing;
 use super::{DropReason, Event, Node, Path, Role, Save, StreamEnd};
@@ -143,7 +143,13 @@ impl Node {
     }
 
     /// Opens a link to a known address, unless one is up or under way there.
-    pub(crate) fn dial(&mut self, now: Instant, id: PeerId, address: SocketAddr, early: Option<Message<'_>>) -> Option<PeerKey> {
+    pub(crate) fn dial(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        address: SocketAddr,
+        early: Option<Message<'_>>,
+    ) -> Option<PeerKey> {
         if id == self.me.id() || !crate::wire::address::is_sendable(address) {
             return None;
         }
@@ -192,7 +198,7 @@ impl Node {
             let attempt = peer.attempts.remove(i);
             self.indices.free(attempt.index);
         }
-        let failed = peer.attempts.is_empty() && !peer.is_up() && peer.pending.is_none();
+        let failed = peer.attempts.is_empty() && !peer.is_up() && peer.pending.is_empty();
         let rekey_failed = peer.attempts.is_empty() && peer.is_up();
         if rekey_failed {
             // Try again a minute later rather than at once: the watch decides whether the peer is gone.
@@ -365,8 +371,7 @@ impl Node {
             return Ok(());
         }
         let mut plain = [0; DATAGRAM_LEN_MAX];
-        let (accepted, len) =
-            link::accept(&self.me, packet, macs, &mut plain).map_err(|_| DropReason::Unauthentic)?;
+        let (accepted, len) = link::accept(&self.me, packet, macs, &mut plain).map_err(|_| DropReason::Unauthentic)?;
         let body: InitBody<'_> = postcard::from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
         match body {
             InitBody::Direct { early } => self.on_direct_init(now, arrival, accepted, early, packet.len()),
@@ -394,8 +399,8 @@ impl Node {
     pub(crate) fn cached_response(&self, packet: &[u8]) -> Option<Box<[u8]>> {
         let ephemeral: &[u8; 32] = packet.get(6..38)?.try_into().ok()?;
         let key = *self.pending_by_ephemeral.get(ephemeral)?;
-        let pending = self.peers.get(key)?.pending.as_ref()?;
-        (pending.ephemeral == *ephemeral).then(|| pending.response.clone())
+        let pending = self.peers.get(key)?.pending.iter().find(|p| p.ephemeral == *ephemeral)?;
+        Some(pending.response.clone())
     }
 
     fn answer(&mut self, now: Instant, arrival: Arrival, bytes: Box<[u8]>) {
@@ -465,11 +470,8 @@ impl Node {
         };
         let message = reply.as_deref().and_then(|bytes| crate::wire::message::decode_next(&mut &*bytes).ok());
         let body = ResponseBody::Direct { seen, reply: message };
-        let (body, taken) = if fits(&body, &mut buf) {
-            (body, fresh)
-        } else {
-            (ResponseBody::Direct { seen, reply: None }, false)
-        };
+        let (body, taken) =
+            if fits(&body, &mut buf) { (body, fresh) } else { (ResponseBody::Direct { seen, reply: None }, false) };
         let bytes = self.respond(now, key, accepted, &body, init_len, taken, user)?;
         self.answer(now, Arrival::Direct(path), bytes);
         Ok(())
@@ -531,24 +533,27 @@ impl Node {
     ) -> Result<Box<[u8]>, DropReason> {
         let peer = self.peers.get(key).ok_or(DropReason::Limited)?;
         let fixed = accepted.fixed;
-        // A replayed older Init must not push out a newer handshake that is about to be confirmed.
-        if let Some(pending) = &peer.pending
-            && pending.time_us > fixed.time_us
-            && now.since(pending.at) < Duration::from_secs(5)
-        {
-            return Err(DropReason::Replayed);
-        }
         let resumed = peer.is_up() && peer.session == fixed.session;
-        self.drop_pending(key);
+        if peer.pending.len() >= PENDING_MAX {
+            // A replayed older Init must not push out a newer handshake that is about to be confirmed.
+            let oldest = peer.pending.iter().min_by_key(|p| p.time_us).map(|p| (p.ephemeral, p.time_us, p.at));
+            match oldest {
+                Some((_, time_us, at)) if time_us > fixed.time_us && now.since(at) < Duration::from_secs(5) => {
+                    return Err(DropReason::Replayed);
+                }
+                Some((oldest, ..)) => self.drop_pending_if(key, |p| p.ephemeral == oldest),
+                None => {}
+            }
+        }
         self.make_room_for_unconfirmed(now);
         let index = self.indices.allocate(key).ok_or(DropReason::Limited)?;
         let (sender, ephemeral) = (accepted.sender, accepted.ephemeral);
         let mut plain = [0; DATAGRAM_LEN_MAX];
         let mut out = [0; DATAGRAM_LEN_MAX];
         let response = ResponseFixed { early_accepted: fresh, resumed, session: fixed.session };
-        let built = postcard::to_slice(body, &mut plain).ok().and_then(|body| {
-            accepted.respond(&mut self.rng.keys, index, response, body, &mut out).ok()
-        });
+        let built = postcard::to_slice(body, &mut plain)
+            .ok()
+            .and_then(|body| accepted.respond(&mut self.rng.keys, index, response, body, &mut out).ok());
         let Some((keys, len)) = built else {
             self.indices.free(index);
             return Err(DropReason::Unauthentic);
@@ -569,7 +574,7 @@ impl Node {
             user,
         };
         if let Some(peer) = self.peers.get_mut(key) {
-            peer.pending = Some(Box::new(pending));
+            peer.pending.push(pending);
         }
         self.pending_by_ephemeral.insert(ephemeral, key);
         self.unconfirmed.push_back((now, key));
@@ -578,10 +583,10 @@ impl Node {
     }
 
     /// The first packet under a handshake's keys arrived: it is the link now.
-    pub(crate) fn confirm(&mut self, now: Instant, key: PeerKey, route: Route) {
+    pub(crate) fn confirm(&mut self, now: Instant, key: PeerKey, index: u32, route: Route) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let Some(pending) = peer.pending.take() else { return };
-        let pending = *pending;
+        let Some(at) = peer.pending.iter().position(|p| p.epoch.local_index() == index) else { return };
+        let pending = peer.pending.remove(at);
         let same = peer.is_up() && peer.session == pending.session;
         let was_up = peer.is_up();
         let unasked = !was_up && peer.attempts.is_empty() && route.is_direct();
@@ -593,6 +598,7 @@ impl Node {
         for attempt in core::mem::take(&mut peer.attempts) {
             self.indices.free(attempt.index);
         }
+        self.drop_pending_if(key, |other| other.time_us <= pending.time_us);
         self.rotate_epoch(now, key, pending.epoch);
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.session = pending.session;
@@ -601,7 +607,7 @@ impl Node {
             peer.quic_client = false;
             if pending.user {
                 peer.duty = self.own_duty;
-                let standing = peer.traffic.as_ref().map_or(Standing::Unknown, |t| t.standing);
+                let standing = peer.traffic.as_ref().map_or(Standing::Accepted, |t| t.standing);
                 peer.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, standing)));
             } else if !peer.wanted {
                 peer.duty = Duty::None;
@@ -634,25 +640,38 @@ impl Node {
         self.touched.push(key);
     }
 
-    /// Forgets a handshake that we answered.
+    /// Forgets the handshakes that we answered.
     pub(crate) fn drop_pending(&mut self, key: PeerKey) {
+        self.drop_pending_if(key, |_| true);
+    }
+
+    /// Forgets those of them that `gone` names.
+    pub(crate) fn drop_pending_if(&mut self, key: PeerKey, gone: impl Fn(&Pending) -> bool) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        if let Some(pending) = peer.pending.take() {
-            self.indices.free(pending.epoch.local_index());
-            self.pending_by_ephemeral.remove(&pending.ephemeral);
+        let (indices, by_ephemeral) = (&mut self.indices, &mut self.pending_by_ephemeral);
+        peer.pending.retain(|pending| {
+            let gone = gone(pending);
+            if gone {
+                indices.free(pending.epoch.local_index());
+                by_ephemeral.remove(&pending.ephemeral);
+            }
+            !gone
+        });
+        if peer.pending.is_empty() {
+            peer.pending = Vec::new();
         }
     }
 
     fn make_room_for_unconfirmed(&mut self, now: Instant) {
         while let Some(&(at, key)) = self.unconfirmed.front() {
             let full = self.unconfirmed.len() >= UNCONFIRMED_MAX;
-            let live = self.peers.get(key).is_some_and(|p| p.pending.as_ref().is_some_and(|pending| pending.at == at));
+            let live = self.peers.get(key).is_some_and(|p| p.pending.iter().any(|pending| pending.at == at));
             if live && !full {
                 break;
             }
             self.unconfirmed.pop_front();
             if live {
-                self.drop_pending(key);
+                self.drop_pending_if(key, |pending| pending.at == at);
                 self.drop_if_idle(now, key);
             }
         }
@@ -661,9 +680,10 @@ impl Node {
     /// Crossing Inits: the one from the smaller id survives, so the other side's is left unanswered while ours is new.
     fn check_crossing(&self, now: Instant, id: &PeerId) -> Result<(), DropReason> {
         let crossing = self.me.id() < *id
-            && self.peers.by_id(id).is_some_and(|peer| {
-                !peer.is_up() && peer.attempts.iter().any(|a| now.since(a.first) < CROSSING)
-            });
+            && self
+                .peers
+                .by_id(id)
+                .is_some_and(|peer| !peer.is_up() && peer.attempts.iter().any(|a| now.since(a.first) < CROSSING));
         if crossing { Err(DropReason::Limited) } else { Ok(()) }
     }
 

@@ -16,8 +16,8 @@ use crate::time::Instant;
 const ADDRESSES_MAX: usize = 4_096;
 /// An entry is forgotten after this.
 const AGE_MAX: Duration = Duration::from_secs(60);
-/// Unasked packets to one address within [`AGE_MAX`]: three attempts of ten checks, and our Inits.
-const UNASKED_MAX: u32 = 36;
+/// Unasked packets to one address within [`AGE_MAX`]: one attempt of ten checks, or three dials (threat D1).
+const UNASKED_MAX: u32 = 10;
 
 #[derive(Clone, Copy, Debug)]
 struct Account {
@@ -47,8 +47,8 @@ impl Ledger {
     #[must_use]
     pub(crate) fn answer(&mut self, now: Instant, to: SocketAddr, bytes: usize) -> bool {
         let account = self.account(now, to);
-        let fits = account.answered + bytes as u64 <= account.received
-            && account.answered_packets < account.received_packets;
+        let fits =
+            account.answered + bytes as u64 <= account.received && account.answered_packets < account.received_packets;
         if fits {
             account.answered += bytes as u64;
             account.answered_packets += 1;
@@ -110,7 +110,8 @@ mod tests {
     fn what_is_sent_unasked_is_bounded_and_the_table_too() {
         let mut ledger = Ledger::default();
         let a = SocketAddr::from(([192, 0, 2, 1], 7));
-        assert_eq!((0..1_000).filter(|_| ledger.unasked(Instant::ZERO, a)).count(), UNASKED_MAX as usize);
+        assert_eq!((0..1_000).filter(|_| ledger.unasked(Instant::ZERO, a)).count(), 10);
+        assert!(ledger.unasked(Instant::from_micros(60_000_001), a), "a minute later");
         for n in 0..10_000u32 {
             ledger.received(Instant::from_micros(n.into()), SocketAddr::from((n.to_be_bytes(), 7)), 1);
         }

@@ -45,7 +45,9 @@ impl Node {
             Message::Datagram(data) => self.on_app_datagram(now, key, data),
 
             Message::Introduce { peer, init } => self.on_introduce(now, key, peer, init),
-            Message::Introduced { channel, limits, init } => return self.on_introduced(now, key, channel, limits, init),
+            Message::Introduced { channel, limits, init } => {
+                return self.on_introduced(now, key, channel, limits, init);
+            }
             Message::IntroducedReply { channel, response } => {
                 return self.on_introduced_reply(now, key, channel, response);
             }

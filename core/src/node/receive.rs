@@ -20,7 +20,13 @@ const FOLLOW_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Node {
     /// The body of `handle_datagrams`: a run of datagrams with one verdict.
-    pub(crate) fn receive(&mut self, now: Instant, mut path: Path, stride: usize, data: &mut [u8]) -> (usize, Received) {
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        mut path: Path,
+        stride: usize,
+        data: &mut [u8],
+    ) -> (usize, Received) {
         path.remote = canonical(path.remote);
         if data.is_empty() || stride == 0 {
             self.count_drop(DropReason::Truncated);
@@ -77,7 +83,8 @@ impl Node {
         let header = &data[..RELAY_HEADER_LEN];
         while end < data.len() && count < FORWARD_SEGMENTS_MAX {
             let next = &data[end..data.len().min(end + stride)];
-            let relayable = next.get(RELAY_HEADER_LEN).and_then(|k| Kind::from_byte(*k)).is_some_and(Kind::is_relayable);
+            let relayable =
+                next.get(RELAY_HEADER_LEN).and_then(|k| Kind::from_byte(*k)).is_some_and(Kind::is_relayable);
             if !next.starts_with(header) || !relayable || next.len() > RECEIVE_LEN_MAX {
                 break;
             }
@@ -127,7 +134,13 @@ impl Node {
     }
 
     /// A packet that came through a channel of which we are an end.
-    fn on_inner(&mut self, now: Instant, channel: ChannelId, via: PeerKey, packet: &mut [u8]) -> Result<(), DropReason> {
+    fn on_inner(
+        &mut self,
+        now: Instant,
+        channel: ChannelId,
+        via: PeerKey,
+        packet: &mut [u8],
+    ) -> Result<(), DropReason> {
         let route = Route::Relayed { channel, via };
         match Packet::decode(packet).map_err(|_| DropReason::Malformed)? {
             Packet::Init { .. } => self.on_relayed_init(now, route, packet),
@@ -160,9 +173,7 @@ impl Node {
                 let key = self.indices.get(receiver).ok_or(DropReason::UnknownReceiver)?;
                 let newest = self.open_beat(key, receiver, counter, packet)?;
                 self.on_authentic(now, key, receiver, route, path, len, newest);
-                if kind == Kind::BeatAsk
-                    && self.peers.get(key).is_some_and(|peer| peer.paths.is_proven(&route))
-                {
+                if kind == Kind::BeatAsk && self.peers.get(key).is_some_and(|peer| peer.paths.is_proven(&route)) {
                     self.push(super::send::Outgoing::Beat { peer: key, kind: Kind::Beat, route: Some(route) });
                 }
                 Ok(())
@@ -215,8 +226,8 @@ impl Node {
     ) {
         self.touched.push(key);
         let Some(peer) = self.peers.get_mut(key) else { return };
-        if peer.pending.as_ref().is_some_and(|p| p.epoch.local_index() == receiver) {
-            self.confirm(now, key, route);
+        if peer.pending.iter().any(|p| p.epoch.local_index() == receiver) {
+            self.confirm(now, key, receiver, route);
         }
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.rx_bytes += len as u64;
@@ -365,8 +376,8 @@ fn epoch_of(peer: &mut super::peer::Peer, receiver: u32) -> Option<(&mut crate::
     if peer.epoch.as_ref().is_some_and(|e| e.local_index() == receiver) {
         return peer.epoch.as_deref_mut().map(|e| (e, true));
     }
-    if peer.pending.as_ref().is_some_and(|p| p.epoch.local_index() == receiver) {
-        return peer.pending.as_deref_mut().map(|p| (&mut p.epoch, false));
+    if let Some(at) = peer.pending.iter().position(|p| p.epoch.local_index() == receiver) {
+        return peer.pending.get_mut(at).map(|p| (&mut p.epoch, false));
     }
     if peer.old_epoch.as_ref().is_some_and(|old| old.0.local_index() == receiver) {
         return peer.old_epoch.as_deref_mut().map(|old| (&mut old.0, false));

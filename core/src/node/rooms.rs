@@ -93,8 +93,7 @@ macro_rules! leaf {
         let wall = $node.wall_time($now);
         let Rooms { side, out, sequence, book, .. } = &mut $node.rooms;
         if let Side::Leaf($homes) = side {
-            let mut means =
-                Means { key: $node.me.secret(), wall, random: &mut $node.rng, book, sequence, out };
+            let mut means = Means { key: $node.me.secret(), wall, random: &mut $node.rng, book, sequence, out };
             let $means = &mut means;
             Some($call)
         } else {
@@ -131,7 +130,8 @@ impl Node {
         self.rooms.dial_back.reset(now, &mut self.rng, &mut self.rooms.out);
         let anchors = core::mem::take(&mut self.rooms.anchors);
         if !anchors.is_empty() {
-            self.rooms_join(now, &anchors);
+            leaf!(self, now, |homes, m| homes.rejoin(now, &anchors, m));
+            supernode!(self, now, |s, stores| s.gossip.join(now, &anchors, stores));
         }
     }
 
@@ -208,9 +208,14 @@ impl Node {
             Side::Leaf(homes) => homes.poll_timeout(),
             Side::Supernode(s) => earliest(s.gossip.poll_timeout(), s.registrations.poll_timeout()),
         };
-        [rooms.book.poll_timeout(), rooms.records.poll_timeout(), rooms.lookups.poll_timeout(), rooms.dial_back.poll_timeout()]
-            .into_iter()
-            .fold(side, earliest)
+        [
+            rooms.book.poll_timeout(),
+            rooms.records.poll_timeout(),
+            rooms.lookups.poll_timeout(),
+            rooms.dial_back.poll_timeout(),
+        ]
+        .into_iter()
+        .fold(side, earliest)
     }
 
     /// Carries out what the rooms want, until they want nothing more.
@@ -353,6 +358,8 @@ impl Node {
                 if matches!(self.rooms.side, Side::Leaf(_)) {
                     self.rooms.book.on_hints(now, &id, &hints);
                 }
+                leaf!(self, now, |homes, m| homes.on_listed(now, id, m));
+                self.set_wanted(&id);
             }
             Message::LoadRequest => {
                 let load = self.own_load(now);
@@ -508,12 +515,16 @@ impl Node {
             LookupStart::Cached(record) => self.on_record_found(now, id, &record),
             LookupStart::Pending => {}
             LookupStart::Nobody => {
-                let lost = matches!(&self.rooms.side, Side::Leaf(homes) if homes.is_lost());
-                let why = if lost { LookupFailure::Lost } else { LookupFailure::Nobody };
+                let why = if self.is_lost() { LookupFailure::Lost } else { LookupFailure::Nobody };
                 self.on_lookup_failed(now, id, why);
             }
             LookupStart::Full => self.on_lookup_failed(now, id, LookupFailure::NoAnswer),
         }
+    }
+
+    /// Whether this leaf knows no supernode at all.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(&self.rooms.side, Side::Leaf(homes) if homes.is_lost())
     }
 
     /// Homes from an earlier lookup did not help: the next one asks anew.

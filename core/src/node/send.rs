@@ -152,7 +152,8 @@ impl Node {
                 buf.get_mut(body..body + bytes.len())?.copy_from_slice(&bytes);
                 let mut len = bytes.len();
                 // What else is queued for the same place travels along.
-                while let Some(Outgoing::Messages { peer: p, route: None, bytes, awaits: false }) = self.outgoing.front()
+                while let Some(Outgoing::Messages { peer: p, route: None, bytes, awaits: false }) =
+                    self.outgoing.front()
                     && *p == peer
                     && on_current
                     && len + bytes.len() <= MESSAGES_LEN_MAX
@@ -192,7 +193,7 @@ impl Node {
         let state = self.peers.get_mut(key)?;
         // A handshake that we answered but that is not confirmed may be used for connectivity checks only: they open
         // our router half a round trip earlier. Whoever queues one has made sure that the Init was fresh.
-        let epoch = match (&mut state.epoch, &mut state.pending) {
+        let epoch = match (&mut state.epoch, state.pending.last_mut()) {
             (Some(epoch), _) => &mut **epoch,
             (None, Some(pending)) => &mut pending.epoch,
             (None, None) => return None,
@@ -237,6 +238,7 @@ impl Node {
             self.note_relay_sent(now, *via);
         }
         if let Some(state) = self.peers.get_mut(key) {
+            state.sealed = now;
             state.tx_bytes += total as u64;
             if channel.is_some() {
                 state.relayed_bytes += total as u64;
@@ -261,13 +263,7 @@ impl Node {
         }
     }
 
-    fn encode_streams(
-        &mut self,
-        now: Instant,
-        key: PeerKey,
-        segments_max: usize,
-        buf: &mut [u8],
-    ) -> Option<Transmit> {
+    fn encode_streams(&mut self, now: Instant, key: PeerKey, segments_max: usize, buf: &mut [u8]) -> Option<Transmit> {
         let route = self.peers.get(key)?.paths.current()?;
         let (path, channel) = self.resolve(key, &route)?;
         let offset = if channel.is_some() { RELAY_HEADER_LEN } else { 0 };
@@ -280,11 +276,14 @@ impl Node {
         let longest = usize::from(PACKET_LEN_MAX).min(buf.len() - overhead);
         let room = buf.len() / (longest + overhead);
         let mut quic = core::mem::take(&mut self.quic_buf);
+        let asked = streams.asked();
         let polled = streams.poll_transmit(now, segments_max.min(room).max(1), longest, &mut quic);
         let Some(segment) = polled.filter(|_| !quic.is_empty()) else {
             self.quic_buf = quic;
             return None;
         };
+        // Mere acknowledgements await nothing; words of the streams room are few and repeated.
+        let awaits = streams.asked() != asked;
         traffic.used = now;
         self.touched.push(key);
         let len = quic.len();
@@ -294,7 +293,7 @@ impl Node {
             let Some(space) = buf.get_mut(body..body + plain.len()) else { break };
             space.copy_from_slice(plain);
             let Some(sealed) =
-                self.seal(now, key, Kind::Stream, channel, &route, plain.len(), true, &mut buf[total..])
+                self.seal(now, key, Kind::Stream, channel, &route, plain.len(), awaits, &mut buf[total..])
             else {
                 break;
             };

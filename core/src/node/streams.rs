@@ -1,6 +1,6 @@
 //! Streams as the application sees them: one key per stream, whatever happens to the link below.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::peer::{DATAGRAMS_MAX, PeerKey, Standing, Traffic};
 use super::{Access, CommandError, Event, Node, Read, StreamEnd, StreamError, StreamKey};
@@ -12,6 +12,8 @@ use crate::wire::message::Message;
 
 /// Most streams of a node. At the limit `open` is refused, and incoming ones are refused as unavailable.
 pub(crate) const STREAMS_MAX: usize = 65_536;
+/// Most ended streams whose reason is remembered. At the limit the oldest is forgotten.
+const ENDED_MAX: usize = 256;
 /// Most bytes that a stream takes before its link is up.
 const WAITING_LEN_MAX: usize = 64 * 1024;
 /// Longest application datagram: what fits one Data packet with a relay header and the message's own three bytes.
@@ -43,6 +45,12 @@ struct Entry {
 pub(crate) struct StreamTable {
     by_key: BTreeMap<StreamKey, Entry>,
     by_local: BTreeMap<(PeerKey, LocalStream), StreamKey>,
+    /// Streams that have no link yet.
+    unopened: BTreeSet<(PeerId, StreamKey)>,
+    /// How many streams each link has.
+    counts: BTreeMap<PeerKey, usize>,
+    /// Streams that ended lately: a call that crosses the event gets the reason.
+    ended: VecDeque<(StreamKey, StreamEnd)>,
     next: u64,
 }
 
@@ -50,16 +58,59 @@ impl StreamTable {
     fn add(&mut self, entry: Entry) -> StreamKey {
         let key = StreamKey(self.next);
         self.next += 1;
-        if let Some(open) = entry.open {
-            self.by_local.insert(open, key);
-        }
+        let (peer, open) = (entry.peer, entry.open);
         self.by_key.insert(key, entry);
+        match open {
+            Some(open) => self.link(key, open),
+            None => {
+                self.unopened.insert((peer, key));
+            }
+        }
         key
     }
 
-    fn remove(&mut self, key: StreamKey) {
-        if let Some(Entry { open: Some(open), .. }) = self.by_key.remove(&key) {
-            self.by_local.remove(&open);
+    /// The stream is in a link's QUIC machine now.
+    fn link(&mut self, stream: StreamKey, open: (PeerKey, LocalStream)) {
+        let Some(entry) = self.by_key.get_mut(&stream) else { return };
+        entry.open = Some(open);
+        self.unopened.remove(&(entry.peer, stream));
+        self.by_local.insert(open, stream);
+        *self.counts.entry(open.0).or_insert(0) += 1;
+    }
+
+    /// It is in none any more.
+    fn unlink(&mut self, stream: StreamKey) {
+        let Some(entry) = self.by_key.get_mut(&stream) else { return };
+        let Some(open) = entry.open.take() else { return };
+        self.unopened.insert((entry.peer, stream));
+        self.by_local.remove(&open);
+        if let Some(count) = self.counts.get_mut(&open.0) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&open.0);
+            }
+        }
+    }
+
+    /// The stream ended before its time.
+    fn end(&mut self, stream: StreamKey, end: StreamEnd) {
+        self.remove(stream);
+        if self.ended.len() >= ENDED_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back((stream, end));
+    }
+
+    /// What a call on a stream that is not there gets.
+    fn gone(&self, stream: StreamKey) -> StreamError {
+        let ended = self.ended.iter().rev().find(|(key, _)| *key == stream);
+        ended.map_or(StreamError::Unknown, |(_, end)| StreamError::Ended(*end))
+    }
+
+    fn remove(&mut self, stream: StreamKey) {
+        self.unlink(stream);
+        if let Some(entry) = self.by_key.remove(&stream) {
+            self.unopened.remove(&(entry.peer, stream));
         }
     }
 
@@ -70,12 +121,13 @@ impl StreamTable {
 
     /// Streams to this peer that have no link yet.
     fn unopened(&self, id: &PeerId) -> Vec<StreamKey> {
-        self.by_key.iter().filter(|(_, e)| e.peer == *id && e.open.is_none()).map(|(stream, _)| *stream).collect()
+        let range = (*id, StreamKey(0))..=(*id, StreamKey(u64::MAX));
+        self.unopened.range(range).map(|(_, stream)| *stream).collect()
     }
 
     /// Whether a stream to this peer waits for its link.
     pub(crate) fn waits_for(&self, id: &PeerId) -> bool {
-        self.by_key.values().any(|e| e.peer == *id && e.open.is_none())
+        self.unopened.range((*id, StreamKey(0))..=(*id, StreamKey(u64::MAX))).next().is_some()
     }
 
     fn open(&self, stream: StreamKey) -> Option<(PeerKey, LocalStream)> {
@@ -97,10 +149,13 @@ impl Node {
         if self.streams.by_key.len() >= STREAMS_MAX {
             return Err(CommandError::Limit);
         }
-        self.reach_peer(now, id)?;
         let waiting = Waiting { service: *service, bytes: Vec::new(), finished: false, blocked: false };
         let waiting = Some(Box::new(waiting));
         let key = self.streams.add(Entry { peer: id, open: None, waiting, replay: None });
+        if let Err(error) = self.reach_peer(now, id) {
+            self.streams.remove(key);
+            return Err(error);
+        }
         self.open_waiting(now, &id);
         Ok(key)
     }
@@ -121,10 +176,9 @@ impl Node {
             let Some(streams) = self.streams_of(key) else { return };
             let Ok(local) = streams.open(now, &service) else { break };
             if let Some(entry) = self.streams.by_key.get_mut(&stream) {
-                entry.open = Some((key, local));
                 entry.replay = entry.waiting.clone();
             }
-            self.streams.by_local.insert((key, local), stream);
+            self.streams.link(stream, (key, local));
             self.flush_stream(now, stream);
         }
         self.mark_ready(key);
@@ -165,7 +219,7 @@ impl Node {
     /// Ends the streams that wait for a peer that cannot be reached.
     pub(crate) fn end_waiting_streams(&mut self, id: &PeerId, end: StreamEnd) {
         for stream in self.streams.unopened(id) {
-            self.streams.remove(stream);
+            self.streams.end(stream, end);
             self.events.push_back(Event::StreamEnded { stream, end });
         }
     }
@@ -177,7 +231,7 @@ impl Node {
             if end == StreamEnd::PeerRestarted && self.begin_again(stream) {
                 continue;
             }
-            self.streams.remove(stream);
+            self.streams.end(stream, end);
             self.events.push_back(Event::StreamEnded { stream, end });
         }
         if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
@@ -189,10 +243,8 @@ impl Node {
     fn begin_again(&mut self, stream: StreamKey) -> bool {
         let Some(entry) = self.streams.by_key.get_mut(&stream) else { return false };
         let Some(replay) = entry.replay.take() else { return false };
-        if let Some(open) = entry.open.take() {
-            self.streams.by_local.remove(&open);
-        }
         entry.waiting = Some(replay);
+        self.streams.unlink(stream);
         true
     }
 
@@ -249,7 +301,7 @@ impl Node {
                 StreamsEvent::Ended { stream: local, end } => {
                     self.stream_event(key, local, |stream| Event::StreamEnded { stream, end });
                     if let Some(stream) = self.streams.by_local.get(&(key, local)).copied() {
-                        self.streams.remove(stream);
+                        self.streams.end(stream, end);
                     }
                 }
                 StreamsEvent::Lost => {}
@@ -276,12 +328,11 @@ impl Node {
 
     /// Streams that ended cleanly on both sides are forgotten without an event.
     fn forget_finished(&mut self, key: PeerKey) {
-        let Some(streams) =
-            self.peers.get(key).and_then(|p| p.traffic.as_ref()).and_then(|t| t.streams.as_deref())
+        let Some(streams) = self.peers.get(key).and_then(|p| p.traffic.as_ref()).and_then(|t| t.streams.as_deref())
         else {
             return;
         };
-        if self.streams.of_peer(key).count() == streams.len() {
+        if self.streams.counts.get(&key).copied().unwrap_or(0) == streams.len() {
             return;
         }
         let over: Vec<StreamKey> =
@@ -316,7 +367,7 @@ impl Node {
         stream: StreamKey,
         call: impl FnOnce(&mut Streams, LocalStream) -> Result<T, StreamError>,
     ) -> Result<T, StreamError> {
-        let (key, local) = self.streams.open(stream).ok_or(StreamError::Unknown)?;
+        let (key, local) = self.streams.open(stream).ok_or_else(|| self.streams.gone(stream))?;
         let traffic = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()).ok_or(StreamError::Unknown)?;
         traffic.used = now;
         let streams = traffic.streams.as_deref_mut().ok_or(StreamError::Unknown)?;
@@ -450,14 +501,10 @@ impl Node {
         if self.calls.contains_key(id) || self.streams.waits_for(id) {
             return Standing::Accepted;
         }
-        let mut standing = Standing::Refused;
-        for access in self.config.services.values() {
-            match access {
-                Access::Any => standing = standing.max(Standing::Unknown),
-                Access::Peers(peers) if peers.contains(id) => return Standing::Accepted,
-                Access::Peers(_) => {}
-            }
+        if self.config.services.values().any(|access| access.allows(id)) {
+            Standing::Accepted
+        } else {
+            Standing::Refused
         }
-        standing
     }
 }

@@ -94,8 +94,12 @@ impl Node {
         known.retain(|addr| is_sendable(*addr) && self.socket_for(*addr).is_some() && !self.is_own(*addr));
         known.sort_unstable();
         known.dedup();
+        let running = traffic.checks.clone().filter(|checks| checks.is_young(now));
+        if let Some(checks) = &running {
+            known.retain(|addr| !checks.contains(*addr));
+        }
         let granted = self.budget.take(now, known.into_iter());
-        let mut checks = Checks::new(now);
+        let mut checks = running.unwrap_or_else(|| Checks::new(now));
         for remote in granted {
             checks.add(now, remote, self.rng.keys.bytes());
         }
@@ -237,10 +241,7 @@ impl Node {
             return;
         }
         traffic.retry = Some((now + retry_wait(tries), tries));
-        let wanted = traffic.streams.as_ref().is_some_and(|s| !s.is_idle());
-        if wanted || tries <= 2 {
-            self.upgrade(now, key);
-        }
+        self.upgrade(now, key);
     }
 
     /// A direct path as io's [`Path`].

@@ -338,6 +338,28 @@ impl Streams {
         None
     }
 
+    /// How many frames that QUIC wants acknowledged were sent on the present connection. While this stands still, what
+    /// leaves needs no answer.
+    pub fn asked(&self) -> u64 {
+        let Some(conn) = &self.conn else { return 0 };
+        let f = conn.quic.stats().frame_tx;
+        [
+            f.crypto,
+            f.data_blocked,
+            f.max_data,
+            f.max_stream_data,
+            f.max_streams_bidi,
+            f.ping,
+            f.reset_stream,
+            f.stop_sending,
+            f.stream,
+            f.stream_data_blocked,
+            f.streams_blocked_bidi,
+        ]
+        .iter()
+        .sum()
+    }
+
     /// When to call `handle_timeout`.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let quic = self.conn.as_mut().and_then(|conn| conn.poll_timeout()).map(|at| {
