@@ -54,9 +54,9 @@ impl Node {
     /// A time for an Init: never lower than any before, in this run or an earlier one.
     fn init_time(&mut self, now: Instant) -> u64 {
         let wall = self.wall_us(now).unwrap_or(0);
-        self.clock_us = wall.max(self.clock_us + 1);
+        self.clock_us = wall.max(self.clock_us.saturating_add(1));
         if self.clock_us >= self.clock_saved_us {
-            self.clock_saved_us = self.clock_us + CLOCK_AHEAD_US;
+            self.clock_saved_us = self.clock_us.saturating_add(CLOCK_AHEAD_US);
             self.events.push_back(Event::Save(Save::ClockMark(self.clock_saved_us)));
         }
         self.clock_us
