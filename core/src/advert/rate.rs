@@ -34,13 +34,22 @@ pub(crate) struct RateTable<K: Ord> {
     all: Rate,
     sources_max: usize,
     used: BTreeMap<K, Instant>,
+    /// From then on no source owes anything.
+    owed_until: Instant,
     all_used: Instant,
 }
 
 impl<K: Ord> RateTable<K> {
     /// At the limit `sources_max`, sources that owe nothing are forgotten; if none does, new ones are refused.
     pub(crate) fn new(each: Rate, all: Rate, sources_max: usize) -> Self {
-        Self { each, all, sources_max, used: BTreeMap::new(), all_used: Instant::ZERO }
+        Self { each, all, sources_max, used: BTreeMap::new(), owed_until: Instant::ZERO, all_used: Instant::ZERO }
+    }
+
+    /// Forgets all sources once none of them owes anything. Costs a comparison: call it whenever time passes.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.owed_until <= now {
+            self.used.clear();
+        }
     }
 
     /// Whether `source` may make a request now. Charges nothing.
@@ -61,6 +70,7 @@ impl<K: Ord> RateTable<K> {
     pub(crate) fn charge(&mut self, now: Instant, source: K) {
         let used = self.used.entry(source).or_insert(now);
         *used = self.each.charge(*used, now);
+        self.owed_until = self.owed_until.max(*used);
         self.all_used = self.all.charge(self.all_used, now);
         debug_assert!(self.used.len() <= self.sources_max);
     }

@@ -4,12 +4,13 @@
 //! Its counter only grows: at [`REKEY_AT`] it asks for a new handshake, at [`SEAL_LIMIT`] it refuses to go on. What it
 //! opens it opens once. A packet that is not authentic changes nothing at all.
 //!
-//! A key context of the cipher weighs about 600 bytes per direction, outside what Rust's allocator sees. It is made
-//! with the first packet and dropped by [`Epoch::rest`]; an epoch at rest is its four raw keys and the window, which
-//! is also all that beats need.
+//! A key context of the cipher weighs about 600 bytes per direction, outside what Rust's allocator sees, and the replay
+//! window 260. An epoch has both only while it is awake: from the first packet of data until [`Epoch::rest`]. At rest
+//! it is its two raw keys and a narrow window, which is all that beats need: a supernode keeps one for each of a
+//! million leaves, and nearly all of them rest.
 
 use aws_lc_rs::aead::{Aad, LessSafeKey};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::crypto::{aead, nonce};
 use super::replay::{Refused, Replay};
@@ -29,22 +30,34 @@ const BEAT_MAC_LEN: usize = 8;
 pub struct TransportKeys {
     pub(super) send: [u8; 32],
     pub(super) recv: [u8; 32],
-    pub(super) beat_send: [u8; 32],
-    pub(super) beat_recv: [u8; 32],
+    initiator: bool,
 }
 
 impl TransportKeys {
     /// From the two keys that the handshake splits into: the first is for what the initiator sends.
     pub(super) fn from_split(initiator: bool, split: &([u8; 32], [u8; 32])) -> Self {
         let (from_initiator, from_responder) = split;
-        let beat_initiator = blake3::derive_key("handfast v1 beat initiator", from_initiator);
-        let beat_responder = blake3::derive_key("handfast v1 beat responder", from_responder);
         if initiator {
-            Self { send: *from_initiator, recv: *from_responder, beat_send: beat_initiator, beat_recv: beat_responder }
+            Self { send: *from_initiator, recv: *from_responder, initiator }
         } else {
-            Self { send: *from_responder, recv: *from_initiator, beat_send: beat_responder, beat_recv: beat_initiator }
+            Self { send: *from_responder, recv: *from_initiator, initiator }
         }
     }
+
+    fn beat_send(&self) -> Zeroizing<[u8; 32]> {
+        beat_key(self.initiator, &self.send)
+    }
+
+    fn beat_recv(&self) -> Zeroizing<[u8; 32]> {
+        beat_key(!self.initiator, &self.recv)
+    }
+}
+
+/// The key of the beats that one side sends. Made anew for each beat: that takes less than a microsecond, and keeping
+/// the two would make a link at rest half as heavy again.
+fn beat_key(of_initiator: bool, key: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+    let context = if of_initiator { "handfast v1 beat initiator" } else { "handfast v1 beat responder" };
+    Zeroizing::new(blake3::derive_key(context, key))
 }
 
 /// The counter has reached [`SEAL_LIMIT`]: nothing was sealed. Only a new handshake helps.
@@ -91,18 +104,31 @@ impl From<Refused> for OpenError {
 /// One set of transport keys and their counters.
 pub struct Epoch {
     keys: TransportKeys,
-    sealing: Option<LessSafeKey>,
-    opening: Option<LessSafeKey>,
+    awake: Option<Box<Awake>>,
     local_index: u32,
     remote_index: u32,
     pub(super) next: u32,
-    pub(super) window: Replay,
+    /// The window of an epoch at rest, of no meaning while it is awake.
+    narrow: Replay<NARROW_BYTES>,
+}
+
+/// The window at rest has this many bytes, for 64 numbers.
+const NARROW_BYTES: usize = 9;
+
+// What a resting link weighs, a million times.
+const _: () = assert!(size_of::<Epoch>() <= 104);
+
+/// What an epoch has more while data flows.
+struct Awake {
+    sealing: LessSafeKey,
+    opening: LessSafeKey,
+    window: Replay,
 }
 
 impl Epoch {
     /// A fresh epoch. Packets to us name `local_index`, packets to the peer `remote_index`.
     pub fn new(keys: TransportKeys, local_index: u32, remote_index: u32) -> Self {
-        Self { keys, sealing: None, opening: None, local_index, remote_index, next: 0, window: Replay::new() }
+        Self { keys, awake: None, local_index, remote_index, next: 0, narrow: Replay::new() }
     }
 
     /// The index that packets to us name.
@@ -117,7 +143,7 @@ impl Epoch {
 
     /// Whether an authentic packet has come: proof that the peer has these keys too.
     pub fn has_received(&self) -> bool {
-        self.window.any()
+        self.awake.as_ref().map_or(self.narrow.any(), |awake| awake.window.any())
     }
 
     /// Whether so much was sent that new keys are due.
@@ -125,10 +151,25 @@ impl Epoch {
         self.next >= REKEY_AT
     }
 
-    /// Drops the cipher's contexts; the next packet makes them again from the raw keys.
+    /// Whether it holds the cipher's contexts and the wide window.
+    pub fn is_awake(&self) -> bool {
+        self.awake.is_some()
+    }
+
+    /// Drops the cipher's contexts and all but the newest end of the window: numbers further back count as seen, so
+    /// rest only when no packet can be on its way any more. The next packet of data wakes it.
     pub fn rest(&mut self) {
-        self.sealing = None;
-        self.opening = None;
+        if let Some(awake) = self.awake.take() {
+            self.narrow = awake.window.resized();
+        }
+    }
+
+    fn woken(&self) -> Box<Awake> {
+        Box::new(Awake {
+            sealing: aead(&self.keys.send),
+            opening: aead(&self.keys.recv),
+            window: self.narrow.resized(),
+        })
     }
 
     fn take_number(&mut self) -> Result<u32, Exhausted> {
@@ -152,11 +193,13 @@ impl Epoch {
         let (front, rest) = buf.split_at_mut(DATA_HEADER_LEN);
         let (text, tag_out) = rest.split_at_mut(plaintext_len);
         front.copy_from_slice(&header);
-        let sealing = self.sealing.get_or_insert_with(|| aead(&self.keys.send));
-        let tag = sealing
+        let awake = self.awake.take().unwrap_or_else(|| self.woken());
+        let tag = awake
+            .sealing
             .seal_in_place_separate_tag(nonce(number.into()), Aad::from(header), text)
             .expect("a datagram is far below the cipher's limit");
         tag_out.copy_from_slice(tag.as_ref());
+        self.awake = Some(awake);
         Ok(buf.len())
     }
 
@@ -169,12 +212,18 @@ impl Epoch {
         self.check(receiver, counter)?;
         let (header, rest) = packet.split_first_chunk_mut::<DATA_HEADER_LEN>().ok_or(OpenError::Malformed)?;
         let (text, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(OpenError::Malformed)?;
-        let opening = self.opening.get_or_insert_with(|| aead(&self.keys.recv));
-        opening
-            .open_in_place_separate_tag(nonce(counter.into()), Aad::from(header), &*tag, text)
-            .map_err(|_| OpenError::Unauthentic)?;
-        self.window.mark(counter);
-        Ok(text)
+        let was_awake = self.awake.is_some();
+        let mut awake = self.awake.take().unwrap_or_else(|| self.woken());
+        let opened = awake.opening.open_in_place_separate_tag(nonce(counter.into()), Aad::from(header), &*tag, text);
+        let is_authentic = opened.is_ok();
+        if is_authentic {
+            awake.window.mark(counter);
+        }
+        // A forged packet does not even wake us.
+        if is_authentic || was_awake {
+            self.awake = Some(awake);
+        }
+        if is_authentic { Ok(text) } else { Err(OpenError::Unauthentic) }
     }
 
     /// Writes a Beat or BeatAsk to the front of `out`; returns its length.
@@ -187,7 +236,7 @@ impl Epoch {
         let header = data_header(kind, self.remote_index, number);
         let (front, mac) = out.split_at_mut(DATA_HEADER_LEN);
         front.copy_from_slice(&header);
-        mac.copy_from_slice(&beat_mac(&self.keys.beat_send, &header));
+        mac.copy_from_slice(&beat_mac(&self.keys.beat_send(), &header));
         Ok(BEAT_LEN)
     }
 
@@ -198,10 +247,13 @@ impl Epoch {
         };
         self.check(receiver, counter)?;
         let header = data_header(kind, receiver, counter);
-        if !super::equal(mac, &beat_mac(&self.keys.beat_recv, &header)) {
+        if !super::equal(mac, &beat_mac(&self.keys.beat_recv(), &header)) {
             return Err(OpenError::Unauthentic);
         }
-        self.window.mark(counter);
+        match &mut self.awake {
+            Some(awake) => awake.window.mark(counter),
+            None => self.narrow.mark(counter),
+        }
         Ok(kind)
     }
 
@@ -213,7 +265,18 @@ impl Epoch {
         if counter >= SEAL_LIMIT {
             return Err(OpenError::BadCounter);
         }
-        Ok(self.window.check(counter)?)
+        match &self.awake {
+            Some(awake) => awake.window.check(counter)?,
+            None => self.narrow.check(counter)?,
+        }
+        Ok(())
+    }
+
+    /// All that a packet may change, to be compared.
+    #[cfg(test)]
+    pub(super) fn state(&self) -> (u32, bool, Replay) {
+        let window = self.awake.as_ref().map_or_else(|| self.narrow.resized(), |awake| awake.window.clone());
+        (self.next, self.is_awake(), window)
     }
 }
 

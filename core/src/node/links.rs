@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::peer::{PeerKey, Standing, Traffic};
 use super::send::Outgoing;
-use super::{AttemptRoute, CommandError, Event, Node, PathInfo, StreamEnd, TimerKey};
+use super::{AttemptRoute, CommandError, Event, Node, PathInfo, StreamEnd};
 use crate::identity::PeerId;
 use crate::keepalive::{Due, Duty, Step};
 use crate::path::Route;
@@ -101,7 +101,7 @@ impl Node {
         self.end_streams_of(key, end);
         self.drop_pending(key);
         let Some(mut peer) = self.peers.remove(key) else { return };
-        self.deadlines.set(TimerKey::Peer(key), &mut peer.deadline, None);
+        self.deadlines.set(key, &mut peer.deadline, None);
         for attempt in &peer.attempts {
             self.indices.free(attempt.index);
         }
@@ -211,6 +211,7 @@ impl Node {
         {
             self.indices.free(old.0.local_index());
         }
+        peer.rest_if_due(now);
         self.on_streams_due(now, key);
         let Some(peer) = self.peers.get_mut(key) else { return };
         let duty = peer.duty;

@@ -237,6 +237,7 @@ impl Node {
             self.note_relay_sent(now, *via);
         }
         if let Some(state) = self.peers.get_mut(key) {
+            state.sealed = now;
             state.tx_bytes += total as u64;
             if channel.is_some() {
                 state.relayed_bytes += total as u64;
