@@ -416,6 +416,8 @@ impl Gossip {
         sequence: &mut Sequence,
         s: &mut Stores<'_>,
     ) {
+        self.listings_given.handle_timeout(now);
+        self.digests_taken.handle_timeout(now);
         self.renew(now, key, sequence, s);
         self.dial_due(now, s);
         if self.listing.as_ref().is_some_and(|l| l.at <= now) {

@@ -5,6 +5,7 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::collections::VecDeque;
 
 use super::peer::{
     ATTEMPTS_MAX, Attempt, AttemptRoute, PENDING_MAX, Peer, PeerKey, Pending, Standing, Traffic, UNCONFIRMED_MAX,
@@ -592,6 +593,7 @@ impl Node {
         let was_up = peer.is_up();
         let unasked = !was_up && peer.attempts.is_empty() && route.is_direct();
         self.pending_by_ephemeral.remove(&pending.ephemeral);
+        self.forget_confirmed();
         if was_up && !same {
             self.on_link_replaced(now, key, StreamEnd::PeerRestarted);
         }
@@ -664,18 +666,26 @@ impl Node {
     }
 
     fn make_room_for_unconfirmed(&mut self, now: Instant) {
+        self.forget_confirmed();
+        if self.unconfirmed.len() >= UNCONFIRMED_MAX
+            && let Some((_, key)) = self.unconfirmed.pop_front()
+        {
+            self.drop_pending(key);
+            self.drop_if_idle(now, key);
+        }
+    }
+
+    /// Strikes from the front of the queue what is confirmed or forgotten.
+    fn forget_confirmed(&mut self) {
         while let Some(&(at, key)) = self.unconfirmed.front() {
-            let full = self.unconfirmed.len() >= UNCONFIRMED_MAX;
             let live = self.peers.get(key).is_some_and(|p| p.pending.iter().any(|pending| pending.at == at));
-            if live && !full {
-                break;
+            if live {
+                return;
             }
             self.unconfirmed.pop_front();
-            if live {
-                self.drop_pending_if(key, |pending| pending.at == at);
-                self.drop_if_idle(now, key);
-            }
         }
+        // What a crowd took is given back when it is gone.
+        self.unconfirmed = VecDeque::new();
     }
 
     /// Crossing Inits: the one from the smaller id survives, so the other side's is left unanswered while ours is new.

@@ -234,6 +234,7 @@ impl Node {
                 let closed = self.channels.handle_timeout(now);
                 self.tell_closed(closed);
                 self.on_duties_timeout(now);
+                self.gate.handle_timeout(now);
                 self.settle(now);
                 if self.next_timeout().is_none_or(|at| at > now) {
                     return;

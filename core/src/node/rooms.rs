@@ -193,6 +193,7 @@ impl Node {
                 s.gossip.set_load(load);
                 s.gossip.handle_timeout(now, self.me.secret(), sequence, &mut stores);
                 s.registrations.handle_timeout(now, &mut stores);
+                s.dial_backs.handle_timeout(now);
             }
         }
         let Rooms { out, book, records, lookups, dial_back, .. } = &mut self.rooms;
