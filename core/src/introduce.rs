@@ -325,7 +325,7 @@ impl Node {
         if let Some(call) = self.calls.get_mut(&id) {
             call.stage = stage;
             let deadline = wait.map(|w| now + w);
-            self.deadlines.set(crate::node::TimerKey::Call(id), &mut call.deadline, deadline);
+            self.call_deadlines.set(id, &mut call.deadline, deadline);
         }
     }
 
@@ -458,7 +458,7 @@ impl Node {
     /// The peer was reached.
     pub(crate) fn finish_call(&mut self, id: &PeerId) {
         if let Some(mut call) = self.calls.remove(id) {
-            self.deadlines.set(crate::node::TimerKey::Call(*id), &mut call.deadline, None);
+            self.call_deadlines.set(*id, &mut call.deadline, None);
         }
     }
 

@@ -71,6 +71,9 @@ struct PathState {
     challenge: Option<([u8; 8], Instant)>,
 }
 
+// A supernode keeps one for each of a million leaves.
+const _: () = assert!(size_of::<PathState>() <= 96);
+
 /// Why the path in use changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
@@ -95,18 +98,24 @@ pub enum Heard {
 #[derive(Clone, Debug, Default)]
 pub struct Paths {
     list: Vec<PathState>,
-    current: Option<Route>,
+    /// Where in the list the path in use is.
+    current: Option<u8>,
 }
 
 impl Paths {
     /// The path in use.
     pub fn current(&self) -> Option<Route> {
-        self.current
+        self.list.get(usize::from(self.current?)).map(|p| p.route)
+    }
+
+    fn set_current(&mut self, route: Option<Route>) {
+        let at = route.and_then(|route| self.list.iter().position(|p| p.route == route));
+        self.current = at.and_then(|at| u8::try_from(at).ok());
     }
 
     /// Smoothed round-trip time of the path in use.
     pub fn rtt(&self) -> Option<Duration> {
-        let current = self.current?;
+        let current = self.current()?;
         self.rtt_of(&current)
     }
 
@@ -223,7 +232,7 @@ impl Paths {
 
     /// An answer awaited on the path in use did not come.
     pub fn on_silence(&mut self) {
-        if let Some(current) = self.current
+        if let Some(current) = self.current()
             && let Some(path) = self.find_mut(&current)
         {
             path.failed = true;
@@ -233,14 +242,14 @@ impl Paths {
     /// The peer's newest packet came on `route`, proven, while the path in use has been silent for `patience`: it
     /// moved. Takes effect at the next [`Self::choose`]. Patience keeps two ends that prefer different paths from
     /// following each other for ever.
+    ///
+    /// From a direct path to a relayed one nobody is followed like this: the direct one is asked first.
     pub fn on_peer_moved(&mut self, now: Instant, route: &Route, patience: Duration) {
-        if !self.find(route).is_some_and(|p| p.proven && p.route.is_direct()) {
+        let Some(current) = self.current() else { return };
+        if !self.is_proven(route) || current == *route || (current.is_direct() && !route.is_direct()) {
             return;
         }
-        if let Some(current) = self.current
-            && current != *route
-            && current.is_direct()
-            && let Some(path) = self.find_mut(&current)
+        if let Some(path) = self.find_mut(&current)
             && now.since(path.heard) >= patience
         {
             path.failed = true;
@@ -249,9 +258,12 @@ impl Paths {
 
     /// Chooses the path to use; says what changed, if anything did.
     pub fn choose(&mut self) -> Option<Change> {
-        let best = self.list.iter().filter(|p| p.proven).min_by_key(|p| {
-            (p.failed, !p.route.is_direct(), Some(p.route) != self.current, p.rtt_us.unwrap_or(u32::MAX))
-        })?;
+        let old = self.current();
+        let best = self
+            .list
+            .iter()
+            .filter(|p| p.proven)
+            .min_by_key(|p| (p.failed, !p.route.is_direct(), Some(p.route) != old, p.rtt_us.unwrap_or(u32::MAX)))?;
         let mut choice = best.route;
         if choice.is_direct() && !best.failed {
             // Hysteresis: the one in use sorts first among its equals; another direct one must be clearly quicker.
@@ -264,11 +276,10 @@ impl Paths {
                 }
             }
         }
-        let old = self.current;
         if old == Some(choice) {
             return None;
         }
-        self.current = Some(choice);
+        self.set_current(Some(choice));
         Some(match old {
             None => Change::First,
             Some(old) if self.find(&old).is_some_and(|p| !p.failed) => Change::Upgrade,
@@ -278,10 +289,9 @@ impl Paths {
 
     /// Removes every path that `gone` names; the path in use too. Call [`Self::choose`] after it.
     pub fn remove(&mut self, gone: impl Fn(&Route) -> bool) {
+        let current = self.current();
         self.list.retain(|p| !gone(&p.route));
-        if self.current.is_some_and(|c| gone(&c)) {
-            self.current = None;
-        }
+        self.set_current(current);
     }
 
     fn find(&self, route: &Route) -> Option<&PathState> {
@@ -294,7 +304,7 @@ impl Paths {
 
     fn insert(&mut self, now: Instant, route: Route) {
         if self.list.len() >= PATHS_MAX {
-            let current = self.current;
+            let current = self.current();
             let victim = self
                 .list
                 .iter()
@@ -304,8 +314,11 @@ impl Paths {
                 .map(|(i, _)| i);
             if let Some(i) = victim {
                 self.list.remove(i);
+                self.set_current(current);
             }
         }
+        // Most links have one path for ever; the next power of two would be three in vain.
+        self.list.reserve_exact(1);
         self.list.push(PathState {
             route,
             proven: false,

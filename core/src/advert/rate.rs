@@ -27,6 +27,9 @@ impl Rate {
     }
 }
 
+/// Fewer sources than this are not worth a sweep.
+const SWEEP_MIN: usize = 16;
+
 /// One limit for all sources together, and one per source.
 #[derive(Debug)]
 pub(crate) struct RateTable<K: Ord> {
@@ -34,13 +37,16 @@ pub(crate) struct RateTable<K: Ord> {
     all: Rate,
     sources_max: usize,
     used: BTreeMap<K, Instant>,
+    /// At so many, those that owe nothing are looked for.
+    sweep_at: usize,
     all_used: Instant,
 }
 
 impl<K: Ord> RateTable<K> {
-    /// At the limit `sources_max`, sources that owe nothing are forgotten; if none does, new ones are refused.
+    /// Sources that owe nothing are forgotten now and then. At the limit `sources_max` they are looked for each time;
+    /// if there are none, new ones are refused.
     pub(crate) fn new(each: Rate, all: Rate, sources_max: usize) -> Self {
-        Self { each, all, sources_max, used: BTreeMap::new(), all_used: Instant::ZERO }
+        Self { each, all, sources_max, used: BTreeMap::new(), sweep_at: SWEEP_MIN, all_used: Instant::ZERO }
     }
 
     /// Whether `source` may make a request now. Charges nothing.
@@ -51,8 +57,10 @@ impl<K: Ord> RateTable<K> {
         if let Some(&used) = self.used.get(source) {
             return self.each.allows(used, now);
         }
-        if self.used.len() >= self.sources_max {
+        if self.used.len() >= self.sweep_at {
             self.used.retain(|_, used| *used > now);
+            // Twice what is left: a sweep then costs each source a step or two.
+            self.sweep_at = (2 * self.used.len()).clamp(SWEEP_MIN, self.sources_max.max(SWEEP_MIN));
         }
         self.used.len() < self.sources_max
     }

@@ -18,7 +18,10 @@ use super::rate::{Rate, RateTable};
 use super::statement::{self, Statement, StatementError};
 use crate::identity::PeerId;
 use crate::time::{Instant, WallTime};
-use crate::wire::message::DigestEntry;
+use crate::wire::message::{DIGEST_MAX, DigestEntry};
+
+/// So many of the newest changes can be listed in a digest: as many as one has room for.
+const CHANGES_MAX: usize = DIGEST_MAX;
 
 /// Most neighbours whose verify budget is kept.
 const NEIGHBOURS_MAX: usize = 2048;
@@ -93,9 +96,10 @@ struct Item<T> {
 
 /// Statements of kind `S`, each with what its owner remembers beside it.
 pub(crate) struct Shelf<S, T> {
-    items: BTreeMap<Place, Item<T>>,
+    /// Boxed, since a third of a tree's places are empty.
+    items: BTreeMap<Place, Box<Item<T>>>,
     expiries: BTreeSet<(Instant, Place)>,
-    /// By order of arrival, newest last.
+    /// The last [`CHANGES_MAX`] to arrive that are still here, newest last.
     changes: BTreeMap<u64, Place>,
     next_change: u64,
     /// Where the next digest goes on listing what is not new.
@@ -149,11 +153,15 @@ impl<S: Statement, T> Shelf<S, T> {
         let changed = self.next_change;
         self.next_change += 1;
         self.changes.insert(changed, place);
+        if self.changes.len() > CHANGES_MAX {
+            self.changes.pop_first();
+        }
         self.expiries.insert((checked.expires, place));
         let sequence = checked.statement.sequence();
         let (id, expires) = (checked.statement.id(), checked.expires);
-        self.items.insert(place, Item { id, bytes: bytes.into(), sequence, expires, changed, value });
-        debug_assert!(self.items.len() == self.expiries.len() && self.items.len() == self.changes.len());
+        let item = Item { id, bytes: bytes.into(), sequence, expires, changed, value };
+        self.items.insert(place, Box::new(item));
+        debug_assert!(self.items.len() == self.expiries.len() && self.items.len() >= self.changes.len());
         old
     }
 

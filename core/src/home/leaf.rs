@@ -201,9 +201,10 @@ impl Homes {
         candidate.link = Link::Up;
         candidate.is_proven = true;
         candidate.is_tried = true;
-        if !self.chosen.contains(&peer) {
+        // With both homes at hand there is nothing to choose: the link is somebody else's.
+        if !self.chosen.contains(&peer) && self.chosen.len() < RECORD_HOMES_MAX {
             self.ask(now, peer, Question::Load, m.out);
-            if self.chosen.len() < RECORD_HOMES_MAX && self.settle_at.is_none() {
+            if self.settle_at.is_none() {
                 self.settle_at = Some(now + SETTLE);
             }
         }

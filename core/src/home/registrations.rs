@@ -46,12 +46,10 @@ pub(crate) struct Registered {
 struct Registration {
     /// Number of the other home among the watched ones.
     other: Option<u32>,
-    /// Seconds since the origin of our clock.
-    since_s: u32,
 }
 
 // What a million of them weigh.
-const _: () = assert!(size_of::<(PeerId, Registration)>() <= 48);
+const _: () = assert!(size_of::<(PeerId, Registration)>() <= 40);
 
 struct Watched {
     home: PeerId,
@@ -109,11 +107,6 @@ impl Registrations {
         self.leaves.contains_key(leaf)
     }
 
-    /// Since when `leaf` is registered here.
-    pub(crate) fn since(&self, leaf: &PeerId) -> Option<Instant> {
-        self.leaves.get(leaf).map(|r| Instant::ZERO + Duration::from_secs(r.since_s.into()))
-    }
-
     /// Whether the link to `peer` is wanted here.
     pub(crate) fn needs(&self, peer: &PeerId) -> bool {
         self.leaves.contains_key(peer) || self.numbers.contains_key(peer)
@@ -138,14 +131,13 @@ impl Registrations {
         }
         let other = other_home.filter(|home| *home != self.me && *home != leaf && s.book.contains(home));
         let number = other.and_then(|home| self.watch(now, home, &mut s.random.jitter));
-        let since_s = u32::try_from(now.as_micros() / 1_000_000).unwrap_or(u32::MAX);
         match self.leaves.get_mut(&leaf) {
             Some(registration) => {
                 let old = core::mem::replace(&mut registration.other, number);
                 self.unwatch(old, s.out);
             }
             None => {
-                self.leaves.insert(leaf, Registration { other: number, since_s });
+                self.leaves.insert(leaf, Registration { other: number });
             }
         }
         let is_record_new = self.keep_record(now, leaf, record, s);

@@ -4,9 +4,10 @@
 //! Its counter only grows: at [`REKEY_AT`] it asks for a new handshake, at [`SEAL_LIMIT`] it refuses to go on. What it
 //! opens it opens once. A packet that is not authentic changes nothing at all.
 //!
-//! A key context of the cipher weighs about 600 bytes per direction, outside what Rust's allocator sees. It is made
-//! with the first packet and dropped by [`Epoch::rest`]; an epoch at rest is its four raw keys and the window, which
-//! is also all that beats need.
+//! A key context of the cipher weighs about 600 bytes per direction, outside what Rust's allocator sees, and the replay
+//! window 260. An epoch has both only while it is awake: from the first packet of data until [`Epoch::rest`]. At rest
+//! it is its four raw keys and a narrow window, which is all that beats need: a supernode keeps one for each of a
+//! million leaves, and nearly all of them rest.
 
 use aws_lc_rs::aead::{Aad, LessSafeKey};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -91,18 +92,31 @@ impl From<Refused> for OpenError {
 /// One set of transport keys and their counters.
 pub struct Epoch {
     keys: TransportKeys,
-    sealing: Option<LessSafeKey>,
-    opening: Option<LessSafeKey>,
+    awake: Option<Box<Awake>>,
     local_index: u32,
     remote_index: u32,
     pub(super) next: u32,
-    pub(super) window: Replay,
+    /// The window of an epoch at rest, of no meaning while it is awake.
+    narrow: Replay<NARROW_BYTES>,
+}
+
+/// The window at rest has this many bytes, for 64 numbers.
+const NARROW_BYTES: usize = 9;
+
+// What a resting link weighs, a million times.
+const _: () = assert!(size_of::<Epoch>() <= 168);
+
+/// What an epoch has more while data flows.
+struct Awake {
+    sealing: LessSafeKey,
+    opening: LessSafeKey,
+    window: Replay,
 }
 
 impl Epoch {
     /// A fresh epoch. Packets to us name `local_index`, packets to the peer `remote_index`.
     pub fn new(keys: TransportKeys, local_index: u32, remote_index: u32) -> Self {
-        Self { keys, sealing: None, opening: None, local_index, remote_index, next: 0, window: Replay::new() }
+        Self { keys, awake: None, local_index, remote_index, next: 0, narrow: Replay::new() }
     }
 
     /// The index that packets to us name.
@@ -117,7 +131,7 @@ impl Epoch {
 
     /// Whether an authentic packet has come: proof that the peer has these keys too.
     pub fn has_received(&self) -> bool {
-        self.window.any()
+        self.awake.as_ref().map_or(self.narrow.any(), |awake| awake.window.any())
     }
 
     /// Whether so much was sent that new keys are due.
@@ -125,10 +139,25 @@ impl Epoch {
         self.next >= REKEY_AT
     }
 
-    /// Drops the cipher's contexts; the next packet makes them again from the raw keys.
+    /// Whether it holds the cipher's contexts and the wide window.
+    pub fn is_awake(&self) -> bool {
+        self.awake.is_some()
+    }
+
+    /// Drops the cipher's contexts and all but the newest end of the window: numbers further back count as seen, so
+    /// rest only when no packet can be on its way any more. The next packet of data wakes it.
     pub fn rest(&mut self) {
-        self.sealing = None;
-        self.opening = None;
+        if let Some(awake) = self.awake.take() {
+            self.narrow = awake.window.resized();
+        }
+    }
+
+    fn woken(&self) -> Box<Awake> {
+        Box::new(Awake {
+            sealing: aead(&self.keys.send),
+            opening: aead(&self.keys.recv),
+            window: self.narrow.resized(),
+        })
     }
 
     fn take_number(&mut self) -> Result<u32, Exhausted> {
@@ -152,11 +181,13 @@ impl Epoch {
         let (front, rest) = buf.split_at_mut(DATA_HEADER_LEN);
         let (text, tag_out) = rest.split_at_mut(plaintext_len);
         front.copy_from_slice(&header);
-        let sealing = self.sealing.get_or_insert_with(|| aead(&self.keys.send));
-        let tag = sealing
+        let awake = self.awake.take().unwrap_or_else(|| self.woken());
+        let tag = awake
+            .sealing
             .seal_in_place_separate_tag(nonce(number.into()), Aad::from(header), text)
             .expect("a datagram is far below the cipher's limit");
         tag_out.copy_from_slice(tag.as_ref());
+        self.awake = Some(awake);
         Ok(buf.len())
     }
 
@@ -169,12 +200,18 @@ impl Epoch {
         self.check(receiver, counter)?;
         let (header, rest) = packet.split_first_chunk_mut::<DATA_HEADER_LEN>().ok_or(OpenError::Malformed)?;
         let (text, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(OpenError::Malformed)?;
-        let opening = self.opening.get_or_insert_with(|| aead(&self.keys.recv));
-        opening
-            .open_in_place_separate_tag(nonce(counter.into()), Aad::from(header), &*tag, text)
-            .map_err(|_| OpenError::Unauthentic)?;
-        self.window.mark(counter);
-        Ok(text)
+        let was_awake = self.awake.is_some();
+        let mut awake = self.awake.take().unwrap_or_else(|| self.woken());
+        let opened = awake.opening.open_in_place_separate_tag(nonce(counter.into()), Aad::from(header), &*tag, text);
+        let is_authentic = opened.is_ok();
+        if is_authentic {
+            awake.window.mark(counter);
+        }
+        // A forged packet does not even wake us.
+        if is_authentic || was_awake {
+            self.awake = Some(awake);
+        }
+        if is_authentic { Ok(text) } else { Err(OpenError::Unauthentic) }
     }
 
     /// Writes a Beat or BeatAsk to the front of `out`; returns its length.
@@ -201,7 +238,10 @@ impl Epoch {
         if !super::equal(mac, &beat_mac(&self.keys.beat_recv, &header)) {
             return Err(OpenError::Unauthentic);
         }
-        self.window.mark(counter);
+        match &mut self.awake {
+            Some(awake) => awake.window.mark(counter),
+            None => self.narrow.mark(counter),
+        }
         Ok(kind)
     }
 
@@ -213,7 +253,18 @@ impl Epoch {
         if counter >= SEAL_LIMIT {
             return Err(OpenError::BadCounter);
         }
-        Ok(self.window.check(counter)?)
+        match &self.awake {
+            Some(awake) => awake.window.check(counter)?,
+            None => self.narrow.check(counter)?,
+        }
+        Ok(())
+    }
+
+    /// All that a packet may change, to be compared.
+    #[cfg(test)]
+    pub(super) fn state(&self) -> (u32, bool, Replay) {
+        let window = self.awake.as_ref().map_or_else(|| self.narrow.resized(), |awake| awake.window.clone());
+        (self.next, self.is_awake(), window)
     }
 }
 

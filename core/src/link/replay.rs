@@ -69,6 +69,19 @@ impl<const BYTES: usize> Replay<BYTES> {
         let (byte, bit) = Self::place(number);
         self.seen[byte] |= bit;
     }
+
+    /// The same in a window of another width. Numbers that one of the two does not remember count as seen.
+    pub(super) fn resized<const OTHER: usize>(&self) -> Replay<OTHER> {
+        let mut out = Replay { next: self.next, seen: [u8::MAX; OTHER] };
+        // The newest byte is in use only up to the newest number.
+        let rest_of_byte = self.next..self.next.next_multiple_of(8);
+        let known = self.next.saturating_sub(Self::WINDOW.min(Replay::<OTHER>::WINDOW))..self.next;
+        for number in known.filter(|n| self.check(*n).is_ok()).chain(rest_of_byte) {
+            let (byte, bit) = Replay::<OTHER>::place(number);
+            out.seen[byte] &= !bit;
+        }
+        out
+    }
 }
 
 #[cfg(test)]
@@ -136,6 +149,41 @@ mod tests {
     }
 
     proptest! {
+        /// Threat D3: nothing is taken twice across a change of width, and what both windows cover is still taken.
+        #[test]
+        fn d3_a_resized_window_forgets_only_what_does_not_fit(
+            base in 0_u32..5000,
+            before in prop::collection::vec(0_u32..100, 0..60),
+            after in prop::collection::vec(0_u32..200, 1..60),
+        ) {
+            let (mut wide, mut model): (Replay, _) = (Replay::new(), Model::default());
+            for number in before {
+                step(&mut wide, &mut model, base + number);
+            }
+            let mut narrow: Replay<9> = wide.resized();
+            let mut again: Replay = narrow.resized();
+            let floor = narrow.next.saturating_sub(64);
+            for number in after {
+                let number = base + number;
+                if number < floor {
+                    prop_assert!(narrow.check(number).is_err() && again.check(number).is_err());
+                    continue;
+                }
+                let expected = model.check(number, WINDOW);
+                prop_assert_eq!(again.check(number), expected);
+                if narrow.next - number.min(narrow.next) <= 64 {
+                    prop_assert_eq!(narrow.check(number), expected);
+                }
+                if expected.is_ok() {
+                    if narrow.check(number).is_ok() {
+                        narrow.mark(number);
+                    }
+                    again.mark(number);
+                    model.seen.insert(number);
+                }
+            }
+        }
+
         /// Threat D3: the window against a set, numbers near each other with some jumps.
         #[test]
         fn d3_agrees_with_a_set(steps in prop::collection::vec((any::<bool>(), 0_u32..6000), 1..200)) {

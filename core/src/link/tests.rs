@@ -270,7 +270,7 @@ fn d4_a_damaged_packet_changes_nothing() {
     let (mut caller, mut callee) = epochs();
     let first = seal(&mut caller, Kind::Data, b"first");
     assert!(open(&mut callee, &first).is_ok());
-    let state = |epoch: &Epoch| (epoch.window.clone(), epoch.next);
+    let state = Epoch::state;
     let before = state(&callee);
 
     let packet = seal(&mut caller, Kind::Stream, b"some text");

@@ -6,7 +6,9 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::peer::{ATTEMPTS_MAX, Attempt, AttemptRoute, Peer, PeerKey, Pending, Standing, Traffic, UNCONFIRMED_MAX};
+use super::peer::{
+    ATTEMPTS_MAX, Attempt, AttemptRoute, PENDING_MAX, Peer, PeerKey, Pending, Standing, Traffic, UNCONFIRMED_MAX,
+};
 use super::send::Outgoing;
 use super::{DropReason, Event, Node, Path, Role, Save, StreamEnd};
 use crate::identity::PeerId;
@@ -52,9 +54,9 @@ impl Node {
     /// A time for an Init: never lower than any before, in this run or an earlier one.
     fn init_time(&mut self, now: Instant) -> u64 {
         let wall = self.wall_us(now).unwrap_or(0);
-        self.clock_us = wall.max(self.clock_us + 1);
+        self.clock_us = wall.max(self.clock_us.saturating_add(1));
         if self.clock_us >= self.clock_saved_us {
-            self.clock_saved_us = self.clock_us + CLOCK_AHEAD_US;
+            self.clock_saved_us = self.clock_us.saturating_add(CLOCK_AHEAD_US);
             self.events.push_back(Event::Save(Save::ClockMark(self.clock_saved_us)));
         }
         self.clock_us
@@ -192,12 +194,13 @@ impl Node {
                 due.push((attempt.route, attempt.packet.clone()));
             }
         }
+        let gave_up = !over.is_empty();
         for i in over.into_iter().rev() {
             let attempt = peer.attempts.remove(i);
             self.indices.free(attempt.index);
         }
-        let failed = peer.attempts.is_empty() && !peer.is_up() && peer.pending.is_none();
-        let rekey_failed = peer.attempts.is_empty() && peer.is_up();
+        let failed = peer.attempts.is_empty() && !peer.is_up() && peer.pending.is_empty();
+        let rekey_failed = gave_up && peer.attempts.is_empty() && peer.is_up();
         if rekey_failed {
             // Try again a minute later rather than at once: the watch decides whether the peer is gone.
             peer.epoch_since = peer.epoch_since.max(now - super::peer::REKEY_ACTIVE + Duration::from_secs(60));
@@ -397,8 +400,8 @@ impl Node {
     pub(crate) fn cached_response(&self, packet: &[u8]) -> Option<Box<[u8]>> {
         let ephemeral: &[u8; 32] = packet.get(6..38)?.try_into().ok()?;
         let key = *self.pending_by_ephemeral.get(ephemeral)?;
-        let pending = self.peers.get(key)?.pending.as_ref()?;
-        (pending.ephemeral == *ephemeral).then(|| pending.response.clone())
+        let pending = self.peers.get(key)?.pending.iter().find(|p| p.ephemeral == *ephemeral)?;
+        Some(pending.response.clone())
     }
 
     fn answer(&mut self, now: Instant, arrival: Arrival, bytes: Box<[u8]>) {
@@ -531,15 +534,18 @@ impl Node {
     ) -> Result<Box<[u8]>, DropReason> {
         let peer = self.peers.get(key).ok_or(DropReason::Limited)?;
         let fixed = accepted.fixed;
-        // A replayed older Init must not push out a newer handshake that is about to be confirmed.
-        if let Some(pending) = &peer.pending
-            && pending.time_us > fixed.time_us
-            && now.since(pending.at) < Duration::from_secs(5)
-        {
-            return Err(DropReason::Replayed);
-        }
         let resumed = peer.is_up() && peer.session == fixed.session;
-        self.drop_pending(key);
+        if peer.pending.len() >= PENDING_MAX {
+            // A replayed older Init must not push out a newer handshake that is about to be confirmed.
+            let oldest = peer.pending.iter().min_by_key(|p| p.time_us).map(|p| (p.ephemeral, p.time_us, p.at));
+            match oldest {
+                Some((_, time_us, at)) if time_us > fixed.time_us && now.since(at) < Duration::from_secs(5) => {
+                    return Err(DropReason::Replayed);
+                }
+                Some((oldest, ..)) => self.drop_pending_if(key, |p| p.ephemeral == oldest),
+                None => {}
+            }
+        }
         self.make_room_for_unconfirmed(now);
         let index = self.indices.allocate(key).ok_or(DropReason::Limited)?;
         let (sender, ephemeral) = (accepted.sender, accepted.ephemeral);
@@ -569,7 +575,7 @@ impl Node {
             user,
         };
         if let Some(peer) = self.peers.get_mut(key) {
-            peer.pending = Some(Box::new(pending));
+            peer.pending.push(pending);
         }
         self.pending_by_ephemeral.insert(ephemeral, key);
         self.unconfirmed.push_back((now, key));
@@ -578,10 +584,10 @@ impl Node {
     }
 
     /// The first packet under a handshake's keys arrived: it is the link now.
-    pub(crate) fn confirm(&mut self, now: Instant, key: PeerKey, route: Route) {
+    pub(crate) fn confirm(&mut self, now: Instant, key: PeerKey, index: u32, route: Route) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let Some(pending) = peer.pending.take() else { return };
-        let pending = *pending;
+        let Some(at) = peer.pending.iter().position(|p| p.epoch.local_index() == index) else { return };
+        let pending = peer.pending.remove(at);
         let same = peer.is_up() && peer.session == pending.session;
         let was_up = peer.is_up();
         let unasked = !was_up && peer.attempts.is_empty() && route.is_direct();
@@ -593,6 +599,7 @@ impl Node {
         for attempt in core::mem::take(&mut peer.attempts) {
             self.indices.free(attempt.index);
         }
+        self.drop_pending_if(key, |other| other.time_us <= pending.time_us);
         self.rotate_epoch(now, key, pending.epoch);
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.session = pending.session;
@@ -634,25 +641,38 @@ impl Node {
         self.touched.push(key);
     }
 
-    /// Forgets a handshake that we answered.
+    /// Forgets the handshakes that we answered.
     pub(crate) fn drop_pending(&mut self, key: PeerKey) {
+        self.drop_pending_if(key, |_| true);
+    }
+
+    /// Forgets those of them that `gone` names.
+    pub(crate) fn drop_pending_if(&mut self, key: PeerKey, gone: impl Fn(&Pending) -> bool) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        if let Some(pending) = peer.pending.take() {
-            self.indices.free(pending.epoch.local_index());
-            self.pending_by_ephemeral.remove(&pending.ephemeral);
+        let (indices, by_ephemeral) = (&mut self.indices, &mut self.pending_by_ephemeral);
+        peer.pending.retain(|pending| {
+            let gone = gone(pending);
+            if gone {
+                indices.free(pending.epoch.local_index());
+                by_ephemeral.remove(&pending.ephemeral);
+            }
+            !gone
+        });
+        if peer.pending.is_empty() {
+            peer.pending = Vec::new();
         }
     }
 
     fn make_room_for_unconfirmed(&mut self, now: Instant) {
         while let Some(&(at, key)) = self.unconfirmed.front() {
             let full = self.unconfirmed.len() >= UNCONFIRMED_MAX;
-            let live = self.peers.get(key).is_some_and(|p| p.pending.as_ref().is_some_and(|pending| pending.at == at));
+            let live = self.peers.get(key).is_some_and(|p| p.pending.iter().any(|pending| pending.at == at));
             if live && !full {
                 break;
             }
             self.unconfirmed.pop_front();
             if live {
-                self.drop_pending(key);
+                self.drop_pending_if(key, |pending| pending.at == at);
                 self.drop_if_idle(now, key);
             }
         }

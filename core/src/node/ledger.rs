@@ -16,10 +16,8 @@ use crate::time::Instant;
 const ADDRESSES_MAX: usize = 4_096;
 /// An entry is forgotten after this.
 const AGE_MAX: Duration = Duration::from_secs(60);
-/// Unasked packets to one address at once: one attempt of ten checks (threat D1).
-const UNASKED_BURST: u32 = 10;
-/// And one more after each of these: never more than 30 in a minute.
-const UNASKED_EVERY: Duration = Duration::from_secs(3);
+/// Unasked packets to one address within [`AGE_MAX`]: one attempt of ten checks, or three dials (threat D1).
+const UNASKED_MAX: u32 = 10;
 
 #[derive(Clone, Copy, Debug)]
 struct Account {
@@ -28,9 +26,7 @@ struct Account {
     received_packets: u32,
     answered: u64,
     answered_packets: u32,
-    /// Unasked packets that count still, and since when.
     unasked: u32,
-    unasked_at: Instant,
 }
 
 /// See the module.
@@ -65,12 +61,7 @@ impl Ledger {
     #[must_use]
     pub(crate) fn unasked(&mut self, now: Instant, to: SocketAddr) -> bool {
         let account = self.account(now, to);
-        let forgiven = now.since(account.unasked_at).as_micros() / UNASKED_EVERY.as_micros();
-        if forgiven > 0 {
-            account.unasked = account.unasked.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX));
-            account.unasked_at = now;
-        }
-        let fits = account.unasked < UNASKED_BURST;
+        let fits = account.unasked < UNASKED_MAX;
         account.unasked += u32::from(fits);
         fits
     }
@@ -87,19 +78,11 @@ impl Ledger {
                 self.accounts.remove(&oldest);
             }
         }
-        let fresh = Account {
-            since: now,
-            received: 0,
-            received_packets: 0,
-            answered: 0,
-            answered_packets: 0,
-            unasked: 0,
-            unasked_at: now,
-        };
+        let fresh =
+            Account { since: now, received: 0, received_packets: 0, answered: 0, answered_packets: 0, unasked: 0 };
         let account = self.accounts.entry(address).or_insert(fresh);
         if now.since(account.since) > AGE_MAX {
-            let (unasked, unasked_at) = (account.unasked, account.unasked_at);
-            *account = Account { unasked, unasked_at, ..fresh };
+            *account = fresh;
         }
         account
     }
@@ -128,8 +111,7 @@ mod tests {
         let mut ledger = Ledger::default();
         let a = SocketAddr::from(([192, 0, 2, 1], 7));
         assert_eq!((0..1_000).filter(|_| ledger.unasked(Instant::ZERO, a)).count(), 10);
-        let minute = (1..=60_000u64).filter(|ms| ledger.unasked(Instant::from_micros(ms * 1_000), a)).count();
-        assert_eq!(minute, 20, "one for each three seconds");
+        assert!(ledger.unasked(Instant::from_micros(60_000_001), a), "a minute later");
         for n in 0..10_000u32 {
             ledger.received(Instant::from_micros(n.into()), SocketAddr::from((n.to_be_bytes(), 7)), 1);
         }

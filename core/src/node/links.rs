@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::peer::{PeerKey, Standing, Traffic};
 use super::send::Outgoing;
-use super::{AttemptRoute, CommandError, Event, Node, PathInfo, StreamEnd, TimerKey};
+use super::{AttemptRoute, CommandError, Event, Node, PathInfo, StreamEnd};
 use crate::identity::PeerId;
 use crate::keepalive::{Due, Duty, Step};
 use crate::path::Route;
@@ -101,7 +101,7 @@ impl Node {
         self.end_streams_of(key, end);
         self.drop_pending(key);
         let Some(mut peer) = self.peers.remove(key) else { return };
-        self.deadlines.set(TimerKey::Peer(key), &mut peer.deadline, None);
+        self.deadlines.set(key, &mut peer.deadline, None);
         for attempt in &peer.attempts {
             self.indices.free(attempt.index);
         }
@@ -128,7 +128,7 @@ impl Node {
 
     /// Forgets a peer whose link never came up, when nothing is under way any more.
     pub(crate) fn drop_if_idle(&mut self, now: Instant, key: PeerKey) {
-        let idle = self.peers.get(key).is_some_and(|p| !p.is_up() && p.pending.is_none() && p.attempts.is_empty());
+        let idle = self.peers.get(key).is_some_and(|p| !p.is_up() && p.pending.is_empty() && p.attempts.is_empty());
         if idle {
             self.drop_peer(now, key, StreamEnd::PeerGone);
         }
@@ -200,8 +200,8 @@ impl Node {
         self.touched.push(key);
         self.on_attempts_due(now, key);
         let Some(peer) = self.peers.get_mut(key) else { return };
-        if peer.pending.as_ref().is_some_and(|p| now.since(p.at) >= super::peer::UNCONFIRMED_AGE_MAX) {
-            self.drop_pending(key);
+        if peer.pending.iter().any(|p| now.since(p.at) >= super::peer::UNCONFIRMED_AGE_MAX) {
+            self.drop_pending_if(key, |p| now.since(p.at) >= super::peer::UNCONFIRMED_AGE_MAX);
             self.drop_if_idle(now, key);
         }
         let Some(peer) = self.peers.get_mut(key) else { return };
@@ -210,6 +210,7 @@ impl Node {
         {
             self.indices.free(old.0.local_index());
         }
+        peer.rest_if_due(now);
         self.on_streams_due(now, key);
         let Some(peer) = self.peers.get_mut(key) else { return };
         let duty = peer.duty;

@@ -82,13 +82,6 @@ const KNOWN_HOMES_MAX: usize = 4_096;
 /// Timers that fire within one call before the node takes it for a mistake of its own and goes on a millisecond later.
 const TIMEOUT_STEPS_MAX: usize = 1 << 22;
 
-/// What a deadline belongs to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum TimerKey {
-    Peer(PeerKey),
-    Call(PeerId),
-}
-
 /// A ping under way.
 #[derive(Debug)]
 struct Ping {
@@ -133,7 +126,9 @@ pub struct Node {
     pub(crate) pending_pings: BTreeMap<PeerId, Vec<u64>>,
     next_ping: u64,
 
-    pub(crate) deadlines: Deadlines<TimerKey>,
+    /// Of peers. Those of calls are apart, since the key of a call is four times as long.
+    pub(crate) deadlines: Deadlines<PeerKey>,
+    pub(crate) call_deadlines: Deadlines<PeerId>,
     touched: Vec<PeerKey>,
     outgoing: VecDeque<Outgoing>,
     ready: VecDeque<PeerKey>,
@@ -199,6 +194,7 @@ impl Node {
             pending_pings: BTreeMap::new(),
             next_ping: 0,
             deadlines: Deadlines::default(),
+            call_deadlines: Deadlines::default(),
             touched: Vec::new(),
             outgoing: VecDeque::new(),
             ready: VecDeque::new(),
@@ -226,23 +222,21 @@ impl Node {
     /// Time passed. Harmless when early, late or repeated.
     pub fn handle_timeout(&mut self, now: Instant) {
         for _ in 0..TIMEOUT_STEPS_MAX {
-            match self.deadlines.pop_due(now) {
-                Some(TimerKey::Peer(key)) => {
-                    if let Some(peer) = self.peers.get_mut(key) {
-                        peer.deadline = None;
-                    }
-                    self.on_peer_timeout(now, key);
+            if let Some(key) = self.deadlines.pop_due(now) {
+                if let Some(peer) = self.peers.get_mut(key) {
+                    peer.deadline = None;
                 }
-                Some(TimerKey::Call(id)) => self.on_call_timeout(now, id),
-                None => {
-                    self.rooms_timeout(now);
-                    let closed = self.channels.handle_timeout(now);
-                    self.tell_closed(closed);
-                    self.on_duties_timeout(now);
-                    self.settle(now);
-                    if self.next_timeout().is_none_or(|at| at > now) {
-                        return;
-                    }
+                self.on_peer_timeout(now, key);
+            } else if let Some(id) = self.call_deadlines.pop_due(now) {
+                self.on_call_timeout(now, id);
+            } else {
+                self.rooms_timeout(now);
+                let closed = self.channels.handle_timeout(now);
+                self.tell_closed(closed);
+                self.on_duties_timeout(now);
+                self.settle(now);
+                if self.next_timeout().is_none_or(|at| at > now) {
+                    return;
                 }
             }
             if self.touched.len() > 64 {
@@ -525,7 +519,7 @@ impl Node {
         for key in &touched {
             let Some(peer) = self.peers.get_mut(*key) else { continue };
             let next = peer.next_deadline();
-            self.deadlines.set(TimerKey::Peer(*key), &mut peer.deadline, next);
+            self.deadlines.set(*key, &mut peer.deadline, next);
         }
         debug_assert!(self.touched.is_empty(), "settling touches nobody");
         self.touched = touched;
@@ -533,7 +527,7 @@ impl Node {
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        let mut at = self.deadlines.next();
+        let mut at = earliest(self.deadlines.next(), self.call_deadlines.next());
         at = earliest(at, self.channels.poll_timeout());
         at = earliest(at, self.duties.poll_timeout());
         earliest(at, self.rooms_poll_timeout())

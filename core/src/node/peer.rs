@@ -20,6 +20,8 @@ use crate::wire::message::ChannelLimits;
 pub(crate) const PEERS_MAX: usize = 1 << 21;
 /// Most peers whose handshake we answered but who have not confirmed it. At the limit the oldest goes.
 pub(crate) const UNCONFIRMED_MAX: usize = 1_024;
+/// Most answered handshakes of one peer. At the limit the oldest goes, unless the new one looks replayed.
+pub(crate) const PENDING_MAX: usize = 3;
 /// An answered handshake that nobody confirms is forgotten after this.
 pub(crate) const UNCONFIRMED_AGE_MAX: Duration = Duration::from_secs(10);
 /// Old keys are accepted so long after the new ones were first used.
@@ -36,6 +38,8 @@ pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(100);
 pub(crate) const USER_IDLE_MAX: Duration = Duration::from_secs(600);
 /// A link that nothing needs is closed after this.
 pub(crate) const UNUSED_MAX: Duration = Duration::from_secs(60);
+/// A link silent for so long rests its keys: no packet stays on its way longer.
+pub(crate) const REST_AFTER: Duration = Duration::from_secs(5);
 /// Links with user data rekey so often while active.
 pub(crate) const REKEY_ACTIVE: Duration = Duration::from_secs(600);
 /// Idle control links rekey so often.
@@ -156,12 +160,16 @@ pub(crate) struct Peer {
     pub(crate) quic_client: bool,
     pub(crate) epoch: Option<Box<Epoch>>,
     pub(crate) old_epoch: Option<Box<(Epoch, Instant)>>,
-    pub(crate) pending: Option<Box<Pending>>,
+    /// Handshakes that we answered, at most [`PENDING_MAX`]: an Init to our address and one through our home cross on
+    /// the way, and the peer goes on with whichever answer comes first.
+    pub(crate) pending: Vec<Pending>,
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) waiting: VecDeque<Box<[u8]>>,
     pub(crate) paths: Paths,
     pub(crate) beats: Beats,
     pub(crate) watch: Watch,
+    /// When a packet was last sealed, on any path.
+    pub(crate) sealed: Instant,
     pub(crate) newest: u32,
     pub(crate) epoch_since: Instant,
     /// A room of the node (home, gossip, an introduction) needs the link.
@@ -178,6 +186,9 @@ pub(crate) struct Peer {
     pub(crate) deadline: Option<Instant>,
 }
 
+// What a peer without streams and handshakes weighs, a million times.
+const _: () = assert!(size_of::<Peer>() <= 312);
+
 impl Peer {
     pub(crate) fn new(now: Instant, id: PeerId, duty: Duty) -> Self {
         Self {
@@ -186,12 +197,13 @@ impl Peer {
             quic_client: false,
             epoch: None,
             old_epoch: None,
-            pending: None,
+            pending: Vec::new(),
             attempts: Vec::new(),
             waiting: VecDeque::new(),
             paths: Paths::default(),
             beats: Beats::new(now),
             watch: Watch::default(),
+            sealed: now,
             newest: 0,
             epoch_since: now,
             wanted: false,
@@ -237,6 +249,21 @@ impl Peer {
         self.rekey_at().is_some_and(|at| at <= now)
     }
 
+    /// When the keys go to rest.
+    fn rest_at(&self) -> Option<Instant> {
+        let awake = self.epoch.as_ref().is_some_and(|epoch| epoch.is_awake());
+        (awake && !self.has_streams()).then(|| self.sealed.max(self.beats.heard()) + REST_AFTER)
+    }
+
+    /// Rests the keys if it is time.
+    pub(crate) fn rest_if_due(&mut self, now: Instant) {
+        if self.rest_at().is_some_and(|at| at <= now)
+            && let Some(epoch) = &mut self.epoch
+        {
+            epoch.rest();
+        }
+    }
+
     /// When the idle rules look at this link next.
     pub(crate) fn idle_at(&self) -> Option<Instant> {
         if !self.is_up() {
@@ -262,12 +289,13 @@ impl Peer {
     /// The earliest of all that this peer waits for.
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
         let mut at = self.attempts.iter().map(Attempt::due).min();
-        at = earliest(at, self.pending.as_ref().map(|p| p.at + UNCONFIRMED_AGE_MAX));
+        at = earliest(at, self.pending.iter().map(|p| p.at + UNCONFIRMED_AGE_MAX).min());
         at = earliest(at, self.old_epoch.as_ref().map(|old| old.1 + OLD_EPOCH_AGE_MAX));
         if self.epoch.is_some() {
             at = earliest(at, self.beats.poll_timeout(self.duty));
             at = earliest(at, self.watch.poll_timeout());
             at = earliest(at, self.rekey_at());
+            at = earliest(at, self.rest_at());
             at = earliest(at, self.idle_at());
         }
         if let Some(traffic) = &mut self.traffic {
@@ -284,18 +312,19 @@ impl Peer {
 /// All peers, by key and by id.
 #[derive(Default)]
 pub(crate) struct Peers {
-    slab: Slab<(u32, Peer)>,
+    /// Boxed: a table that doubles would otherwise hold as many empty places for peers as peers.
+    slab: Slab<(u32, Box<Peer>)>,
     generation: u32,
     by_id: BTreeMap<PeerId, PeerKey>,
 }
 
 impl Peers {
     pub(crate) fn get(&self, key: PeerKey) -> Option<&Peer> {
-        self.slab.get(key.index as usize).filter(|(g, _)| *g == key.generation).map(|(_, p)| p)
+        self.slab.get(key.index as usize).filter(|(g, _)| *g == key.generation).map(|(_, p)| &**p)
     }
 
     pub(crate) fn get_mut(&mut self, key: PeerKey) -> Option<&mut Peer> {
-        self.slab.get_mut(key.index as usize).filter(|(g, _)| *g == key.generation).map(|(_, p)| p)
+        self.slab.get_mut(key.index as usize).filter(|(g, _)| *g == key.generation).map(|(_, p)| &mut **p)
     }
 
     pub(crate) fn key_of(&self, id: &PeerId) -> Option<PeerKey> {
@@ -313,13 +342,13 @@ impl Peers {
         debug_assert!(!self.by_id.contains_key(&peer.id), "one entry per peer");
         self.generation = self.generation.wrapping_add(1);
         let id = peer.id;
-        let index = self.slab.insert((self.generation, peer));
+        let index = self.slab.insert((self.generation, Box::new(peer)));
         let key = PeerKey { index: index as u32, generation: self.generation };
         self.by_id.insert(id, key);
         Some(key)
     }
 
-    pub(crate) fn remove(&mut self, key: PeerKey) -> Option<Peer> {
+    pub(crate) fn remove(&mut self, key: PeerKey) -> Option<Box<Peer>> {
         self.get(key)?;
         let (_, peer) = self.slab.remove(key.index as usize);
         self.by_id.remove(&peer.id);
@@ -331,7 +360,7 @@ impl Peers {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerKey, &Peer)> {
-        self.slab.iter().map(|(i, (g, p))| (PeerKey { index: i as u32, generation: *g }, p))
+        self.slab.iter().map(|(i, (g, p))| (PeerKey { index: i as u32, generation: *g }, &**p))
     }
 }
 

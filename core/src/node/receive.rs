@@ -226,8 +226,8 @@ impl Node {
     ) {
         self.touched.push(key);
         let Some(peer) = self.peers.get_mut(key) else { return };
-        if peer.pending.as_ref().is_some_and(|p| p.epoch.local_index() == receiver) {
-            self.confirm(now, key, route);
+        if peer.pending.iter().any(|p| p.epoch.local_index() == receiver) {
+            self.confirm(now, key, receiver, route);
         }
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.rx_bytes += len as u64;
@@ -376,8 +376,8 @@ fn epoch_of(peer: &mut super::peer::Peer, receiver: u32) -> Option<(&mut crate::
     if peer.epoch.as_ref().is_some_and(|e| e.local_index() == receiver) {
         return peer.epoch.as_deref_mut().map(|e| (e, true));
     }
-    if peer.pending.as_ref().is_some_and(|p| p.epoch.local_index() == receiver) {
-        return peer.pending.as_deref_mut().map(|p| (&mut p.epoch, false));
+    if let Some(at) = peer.pending.iter().position(|p| p.epoch.local_index() == receiver) {
+        return peer.pending.get_mut(at).map(|p| (&mut p.epoch, false));
     }
     if peer.old_epoch.as_ref().is_some_and(|old| old.0.local_index() == receiver) {
         return peer.old_epoch.as_deref_mut().map(|old| (&mut old.0, false));

@@ -64,7 +64,7 @@ impl Rooms {
             Role::Leaf => (Side::Leaf(Box::new(Homes::new(id))), LEAF_ADVERTS_MAX, 0),
             Role::Supernode { advertise } => {
                 let leaves = u32::try_from(config.leaves_max).unwrap_or(u32::MAX);
-                let relay_kbps = u32::try_from(config.relay_rate_bps / 1_000).unwrap_or(u32::MAX);
+                let relay_kbps = u32::try_from(config.relay_rate_bps.div_ceil(1_000)).unwrap_or(u32::MAX);
                 let own = OwnAdvert::new(now, advertise, leaves, relay_kbps);
                 let supernode = Supernode {
                     gossip: Gossip::new(now, id, own, rng),

@@ -193,7 +193,7 @@ impl Node {
         let state = self.peers.get_mut(key)?;
         // A handshake that we answered but that is not confirmed may be used for connectivity checks only: they open
         // our router half a round trip earlier. Whoever queues one has made sure that the Init was fresh.
-        let epoch = match (&mut state.epoch, &mut state.pending) {
+        let epoch = match (&mut state.epoch, state.pending.last_mut()) {
             (Some(epoch), _) => &mut **epoch,
             (None, Some(pending)) => &mut pending.epoch,
             (None, None) => return None,
@@ -238,6 +238,7 @@ impl Node {
             self.note_relay_sent(now, *via);
         }
         if let Some(state) = self.peers.get_mut(key) {
+            state.sealed = now;
             state.tx_bytes += total as u64;
             if channel.is_some() {
                 state.relayed_bytes += total as u64;

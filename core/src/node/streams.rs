@@ -317,6 +317,7 @@ impl Node {
             && traffic.streams.as_ref().is_some_and(|s| s.is_disposable())
         {
             traffic.streams = None;
+            self.quic_buf = Vec::new();
         }
     }
 
