@@ -256,6 +256,8 @@ impl Gossip {
         packer.push(&Message::Hints(hints));
         packer.push(&Message::Digest { kind: SignedKind::Advert, pull: true, entries: adverts });
         packer.push(&Message::Digest { kind: SignedKind::Record, pull: true, entries: records });
+        // First-hand load, and the time.
+        packer.push(&Message::LoadRequest);
     }
 
     /// A neighbour says what it has. It is sent what it lacks, and told what we lack; if it asks, also what we have.
