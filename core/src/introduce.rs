@@ -367,7 +367,7 @@ impl Node {
             traffic.told = true;
         }
         let message = Message::Introduce { peer: id, init: &init };
-        match self.peers.key_of(&home).filter(|k| self.peers.get(*k).is_some_and(|p| p.is_up())) {
+        match self.peers.up_key(&home) {
             Some(home) => self.send(home, &message),
             None => {
                 self.dial(now, home, address, Some(message));
@@ -394,7 +394,7 @@ impl Node {
                 let Some(&(home_id, address)) = call.homes.get(home) else { return };
                 if let Some(init) = &ephemeral {
                     let message = Message::Introduce { peer: id, init };
-                    match self.peers.key_of(&home_id).filter(|k| self.peers.get(*k).is_some_and(|p| p.is_up())) {
+                    match self.peers.up_key(&home_id) {
                         Some(key) => self.send(key, &message),
                         None => {
                             self.dial(now, home_id, address, Some(message));
@@ -563,7 +563,7 @@ impl Node {
         let callee_key = self
             .peers
             .key_of(&callee)
-            .filter(|k| self.is_registered(&callee) && self.peers.get(*k).is_some_and(|p| p.is_up()))
+            .filter(|k| self.is_registered(&callee) && self.peers.is_up(*k))
             .ok_or(Refusal::NotRegistered)?;
         let limits = self.channel_limits();
         if let Some(&channel) = self.duties.by_call.get(&(caller_id, ephemeral)) {
@@ -641,7 +641,7 @@ impl Node {
             let len = bytes.len() + 90;
             self.answer_init(now, caller, hold.path, hold.accepted, Some(bytes), hold.init_len, true)?;
             self.count_introduction(len);
-        } else if self.peers.get(caller).is_some_and(|p| p.is_up()) {
+        } else if self.peers.is_up(caller) {
             self.count_introduction(bytes.len() + 25);
             self.send_bytes(caller, None, bytes, false);
         } else if let Some(duty) = self.duties.by_channel.get_mut(&channel) {
@@ -716,14 +716,14 @@ impl Node {
             }
             None => duty.repeat = None,
         }
-        if self.peers.get(callee).is_some_and(|p| p.is_up()) {
+        if self.peers.is_up(callee) {
             self.send_bytes(callee, None, copy, false);
         }
     }
 
     /// A home wants to reach its own leaf: the link is there already.
     fn introduce_self(&mut self, now: Instant, id: PeerId) {
-        let up = self.peers.by_id(&id).is_some_and(|p| p.is_up());
+        let up = self.peers.up_key(&id).is_some();
         if up {
             let key = self.peers.key_of(&id);
             if let Some(key) = key {

@@ -75,6 +75,7 @@ fn parts() -> impl Strategy<Value = Parts> {
                 .into_iter()
                 .map(|(id_prefix, sequence_low)| DigestEntry { id_prefix, sequence_low })
                 .collect(),
+            contacted: (0..seed[0] % 65).map(|n| [n, 1, 2, 3]).collect(),
             hints: hints
                 .into_iter()
                 .map(|((id_prefix, sequence, suspicion), load)| LoadHint { id_prefix, sequence, load, suspicion })

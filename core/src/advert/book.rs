@@ -183,13 +183,6 @@ impl AdvertBook {
         ring.filter(|(known, _)| known.suspicion != Suspicion::Dead).map(|(_, bytes)| bytes).take(max)
     }
 
-    /// One of those that `wanted` accepts, each as likely as any other.
-    pub(crate) fn random(&self, choice: &mut ChoiceRng, wanted: impl Fn(&PeerId) -> bool) -> Option<PeerId> {
-        let fits = || self.iter().map(|(id, _)| *id).filter(|id| wanted(id));
-        let count = fits().count();
-        if count == 0 { None } else { fits().nth(choice.below(count)) }
-    }
-
     /// Forgets what has expired.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         while let Some(known) = self.shelf.pop_expired(now) {
@@ -257,6 +250,7 @@ impl AdvertBook {
     }
 
     /// How sure we are that a supernode is gone.
+    #[cfg(test)]
     pub(crate) fn suspicion(&self, id: &PeerId) -> Suspicion {
         self.shelf.value(id).map_or(Suspicion::Alive, |known| known.suspicion)
     }

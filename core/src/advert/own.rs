@@ -71,15 +71,6 @@ impl OwnAdvert {
         Self { addresses: to_wire(addresses), leaves_max, relay_kbps, renew_at: now }
     }
 
-    /// Takes other addresses; the next [`make`](Self::make) is due at once if they differ.
-    pub(crate) fn set_addresses(&mut self, now: Instant, addresses: &[SocketAddr]) {
-        let addresses = to_wire(addresses);
-        if addresses != self.addresses {
-            self.addresses = addresses;
-            self.renew_at = now;
-        }
-    }
-
     /// When the next one is to be made.
     pub(crate) fn renew_at(&self) -> Instant {
         self.renew_at

@@ -111,6 +111,7 @@ impl RecordStore {
     }
 
     /// How many records are kept.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.shelf.len()
     }

@@ -145,19 +145,6 @@ impl Gossip {
         self.dial_due(now, s);
     }
 
-    /// Other addresses for the own advert, which is renewed and pushed if they differ.
-    pub(crate) fn set_addresses(
-        &mut self,
-        now: Instant,
-        addresses: &[SocketAddr],
-        key: &SecretKey,
-        sequence: &mut Sequence,
-        s: &mut Stores<'_>,
-    ) {
-        self.own.set_addresses(now, addresses);
-        self.renew(now, key, sequence, s);
-    }
-
     /// The own load, as the next hints tell it.
     pub(crate) fn set_load(&mut self, load: Load) {
         self.load = load;

@@ -11,7 +11,9 @@ mod registrations;
 
 pub(crate) use leaf::{Homes, Means};
 pub(crate) use load::LoadCounts;
-pub(crate) use registrations::{Registered, Registrations};
+#[cfg(test)]
+pub(crate) use registrations::Registered;
+pub(crate) use registrations::Registrations;
 
 #[cfg(test)]
 pub(crate) mod testnet;

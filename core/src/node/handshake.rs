@@ -572,7 +572,6 @@ impl Node {
             time_us: fixed.time_us,
             at: now,
             response: bytes.clone(),
-            fresh,
             user,
         };
         if let Some(peer) = self.peers.get_mut(key) {

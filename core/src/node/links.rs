@@ -23,7 +23,7 @@ impl Node {
             return Err(CommandError::Leaving);
         }
         if let Some(key) = self.peers.key_of(&id)
-            && self.peers.get(key).is_some_and(|p| p.is_up())
+            && self.peers.is_up(key)
         {
             self.make_user_link(now, key);
             self.announce_path(key);
@@ -333,7 +333,7 @@ impl Node {
 
     fn on_idle_due(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
-        if !peer.idle_at().is_some_and(|at| at <= now) {
+        if peer.idle_at().is_none_or(|at| at > now) {
             return;
         }
         let relays_for_us = self.channel_ends.values().any(|(_, via)| *via == key);

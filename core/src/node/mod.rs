@@ -350,7 +350,7 @@ impl Node {
         self.reach_peer(now, peer)?;
         let sequence = self.next_ping;
         self.next_ping += 1;
-        match self.peers.key_of(&peer).filter(|k| self.peers.get(*k).is_some_and(|p| p.is_up())) {
+        match self.peers.up_key(&peer) {
             Some(key) => self.send_ping(now, key, sequence),
             // The call may have failed at once; then the event has told so.
             None if !self.calls.contains_key(&peer) => {}

@@ -101,7 +101,6 @@ pub(crate) struct Pending {
     pub(crate) at: Instant,
     /// The Response, to be sent again when its Init comes again.
     pub(crate) response: Box<[u8]>,
-    pub(crate) fresh: bool,
     pub(crate) user: bool,
 }
 
@@ -335,6 +334,16 @@ impl Peers {
         self.get(self.key_of(id)?)
     }
 
+    /// Whether the link to a peer is up.
+    pub(crate) fn is_up(&self, key: PeerKey) -> bool {
+        self.get(key).is_some_and(Peer::is_up)
+    }
+
+    /// The peer with this id, if the link to it is up.
+    pub(crate) fn up_key(&self, id: &PeerId) -> Option<PeerKey> {
+        self.key_of(id).filter(|key| self.is_up(*key))
+    }
+
     pub(crate) fn insert(&mut self, peer: Peer) -> Option<PeerKey> {
         if self.slab.len() >= PEERS_MAX {
             return None;
@@ -353,10 +362,6 @@ impl Peers {
         let (_, peer) = self.slab.remove(key.index as usize);
         self.by_id.remove(&peer.id);
         Some(peer)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.slab.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerKey, &Peer)> {

@@ -9,7 +9,7 @@ use super::send::Outgoing;
 use super::{Config, Node, Role, Saved, SocketId, SupernodeStatus};
 use crate::action::Action;
 use crate::advert::{AdvertBook, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
-use crate::directory::{LookupOutcome, LookupStart, Lookups, Record, RecordStore};
+use crate::directory::{LookupOutcome, LookupStart, Lookups, RECORDS_MAX, Record, RecordStore};
 use crate::gossip::{Gossip, Stores};
 use crate::home::{Homes, LoadCounts, Means, Registrations};
 use crate::identity::PeerId;
@@ -22,8 +22,6 @@ use crate::reach::{DialBack, DialBackDuty, MappingBehavior, NetworkClock, Observ
 use crate::time::{Instant, WallTime, earliest};
 use crate::wire::message::{self, Load, Message, SignedKind};
 
-/// Most records that a supernode keeps.
-const RECORDS_MAX: usize = 100_000;
 /// Introductions per second at which a supernode counts as full: what one core carries with room to spare.
 const INTRODUCTIONS_FULL: u64 = RATE_MAX as u64 * 50;
 /// Relayed bytes per second at which a supernode counts as full: 100 Mbit/s.
@@ -243,7 +241,7 @@ impl Node {
     fn carry_out(&mut self, now: Instant, action: Action) {
         match action {
             Action::Send { to, messages } => {
-                if let Some(key) = self.peers.key_of(&to).filter(|k| self.peers.get(*k).is_some_and(|p| p.is_up())) {
+                if let Some(key) = self.peers.up_key(&to) {
                     self.push(Outgoing::Messages { peer: key, route: None, bytes: messages, awaits: false });
                 }
             }
@@ -251,7 +249,7 @@ impl Node {
                 if self.leaving {
                     return;
                 }
-                let up = self.peers.by_id(&peer).is_some_and(|p| p.is_up());
+                let up = self.peers.up_key(&peer).is_some();
                 let key = if up { self.peers.key_of(&peer) } else { self.dial(now, peer, address, None) };
                 let Some(key) = key else {
                     self.rooms_link_down(now, &peer);
@@ -393,7 +391,7 @@ impl Node {
                 }
             }
             Message::DialBackOrder { peer, address, nonce } => {
-                let has_link = self.peers.by_id(&peer).is_some_and(|p| p.is_up());
+                let has_link = self.peers.up_key(&peer).is_some();
                 let Rooms { side, out, book, .. } = &mut self.rooms;
                 if let Side::Supernode(s) = side {
                     s.dial_backs.on_order(now, &id, peer, address.into(), nonce, has_link, book, out);

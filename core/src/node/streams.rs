@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::peer::{DATAGRAMS_MAX, PeerKey, Standing, Traffic};
-use super::{Access, CommandError, Event, Node, Read, StreamEnd, StreamError, StreamKey};
+use super::{CommandError, Event, Node, Read, StreamEnd, StreamError, StreamKey};
 use crate::identity::PeerId;
 use crate::stream::{LocalStream, Side, Streams, StreamsEvent};
 use crate::time::Instant;
@@ -162,7 +162,7 @@ impl Node {
 
     /// Moves the streams that wait for this peer into its link, as far as there is room.
     pub(crate) fn open_waiting(&mut self, now: Instant, id: &PeerId) {
-        let Some(key) = self.peers.key_of(id).filter(|k| self.peers.get(*k).is_some_and(|p| p.is_up())) else { return };
+        let Some(key) = self.peers.up_key(id) else { return };
         let unopened = self.streams.unopened(id);
         if unopened.is_empty() {
             return;
@@ -464,11 +464,7 @@ impl Node {
         if data.len() > DATAGRAM_DATA_MAX {
             return Err(CommandError::Datagram);
         }
-        let key = self
-            .peers
-            .key_of(id)
-            .filter(|k| self.peers.get(*k).is_some_and(|p| p.is_up()))
-            .ok_or(CommandError::NotConnected)?;
+        let key = self.peers.up_key(id).ok_or(CommandError::NotConnected)?;
         if self.outgoing.len() >= super::send::OUTGOING_MAX / 2 {
             return Err(CommandError::Datagram);
         }

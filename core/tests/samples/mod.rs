@@ -1,7 +1,9 @@
 //! One of each message, from parts that the caller picks.
 
 use handfast_core::wire::address::{Address, Candidate, CandidateKind, Candidates};
-use handfast_core::wire::message::{DigestEntry, InitBody, Load, LoadHint, Message, Refusal, ResponseBody, SignedKind};
+use handfast_core::wire::message::{
+    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, Refusal, ResponseBody, SignedKind,
+};
 use handfast_core::wire::packet::ChannelId;
 use handfast_core::{PeerId, SecretKey};
 
@@ -20,6 +22,7 @@ pub(crate) struct Parts {
     pub(crate) yes: bool,
     pub(crate) entries: Vec<DigestEntry>,
     pub(crate) hints: Vec<LoadHint>,
+    pub(crate) contacted: Vec<[u8; 4]>,
 }
 
 impl Parts {
@@ -48,6 +51,7 @@ impl Parts {
             yes: true,
             entries: vec![DigestEntry { id_prefix: [1, 2, 3, 4], sequence_low: [5, 6, 7, 8] }; 2],
             hints: vec![LoadHint { id_prefix: [1; 8], sequence: [2; 4], load, suspicion: 3 }],
+            contacted: vec![[9, 8, 7, 6]],
         }
     }
 }
@@ -55,10 +59,11 @@ impl Parts {
 /// Each variant, some twice where they hold an option.
 pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
     let Parts { peer, ref bytes, token, channel, address, ref candidates, load, number, refusal, yes, .. } = *parts;
+    let limits = ChannelLimits { rate_kbps: 2_000, quota_mib: 1_024 };
     let kind = if yes { SignedKind::Advert } else { SignedKind::Record };
     let all = vec![
         Message::Confirm,
-        Message::Challenge { token },
+        Message::Challenge { token, room: bytes },
         Message::ChallengeReply { token, seen: Some(address) },
         Message::ChallengeReply { token, seen: None },
         Message::Candidates(candidates.clone()),
@@ -73,24 +78,25 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::Deregister,
         Message::HomeDown { home: peer },
         Message::Introduce { peer, init: bytes },
-        Message::Introduced { channel, init: bytes },
+        Message::Introduced { channel, limits, init: bytes },
         Message::IntroducedReply { channel, response: Ok(bytes) },
         Message::IntroducedReply { channel, response: Err(refusal) },
-        Message::IntroduceReply { peer, response: Ok((channel, bytes)) },
+        Message::IntroduceReply { peer, response: Ok((channel, limits, bytes)) },
         Message::IntroduceReply { peer, response: Err(refusal) },
         Message::ChannelClosed { channel },
-        Message::ChannelLimits { channel, rate_bps: number, quota_bytes: number.rotate_left(32) },
         Message::AdvertsRequest,
         Message::Signed { kind, bytes },
         Message::Digest { kind, pull: yes, entries: parts.entries.iter().copied().collect() },
         Message::Hints(parts.hints.iter().copied().collect()),
         Message::LoadRequest,
         Message::LoadReply { load, time_s: number },
-        Message::DialBackRequest { nonce: token },
+        Message::DialBackRequest { nonce: token, contacted: parts.contacted.iter().copied().collect() },
         Message::DialBackOrder { peer, address, nonce: token },
         Message::DialBack { nonce: token },
         Message::Upgrade(candidates.clone()),
         Message::Datagram(bytes),
+        Message::DialBackReply { nonce: token, refused: Some(refusal) },
+        Message::DialBackReply { nonce: token, refused: None },
     ];
     let mut numbers: Vec<u8> = all.iter().map(number_of).collect();
     numbers.dedup();
@@ -120,18 +126,18 @@ pub(crate) fn number_of(message: &Message<'_>) -> u8 {
         Message::IntroducedReply { .. } => 13,
         Message::IntroduceReply { .. } => 14,
         Message::ChannelClosed { .. } => 15,
-        Message::ChannelLimits { .. } => 16,
-        Message::AdvertsRequest => 17,
-        Message::Signed { .. } => 18,
-        Message::Digest { .. } => 19,
-        Message::Hints(_) => 20,
-        Message::LoadRequest => 21,
-        Message::LoadReply { .. } => 22,
-        Message::DialBackRequest { .. } => 23,
-        Message::DialBackOrder { .. } => 24,
-        Message::DialBack { .. } => 25,
-        Message::Upgrade(_) => 26,
-        Message::Datagram(_) => 27,
+        Message::AdvertsRequest => 16,
+        Message::Signed { .. } => 17,
+        Message::Digest { .. } => 18,
+        Message::Hints(_) => 19,
+        Message::LoadRequest => 20,
+        Message::LoadReply { .. } => 21,
+        Message::DialBackRequest { .. } => 22,
+        Message::DialBackOrder { .. } => 23,
+        Message::DialBack { .. } => 24,
+        Message::Upgrade(_) => 25,
+        Message::Datagram(_) => 26,
+        Message::DialBackReply { .. } => 27,
     }
 }
 
