@@ -242,14 +242,14 @@ impl Paths {
     /// The peer's newest packet came on `route`, proven, while the path in use has been silent for `patience`: it
     /// moved. Takes effect at the next [`Self::choose`]. Patience keeps two ends that prefer different paths from
     /// following each other for ever.
+    ///
+    /// From a direct path to a relayed one nobody is followed like this: the direct one is asked first.
     pub fn on_peer_moved(&mut self, now: Instant, route: &Route, patience: Duration) {
-        if !self.find(route).is_some_and(|p| p.proven && p.route.is_direct()) {
+        let Some(current) = self.current() else { return };
+        if !self.is_proven(route) || current == *route || (current.is_direct() && !route.is_direct()) {
             return;
         }
-        if let Some(current) = self.current()
-            && current != *route
-            && current.is_direct()
-            && let Some(path) = self.find_mut(&current)
+        if let Some(path) = self.find_mut(&current)
             && now.since(path.heard) >= patience
         {
             path.failed = true;

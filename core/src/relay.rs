@@ -29,6 +29,8 @@ const PAIRS_MAX: usize = 65_536;
 const BURST: Duration = Duration::from_millis(250);
 /// Two initial windows of QUIC, both ways, and some.
 const BURST_MIN: u64 = 96 * 1024;
+/// What an older channel of a pair may still carry when the pair opens a newer one.
+const REST_OF_OLD: u64 = 64 * 1024;
 /// How often idle channels are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -125,14 +127,14 @@ impl Channels {
     pub fn open(&mut self, now: Instant, id: ChannelId, a: End, b: End, limits: Limits) {
         debug_assert!(!self.map.contains_key(&id), "channel ids are never reused");
         let pair = pair(a.id, b.id);
-        let account = self.account(now, pair);
+        let quota_left = self.take_over(now, a.peer, pair, limits.quota_bytes);
         let channel = Channel {
             legs: [Leg { peer: a.peer, path: a.path }, Leg { peer: b.peer, path: b.path }],
             pair,
             limits,
             tokens: burst(limits),
             refilled: now,
-            quota_left: limits.quota_bytes.saturating_sub(account.bytes),
+            quota_left,
             used: 0,
             last: now,
         };
@@ -140,6 +142,20 @@ impl Channels {
         self.by_leg.insert((a.peer, id));
         self.by_leg.insert((b.peer, id));
         self.sweep.get_or_insert(now + SWEEP);
+    }
+
+    /// What is left of the pair's quota for a new channel. One that the two have open already keeps a little, so that
+    /// what is under way on it still arrives.
+    fn take_over(&mut self, now: Instant, leg: PeerKey, pair: (PeerId, PeerId), quota: u64) -> u64 {
+        let ids: Vec<ChannelId> = self.of_leg(leg).collect();
+        let mut spoken_for = self.account(now, pair).bytes;
+        for id in ids {
+            if let Some(channel) = self.map.get_mut(&id).filter(|c| c.pair == pair) {
+                channel.quota_left = channel.quota_left.min(REST_OF_OLD);
+                spoken_for = spoken_for.saturating_add(channel.used).saturating_add(channel.quota_left);
+            }
+        }
+        quota.saturating_sub(spoken_for)
     }
 
     /// Whether `channel` exists.

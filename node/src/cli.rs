@@ -6,7 +6,10 @@
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit::Failure;
 
 /// Connects programs under their public keys, through home routers, with no server that anyone must own.
 #[derive(Parser, Debug)]
@@ -16,6 +19,27 @@ pub(crate) struct Cli {
     pub(crate) common: Common,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads the command line of this process. Help and version are printed, and end it.
+    pub(crate) fn read() -> Result<Self, Failure> {
+        Self::try_parse().map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+            _ => mistake(&error.render().to_string()),
+        })
+    }
+}
+
+/// clap's paragraphs as one line, as all our errors are: what is wrong, and its tip if it has one.
+fn mistake(text: &str) -> Failure {
+    let mut paragraphs = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    let cause = paragraphs.next().unwrap_or_default();
+    let tip = paragraphs.find_map(|part| part.strip_prefix("tip: ").map(|tip| format!("{tip}; ")));
+    let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
+    Failure::usage(cause, format!("{}see: handfast help, or --help behind the command", tip.unwrap_or_default()))
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failure, 2 usage, 3 no node is running, 4 peer unreachable, \
@@ -89,6 +113,14 @@ pub(crate) struct SupernodeArgs {
     /// Address at which the internet reaches it [default: the listen address]; port 0 means the bound port
     #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_ADVERTISE", value_delimiter = ',')]
     pub(crate) advertise: Vec<String>,
+    /// Most bits per second to relay for a pair of peers, both ways together; 500k, 2M or 1G will do, 0 is unlimited
+    /// [default: 2M]
+    #[arg(long, value_name = "BPS", env = "HANDFAST_RELAY_RATE", value_parser = amount)]
+    pub(crate) relay_rate: Option<u64>,
+    /// Most bytes a day to relay for a pair of peers, both ways together; 500k, 2M or 1G will do, 0 is unlimited
+    /// [default: 1 GiB]
+    #[arg(long, value_name = "BYTES", env = "HANDFAST_RELAY_QUOTA", value_parser = amount)]
+    pub(crate) relay_quota: Option<u64>,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }
@@ -199,6 +231,20 @@ pub(crate) struct DemoArgs {
     pub(crate) size: u64,
 }
 
+/// Reads a number that may end in a decimal prefix: `500k`, `2M`, `1G`.
+fn amount(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1_000),
+        Some((at, 'M')) => (&text[..at], 1_000_000),
+        Some((at, 'G')) => (&text[..at], 1_000_000_000),
+        _ => (text, 1),
+    };
+    // Not `parse` alone: it would take a sign.
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = is_number.then(|| digits.parse::<u64>().ok()).flatten().and_then(|number| number.checked_mul(unit));
+    number.ok_or_else(|| "write a whole number, for example 500k, 2M or 1G; 0 is unlimited".into())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -208,6 +254,36 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn mistakes_are_one_line_with_a_next_step() {
+        let told = |args: &[&str]| {
+            let words = std::iter::once(&"handfast").chain(args);
+            let failure = mistake(&Cli::try_parse_from(words).unwrap_err().render().to_string());
+            assert_eq!(failure.exit.code(), 2);
+            failure.to_string()
+        };
+        let cases: [(&[&str], &str); 5] = [
+            (&["frob"], "unrecognized subcommand 'frob'"),
+            (&["stauts"], "'status'"),
+            (&["supernode"], "not provided: --listen <HOST:PORT>"),
+            (&["status", "--jsn"], "'--json'"),
+            (&["supernode", "--listen", "x", "--relay-rate", "fast"], "a whole number"),
+        ];
+        for (args, part) in cases {
+            let text = told(args);
+            assert!(!text.contains('\n') && text.contains(part) && text.contains("--help"), "{text}");
+        }
+    }
+
+    #[test]
+    fn amounts_have_decimal_prefixes() {
+        let good = ["0", "1500", "500k", "2M", "1G", "7K"].map(|text| amount(text).unwrap());
+        assert_eq!(good, [0, 1_500, 500_000, 2_000_000, 1_000_000_000, 7_000]);
+        for text in ["", "k", "-1", "+1", "1.5M", "1m", "2 M", "99999999999G", "18446744073709551616", "1ä"] {
+            amount(text).unwrap_err();
+        }
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl Failure {
             ),
             ConnectError::Refused => Self::new(
                 Exit::Refused,
-                format!("{peer} refuses this node"),
+                format!("{peer} refuses this node: it offers nothing that this node may use"),
                 "ask its owner to add the address that `handfast id` prints with --allow",
             ),
         }

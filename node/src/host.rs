@@ -17,7 +17,7 @@ use crate::exit::{Exit, Failure};
 use crate::key_file;
 use crate::local_api::client::Client;
 use crate::local_api::server::Server;
-use crate::report::{PathReport, short};
+use crate::report::{PathReport, RelayLimits, short};
 use crate::signals::Signals;
 use crate::state_dir::{Lock, LockError, StateDir};
 use crate::talk;
@@ -71,6 +71,7 @@ impl Host {
     fn start_locked(state: &StateDir, lock: Lock, plan: Plan) -> Result<Self, Failure> {
         let key = load_key(state)?;
         let listen = plan.listen.clone();
+        let relay_limits = RelayLimits::of(&plan.config);
         let endpoint = Endpoint::start(Options {
             key,
             config: plan.config,
@@ -82,7 +83,7 @@ impl Host {
         .map_err(|error| cannot_start(&error, &listen, state))?;
         narrate(&endpoint)?;
         state.create_socket_directory()?;
-        let server = Server::start(state.socket(), endpoint.clone()).map_err(|error| {
+        let server = Server::start(state.socket(), endpoint.clone(), relay_limits).map_err(|error| {
             let next = match error.kind() {
                 io::ErrorKind::AddrInUse => {
                     "another node uses it; stop that one, or give this one its own: --state-dir DIR"

@@ -20,12 +20,13 @@ mod target;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
-    talk::start(cli.common.log_format, cli.common.verbose);
-    match commands::run(cli) {
+    let run = || {
+        let cli = cli::Cli::read()?;
+        talk::start(cli.common.log_format, cli.common.verbose);
+        commands::run(cli)
+    };
+    match run() {
         Ok(exit) => exit.code().into(),
         Err(failure) => {
             talk::failure(&failure);

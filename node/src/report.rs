@@ -6,7 +6,7 @@ use std::time::Duration;
 use handfast_core::node::DropReason;
 use handfast_core::reach::MappingBehavior;
 use handfast_core::wire::message::Load;
-use handfast_io::{Event, PathInfo, Role, Status};
+use handfast_io::{Config, Event, PathInfo, Role, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -30,6 +30,9 @@ pub(crate) struct StatusReport {
     pub(crate) peers: Vec<PeerReport>,
     pub(crate) supernodes: Vec<SupernodeReport>,
     pub(crate) load: LoadReport,
+    /// What this node relays at most for a pair of peers; null for a leaf, which relays nothing.
+    #[serde(default)]
+    pub(crate) relay_limits: Option<RelayLimits>,
     pub(crate) leaves: usize,
     pub(crate) channels: usize,
     pub(crate) services: Vec<ServiceReport>,
@@ -87,6 +90,13 @@ pub(crate) struct LoadReport {
     pub(crate) relay: f64,
 }
 
+/// Both ways together; 0 is unlimited.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RelayLimits {
+    pub(crate) rate_bps: u64,
+    pub(crate) quota_bytes: u64,
+}
+
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) struct ServiceReport {
     pub(crate) name: String,
@@ -128,6 +138,7 @@ const DROP_REASONS: [(DropReason, &str); 10] = [
 pub(crate) struct Surroundings {
     pub(crate) uptime: Duration,
     pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) relay_limits: RelayLimits,
     pub(crate) services: Vec<ServiceReport>,
 }
 
@@ -136,9 +147,9 @@ impl StatusReport {
     pub(crate) const SCHEMA: &str = "handfast.status/1";
 
     pub(crate) fn new(status: Status, around: Surroundings) -> Self {
-        let (role, advertise) = match status.role {
-            Role::Leaf => ("leaf", Vec::new()),
-            Role::Supernode { advertise } => ("supernode", advertise),
+        let (role, advertise, relay_limits) = match status.role {
+            Role::Leaf => ("leaf", Vec::new(), None),
+            Role::Supernode { advertise } => ("supernode", advertise, Some(around.relay_limits)),
         };
         let counters = status.counters;
         Self {
@@ -181,6 +192,7 @@ impl StatusReport {
                 })
                 .collect(),
             load: status.load.into(),
+            relay_limits,
             leaves: status.leaves,
             channels: status.channels,
             services: around.services,
@@ -235,6 +247,9 @@ impl StatusReport {
                 bytes(self.counters.forwarded_bytes),
             ));
         }
+        if let Some(limits) = self.relay_limits {
+            out.push(format!("relaying   for each pair of peers: {}", limits.to_text()));
+        }
         if !self.peers.is_empty() {
             out.push(String::new());
             out.push(format!(
@@ -273,6 +288,24 @@ impl From<Load> for LoadReport {
         // Three decimals are more than 8 bits can say.
         let share = |part: u8| (f64::from(part) / 255.0 * 1000.0).round() / 1000.0;
         Self { leaves: share(load.leaves), introductions: share(load.introductions), relay: share(load.relay) }
+    }
+}
+
+impl RelayLimits {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { rate_bps: config.relay_rate_bps, quota_bytes: config.relay_quota_bytes }
+    }
+
+    pub(crate) fn to_text(self) -> String {
+        let rate = match self.rate_bps {
+            0 => "any rate".into(),
+            1..1_000_000 => format!("at most {} kbit/s", self.rate_bps.div_ceil(1_000)),
+            _ => format!("at most {:.1} Mbit/s", self.rate_bps as f64 / 1e6),
+        };
+        match self.quota_bytes {
+            0 => format!("{rate}, any amount"),
+            quota => format!("{rate}, {} a day", bytes(quota)),
+        }
     }
 }
 
@@ -461,7 +494,9 @@ mod tests {
             counters,
         };
         let services = vec![ServiceReport { name: "ssh".into(), target: Some(at), allow: Vec::new() }];
-        StatusReport::new(status, Surroundings { uptime: Duration::from_secs(61), listen: vec![at], services })
+        let relay_limits = RelayLimits { rate_bps: 2_000_000, quota_bytes: 0 };
+        let around = Surroundings { uptime: Duration::from_secs(61), listen: vec![at], relay_limits, services };
+        StatusReport::new(status, around)
     }
 
     #[test]
@@ -472,7 +507,9 @@ mod tests {
         {
             assert!(value.get(name).is_some(), "{name}");
         }
-        for name in ["leaves", "channels", "counters", "uptime_ms", "services", "version", "pid", "advertise"] {
+        for name in
+            ["leaves", "channels", "counters", "uptime_ms", "services", "version", "pid", "advertise", "relay_limits"]
+        {
             assert!(value.get(name).is_some(), "{name}");
         }
         let peer = &value["peers"][0];
@@ -505,6 +542,14 @@ mod tests {
             value,
             json!({ "schema": "handfast.ping/1", "seq": 2, "timeout": true, "error": "no answer in time" })
         );
+    }
+
+    #[test]
+    fn relay_limits_read_well() {
+        let text = |rate_bps, quota_bytes| RelayLimits { rate_bps, quota_bytes }.to_text();
+        assert_eq!(text(0, 0), "any rate, any amount");
+        assert_eq!(text(2_000_000, 1_000_000_000), "at most 2.0 Mbit/s, 1.0 GB a day");
+        assert_eq!(text(500_000, 1), "at most 500 kbit/s, 1 B a day");
     }
 
     #[test]

@@ -363,8 +363,9 @@ fn services_are_reached_refused_or_unknown() {
 
     let error = refused(&friend.run(&["pipe", &format!("{id}/nothing"), "--bootstrap", &address]), 5);
     assert!(error.contains("offers no service \"nothing\""), "{error}");
+    // Somebody whom no service is open to is not even introduced.
     let error = refused(&stranger.run(&["connect", &format!("{id}/echo"), "--bootstrap", &address]), 5);
-    assert!(error.contains("not allowed"), "{error}");
+    assert!(error.contains("refuses") && error.contains("--allow"), "{error}");
 
     let ticket = stdout(&there.run(&["ticket", "echo"]));
     assert!(ticket.starts_with("hft1"), "{ticket}");
@@ -453,7 +454,8 @@ fn a_hang_up_of_one_session_does_not_cut_off_another() {
 fn ping_tells_the_path() {
     let (home, there, here) = (Place::new(), Place::new(), Place::new());
     let (_supernode, address) = supernode(&home);
-    let (_leaf, id) = there.start(&["leaf", "--bootstrap", &address]);
+    let expose = ["--expose", "web=80", "--allow", &here.id()];
+    let (_leaf, id) = there.start(&[&["leaf", "--bootstrap", &address][..], &expose].concat());
     let output = here.run(&["ping", &id, "--until-direct", "--json", "--bootstrap", &address]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let lines: Vec<serde_json::Value> =
@@ -518,6 +520,8 @@ fn any_program_can_use_the_local_socket() {
     let mut junk = attach(there.dir.path());
     assert!(ask(&mut junk, "DANCE").starts_with("ERR code=2 "));
     assert!(ask(&mut junk, "ACCEPT service=other").starts_with("ERR code=1 "));
-    assert!(ask(&mut junk, &format!("DIAL peer={id} service=other")).starts_with("ERR code=5 "));
+    assert!(ask(&mut junk, &format!("DIAL peer={id} service=chat")).starts_with("ERR code=2 "), "its own address");
+    let mut dialer = attach(home.dir.path());
+    assert!(ask(&mut dialer, &format!("DIAL peer={id} service=other")).starts_with("ERR code=5 "));
     drop(registration);
 }

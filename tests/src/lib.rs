@@ -15,6 +15,7 @@ pub mod fault;
 pub mod host;
 pub mod invariant;
 pub mod nat;
+pub mod netns;
 pub mod oracle;
 pub mod random;
 pub mod script;

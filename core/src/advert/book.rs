@@ -139,7 +139,8 @@ impl AdvertBook {
     }
 
     fn remove_one_dead(&mut self) {
-        let dead = self.shelf.iter().find(|(_, known, _)| known.suspicion == Suspicion::Dead).map(|(id, ..)| *id);
+        let dead =
+            self.shelf.iter().find(|(known, _)| known.suspicion == Suspicion::Dead).map(|(known, _)| known.advert.id);
         if let Some(known) = dead.and_then(|id| self.shelf.remove(&id)) {
             self.count(&known, false);
         }
@@ -172,14 +173,14 @@ impl AdvertBook {
 
     /// All supernodes but this one.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Advert)> {
-        self.shelf.iter().map(|(id, known, _)| (id, &known.advert)).filter(|(id, _)| **id != self.me)
+        self.shelf.iter().map(|(known, _)| (&known.advert.id, &known.advert)).filter(|(id, _)| **id != self.me)
     }
 
     /// At most `max` adverts as they travel, the own one among them and dead ones not, beginning at a random one.
     pub(crate) fn listing(&self, max: usize, choice: &mut ChoiceRng) -> impl Iterator<Item = &[u8]> {
         let skip = if self.shelf.len() > max { choice.below(self.shelf.len()) } else { 0 };
         let ring = self.shelf.iter().skip(skip).chain(self.shelf.iter().take(skip));
-        ring.filter(|(_, known, _)| known.suspicion != Suspicion::Dead).map(|(_, _, bytes)| bytes).take(max)
+        ring.filter(|(known, _)| known.suspicion != Suspicion::Dead).map(|(_, bytes)| bytes).take(max)
     }
 
     /// One of those that `wanted` accepts, each as likely as any other.
@@ -191,7 +192,7 @@ impl AdvertBook {
 
     /// Forgets what has expired.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        while let Some((_, known)) = self.shelf.pop_expired(now) {
+        while let Some(known) = self.shelf.pop_expired(now) {
             self.count(&known, false);
         }
     }
@@ -213,12 +214,12 @@ impl AdvertBook {
     /// and the suspicion in it is only passed on by those who have a doubt of their own.
     pub(crate) fn on_hints(&mut self, now: Instant, from: &PeerId, hints: &[LoadHint]) {
         for hint in hints {
-            let Some((id, known)) = self.shelf.by_prefix_mut(hint.id_prefix) else { continue };
-            if *id == self.me {
+            let Some(known) = self.shelf.by_prefix_mut(hint.id_prefix) else { continue };
+            if known.advert.id == self.me {
                 continue;
             }
             let sequence = u32::from_le_bytes(hint.sequence);
-            let first_hand = id == from;
+            let first_hand = known.advert.id == *from;
             let outranked = known.load.is_some_and(|heard| {
                 let age = now - heard.at;
                 let stale = sequence.wrapping_sub(heard.sequence).cast_signed() <= 0;
@@ -236,7 +237,7 @@ impl AdvertBook {
         let mut heard: Vec<_> = self
             .shelf
             .iter()
-            .filter_map(|(id, known, _)| Some((known.load.filter(fresh)?, id, known.suspicion)))
+            .filter_map(|(known, _)| Some((known.load.filter(fresh)?, &known.advert.id, known.suspicion)))
             .collect();
         heard.sort_by_key(|(heard, id, _)| (core::cmp::Reverse(heard.at), **id));
         let hint = |(heard, id, suspicion): (HeardLoad, &PeerId, Suspicion)| LoadHint {

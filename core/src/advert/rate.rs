@@ -27,9 +27,6 @@ impl Rate {
     }
 }
 
-/// Fewer sources than this are not worth a sweep.
-const SWEEP_MIN: usize = 16;
-
 /// One limit for all sources together, and one per source.
 #[derive(Debug)]
 pub(crate) struct RateTable<K: Ord> {
@@ -37,16 +34,22 @@ pub(crate) struct RateTable<K: Ord> {
     all: Rate,
     sources_max: usize,
     used: BTreeMap<K, Instant>,
-    /// At so many, those that owe nothing are looked for.
-    sweep_at: usize,
+    /// From then on no source owes anything.
+    owed_until: Instant,
     all_used: Instant,
 }
 
 impl<K: Ord> RateTable<K> {
-    /// Sources that owe nothing are forgotten now and then. At the limit `sources_max` they are looked for each time;
-    /// if there are none, new ones are refused.
+    /// At the limit `sources_max`, sources that owe nothing are forgotten; if none does, new ones are refused.
     pub(crate) fn new(each: Rate, all: Rate, sources_max: usize) -> Self {
-        Self { each, all, sources_max, used: BTreeMap::new(), sweep_at: SWEEP_MIN, all_used: Instant::ZERO }
+        Self { each, all, sources_max, used: BTreeMap::new(), owed_until: Instant::ZERO, all_used: Instant::ZERO }
+    }
+
+    /// Forgets all sources once none of them owes anything. Costs a comparison: call it whenever time passes.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.owed_until <= now {
+            self.used.clear();
+        }
     }
 
     /// Whether `source` may make a request now. Charges nothing.
@@ -57,10 +60,8 @@ impl<K: Ord> RateTable<K> {
         if let Some(&used) = self.used.get(source) {
             return self.each.allows(used, now);
         }
-        if self.used.len() >= self.sweep_at {
+        if self.used.len() >= self.sources_max {
             self.used.retain(|_, used| *used > now);
-            // Twice what is left: a sweep then costs each source a step or two.
-            self.sweep_at = (2 * self.used.len()).clamp(SWEEP_MIN, self.sources_max.max(SWEEP_MIN));
         }
         self.used.len() < self.sources_max
     }
@@ -69,6 +70,7 @@ impl<K: Ord> RateTable<K> {
     pub(crate) fn charge(&mut self, now: Instant, source: K) {
         let used = self.used.entry(source).or_insert(now);
         *used = self.each.charge(*used, now);
+        self.owed_until = self.owed_until.max(*used);
         self.all_used = self.all.charge(self.all_used, now);
         debug_assert!(self.used.len() <= self.sources_max);
     }

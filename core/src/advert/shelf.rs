@@ -85,8 +85,8 @@ pub(crate) struct Checked<S> {
     expires: Instant,
 }
 
+/// Whose it is stands in its bytes, and in the value where that is needed.
 struct Item<T> {
-    id: PeerId,
     bytes: Box<[u8]>,
     sequence: u64,
     expires: Instant,
@@ -149,7 +149,7 @@ impl<S: Statement, T> Shelf<S, T> {
     /// Takes a statement; returns what was remembered beside the one it replaces.
     pub(crate) fn put(&mut self, checked: &Checked<S>, bytes: &[u8], value: T) -> Option<T> {
         let place = place(&checked.statement.id());
-        let old = self.take(&place).map(|(_, value)| value);
+        let old = self.take(&place);
         let changed = self.next_change;
         self.next_change += 1;
         self.changes.insert(changed, place);
@@ -158,8 +158,8 @@ impl<S: Statement, T> Shelf<S, T> {
         }
         self.expiries.insert((checked.expires, place));
         let sequence = checked.statement.sequence();
-        let (id, expires) = (checked.statement.id(), checked.expires);
-        let item = Item { id, bytes: bytes.into(), sequence, expires, changed, value };
+        let expires = checked.expires;
+        let item = Item { bytes: bytes.into(), sequence, expires, changed, value };
         self.items.insert(place, Box::new(item));
         debug_assert!(self.items.len() == self.expiries.len() && self.items.len() >= self.changes.len());
         old
@@ -171,19 +171,20 @@ impl<S: Statement, T> Shelf<S, T> {
         self.put(&Checked { statement, expires }, bytes, value);
     }
 
-    fn take(&mut self, place: &Place) -> Option<(PeerId, T)> {
+    fn take(&mut self, place: &Place) -> Option<T> {
         let item = self.items.remove(place)?;
         self.expiries.remove(&(item.expires, *place));
         self.changes.remove(&item.changed);
-        Some((item.id, item.value))
+        Some(item.value)
     }
 
     pub(crate) fn remove(&mut self, id: &PeerId) -> Option<T> {
-        self.take(&place(id)).map(|(_, value)| value)
+        self.take(&place(id))
     }
 
     /// Removes and returns one whose time is over.
-    pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<(PeerId, T)> {
+    pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<T> {
+        self.budget.handle_timeout(now);
         let &(at, place) = self.expiries.first()?;
         if at > now {
             return None;
@@ -196,9 +197,10 @@ impl<S: Statement, T> Shelf<S, T> {
         self.expiries.first().map(|(at, _)| *at)
     }
 
-    /// The one that ends first.
-    pub(crate) fn soonest(&self) -> Option<PeerId> {
-        self.expiries.first().and_then(|(_, place)| self.items.get(place)).map(|item| item.id)
+    /// Removes the one that ends first.
+    pub(crate) fn pop_soonest(&mut self) -> Option<T> {
+        let &(_, place) = self.expiries.first()?;
+        self.take(&place)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -222,14 +224,14 @@ impl<S: Statement, T> Shelf<S, T> {
     }
 
     /// All, in order of their places, with the signed bytes.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&PeerId, &T, &[u8])> {
-        self.items.values().map(|item| (&item.id, &item.value, &*item.bytes))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&T, &[u8])> {
+        self.items.values().map(|item| (&item.value, &*item.bytes))
     }
 
     /// The one whose place begins with these eight bytes.
-    pub(crate) fn by_prefix_mut(&mut self, prefix: [u8; 8]) -> Option<(&PeerId, &mut T)> {
+    pub(crate) fn by_prefix_mut(&mut self, prefix: [u8; 8]) -> Option<&mut T> {
         let (place, item) = self.items.range_mut(start_of(prefix)..).next()?;
-        place.starts_with(&prefix).then_some((&item.id, &mut item.value))
+        place.starts_with(&prefix).then_some(&mut item.value)
     }
 
     /// What to list in a digest: the newest changes, and a stretch of the rest that moves on with each call, so that

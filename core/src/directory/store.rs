@@ -59,8 +59,8 @@ impl RecordStore {
         })?;
         let record = checked.statement.clone();
         let is_full = self.shelf.len() >= self.records_max && !self.shelf.contains(&record.id);
-        if let Some(soonest) = self.shelf.soonest().filter(|_| is_full) {
-            self.remove(&soonest);
+        if is_full && let Some(number) = self.shelf.pop_soonest() {
+            self.discharge(number);
         }
         // `examine` has seen that there is a first home.
         let Some((home, _)) = record.homes.first() else { return Err(Refused::Crowded) };
@@ -117,7 +117,7 @@ impl RecordStore {
 
     /// Forgets what has expired.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        while let Some((_, number)) = self.shelf.pop_expired(now) {
+        while let Some(number) = self.shelf.pop_expired(now) {
             self.discharge(number);
         }
     }

@@ -256,6 +256,8 @@ impl Gossip {
         packer.push(&Message::Hints(hints));
         packer.push(&Message::Digest { kind: SignedKind::Advert, pull: true, entries: adverts });
         packer.push(&Message::Digest { kind: SignedKind::Record, pull: true, entries: records });
+        // First-hand load, and the time.
+        packer.push(&Message::LoadRequest);
     }
 
     /// A neighbour says what it has. It is sent what it lacks, and told what we lack; if it asks, also what we have.
@@ -416,6 +418,8 @@ impl Gossip {
         sequence: &mut Sequence,
         s: &mut Stores<'_>,
     ) {
+        self.listings_given.handle_timeout(now);
+        self.digests_taken.handle_timeout(now);
         self.renew(now, key, sequence, s);
         self.dial_due(now, s);
         if self.listing.as_ref().is_some_and(|l| l.at <= now) {

@@ -203,7 +203,10 @@ fn the_load_travels() {
     let all = start(&mut net, 4);
     net.run_for(SECOND * 5);
     let load = Load { leaves: 99, ..Load::default() };
-    net.nodes.get_mut(&all[2]).unwrap().gossip.as_mut().unwrap().set_load(load);
+    let node = net.nodes.get_mut(&all[2]).unwrap();
+    // What it tells in hints, and what it answers when asked.
+    node.gossip.as_mut().unwrap().set_load(load);
+    node.load = load;
     net.run_for(SECOND * 120);
     for id in all.iter().filter(|id| **id != all[2]) {
         assert_eq!(net.get(id).book.load(net.now, &all[2]), Some(load));

@@ -201,9 +201,10 @@ impl Homes {
         candidate.link = Link::Up;
         candidate.is_proven = true;
         candidate.is_tried = true;
-        if !self.chosen.contains(&peer) {
+        // With both homes at hand there is nothing to choose: the link is somebody else's.
+        if !self.chosen.contains(&peer) && self.chosen.len() < RECORD_HOMES_MAX {
             self.ask(now, peer, Question::Load, m.out);
-            if self.chosen.len() < RECORD_HOMES_MAX && self.settle_at.is_none() {
+            if self.settle_at.is_none() {
                 self.settle_at = Some(now + SETTLE);
             }
         }
@@ -402,17 +403,12 @@ impl Homes {
         }
         if due(self.listing_at) {
             self.listing_at = None;
-            let again = self.listing.take().filter(|l| l.tries < LISTING_TRIES);
-            let from = match again {
-                Some(listing) => {
-                    let from = listing.from;
-                    self.listing = Some(listing);
-                    Some(from)
-                }
-                None => {
-                    let linked: Vec<PeerId> = self.linked().collect();
-                    linked.get(m.random.peer_choice.below(linked.len())).copied()
-                }
+            self.listing.take_if(|l| l.tries >= LISTING_TRIES);
+            let from = if let Some(listing) = &self.listing {
+                Some(listing.from)
+            } else {
+                let linked: Vec<PeerId> = self.linked().collect();
+                linked.get(m.random.peer_choice.below(linked.len())).copied()
             };
             if let Some(from) = from {
                 self.ask_listing(now, from, m.out);

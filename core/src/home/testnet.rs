@@ -358,8 +358,8 @@ impl TestNode {
                 }
                 Message::Digest { kind, pull, entries } => gossip.on_digest(now, from, kind, pull, &entries, s),
                 Message::Hints(hints) => gossip.on_hints(now, from, &hints, s),
-                Message::LoadReply { load } => gossip.on_load_reply(now, from, load, s),
-                Message::LoadRequest => crate::gossip::pack::send(s.out, from, &Message::LoadReply { load }),
+                Message::LoadReply { load, .. } => gossip.on_load_reply(now, from, load, s),
+                Message::LoadRequest => crate::gossip::pack::send(s.out, from, &Message::LoadReply { load, time_s: 0 }),
                 Message::Register { other_home, record } => {
                     let registered = registrations.on_register(now, from, other_home, record, load, s);
                     if registered.is_record_new {
@@ -374,7 +374,7 @@ impl TestNode {
             let m = &mut Means { key, wall, random, book, sequence, out };
             match message {
                 Message::Signed { bytes, .. } => homes.on_advert(now, from, bytes, m),
-                Message::LoadReply { load } => homes.on_load_reply(now, from, load, Some(DELAY * 2), m),
+                Message::LoadReply { load, .. } => homes.on_load_reply(now, from, load, Some(DELAY * 2), m),
                 Message::RegisterReply { refused, load } => homes.on_register_reply(now, from, refused, load, m),
                 Message::HomeDown { home } => homes.on_home_down(now, from, home, m),
                 // A supernode asks or tells everybody it is linked to, before it knows who that is.

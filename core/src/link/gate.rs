@@ -84,6 +84,13 @@ impl Gate {
         self.load.forced = on;
     }
 
+    /// Forgets the buckets once all are full again. Costs a comparison.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.buckets.all_full_at <= now {
+            self.buckets.full_at.clear();
+        }
+    }
+
     /// Decides about an Init for `me` that came from `source`, outside any link.
     pub fn admit(
         &mut self,
@@ -243,6 +250,8 @@ pub fn open_cookie(
 #[derive(Default)]
 struct Buckets {
     full_at: BTreeMap<(Prefix, bool), Instant>,
+    /// From then on all of them are full.
+    all_full_at: Instant,
     swept: Instant,
 }
 
@@ -266,6 +275,7 @@ impl Buckets {
             }
         }
         self.full_at.insert(key, full_at);
+        self.all_full_at = self.all_full_at.max(full_at);
         true
     }
 }

@@ -5,6 +5,7 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::collections::VecDeque;
 
 use super::peer::{
     ATTEMPTS_MAX, Attempt, AttemptRoute, PENDING_MAX, Peer, PeerKey, Pending, Standing, Traffic, UNCONFIRMED_MAX,
@@ -54,9 +55,9 @@ impl Node {
     /// A time for an Init: never lower than any before, in this run or an earlier one.
     fn init_time(&mut self, now: Instant) -> u64 {
         let wall = self.wall_us(now).unwrap_or(0);
-        self.clock_us = wall.max(self.clock_us + 1);
+        self.clock_us = wall.max(self.clock_us.saturating_add(1));
         if self.clock_us >= self.clock_saved_us {
-            self.clock_saved_us = self.clock_us + CLOCK_AHEAD_US;
+            self.clock_saved_us = self.clock_us.saturating_add(CLOCK_AHEAD_US);
             self.events.push_back(Event::Save(Save::ClockMark(self.clock_saved_us)));
         }
         self.clock_us
@@ -194,12 +195,13 @@ impl Node {
                 due.push((attempt.route, attempt.packet.clone()));
             }
         }
+        let gave_up = !over.is_empty();
         for i in over.into_iter().rev() {
             let attempt = peer.attempts.remove(i);
             self.indices.free(attempt.index);
         }
         let failed = peer.attempts.is_empty() && !peer.is_up() && peer.pending.is_empty();
-        let rekey_failed = peer.attempts.is_empty() && peer.is_up();
+        let rekey_failed = gave_up && peer.attempts.is_empty() && peer.is_up();
         if rekey_failed {
             // Try again a minute later rather than at once: the watch decides whether the peer is gone.
             peer.epoch_since = peer.epoch_since.max(now - super::peer::REKEY_ACTIVE + Duration::from_secs(60));
@@ -591,6 +593,7 @@ impl Node {
         let was_up = peer.is_up();
         let unasked = !was_up && peer.attempts.is_empty() && route.is_direct();
         self.pending_by_ephemeral.remove(&pending.ephemeral);
+        self.forget_confirmed();
         if was_up && !same {
             self.on_link_replaced(now, key, StreamEnd::PeerRestarted);
         }
@@ -663,18 +666,26 @@ impl Node {
     }
 
     fn make_room_for_unconfirmed(&mut self, now: Instant) {
+        self.forget_confirmed();
+        if self.unconfirmed.len() >= UNCONFIRMED_MAX
+            && let Some((_, key)) = self.unconfirmed.pop_front()
+        {
+            self.drop_pending(key);
+            self.drop_if_idle(now, key);
+        }
+    }
+
+    /// Strikes from the front of the queue what is confirmed or forgotten.
+    fn forget_confirmed(&mut self) {
         while let Some(&(at, key)) = self.unconfirmed.front() {
-            let full = self.unconfirmed.len() >= UNCONFIRMED_MAX;
             let live = self.peers.get(key).is_some_and(|p| p.pending.iter().any(|pending| pending.at == at));
-            if live && !full {
-                break;
+            if live {
+                return;
             }
             self.unconfirmed.pop_front();
-            if live {
-                self.drop_pending_if(key, |pending| pending.at == at);
-                self.drop_if_idle(now, key);
-            }
         }
+        // What a crowd took is given back when it is gone.
+        self.unconfirmed = VecDeque::new();
     }
 
     /// Crossing Inits: the one from the smaller id survives, so the other side's is left unanswered while ours is new.

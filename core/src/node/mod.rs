@@ -234,6 +234,7 @@ impl Node {
                 let closed = self.channels.handle_timeout(now);
                 self.tell_closed(closed);
                 self.on_duties_timeout(now);
+                self.gate.handle_timeout(now);
                 self.settle(now);
                 if self.next_timeout().is_none_or(|at| at > now) {
                     return;
@@ -494,12 +495,12 @@ impl Node {
         self.make_ticket(service)
     }
 
-    /// The wall clock now, in microseconds.
+    /// The own wall clock now, in microseconds.
     pub(crate) fn wall_us(&self, now: Instant) -> Option<u64> {
-        self.wall_time(now).map(WallTime::as_micros)
+        self.own_wall(now).map(WallTime::as_micros)
     }
 
-    pub(crate) fn wall_time(&self, now: Instant) -> Option<WallTime> {
+    pub(crate) fn own_wall(&self, now: Instant) -> Option<WallTime> {
         self.wall.map(|(at, wall)| wall + now.since(at))
     }
 

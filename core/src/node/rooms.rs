@@ -18,8 +18,8 @@ use crate::keepalive::Duty;
 use crate::link::Identity;
 use crate::path::Route;
 use crate::random::Generators;
-use crate::reach::{DialBack, DialBackDuty, MappingBehavior, Observations, OrderTo};
-use crate::time::{Instant, earliest};
+use crate::reach::{DialBack, DialBackDuty, MappingBehavior, NetworkClock, Observations, OrderTo};
+use crate::time::{Instant, WallTime, earliest};
 use crate::wire::message::{self, Load, Message, SignedKind};
 
 /// Most records that a supernode keeps.
@@ -52,6 +52,7 @@ pub(crate) struct Rooms {
     records: RecordStore,
     lookups: Lookups,
     observations: Observations,
+    clock: NetworkClock,
     dial_back: DialBack,
     anchors: Vec<(PeerId, SocketAddr)>,
 }
@@ -63,7 +64,7 @@ impl Rooms {
             Role::Leaf => (Side::Leaf(Box::new(Homes::new(id))), LEAF_ADVERTS_MAX, 0),
             Role::Supernode { advertise } => {
                 let leaves = u32::try_from(config.leaves_max).unwrap_or(u32::MAX);
-                let relay_kbps = u32::try_from(config.relay_rate_bps / 1_000).unwrap_or(u32::MAX);
+                let relay_kbps = u32::try_from(config.relay_rate_bps.div_ceil(1_000)).unwrap_or(u32::MAX);
                 let own = OwnAdvert::new(now, advertise, leaves, relay_kbps);
                 let supernode = Supernode {
                     gossip: Gossip::new(now, id, own, rng),
@@ -81,6 +82,7 @@ impl Rooms {
             records: RecordStore::new(records_max),
             lookups: Lookups::default(),
             observations: Observations::default(),
+            clock: NetworkClock::default(),
             dial_back: DialBack::default(),
             anchors: saved.anchors.clone(),
         }
@@ -161,6 +163,7 @@ impl Node {
         });
         self.rooms.lookups.on_link_down(now, &id, &mut self.rooms.out);
         self.rooms.dial_back.on_link_down(&id);
+        self.rooms.clock.forget(&id);
     }
 
     /// Something authentic came from this peer.
@@ -193,6 +196,7 @@ impl Node {
                 s.gossip.set_load(load);
                 s.gossip.handle_timeout(now, self.me.secret(), sequence, &mut stores);
                 s.registrations.handle_timeout(now, &mut stores);
+                s.dial_backs.handle_timeout(now);
             }
         }
         let Rooms { out, book, records, lookups, dial_back, .. } = &mut self.rooms;
@@ -362,10 +366,13 @@ impl Node {
                 self.set_wanted(&id);
             }
             Message::LoadRequest => {
-                let load = self.own_load(now);
-                self.send(key, &Message::LoadReply { load });
+                let reply = self.load_reply(now);
+                self.send(key, &reply);
             }
-            Message::LoadReply { load } => {
+            Message::LoadReply { load, time_s } => {
+                if self.is_supernode(&id) {
+                    self.rooms.clock.on_told(now, id, time_s);
+                }
                 let rtt = self.peers.get(key).and_then(|p| p.paths.rtt_of(&route));
                 leaf!(self, now, |homes, m| homes.on_load_reply(now, id, load, rtt, m));
                 supernode!(self, now, |s, stores| {
@@ -426,10 +433,7 @@ impl Node {
             Message::Lookup { peer } if matches!(self.rooms.side, Side::Supernode(_)) => {
                 message::encode(&self.rooms.records.answer(peer), &mut buf)
             }
-            Message::LoadRequest => {
-                let load = self.own_load(now);
-                message::encode(&Message::LoadReply { load }, &mut buf)
-            }
+            Message::LoadRequest => message::encode(&self.load_reply(now), &mut buf),
             // Nothing else may be repeated safely, or is worth it.
             _ => None,
         };
@@ -540,6 +544,15 @@ impl Node {
     /// Whether a leaf is registered here.
     pub(crate) fn is_registered(&self, id: &PeerId) -> bool {
         matches!(&self.rooms.side, Side::Supernode(s) if s.registrations.contains(id))
+    }
+
+    fn load_reply(&self, now: Instant) -> Message<'static> {
+        Message::LoadReply { load: self.own_load(now), time_s: self.own_wall(now).map_or(0, WallTime::as_secs) }
+    }
+
+    /// The time for statements: by the own wall clock, unless that is wrong.
+    fn wall_time(&self, now: Instant) -> Option<WallTime> {
+        self.rooms.clock.time(now, self.own_wall(now), matches!(self.rooms.side, Side::Leaf(_)))
     }
 
     pub(crate) fn own_load(&self, now: Instant) -> Load {

@@ -317,6 +317,8 @@ impl Node {
             && traffic.streams.as_ref().is_some_and(|s| s.is_disposable())
         {
             traffic.streams = None;
+            // Room for a whole train; another connection that still sends makes it anew.
+            self.quic_buf = Vec::new();
         }
     }
 

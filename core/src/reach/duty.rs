@@ -52,6 +52,13 @@ impl DialBackDuty {
         }
     }
 
+    /// Time passed.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.requests.handle_timeout(now);
+        self.dials.handle_timeout(now);
+        self.prefixes.handle_timeout(now);
+    }
+
     /// `requester`, whose packets come from `seen_address` on a proven direct path, wants to be dialled by a
     /// supernode that it has not contacted. It is told whether one was ordered to.
     pub(crate) fn on_request(

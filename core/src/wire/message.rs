@@ -213,10 +213,12 @@ pub enum Message<'a> {
     Hints(ArrayVec<LoadHint, HINTS_MAX>),
     /// Asks a supernode for its load.
     LoadRequest,
-    /// Its load.
+    /// Its load, and the time.
     LoadReply {
         /// The load.
         load: Load,
+        /// Seconds since the Unix epoch by the sender's own wall clock; 0 if it has none.
+        time_s: u64,
     },
 
     /// Asks a supernode to have another one dial the address it sees the sender at.

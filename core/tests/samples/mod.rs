@@ -85,7 +85,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::Digest { kind, pull: yes, entries: parts.entries.iter().copied().collect() },
         Message::Hints(parts.hints.iter().copied().collect()),
         Message::LoadRequest,
-        Message::LoadReply { load },
+        Message::LoadReply { load, time_s: number },
         Message::DialBackRequest { nonce: token },
         Message::DialBackOrder { peer, address, nonce: token },
         Message::DialBack { nonce: token },

@@ -71,6 +71,7 @@ fn ping(way: &Way, target: &Target, plan: Plan) -> Result<Exit, Failure> {
             Err(failure) if !matches!(failure.exit, Exit::Unreachable | Exit::Refused) => return Err(failure),
             Err(failure) => {
                 let report = PingReport::unanswered(seq, &failure.cause);
+                tally.refused = failure.exit == Exit::Refused;
                 tally.failure = Some(failure);
                 report
             }
@@ -82,7 +83,8 @@ fn ping(way: &Way, target: &Target, plan: Plan) -> Result<Exit, Failure> {
             Some(count) => seq >= count,
             None => began.elapsed() >= UNTIL_DIRECT_MAX,
         };
-        if last || (plan.until_direct && tally.direct) {
+        // Asking again does not change the mind of a peer that refused.
+        if last || tally.refused || (plan.until_direct && tally.direct) {
             return tally.judge(plan);
         }
         thread::sleep(interval.saturating_sub(sent.elapsed()));
@@ -95,6 +97,7 @@ struct Tally {
     answered: bool,
     /// The last answer came directly.
     direct: bool,
+    refused: bool,
     failure: Option<Failure>,
 }
 
@@ -114,7 +117,7 @@ impl Tally {
             return Err(Failure::new(
                 Exit::Degraded,
                 "the peer answers, but only through a relay",
-                "see at both ends what the routers do: handfast status (mapping)",
+                "see at both ends what the routers do (handfast status: mapping), and whether it allows this node",
             ));
         }
         Ok(Exit::Ok)

@@ -60,20 +60,27 @@ pub(super) fn run(state: &StateDir, args: &PipeArgs) -> Result<Exit, Failure> {
     }
 }
 
-/// The stream of this command, for the thread that hears of a hang-up.
+/// The stream of this command and the question how it ended, for the thread that hears of a hang-up.
 #[derive(Clone, Default)]
-struct Mine(Arc<Mutex<Option<(UnixStream, u64)>>>);
+struct Mine(Arc<Mutex<Option<Open>>>);
+
+struct Open {
+    sockets: [UnixStream; 2],
+    number: u64,
+}
 
 impl Mine {
-    fn set(&self, socket: UnixStream, number: u64) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((socket, number));
+    fn set(&self, sockets: [UnixStream; 2], number: u64) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Open { sockets, number });
     }
 
-    /// Closes it and says which it was.
+    /// Closes both and says which stream it was.
     fn close(&self) -> Option<u64> {
-        let (socket, number) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let _ = socket.shutdown(Shutdown::Both);
-        Some(number)
+        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        for socket in &open.sockets {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        Some(open.number)
     }
 }
 
@@ -85,15 +92,19 @@ fn carry(way: &Way, target: &Target, service: ServiceName, timeout: Duration, mi
     let number = answer.need("stream")?.to_owned();
     tracing::info!(peer = %short(&target.peer().to_string()), path = %client::path(&answer).path, "connected");
     let socket = client.into_stream();
-    mine.set(socket.try_clone().map_err(failed)?, number.parse().unwrap_or(0));
+    // The socket cannot say whether the stream ended or broke; the node can. Asked now, because afterwards the node
+    // may be gone: that of another command ends when nobody uses it any more.
+    let mut ending = way.connect_again()?;
+    ending.send(&Line::new("WAIT").with("stream", &number))?;
+    let sockets = [socket.try_clone().map_err(failed)?, ending.try_clone_socket().map_err(failed)?];
+    mine.set(sockets, number.parse().unwrap_or(0));
     let output_closed = copy_both_ways(&socket)?;
     // Not only dropped: the thread that reads standard input has the socket as well, and may wait for ever.
     let _ = socket.shutdown(Shutdown::Both);
-    if output_closed {
-        return Ok(());
+    if !output_closed {
+        ending.answer(client::ANSWER_DEADLINE)?;
     }
-    // The socket cannot say whether the stream ended or broke; the node can.
-    way.connect_again()?.wait(&number)
+    Ok(())
 }
 
 /// Carries until the peer has finished and so has standard input; true if nobody reads our output any more.

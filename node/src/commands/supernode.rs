@@ -8,7 +8,7 @@ use super::Wishes;
 use crate::cli::SupernodeArgs;
 use crate::exit::{Exit, Failure};
 use crate::host::{self, Host, Plan};
-use crate::report;
+use crate::report::RelayLimits;
 use crate::state_dir::StateDir;
 use crate::talk;
 use crate::target;
@@ -35,15 +35,13 @@ pub(super) fn run(state: &StateDir, args: &SupernodeArgs) -> Result<Exit, Failur
     let first = advertise[0];
 
     let signals = super::signals()?;
-    let config = Config::supernode(advertise);
-    let (rate, quota) = (config.relay_rate_bps, config.relay_quota_bytes);
+    let mut config = Config::supernode(advertise);
+    config.relay_rate_bps = args.relay_rate.unwrap_or(config.relay_rate_bps);
+    config.relay_quota_bytes = args.relay_quota.unwrap_or(config.relay_quota_bytes);
+    let limits = RelayLimits::of(&config).to_text();
     let host = Host::start(state, Plan { config, listen: vec![listen], bootstrap: wishes.bootstrap.clone() })?;
     let _offers = wishes.offer(host.server())?;
-    talk::note(format!(
-        "supernode  ON at UDP {listen}, relaying per pair of strangers within {} Mbit/s and {} a day",
-        rate / 1_000_000,
-        report::bytes(quota),
-    ));
+    talk::note(format!("supernode  ON at UDP {listen}, relaying for each pair of peers: {limits}"));
     super::announce(&format!("{}@{first}", host.endpoint().id()))?;
     Ok(super::serve(host, &signals))
 }

@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure};
 use crate::report::{PathReport, StatusReport};
 
 /// How long a node may take for what needs no network.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// Largest status that is read.
 const STATUS_LEN_MAX: usize = 64 << 20;
 
@@ -59,7 +59,17 @@ impl Client {
 
     /// Asks one thing and returns the answer, or why it failed.
     pub(crate) fn ask(&mut self, line: &Line, deadline: Duration) -> Result<Line, Failure> {
-        self.socket.write_all(format!("{line}\n").as_bytes()).map_err(|error| lost(&error))?;
+        self.send(line)?;
+        self.answer(deadline)
+    }
+
+    /// Asks one thing whose answer may be long in coming.
+    pub(crate) fn send(&mut self, line: &Line) -> Result<(), Failure> {
+        self.socket.write_all(format!("{line}\n").as_bytes()).map_err(|error| lost(&error))
+    }
+
+    /// The answer to what was asked.
+    pub(crate) fn answer(&mut self, deadline: Duration) -> Result<Line, Failure> {
         let text = read_line(&self.socket, LINE_LEN_MAX, Some(deadline)).map_err(|error| lost(&error))?;
         let text = text.ok_or_else(|| lost(&io::ErrorKind::UnexpectedEof.into()))?;
         text.parse::<Line>()
@@ -103,14 +113,14 @@ impl Client {
         self.ask(&line, timeout + ANSWER_DEADLINE)
     }
 
-    /// Waits until a stream is over.
-    pub(crate) fn wait(&mut self, stream: &str) -> Result<(), Failure> {
-        self.ask(&Line::new("WAIT").with("stream", stream), ANSWER_DEADLINE).map(|_| ())
-    }
-
     /// Waits until the node closes the connection.
     pub(crate) fn wait_closed(&self) {
         while let Ok(Some(_)) = read_line(&self.socket, LINE_LEN_MAX, None) {}
+    }
+
+    /// Another handle of the socket, to close it from another thread.
+    pub(crate) fn try_clone_socket(&self) -> io::Result<UnixStream> {
+        self.socket.try_clone()
     }
 
     /// The socket, which is a stream after `DIAL` and `ACCEPT`.

@@ -12,7 +12,7 @@
 //! | `JOIN supernode=hf1…@IP:PORT` | `OK`; the node knows that supernode from now on |
 //! | `PING peer=PEER [timeout_ms=N]` | `OK rtt_ms=… path=direct remote=IP:PORT`, or `path=relay via=hf1…` |
 //! | `DIAL peer=PEER service=NAME [timeout_ms=N]` | `OK peer=hf1… path=… stream=N`; **the socket is the stream now** |
-//! | `WAIT stream=N` | when that stream is over: `OK`, or `ERR` with the reason if it broke |
+//! | `WAIT stream=N` | when that stream is over: `OK`, or `ERR` with the reason if it broke; ends the talk |
 //! | `FORWARD peer=PEER service=NAME listen=IP:PORT` | `OK address=IP:PORT`: a TCP listener, until this socket closes |
 //! | `EXPOSE service=NAME target=IP:PORT allow=any\|hf1…,hf1…` | `OK`: offered until this socket closes |
 //! | `REGISTER service=NAME allow=…` | `OK`: offered until this socket closes; streams come by `ACCEPT` |
@@ -39,9 +39,9 @@ pub(crate) use streams::{CopyError, copy};
 
 /// The only version there is.
 pub(crate) const VERSION: &str = "1";
-/// Most connections at a time, streams not counted; more are told so and closed.
+/// Most connections at a time, streams and their `WAIT`s not counted; more are told so and closed.
 const CONNECTIONS_MAX: usize = 32;
-/// Most streams at a time that a node carries for local programs; two threads each.
+/// Most streams at a time that a node carries for local programs, and most `WAIT`s for them; two threads each.
 const STREAMS_MAX: usize = 256;
 /// A client says its first line within this time.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
@@ -51,3 +51,5 @@ const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest they may be told to wait.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// How often a wait looks whether its client is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -18,13 +18,13 @@ use super::line::{LINE_LEN_MAX, Line, read_line};
 use super::offers::Offers;
 use super::socket::{self, SocketFile};
 use super::streams::{Slot, Streams};
-use super::{CONNECTIONS_MAX, DEFAULT_TIMEOUT, HELLO_DEADLINE, IDLE_DEADLINE, TIMEOUT_MAX, VERSION};
+use super::{
+    CONNECTIONS_MAX, DEFAULT_TIMEOUT, HELLO_DEADLINE, IDLE_DEADLINE, LOOK_EVERY, STREAMS_MAX, TIMEOUT_MAX, VERSION,
+};
 use crate::exit::{Exit, Failure};
-use crate::report::{self, StatusReport, Surroundings};
+use crate::report::{self, RelayLimits, StatusReport, Surroundings};
 use crate::target::{self, Target};
 
-/// How often a wait looks whether its client is still there.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Longest a client may leave an answer unread.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -36,10 +36,12 @@ pub(crate) struct Server {
 
 struct Shared {
     endpoint: Endpoint,
+    relay_limits: RelayLimits,
     offers: Arc<Offers>,
     streams: Arc<Streams>,
     started: Instant,
     connections: AtomicUsize,
+    waiting: AtomicUsize,
     stopping: AtomicBool,
 }
 
@@ -52,16 +54,27 @@ impl Drop for Permit {
     }
 }
 
+/// Counts one `WAIT` while it lasts.
+struct Waiting(Arc<Shared>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Server {
     /// Binds `path` and answers there from now on.
-    pub(crate) fn start(path: &Path, endpoint: Endpoint) -> io::Result<Self> {
+    pub(crate) fn start(path: &Path, endpoint: Endpoint, relay_limits: RelayLimits) -> io::Result<Self> {
         let (listener, file) = socket::bind(path)?;
         let shared = Arc::new(Shared {
             offers: Offers::new(endpoint.clone()),
             endpoint,
+            relay_limits,
             streams: Arc::default(),
             started: Instant::now(),
             connections: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -76,7 +89,8 @@ impl Server {
 
     /// Whether local programs have connections, or streams other than `own`.
     pub(crate) fn is_used_besides(&self, own: Option<u64>) -> bool {
-        self.shared.connections.load(Ordering::Relaxed) > 0 || self.shared.streams.any_besides(own)
+        let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        count(&self.shared.connections) + count(&self.shared.waiting) > 0 || self.shared.streams.any_besides(own)
     }
 }
 
@@ -124,6 +138,8 @@ enum Next {
     Request,
     /// The socket is a stream from now on.
     Stream(handfast_io::Stream, Slot),
+    /// The answer when the stream of this number is over.
+    Wait(u64),
     /// Nothing.
     Close,
 }
@@ -147,6 +163,15 @@ fn talk(shared: &Shared, socket: UnixStream, permit: Permit) -> io::Result<()> {
                 socket.set_write_timeout(None)?;
                 slot.carry(stream, socket);
                 return Ok(());
+            }
+            Ok(Next::Wait(number)) => {
+                let waiting = Waiting(Arc::clone(&permit.0));
+                let others = shared.waiting.fetch_add(1, Ordering::Relaxed);
+                drop(permit);
+                let line = if others < STREAMS_MAX { wait(shared, &socket, number) } else { too_many_waits() };
+                let sent = answer(&socket, &line);
+                drop(waiting);
+                return sent;
             }
             Err(failure) => {
                 answer(&socket, &Line::error(&failure))?;
@@ -182,7 +207,7 @@ fn request(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Fa
         "JOIN" => join(shared, socket, line),
         "PING" => ping(shared, socket, line),
         "DIAL" => dial(shared, socket, line),
-        "WAIT" => wait(shared, socket, line),
+        "WAIT" => Ok(Next::Wait(line.need("stream")?.parse().map_err(|_| bad(line, "stream"))?)),
         "FORWARD" => forward(shared, socket, line),
         "EXPOSE" => {
             let target = line.need("target")?.parse().map_err(|_| bad(line, "target"))?;
@@ -207,6 +232,7 @@ fn status(shared: &Shared, socket: &UnixStream) -> Result<Next, Failure> {
         Surroundings {
             uptime: shared.started.elapsed(),
             listen: shared.endpoint.listen_addresses(),
+            relay_limits: shared.relay_limits,
             services: shared.offers.list(),
         },
     );
@@ -271,13 +297,16 @@ fn into_stream(
     Ok(Next::Stream(stream, slot))
 }
 
-fn wait(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Failure> {
-    let number = line.need("stream")?.parse().map_err(|_| bad(line, "stream"))?;
-    match shared.streams.wait(number) {
-        Some(Ok(())) => reply(socket, &Line::new("OK")),
-        Some(Err(failure)) => Err(failure),
-        None => Err(Failure::bare(Exit::Usage, format!("there is no stream {number}"))),
+fn wait(shared: &Shared, socket: &UnixStream, number: u64) -> Line {
+    match shared.streams.wait(number, || hung_up(socket)) {
+        Some(Ok(())) => Line::new("OK"),
+        Some(Err(failure)) => Line::error(&failure),
+        None => Line::error(&Failure::bare(Exit::Usage, format!("there is no stream {number}"))),
     }
+}
+
+fn too_many_waits() -> Line {
+    Line::error(&Failure::bare(Exit::Failure, format!("{STREAMS_MAX} local programs wait already")))
 }
 
 fn forward(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Failure> {
@@ -294,7 +323,8 @@ fn forward(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Fa
         Err(error) => return Err(open_failure(&error, peer, Some(&service))),
     }
     let forward = shared.endpoint.forward(listen, peer, service).map_err(|error| {
-        Failure::new(Exit::Failure, format!("cannot listen on {listen}: {error}"), "choose another --listen HOST:PORT")
+        // The error names the address.
+        Failure::new(Exit::Failure, error.to_string(), "choose another --listen HOST:PORT")
     })?;
     let mut line = Line::new("OK").with("address", forward.local_address());
     if let Some(warning) = warning {

@@ -13,7 +13,7 @@ use std::thread;
 
 use handfast_io::Stream;
 
-use super::STREAMS_MAX;
+use super::{LOOK_EVERY, STREAMS_MAX};
 use crate::exit::{Exit, Failure};
 
 /// How many ended streams are remembered; the oldest are forgotten first.
@@ -80,13 +80,16 @@ impl Streams {
         self.state().live.iter().any(|number| Some(*number) != own)
     }
 
-    /// Waits until a stream is over and says how it ended; `None` if there is none of that number.
-    pub(crate) fn wait(&self, number: u64) -> Option<Ending> {
-        let state = self.state();
-        let state = self
-            .changed
-            .wait_while(state, |state| state.live.contains(&number))
-            .unwrap_or_else(PoisonError::into_inner);
+    /// Waits until a stream is over and says how it ended; `None` if there is none of that number, or when `given_up`
+    /// says that nobody waits for the answer any more.
+    pub(crate) fn wait(&self, number: u64, given_up: impl Fn() -> bool) -> Option<Ending> {
+        let mut state = self.state();
+        while state.live.contains(&number) {
+            if given_up() {
+                return None;
+            }
+            (state, _) = self.changed.wait_timeout(state, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner);
+        }
         state.ended.iter().rev().find(|(ended, _)| *ended == number).map(|(_, ending)| ending.clone())
     }
 
@@ -188,8 +191,8 @@ mod tests {
         broken.ending = Err(Failure::bare(Exit::Failure, "broke"));
         drop(broken);
         assert_eq!(streams.state().live.len(), STREAMS_MAX - 1);
-        assert_eq!(streams.wait(number).unwrap().unwrap_err().cause, "broke");
-        assert_eq!(streams.wait(9999), None);
+        assert_eq!(streams.wait(number, || false).unwrap().unwrap_err().cause, "broke");
+        assert_eq!(streams.wait(9999, || false), None);
         let own = slots.pop().unwrap();
         assert!(streams.any_besides(Some(own.number)));
         drop(slots);
@@ -199,7 +202,7 @@ mod tests {
             drop(streams.reserve().unwrap());
         }
         assert_eq!(streams.state().ended.len(), ENDED_MAX);
-        assert_eq!(streams.wait(number), None, "forgotten");
+        assert_eq!(streams.wait(number, || false), None, "forgotten");
     }
 
     #[test]
@@ -209,8 +212,9 @@ mod tests {
         let number = slot.number;
         let waiter = thread::spawn({
             let streams = Arc::clone(&streams);
-            move || streams.wait(number)
+            move || streams.wait(number, || false)
         });
+        assert_eq!(streams.wait(number, || true), None, "nobody waits");
         drop(slot);
         assert_eq!(waiter.join().unwrap(), Some(Ok(())));
     }

@@ -1,0 +1,38 @@
+//! The bodies of the fuzz targets: functions of bytes that must neither panic nor break what they assert, whatever
+//! the bytes are.
+//!
+//! `cargo +nightly fuzz run NAME` drives one of them; the plain test `corpus` replays the committed inputs in
+//! `corpus/NAME/` through all of them. [`TARGETS`] has them by name.
+
+mod bytes;
+mod link;
+mod node;
+mod statement;
+mod stream;
+mod wire;
+
+pub use link::{cookie, handshake};
+pub use node::{datagram, peer};
+pub use statement::{advert, record};
+pub use stream::stream;
+pub use wire::{init_body, message, packet, response_body, roundtrip, ticket};
+
+/// A body.
+pub type Target = fn(&[u8]);
+
+/// Every target, by the name of its program and of its corpus.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("advert", advert),
+    ("cookie", cookie),
+    ("datagram", datagram),
+    ("handshake", handshake),
+    ("init_body", init_body),
+    ("message", message),
+    ("packet", packet),
+    ("peer", peer),
+    ("record", record),
+    ("response_body", response_body),
+    ("roundtrip", roundtrip),
+    ("stream", stream),
+    ("ticket", ticket),
+];

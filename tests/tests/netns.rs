@@ -1,0 +1,379 @@
+//! Real `handfast` processes behind real routers. Needs root; see `handfast_tests::netns`.
+//!
+//! The scene of every test: three supernodes on the public segment; a leaf `a`, the one who dials, and a leaf `b`, the
+//! one who offers, each behind a router of its own. Everything goes through the command line.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use handfast_tests::netns::handfast::{Node, program};
+use handfast_tests::netns::process::{Process, wait_for};
+use handfast_tests::netns::{Host, Lab, Nat, Router};
+use serde_json::Value;
+
+/// How long anything that ought to take a second or two may take on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+/// How long a large transfer may take.
+const TRANSFER: Duration = Duration::from_secs(240);
+/// Supernodes that relay as much as the wire carries.
+const GENEROUS: &[&str] = &["--relay-rate", "0", "--relay-quota", "0"];
+const WEB: &str = "web=127.0.0.1:8000";
+const SSH: &str = "ssh=127.0.0.1:22";
+
+// Fields are dropped in this order: nodes before the lab that prints their logs and removes their namespaces.
+struct Scene {
+    a: Node,
+    b: Node,
+    supernodes: Vec<Node>,
+    routers: [Router; 2],
+    lab: Lab,
+}
+
+/// `b` offers `service` to `a` alone.
+fn scene(nats: [Nat; 2], service: &str, relay_limits: &[&str]) -> Scene {
+    let mut lab = Lab::new();
+    let supernodes = supernodes(&mut lab, relay_limits);
+    let mut routers = nats.map(|nat| lab.router(nat));
+    let host_a = lab.lan_host(&mut routers[0], "a");
+    let host_b = lab.lan_host(&mut routers[1], "b");
+    // Each leaf knows another two of the three.
+    let [s1, s2, s3] = [0, 1, 2].map(|i: usize| supernodes[i].ready.clone());
+    let dialer = lab.identity(&host_a);
+    let b = lab.leaf(&host_b, &[&s2, &s3], &["--expose", service, "--allow", &dialer]);
+    let a = lab.leaf(&host_a, &[&s1, &s2], &[]);
+    Scene { a, b, supernodes, routers, lab }
+}
+
+fn supernodes(lab: &mut Lab, relay_limits: &[&str]) -> Vec<Node> {
+    let mut nodes: Vec<Node> = Vec::new();
+    for name in ["s1", "s2", "s3"] {
+        let host = lab.public_host(name);
+        let known: Vec<String> = nodes.iter().map(|node| node.ready.clone()).collect();
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        let node = lab.supernode(&host, &known, relay_limits);
+        nodes.push(node);
+    }
+    nodes
+}
+
+impl Scene {
+    fn target(&self, service: &str) -> String {
+        format!("{}/{service}", self.b.id())
+    }
+
+    #[track_caller]
+    fn wait_direct(&self) {
+        let (lines, code) = self.a.ping(self.b.id(), &["--until-direct"], SOON);
+        assert_eq!(code, 0, "{lines:?}");
+        assert_eq!(lines.last().expect("a line")["path"], "direct", "{lines:?}");
+    }
+
+    /// One ping that is answered, tried again until `limit`.
+    #[track_caller]
+    fn wait_ping(&self, limit: Duration) -> Value {
+        let answer = wait_for(limit, || {
+            let (lines, code) = self.a.ping(self.b.id(), &["-c", "1"], SOON);
+            (code == 0).then(|| lines.last().cloned()).flatten()
+        });
+        answer.unwrap_or_else(|| panic!("no ping was answered within {limit:?}"))
+    }
+
+    /// Serves a directory with a file `data` of so many bytes at `b`, and opens `connect` at `a`.
+    fn serve(&self, len: usize) -> Download {
+        let root = self.lab.dir().join("www");
+        fs::create_dir(&root).expect("a directory");
+        let mut content = vec![0; len];
+        blake3::Hasher::new().update(b"content").finalize_xof().fill(&mut content);
+        fs::write(root.join("data"), &content).expect("a file");
+        let mut python = self.b.host().command("python3");
+        python.args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory"]).arg(&root).arg("8000");
+        let mut server = self.b.host().spawn("http", &mut python);
+        server.wait_line(SOON, |line| line.starts_with("Serving").then_some(()));
+        let mut connect = self.a.spawn(&["connect", &self.target("web")]);
+        let address = connect.wait_line(SOON, |line| Some(line.trim().to_owned()));
+        Download {
+            host: self.a.host().clone(),
+            url: format!("http://{address}/data"),
+            file: self.lab.dir().join("downloaded"),
+            len,
+            hash: blake3::hash(&content),
+            _keep: (server, connect),
+        }
+    }
+}
+
+struct Download {
+    host: Host,
+    url: String,
+    file: PathBuf,
+    len: usize,
+    hash: blake3::Hash,
+    _keep: (Process, Process),
+}
+
+impl Download {
+    /// Starts `curl`, at most so many bytes a second, so that something can happen meanwhile.
+    fn start(&self, rate: &str) -> Process {
+        let _ = fs::remove_file(&self.file);
+        let mut curl = self.host.command("curl");
+        curl.args(["--silent", "--show-error", "--fail", "--max-time", "200", "--limit-rate", rate, "--output"]);
+        self.host.spawn("curl", curl.arg(&self.file).arg(&self.url))
+    }
+
+    /// Waits until a part of the file is there.
+    #[track_caller]
+    fn wait_part(&self, percent: usize) {
+        let part = wait_for(TRANSFER, || {
+            let have = fs::metadata(&self.file).map_or(0, |meta| meta.len());
+            (have >= (self.len / 100 * percent) as u64).then_some(())
+        });
+        assert!(part.is_some(), "the download did not come to {percent} %");
+    }
+
+    #[track_caller]
+    fn finish(&self, curl: Process) {
+        curl.finish(TRANSFER).ok();
+        let content = fs::read(&self.file).expect("the downloaded file");
+        assert_eq!(content.len(), self.len);
+        assert_eq!(blake3::hash(&content), self.hash, "what was downloaded is not what was served");
+    }
+}
+
+/// Whether `id` stands anywhere in a part of a status.
+fn mentions(value: &Value, id: &str) -> bool {
+    value.to_string().contains(id)
+}
+
+#[test]
+fn two_leaves_behind_two_routers_become_direct() {
+    let scene = scene([Nat::EASY, Nat::EASY], SSH, &[]);
+    scene.wait_direct();
+    let (lines, code) = scene.a.ping(scene.b.id(), &["-c", "3"], SOON);
+    assert_eq!(code, 0);
+    assert_eq!(lines.len(), 3);
+    for (index, line) in lines.iter().enumerate() {
+        assert_eq!(line["schema"], "handfast.ping/1");
+        assert_eq!(line["path"], "direct");
+        let remote = line["remote"].as_str().expect("a remote");
+        assert!(remote.starts_with(&format!("{}:", scene.routers[1].address)), "{remote}");
+        assert!(line["rtt_ms"].as_f64().expect("a number") < 1000.0);
+        assert_eq!(line["seq"].as_u64().expect("a number"), lines[0]["seq"].as_u64().expect("a number") + index as u64);
+    }
+
+    let status = scene.a.status();
+    assert_eq!(status["schema"], "handfast.status/1");
+    assert_eq!(status["id"], scene.a.id());
+    assert_eq!(status["role"], "leaf");
+    assert!(mentions(&status["peers"], scene.b.id()));
+    assert!(mentions(&status["observed"], &scene.routers[0].address.to_string()), "{:#}", status["observed"]);
+    // One home at once, the second when it has been found.
+    scene.a.wait_status("two homes", SOON, |status| (status["homes"].as_array()?.len() == 2).then_some(()));
+    let supernodes = &scene.supernodes;
+    scene.a.wait_status("three supernodes known", SOON, |status| {
+        supernodes.iter().all(|node| mentions(&status["supernodes"], node.id())).then_some(())
+    });
+    let status = supernodes[0].status();
+    assert_eq!(status["role"], "supernode");
+    assert!(mentions(&status["listen"], &supernodes[0].host().address.to_string()));
+}
+
+#[test]
+fn two_leaves_in_one_lan_become_direct() {
+    let mut lab = Lab::new();
+    let supernodes = supernodes(&mut lab, &[]);
+    let mut router = lab.router(Nat::HARD);
+    let (host_a, host_b) = (lab.lan_host(&mut router, "a"), lab.lan_host(&mut router, "b"));
+    let dialer = lab.identity(&host_a);
+    let b = lab.leaf(&host_b, &[&supernodes[0].ready], &["--expose", SSH, "--allow", &dialer]);
+    let a = lab.leaf(&host_a, &[&supernodes[1].ready], &[]);
+    let (lines, code) = a.ping(b.id(), &["--until-direct"], SOON);
+    assert_eq!(code, 0, "{lines:?}");
+    let last = lines.last().expect("a line");
+    assert_eq!(last["path"], "direct");
+    assert!(last["remote"].as_str().expect("a remote").starts_with(&host_b.address.to_string()), "{last}");
+}
+
+#[test]
+fn ssh_session_through_pipe() {
+    let scene = scene([Nat::EASY, Nat::EASY], SSH, &[]);
+    let dir = scene.lab.dir().join("ssh");
+    fs::create_dir(&dir).expect("a directory");
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).expect("ours");
+    let _sshd = sshd(scene.b.host(), &dir);
+    let proxy =
+        format!("{} pipe {} --state-dir {}", program().display(), scene.target("ssh"), scene.a.state_dir().display());
+    let ssh = |script: &str| {
+        let mut command = scene.a.host().command("sh");
+        let options = "-F /dev/null -o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=yes";
+        let dir = dir.display();
+        let line = format!(
+            "ssh {options} -o ProxyCommand='{proxy}' -o UserKnownHostsFile={dir}/known -i {dir}/user root@nas {script}"
+        );
+        scene.a.host().run("ssh", command.args(["-c", &line]), SOON)
+    };
+    let text = ssh("'echo $((6 * 7)) $SSH_CONNECTION'").ok().text();
+    assert!(text.starts_with("42 127.0.0.1 ") && text.trim().ends_with(" 127.0.0.1 22"), "{text}");
+    // 1 MiB there and back.
+    let mut content = vec![0; 1 << 20];
+    blake3::Hasher::new().update(b"ssh").finalize_xof().fill(&mut content);
+    fs::write(dir.join("in"), &content).expect("a file");
+    let back = ssh(&format!("cat < {}/in", dir.display())).ok();
+    assert_eq!(blake3::hash(&back.stdout), blake3::hash(&content));
+    // The exit code of the far command comes through.
+    assert_eq!(ssh("'exit 3'").code, 3);
+}
+
+/// An OpenSSH server at 127.0.0.1:22 of `host`, with keys of its own in `dir`.
+fn sshd(host: &Host, dir: &Path) -> Process {
+    let own = |command: &mut Command| {
+        let output = command.output().expect("ssh-keygen starts (Debian package openssh-client)");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    for name in ["host", "user"] {
+        own(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(dir.join(name)));
+    }
+    fs::copy(dir.join("user.pub"), dir.join("authorized")).expect("a file");
+    let host_key = fs::read_to_string(dir.join("host.pub")).expect("a key");
+    fs::write(dir.join("known"), format!("nas {host_key}")).expect("a file");
+    // Debian's sshd insists on this directory even where it does not use it.
+    fs::create_dir_all("/run/sshd").expect("root");
+    let config = format!(
+        "ListenAddress 127.0.0.1:22\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized\nPidFile none\n\
+         UsePAM no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\nStrictModes no\n",
+        dir = dir.display()
+    );
+    fs::write(dir.join("config"), config).expect("a file");
+    let mut command = host.command("/usr/sbin/sshd");
+    let mut sshd = host.spawn("sshd", command.args(["-D", "-e", "-f"]).arg(dir.join("config")));
+    let listens = wait_for(SOON, || {
+        assert!(sshd.is_running(), "sshd ended at once");
+        let sockets = host.run("ss", host.command("cat").arg("/proc/net/tcp"), SOON).text();
+        sockets.contains("0100007F:0016 00000000:0000 0A").then_some(())
+    });
+    assert!(listens.is_some(), "sshd does not listen");
+    sshd
+}
+
+#[test]
+fn curl_of_100_mib_through_connect() {
+    let scene = scene([Nat::EASY, Nat::EASY], WEB, &[]);
+    let download = scene.serve(100 << 20);
+    let curl = download.start("1G");
+    download.finish(curl);
+    let path = scene.wait_ping(SOON);
+    assert_eq!(path["path"], "direct");
+}
+
+#[test]
+fn transfer_survives_router_reboots() {
+    let scene = scene([Nat::EASY, Nat::EASY], WEB, GENEROUS);
+    let download = scene.serve(40 << 20);
+    let curl = download.start("8M");
+    download.wait_part(20);
+    scene.wait_direct();
+    scene.routers[1].reboot();
+    download.wait_part(40);
+    scene.routers[0].reboot();
+    download.wait_part(60);
+    scene.routers.iter().for_each(Router::reboot);
+    download.finish(curl);
+}
+
+#[test]
+fn transfer_survives_a_new_public_address() {
+    let mut scene = scene([Nat::EASY, Nat::EASY], WEB, GENEROUS);
+    let download = scene.serve(40 << 20);
+    let curl = download.start("8M");
+    download.wait_part(20);
+    scene.wait_direct();
+    scene.routers[1].renumber();
+    download.wait_part(60);
+    scene.routers[0].renumber();
+    download.finish(curl);
+    scene.wait_direct();
+}
+
+#[test]
+fn hard_pair_stays_on_relay_and_works() {
+    let scene = scene([Nat::HARD, Nat::HARD], WEB, &[]);
+    let (lines, code) = scene.a.ping(scene.b.id(), &["-c", "4"], SOON);
+    assert_eq!(code, 0, "{lines:?}");
+    for line in &lines {
+        assert_eq!(line["path"], "relay");
+        let via = line["via"].as_str().expect("via");
+        assert!(scene.supernodes.iter().any(|node| node.id() == via), "{via}");
+    }
+    let (_, code) = scene.a.ping(scene.b.id(), &["-c", "2", "--until-direct"], SOON);
+    assert_ne!(code, 0, "it never became direct");
+    // The default limit of a stranger's pair is 2 Mbit/s.
+    let download = scene.serve(2 << 20);
+    let curl = download.start("1G");
+    download.finish(curl);
+}
+
+#[test]
+fn killed_relay_is_replaced_and_comes_back() {
+    let mut scene = scene([Nat::HARD, Nat::HARD], WEB, GENEROUS);
+    for leaf in [&scene.a, &scene.b] {
+        leaf.wait_status("two homes", SOON, |status| (status["homes"].as_array()?.len() == 2).then_some(()));
+    }
+    let download = scene.serve(40 << 20);
+    let curl = download.start("4M");
+    download.wait_part(20);
+    let via = scene.wait_ping(SOON)["via"].as_str().expect("relayed").to_owned();
+    let relay = scene.supernodes.iter().position(|node| node.id() == via).expect("one of ours");
+    scene.supernodes[relay].kill();
+    download.wait_part(60);
+    let other = scene.wait_ping(SOON)["via"].as_str().expect("relayed").to_owned();
+    assert_ne!(other, via);
+    scene.supernodes[relay].start_again();
+    download.finish(curl);
+    // Both others die: only the restarted one is left, and it is found again.
+    for (index, node) in scene.supernodes.iter_mut().enumerate() {
+        if index != relay {
+            node.kill();
+        }
+    }
+    assert_eq!(scene.wait_ping(TRANSFER)["via"], via.as_str());
+}
+
+#[test]
+fn killed_leaf_comes_back_under_its_key() {
+    let mut scene = scene([Nat::EASY, Nat::EASY], WEB, &[]);
+    scene.wait_direct();
+    scene.b.kill();
+    scene.b.start_again();
+    scene.wait_ping(SOON);
+    let download = scene.serve(1 << 20);
+    let curl = download.start("1G");
+    download.finish(curl);
+}
+
+#[test]
+fn terminated_leaf_says_goodbye() {
+    let mut scene = scene([Nat::EASY, Nat::EASY], WEB, &[]);
+    scene.wait_direct();
+    let id = scene.b.id().to_owned();
+    let home = scene.supernodes.iter().find(|node| mentions(&node.status()["peers"], &id)).expect("a home of b");
+    scene.b.process().signal("TERM");
+    let gone = Duration::from_secs(2);
+    home.wait_status("the leaf is gone", gone, |status| (!mentions(&status["peers"], &id)).then_some(()));
+    scene.a.wait_status("the peer is gone", gone, |status| (!mentions(&status["peers"], &id)).then_some(()));
+    let ended = wait_for(SOON, || (!scene.b.process().is_running()).then_some(()));
+    assert!(ended.is_some(), "SIGTERM ends it");
+}
+
+#[test]
+fn who_is_not_allowed_is_refused() {
+    let mut scene = scene([Nat::EASY, Nat::EASY], WEB, &[]);
+    let host = scene.lab.lan_host(&mut scene.routers[0], "c");
+    let stranger = scene.lab.leaf(&host, &[&scene.supernodes[2].ready], &[]);
+    let refused = stranger.run(&["pipe", &scene.target("web")], SOON);
+    assert_eq!(refused.code, 5, "{}", refused.stderr);
+    assert_eq!(refused.stdout, b"");
+    let unknown = scene.a.run(&["pipe", &scene.target("nothing")], SOON);
+    assert_eq!(unknown.code, 5, "{}", unknown.stderr);
+}
