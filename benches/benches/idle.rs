@@ -41,7 +41,7 @@ fn idle(c: &mut Criterion) {
         assert_eq!(supernode.status(now).leaves as u64, links);
         eprintln!("{links} links: {} bytes each", after.saturating_sub(before) / fresh);
         group.bench_function(BenchmarkId::new("poll_timeout", links), |b| {
-            b.iter(|| black_box(supernode.poll_timeout()))
+            b.iter(|| black_box(supernode.poll_timeout()));
         });
         group.bench_function(BenchmarkId::new("handle_timeout", links), |b| {
             b.iter(|| supernode.handle_timeout(black_box(now)));

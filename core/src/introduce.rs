@@ -5,7 +5,7 @@
 //! ([`Duties`]) opens a channel for the two, carries the Init to its leaf and the Response back, and sees neither. When
 //! the introduction came as the early message of the caller's own Init, the home keeps its Response back for at most
 //! [`HOLD_MAX`], so that one round trip brings both answers. The **callee** decides by the caller's identity: an
-//! accepted peer gets its candidates, an unknown one none, a refused one a reason.
+//! accepted peer gets its candidates, a refused one a reason.
 //!
 //! Everything may be lost, so everything may come twice: the ephemeral key of the inner Init names a call, at the home
 //! and at the callee, and the same call gets the same answer.
@@ -85,7 +85,7 @@ enum Stage {
     /// A lookup failed; the next one at the deadline.
     Pausing,
     /// The answer of this home.
-    Asking { home: usize, tries: u8, ephemeral: Option<Box<[u8]>> },
+    Asking { home: usize, tries: u8, init: Option<Box<[u8]>> },
     /// The answer of the peer at its own addresses (it is a supernode).
     Dialling { dials: u8 },
 }
@@ -344,7 +344,7 @@ impl Node {
             self.set_stage(now, id, Stage::Pausing, Some(LOOKUP_AGAIN));
             return;
         };
-        self.set_stage(now, id, Stage::Asking { home: index, tries: 1, ephemeral: None }, Some(WAITS[0]));
+        self.set_stage(now, id, Stage::Asking { home: index, tries: 1, init: None }, Some(WAITS[0]));
         if home == self.me.id() {
             // We are the peer's home: introduce ourselves.
             self.introduce_self(now, id);
@@ -374,7 +374,7 @@ impl Node {
             }
         }
         if let Some(call) = self.calls.get_mut(&id) {
-            call.stage = Stage::Asking { home: index, tries: 1, ephemeral: Some(init) };
+            call.stage = Stage::Asking { home: index, tries: 1, init: Some(init) };
         }
     }
 
@@ -390,9 +390,9 @@ impl Node {
                 let error = ConnectError::Unreachable;
                 self.fail_call(now, id, error);
             }
-            Stage::Asking { home, tries, ephemeral } if usize::from(tries) < WAITS.len() => {
+            Stage::Asking { home, tries, init } if usize::from(tries) < WAITS.len() => {
                 let Some(&(home_id, address)) = call.homes.get(home) else { return };
-                if let Some(init) = &ephemeral {
+                if let Some(init) = &init {
                     let message = Message::Introduce { peer: id, init };
                     match self.peers.up_key(&home_id) {
                         Some(key) => self.send(key, &message),
@@ -402,7 +402,7 @@ impl Node {
                     }
                 }
                 let wait = WAITS[usize::from(tries).min(WAITS.len() - 1)];
-                self.set_stage(now, id, Stage::Asking { home, tries: tries + 1, ephemeral }, Some(wait));
+                self.set_stage(now, id, Stage::Asking { home, tries: tries + 1, init }, Some(wait));
             }
             Stage::Asking { home, .. } => self.ask_home(now, id, home + 1),
         }
@@ -566,7 +566,9 @@ impl Node {
             .filter(|k| self.is_registered(&callee) && self.peers.is_up(*k))
             .ok_or(Refusal::NotRegistered)?;
         let limits = self.channel_limits();
-        if let Some(&channel) = self.duties.by_call.get(&(caller_id, ephemeral)) {
+        if let Some(&channel) = self.duties.by_call.get(&(caller_id, ephemeral))
+            && self.channels.contains(channel)
+        {
             // Repeated: the answer is there already, or the callee is being asked.
             return Ok(channel);
         }
@@ -587,7 +589,8 @@ impl Node {
         });
         let [a, b] = ends;
         let rate = Limits { rate_bps: self.config.relay_rate_bps, quota_bytes: self.config.relay_quota_bytes };
-        self.channels.open(now, channel, a, b, rate);
+        let closed = self.channels.open(now, channel, a, b, rate);
+        self.tell_closed(closed);
         self.duties.by_call.insert((caller_id, ephemeral), channel);
         self.duties.by_channel.insert(
             channel,
@@ -768,6 +771,7 @@ impl Node {
             self.send(home, &Message::IntroducedReply { channel, response: Ok(&response) });
             return Ok(());
         }
+        self.admit_inner_init(now, home)?;
         let mut plain = [0; crate::wire::DATAGRAM_LEN_MAX];
         let (accepted, len) =
             crate::link::accept(&self.me, init, false, &mut plain).map_err(|_| DropReason::Unauthentic)?;

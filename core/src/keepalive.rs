@@ -22,7 +22,7 @@ const ASK_WAITS: [Duration; 4] =
 
 /// An answer overdue by this: the path is probed.
 pub const PROBE_AFTER: Duration = Duration::from_secs(1);
-/// An answer overdue by this: the other paths are used (design: 3 s).
+/// An answer overdue by this: the other paths are used.
 pub const FAILOVER_AFTER: Duration = Duration::from_secs(3);
 /// An answer overdue by this: new handshakes go out on all paths.
 pub const REVIVE_AFTER: Duration = Duration::from_secs(5);

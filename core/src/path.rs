@@ -60,7 +60,7 @@ impl Route {
 struct PathState {
     route: Route,
     proven: bool,
-    /// An awaited answer did not come; cleared by the next authentic packet on it.
+    /// An awaited answer did not come; cleared by the next challenge that is answered on it.
     failed: bool,
     /// Smoothed, in microseconds (RFC 6298 §2: one eighth of each new sample).
     rtt_us: Option<u32>,

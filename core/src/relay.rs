@@ -123,10 +123,13 @@ impl Channels {
             && [a, b].iter().all(|&leg| self.of_leg(leg).take(CHANNELS_PER_PEER_MAX).count() < CHANNELS_PER_PEER_MAX)
     }
 
-    /// Opens a channel. `id` is unguessable and new.
-    pub fn open(&mut self, now: Instant, id: ChannelId, a: End, b: End, limits: Limits) {
+    /// Opens a channel. `id` is unguessable and new. Of the channels that the two have already, one stays open for what
+    /// is under way on it; the others close, and their legs are returned, to be told: the limits are the pair's.
+    #[must_use]
+    pub fn open(&mut self, now: Instant, id: ChannelId, a: End, b: End, limits: Limits) -> Vec<Closed> {
         debug_assert!(!self.map.contains_key(&id), "channel ids are never reused");
         let pair = pair(a.id, b.id);
+        let closed = self.close_older(now, a.peer, pair);
         let quota_left = self.take_over(now, a.peer, pair, limits.quota_bytes);
         let channel = Channel {
             legs: [Leg { peer: a.peer, path: a.path }, Leg { peer: b.peer, path: b.path }],
@@ -142,6 +145,16 @@ impl Channels {
         self.by_leg.insert((a.peer, id));
         self.by_leg.insert((b.peer, id));
         self.sweep.get_or_insert(now + SWEEP);
+        closed
+    }
+
+    /// Closes all channels of a pair but the one used last.
+    fn close_older(&mut self, now: Instant, leg: PeerKey, pair: (PeerId, PeerId)) -> Vec<Closed> {
+        let mut ids: Vec<(Instant, ChannelId)> =
+            self.of_leg(leg).filter_map(|id| Some((self.map.get(&id).filter(|c| c.pair == pair)?.last, id))).collect();
+        ids.sort_unstable();
+        ids.pop();
+        ids.into_iter().flat_map(|(_, id)| self.close(now, id)).collect()
     }
 
     /// What is left of the pair's quota for a new channel. One that the two have open already keeps a little, so that
@@ -318,7 +331,7 @@ mod tests {
     #[test]
     fn b1_forwards_only_between_the_current_paths_of_its_legs() {
         let mut channels = Channels::default();
-        channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
+        let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
         assert_eq!(channels.forward(at(0), ID, &path(1), 100), Ok(path(2)));
         assert_eq!(channels.forward(at(0), ID, &path(2), 100), Ok(path(1)));
         assert_eq!(channels.forward(at(0), ID, &path(3), 100), Err(DropReason::WrongPath));
@@ -332,7 +345,7 @@ mod tests {
     #[test]
     fn b2_the_rate_is_kept_and_refills() {
         let mut channels = Channels::default();
-        channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 2_000_000, quota_bytes: 0 });
+        let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 2_000_000, quota_bytes: 0 });
         let mut passed = 0u64;
         for ms in 0..10_000 {
             let now = Instant::from_micros(ms * 1_000);
@@ -348,21 +361,21 @@ mod tests {
     fn b2_the_quota_belongs_to_the_pair_not_to_the_channel() {
         let mut channels = Channels::default();
         let limits = Limits { rate_bps: 0, quota_bytes: 1_000 };
-        channels.open(at(0), ID, end(1), end(2), limits);
+        let _ = channels.open(at(0), ID, end(1), end(2), limits);
         assert!(channels.forward(at(0), ID, &path(1), 900).is_ok());
         assert_eq!(channels.forward(at(0), ID, &path(1), 200), Err(DropReason::Quota));
         channels.close(at(1), ID);
-        channels.open(at(1), ChannelId([7; 6]), end(2), end(1), limits);
+        let _ = channels.open(at(1), ChannelId([7; 6]), end(2), end(1), limits);
         assert_eq!(channels.forward(at(1), ChannelId([7; 6]), &path(1), 200), Err(DropReason::Quota));
         channels.close(at(2), ChannelId([7; 6]));
-        channels.open(at(90_000), ChannelId([6; 6]), end(2), end(1), limits);
+        let _ = channels.open(at(90_000), ChannelId([6; 6]), end(2), end(1), limits);
         assert!(channels.forward(at(90_000), ChannelId([6; 6]), &path(1), 900).is_ok(), "a new day");
     }
 
     #[test]
     fn an_idle_channel_closes_and_both_legs_are_told() {
         let mut channels = Channels::default();
-        channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
+        let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
         assert!(channels.handle_timeout(at(599)).is_empty());
         let at_timeout = channels.poll_timeout().expect("a sweep is due");
         let closed = channels.handle_timeout(at_timeout.max(at(600)));
@@ -374,7 +387,7 @@ mod tests {
     #[test]
     fn a_link_that_ends_takes_its_channels_along() {
         let mut channels = Channels::default();
-        channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
+        let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
         assert_eq!(channels.close_leg(at(1), end(1).peer), [Closed { channel: ID, leg: end(2).peer }]);
         assert!(channels.is_empty());
     }

@@ -1,4 +1,4 @@
-//! The contract of [`Node`], rule by rule, as its documentation numbers them. Numbers of RFCs and of the design are
+//! The contract of [`Node`], rule by rule, as its documentation numbers them. Numbers of RFCs and of PROTOCOL.md are
 //! restated here, not imported.
 
 use core::time::Duration;

@@ -1,4 +1,4 @@
-//! The numbers that the design holds itself to, counted at IP level (IPv4: payload and 28 bytes) in virtual time.
+//! The numbers that this project holds itself to, counted at IP level (IPv4: payload and 28 bytes) in virtual time.
 
 use core::net::IpAddr;
 

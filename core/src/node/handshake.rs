@@ -5,6 +5,7 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::collections::VecDeque;
 
 use super::peer::{
@@ -26,6 +27,8 @@ use crate::wire::packet::{ChannelId, NOISE_2_OVERHEAD, RESPONSE_HEADER_LEN};
 const FRESH_WINDOW: Duration = Duration::from_secs(600);
 /// The clock mark is saved so far ahead.
 const CLOCK_AHEAD_US: u64 = 600 * 1_000_000;
+/// Most Inits a second that one relay or home may bring: twice what a home lets through to one leaf.
+const INNER_INITS_MAX: u32 = 40;
 /// Two Inits cross when ours is younger than this.
 const CROSSING: Duration = Duration::from_secs(1);
 /// Most peers whose last Init time is remembered after their link ended. At the limit the smallest id goes.
@@ -287,7 +290,7 @@ impl Node {
         let (keys, remote_index, fixed, len) =
             attempt.initiation.finish(packet, &mut plain).map_err(|_| DropReason::Unauthentic)?;
         let rtt = (attempt.sent == 1).then(|| now.since(attempt.at));
-        let early = core::mem::take(&mut attempt.body);
+        let early = attempt.body.clone();
         let body: ResponseBody<'_> = postcard::from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
 
         let same = fixed.resumed && peer.is_up() && fixed.session == peer.session;
@@ -365,7 +368,21 @@ impl Node {
 
     /// An Init through a channel: the link to the relay limits it, no cookie needed.
     pub(crate) fn on_relayed_init(&mut self, now: Instant, route: Route, packet: &[u8]) -> Result<(), DropReason> {
+        if let Route::Relayed { via, .. } = route {
+            self.admit_inner_init(now, via)?;
+        }
         self.on_admitted(now, Arrival::Relayed(route), packet, false)
+    }
+
+    /// Inits that a relay or a home brings need no cookie; they count against the link they come through.
+    pub(crate) fn admit_inner_init(&mut self, now: Instant, via: PeerKey) -> Result<(), DropReason> {
+        let second = now.as_micros() / 1_000_000;
+        if self.inner_inits.0 != second {
+            self.inner_inits = (second, BTreeMap::new());
+        }
+        let count = self.inner_inits.1.entry(via).or_insert(0);
+        *count += 1;
+        if *count > INNER_INITS_MAX { Err(DropReason::Limited) } else { Ok(()) }
     }
 
     fn on_admitted(&mut self, now: Instant, arrival: Arrival, packet: &[u8], macs: bool) -> Result<(), DropReason> {
@@ -439,7 +456,7 @@ impl Node {
             let seen = Address::V4([0; 4], [0; 2]);
             let user = self.standing_of(&id) != Standing::Refused;
             let body = ResponseBody::Direct { seen, reply: None };
-            let bytes = self.respond(now, key, accepted, &body, init_len, fresh, user)?;
+            let bytes = self.respond(now, key, accepted, &body, init_len, fresh, user, arrival.route())?;
             self.answer(now, arrival, bytes);
             return Ok(());
         };
@@ -474,7 +491,8 @@ impl Node {
         let body = ResponseBody::Direct { seen, reply: message };
         let (body, taken) =
             if fits(&body, &mut buf) { (body, fresh) } else { (ResponseBody::Direct { seen, reply: None }, false) };
-        let bytes = self.respond(now, key, accepted, &body, init_len, taken, user)?;
+        let route = Arrival::Direct(path).route();
+        let bytes = self.respond(now, key, accepted, &body, init_len, taken, user, route)?;
         self.answer(now, Arrival::Direct(path), bytes);
         Ok(())
     }
@@ -509,7 +527,7 @@ impl Node {
         {}
         let told = !mine.is_empty();
         let body = ResponseBody::Introduced { candidates: mine };
-        let bytes = self.respond(now, key, accepted, &body, init_len, fresh, true)?;
+        let bytes = self.respond(now, key, accepted, &body, init_len, fresh, true, route)?;
         if let Some(peer) = self.peers.get_mut(key) {
             let traffic = peer.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, standing)));
             traffic.standing = traffic.standing.max(standing);
@@ -532,6 +550,7 @@ impl Node {
         init_len: usize,
         fresh: bool,
         user: bool,
+        route: Route,
     ) -> Result<Box<[u8]>, DropReason> {
         let peer = self.peers.get(key).ok_or(DropReason::Limited)?;
         let fixed = accepted.fixed;
@@ -571,6 +590,7 @@ impl Node {
             session: fixed.session,
             time_us: fixed.time_us,
             at: now,
+            route,
             response: bytes.clone(),
             user,
         };
@@ -615,7 +635,9 @@ impl Node {
                 peer.duty = Duty::None;
             }
         }
-        peer.paths.on_handshake(now, route);
+        // Whoever holds these keys has the Response, which went there. Where this packet came from is another matter: it
+        // may be forged, and is challenged like any other new address.
+        peer.paths.on_handshake(now, pending.route);
         self.choose_path(now, key);
         if unasked {
             self.rooms_unasked_link(now);

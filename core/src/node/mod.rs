@@ -111,6 +111,8 @@ pub struct Node {
     pending_by_ephemeral: BTreeMap<[u8; 32], PeerKey>,
     init_times: BTreeMap<PeerId, u64>,
     gate: Gate,
+    /// Inits that came through links in the current second.
+    inner_inits: (u64, BTreeMap<PeerKey, u32>),
     ledger: Ledger,
     budget: Budget,
 
@@ -181,6 +183,7 @@ impl Node {
             pending_by_ephemeral: BTreeMap::new(),
             init_times: BTreeMap::new(),
             gate,
+            inner_inits: (0, BTreeMap::new()),
             ledger: Ledger::default(),
             budget: Budget::default(),
             channels: Channels::default(),

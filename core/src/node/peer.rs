@@ -99,6 +99,8 @@ pub(crate) struct Pending {
     pub(crate) session: u64,
     pub(crate) time_us: u64,
     pub(crate) at: Instant,
+    /// Where the Init came from and the Response went.
+    pub(crate) route: Route,
     /// The Response, to be sent again when its Init comes again.
     pub(crate) response: Box<[u8]>,
     pub(crate) user: bool,

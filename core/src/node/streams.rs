@@ -260,7 +260,7 @@ impl Node {
         let side = if peer.quic_client { Side::Client } else { Side::Server };
         let traffic = match &mut peer.traffic {
             Some(traffic) => traffic,
-            None if standing == Standing::Refused => return false,
+            // A refused peer gets its refusal by stream, so that it knows.
             None => peer.traffic.insert(Box::new(Traffic::new(now, standing))),
         };
         traffic.used = now;
