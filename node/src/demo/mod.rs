@@ -146,8 +146,9 @@ impl Network {
         findings.direct_after = watch.direct_after(opened);
         findings.introduction = Introduction::sum(&self.supernodes);
         findings.downloads.push((len, first.took, carried));
-        findings.claim("the first bytes came through a relay", watch.was_relayed(opened) || carried.relayed > 0);
+        findings.claim("the path began at a relay", watch.was_relayed(opened) || carried.relayed > 0);
         findings.claim("the path became direct", findings.direct_after.is_some());
+        findings.claim("most of download 1 came straight", carried.direct > carried.relayed);
         findings.claim("download 1 has the right hash", first.intact);
 
         let second_len = len.min(SECOND_LEN_MAX);
