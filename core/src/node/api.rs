@@ -158,6 +158,8 @@ pub struct Config {
     pub role: Role,
     /// What it offers, and to whom.
     pub services: BTreeMap<ServiceName, Access>,
+    /// Who may link to this node where no service lets them in: enough for `ping`, and for datagrams.
+    pub contacts: Access,
     /// Most bits per second that a channel may carry for strangers, each way together; 0 is unlimited.
     pub relay_rate_bps: u64,
     /// Most bytes that a channel may carry in a day for strangers; 0 is unlimited.
@@ -172,6 +174,7 @@ impl Config {
         Self {
             role: Role::Leaf,
             services: BTreeMap::new(),
+            contacts: Access::Peers(BTreeSet::new()),
             relay_rate_bps: 2_000_000,
             relay_quota_bytes: 1 << 30,
             leaves_max: 100_000,

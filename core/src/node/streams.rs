@@ -499,10 +499,7 @@ impl Node {
         if self.calls.contains_key(id) || self.streams.waits_for(id) {
             return Standing::Accepted;
         }
-        if self.config.services.values().any(|access| access.allows(id)) {
-            Standing::Accepted
-        } else {
-            Standing::Refused
-        }
+        let mut accesses = self.config.services.values().chain([&self.config.contacts]);
+        if accesses.any(|access| access.allows(id)) { Standing::Accepted } else { Standing::Refused }
     }
 }

@@ -24,7 +24,10 @@ pub(super) fn run(state: &StateDir, args: &LeafArgs) -> Result<Exit, Failure> {
     host::needs_someone(state, &wishes.bootstrap)?;
 
     let signals = super::signals()?;
-    let host = Host::start(state, Plan { config: Config::leaf(), listen, bootstrap: wishes.bootstrap.clone() })?;
+    let host = Host::start(
+        state,
+        Plan { config: wishes.config(Config::leaf()), listen, bootstrap: wishes.bootstrap.clone() },
+    )?;
     let _offers = wishes.offer(host.server())?;
     if !wait_for_home(&host, &signals, &wishes) {
         host.close();

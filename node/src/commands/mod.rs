@@ -12,7 +12,7 @@ mod ticket;
 
 use std::net::SocketAddr;
 
-use handfast_io::{Access, PeerId};
+use handfast_io::{Access, Config, PeerId};
 
 use crate::cli::{Cli, Command, NodeArgs, ReachArgs};
 use crate::demo;
@@ -56,10 +56,12 @@ impl Wishes {
     fn read(args: &NodeArgs) -> Result<Self, Failure> {
         let exposures = args.expose.iter().map(|text| text.parse()).collect::<Result<Vec<Exposure>, _>>()?;
         let access = target::access(&args.allow)?;
-        if exposures.is_empty() && !args.allow.is_empty() {
-            talk::warn("--allow has no effect without --expose NAME=HOST:PORT");
-        }
         Ok(Self { bootstrap: bootstraps(&args.bootstrap)?, exposures, access })
+    }
+
+    /// The core's configuration with these wishes: who is allowed may also `ping`, without any service.
+    fn config(&self, config: Config) -> Config {
+        Config { contacts: self.access.clone(), ..config }
     }
 
     /// Offers what is to be exposed, as long as the node runs.

@@ -35,7 +35,7 @@ pub(super) fn run(state: &StateDir, args: &SupernodeArgs) -> Result<Exit, Failur
     let first = advertise[0];
 
     let signals = super::signals()?;
-    let mut config = Config::supernode(advertise);
+    let mut config = wishes.config(Config::supernode(advertise));
     config.relay_rate_bps = args.relay_rate.unwrap_or(config.relay_rate_bps);
     config.relay_quota_bytes = args.relay_quota.unwrap_or(config.relay_quota_bytes);
     let limits = RelayLimits::of(&config).to_text();
