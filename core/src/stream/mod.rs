@@ -78,6 +78,8 @@ const PROBES_MAX: u32 = 8;
 const TIMERS_MAX: u32 = 4;
 /// Most words that wait to be sent; further ones are dropped, since all are repeated where they matter.
 const WORDS_MAX: usize = 8;
+/// How long QUIC waits when its timers do not advance because it may not send.
+const STUCK_WAIT: Duration = Duration::from_secs(1);
 /// How often one `poll_transmit` asks QUIC: again after an MTU probe that is too long, and after a timer that was due.
 const TRIES_MAX: usize = 8;
 
@@ -196,6 +198,8 @@ pub struct Streams {
     failover: Failover,
     /// How many timers may still be made to fire to get a probe out.
     probe: u32,
+    /// QUIC's timers have fired and still name a moment that has passed; until it may send, they are asked again then.
+    stuck_until: Option<Instant>,
     all: BTreeMap<LocalStream, One>,
     by_id: BTreeMap<StreamId, LocalStream>,
     next: u64,
@@ -221,6 +225,7 @@ impl Streams {
             calls: 0,
             failover: Failover::None,
             probe: 0,
+            stuck_until: None,
             all: BTreeMap::new(),
             by_id: BTreeMap::new(),
             next: 0,
@@ -269,6 +274,10 @@ impl Streams {
         let at = self.std(now);
         if let Some(conn) = &mut self.conn {
             conn.handle_timeout(at);
+            // The probe time-out counts from the last packet sent and ends at 2^16 times its base: after so long
+            // without a chance to send it would stay in the past for good.
+            let is_stuck = conn.poll_timeout().is_some_and(|due| due <= at);
+            self.stuck_until = is_stuck.then(|| now + STUCK_WAIT);
         }
         self.on_change();
     }
@@ -287,10 +296,15 @@ impl Streams {
         assert!(segments_max > 0 && packet_len_max >= usize::from(PACKET_LEN_MIN), "no room for a QUIC packet");
         self.now = now;
         buf.clear();
-        self.transmit_word(buf)
+        let len = self
+            .transmit_word(buf)
             .or_else(|| self.transmit_quic(segments_max, packet_len_max, buf))
             // The end of a connection may have left something to say.
-            .or_else(|| self.transmit_word(buf))
+            .or_else(|| self.transmit_word(buf));
+        if len.is_some() {
+            self.stuck_until = None;
+        }
+        len
     }
 
     fn transmit_word(&mut self, buf: &mut Vec<u8>) -> Option<usize> {
@@ -365,7 +379,8 @@ impl Streams {
         let quic = self.conn.as_mut().and_then(|conn| conn.poll_timeout()).map(|at| {
             // Rounded up: a deadline told too early would be asked for again and again.
             let ns = at.saturating_duration_since(self.origin).as_nanos();
-            Instant::from_micros(u64::try_from(ns.div_ceil(1000)).unwrap_or(u64::MAX))
+            let at = Instant::from_micros(u64::try_from(ns.div_ceil(1000)).unwrap_or(u64::MAX));
+            self.stuck_until.map_or(at, |until| at.max(until))
         });
         let failover = match self.failover {
             Failover::Settled { at } | Failover::Watched { at, .. } => Some(at),

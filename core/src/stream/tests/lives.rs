@@ -324,3 +324,18 @@ fn stragglers_of_an_earlier_connection_hit_nothing() {
     assert!(pair.apps.iter().all(|app| app.lost == 0 && app.ended.is_empty()));
     assert_eq!(pair.apps[SERVER].incoming.len(), 3);
 }
+
+/// quinn's probe time-out stops growing, so on a link that could not send for a day it stayed in the past for good.
+#[test]
+fn regression_a_timer_that_does_not_advance() {
+    let mut pair = Pair::new(5);
+    pair.open_many(1, 100_000_000);
+    pair.run_for(Duration::from_millis(300));
+    let end = &mut pair.ends[CLIENT];
+    let mut now = pair.now;
+    for _ in 0..100 {
+        now += Duration::from_secs(24 * 3600);
+        end.handle_timeout(now);
+        assert!(end.poll_timeout().is_none_or(|at| at > now));
+    }
+}
