@@ -9,8 +9,6 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::action::Action;
-use crate::advert::StatementError;
-use crate::advert::shelf::Refused;
 use crate::directory::Record;
 use crate::gossip::Stores;
 use crate::gossip::pack::send;
@@ -131,14 +129,6 @@ impl Registrations {
             send(s.out, leaf, &Message::RegisterReply { refused, load });
             return Registered { refused, is_record_new: false };
         }
-        let kept = self.keep_record(now, leaf, record, s);
-        if let Err(Refused::Bad(StatementError::Future | StatementError::Expired)) = kept {
-            // Our clocks differ, and nobody would find it here. Asked again, it has heard what time it is.
-            self.remove(&leaf, s.out);
-            let refused = Some(Refusal::Busy);
-            send(s.out, leaf, &Message::RegisterReply { refused, load });
-            return Registered { refused, is_record_new: false };
-        }
         let other = other_home.filter(|home| *home != self.me && *home != leaf && s.book.contains(home));
         let number = other.and_then(|home| self.watch(now, home, &mut s.random.jitter));
         match self.leaves.get_mut(&leaf) {
@@ -150,18 +140,16 @@ impl Registrations {
                 self.leaves.insert(leaf, Registration { other: number });
             }
         }
+        let is_record_new = self.keep_record(now, leaf, record, s);
         send(s.out, leaf, &Message::RegisterReply { refused: None, load });
-        Registered { refused: None, is_record_new: kept.is_ok() }
+        Registered { refused: None, is_record_new }
     }
 
-    fn keep_record(&self, now: Instant, leaf: PeerId, record: &[u8], s: &mut Stores<'_>) -> Result<(), Refused> {
+    fn keep_record(&self, now: Instant, leaf: PeerId, record: &[u8], s: &mut Stores<'_>) -> bool {
         let (me, book) = (self.me, &*s.book);
         // Its own, and naming us: a leaf is a home for nobody else's record. Parsing once more is what that costs.
-        let parsed = Record::parse(record)?;
-        if parsed.id != leaf || !parsed.names(&me) {
-            return Err(Refused::Bad(StatementError::BadValue));
-        }
-        s.records.insert(now, &leaf, s.wall, record, |home| *home == me || book.contains(home)).map(drop)
+        let is_ours = Record::parse(record).is_ok_and(|r| r.id == leaf && r.names(&me));
+        is_ours && s.records.insert(now, &leaf, s.wall, record, |home| *home == me || book.contains(home)).is_ok()
     }
 
     /// A leaf says goodbye. Its record goes: whoever asks for it should hear so at once.

@@ -7,7 +7,7 @@ use crate::action::Action;
 use crate::directory::Record;
 use crate::identity::PeerId;
 use crate::node::Event;
-use crate::wire::message::{Load, Message, Refusal, decode_next};
+use crate::wire::message::{Load, Message, decode_next};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -307,31 +307,4 @@ fn leaves_are_limited_and_told_so() {
     let mut out = VecDeque::new();
     registrations.on_link_down(&key(100).peer_id(), &mut out);
     assert_eq!(registrations.len(), 1);
-}
-
-/// A leaf whose home has another time was registered there all the same, and on record nowhere.
-#[test]
-fn regression_a_home_that_cannot_keep_the_record_for_its_time_refuses() {
-    let (me, leaf) = (key(1).peer_id(), key(100));
-    let mut registrations = Registrations::new(me, 2);
-    let mut random = generators(1);
-    let mut book = crate::advert::AdvertBook::new(me, 10);
-    let mut records = crate::directory::RecordStore::new(10);
-    let now_s = wall_at(s(1)).as_secs();
-    for (sequence, issued_s, is_kept) in [(1, now_s, true), (2, now_s - 4000, false), (3, now_s + 4000, false)] {
-        let homes = [(me, TestNet::address_of(1).into())].into_iter().collect();
-        let record = Record { id: leaf.peer_id(), sequence, issued_s, lifetime_s: 3600, homes }.sign(&leaf);
-        let mut out = VecDeque::new();
-        let mut stores = crate::gossip::Stores {
-            wall: Some(wall_at(s(1))),
-            random: &mut random,
-            book: &mut book,
-            records: &mut records,
-            out: &mut out,
-        };
-        let got = registrations.on_register(s(1), leaf.peer_id(), None, &record, Load::default(), &mut stores);
-        let refused = (!is_kept).then_some(Refusal::Busy);
-        assert_eq!(got, Registered { refused, is_record_new: is_kept });
-        assert_eq!(registrations.contains(&leaf.peer_id()), is_kept);
-    }
 }
