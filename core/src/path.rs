@@ -22,6 +22,10 @@ use crate::wire::packet::ChannelId;
 /// Most paths that a link keeps. At the limit an unproven one that was heard longest ago goes first.
 pub const PATHS_MAX: usize = 8;
 
+/// Most new addresses of a peer that are looked at in each [`STRANGERS_EVERY`]. Others are not noted, nor asked.
+pub const STRANGERS_MAX: u8 = 12;
+/// See [`STRANGERS_MAX`].
+const STRANGERS_EVERY: Duration = Duration::from_secs(10);
 /// A challenge unanswered for so long is forgotten.
 const CHALLENGE_AGE_MAX: Duration = Duration::from_secs(5);
 
@@ -100,6 +104,8 @@ pub struct Paths {
     list: Vec<PathState>,
     /// Where in the list the path in use is.
     current: Option<u8>,
+    /// Addresses that the peer was heard from for the first time in this stretch of [`STRANGERS_EVERY`].
+    strangers: (u32, u8),
 }
 
 impl Paths {
@@ -182,6 +188,20 @@ impl Paths {
             path.failed = false;
             path.heard = now;
         }
+    }
+
+    /// Whether an address that the peer was not heard from before may be asked whether it is the peer's. Two routers that
+    /// give each destination another address can make a new one of every question, without end.
+    pub fn admits_stranger(&mut self, now: Instant, route: &Route) -> bool {
+        if self.find(route).is_some() {
+            return true;
+        }
+        let stretch = (now.as_micros() / STRANGERS_EVERY.as_micros() as u64) as u32;
+        if self.strangers.0 != stretch {
+            self.strangers = (stretch, 0);
+        }
+        self.strangers.1 = self.strangers.1.saturating_add(1);
+        self.strangers.1 <= STRANGERS_MAX
     }
 
     /// Whether an unproven or doubtful path should be challenged now: none is under way.
@@ -415,6 +435,22 @@ mod tests {
         assert_eq!(paths.routes().count(), PATHS_MAX);
         assert_eq!(paths.current(), Some(direct(1)));
         assert!(paths.is_proven(&direct(1)));
+    }
+
+    #[test]
+    fn regression_a_peer_with_ever_new_addresses_is_not_asked_without_end() {
+        let mut paths = Paths::default();
+        paths.on_handshake(at(0), relayed());
+        let asked = (0..1_000).filter(|n| {
+            let admitted = paths.admits_stranger(at(u64::from(*n)), &direct(*n + 1));
+            if admitted {
+                paths.on_heard(at(u64::from(*n)), direct(*n + 1));
+            }
+            admitted
+        });
+        assert_eq!(asked.count(), usize::from(STRANGERS_MAX));
+        assert!(paths.admits_stranger(at(1_000), &relayed()), "known paths are no strangers");
+        assert!(paths.admits_stranger(at(10_000), &direct(5_000)), "another stretch of time");
     }
 
     #[test]

@@ -311,9 +311,9 @@ fn a9_collections_have_a_cap() {
     let candidate = [0, 0, 192, 0, 2, 1, 0, 80];
     for (number, head, cap, element) in [
         (3, &[][..], CANDIDATES_MAX, &candidate[..]),
-        (26, &[], CANDIDATES_MAX, &candidate),
-        (19, &[0, 0], DIGEST_MAX, &[0; 8]),
-        (20, &[], HINTS_MAX, &[0; 16]),
+        (25, &[], CANDIDATES_MAX, &candidate),
+        (18, &[0, 0], DIGEST_MAX, &[0; 8]),
+        (19, &[], HINTS_MAX, &[0; 16]),
     ] {
         assert!(with(number, head, cap, element), "variant {number} at its cap");
         assert!(!with(number, head, cap + 1, element), "variant {number} above its cap");
@@ -329,7 +329,7 @@ fn values_that_may_not_be_are_refused() {
         &[&[5, 1][..], &[0; 31]].concat(),
         // An option, a bool and a refusal that are neither.
         &[&[2][..], &[0; 8], &[2]].concat(),
-        &[19, 0, 2, 0],
+        &[18, 0, 2, 0],
         &[8, 1, 6, 0, 0, 0],
     ] {
         assert_eq!(decode_next(&mut &bytes[..]), Err(DecodeError::BadMessage), "{bytes:?}");

@@ -218,6 +218,9 @@ impl Storm {
                 self.w.start(host);
             }
             self.w.tell_network(host);
+            // Only as long as most supernodes know the time do records hold.
+            let skew = self.w.hosts[host.0].wall_skew;
+            self.w.jump_wall(host, -skew);
         }
         self.w.run_for(secs(BACK_OFF_MAX_SECS + 30));
         let leaves = self.leaves.clone();

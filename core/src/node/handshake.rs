@@ -390,7 +390,10 @@ impl Node {
             return Ok(());
         }
         let mut plain = [0; DATAGRAM_LEN_MAX];
-        let (accepted, len) = link::accept(&self.me, packet, macs, &mut plain).map_err(|_| DropReason::Unauthentic)?;
+        // Whose link is up has passed the check for torsion, on its Init or on ours.
+        let known = |id: &PeerId| self.peers.by_id(id).is_some_and(Peer::is_up);
+        let (accepted, len) =
+            link::accept_unless(&self.me, packet, macs, known, &mut plain).map_err(|_| DropReason::Unauthentic)?;
         let body: InitBody<'_> = postcard::from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
         match body {
             InitBody::Direct { early } => self.on_direct_init(now, arrival, accepted, early, packet.len()),

@@ -247,7 +247,15 @@ impl Node {
                 self.settle(now);
             }
         }
-        debug_assert!(false, "a timer does not advance");
+        debug_assert!(
+            false,
+            "a timer does not advance at {now:?}: peers {:?} calls {:?} channels {:?} duties {:?} rooms {:?}",
+            self.deadlines.next(),
+            self.call_deadlines.next(),
+            self.channels.poll_timeout(),
+            self.duties.poll_timeout(),
+            self.rooms_poll_timeout()
+        );
     }
 
     /// io opened a socket that [`Event::OpenSocket`] asked for, or could not.

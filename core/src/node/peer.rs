@@ -188,7 +188,7 @@ pub(crate) struct Peer {
 }
 
 // What a peer without streams and handshakes weighs, a million times.
-const _: () = assert!(size_of::<Peer>() <= 312);
+const _: () = assert!(size_of::<Peer>() <= 320);
 
 impl Peer {
     pub(crate) fn new(now: Instant, id: PeerId, duty: Duty) -> Self {

@@ -244,6 +244,9 @@ impl Node {
             }
         }
         let Some(peer) = self.peers.get_mut(key) else { return };
+        if !peer.paths.admits_stranger(now, &route) {
+            return;
+        }
         let heard = peer.paths.on_heard(now, route);
         if let Some(path) = path {
             peer.paths.note_local(&route, path.local);
