@@ -160,7 +160,7 @@ pub struct Config {
     pub services: BTreeMap<ServiceName, Access>,
     /// Who may link to this node where no service lets them in: enough for `ping`, and for datagrams.
     pub contacts: Access,
-    /// Most bits per second that a channel may carry for strangers, each way together; 0 is unlimited.
+    /// Most bits per second that a pair may have relayed, both ways together; 0 is unlimited.
     pub relay_rate_bps: u64,
     /// Most bytes that a channel may carry in a day for strangers; 0 is unlimited.
     pub relay_quota_bytes: u64,
