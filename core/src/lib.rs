@@ -20,6 +20,7 @@ pub mod home;
 pub mod introduce;
 pub mod keepalive;
 pub mod path;
+pub mod portmap;
 pub mod punch;
 pub mod reach;
 pub mod relay;
@@ -29,7 +30,8 @@ pub mod node;
 
 pub use identity::{PeerId, SecretKey};
 pub use node::{
-    Access, CommandError, Config, ConfigError, ConnectError, Counters, DropReason, Ecn, Event, Network, Node, Path,
+    Access, CommandError, Config, ConfigError, ConnectError, Counters, DropReason, Ecn, Event, Mapping,
+    MappingProtocol, Network, Node, Path,
     PathInfo, PeerStatus, Read, Received, Role, Save, Saved, SocketId, SocketRefused, SocketRequest, Status, StreamEnd,
     StreamError, StreamKey, SupernodeStatus, Transmit,
 };

@@ -16,7 +16,7 @@ pub(crate) struct Watch {
 impl Watch {
     /// The network as it is now, if it changed. `sockets` are those bound at start; the first is the main one.
     pub(crate) fn look(&mut self, sockets: &[(SocketId, SocketAddr)]) -> Option<Network> {
-        self.compare(Network { sockets: sockets.to_vec(), interfaces: interfaces() })
+        self.compare(Network { sockets: sockets.to_vec(), interfaces: interfaces(), mappings: Vec::new() })
     }
 
     fn compare(&mut self, network: Network) -> Option<Network> {

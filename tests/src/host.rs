@@ -164,7 +164,11 @@ impl Host {
             Some(ips) => interfaces.extend(ips),
             None => interfaces.extend(self.attachments.iter().map(|a| a.ip)),
         }
-        Network { sockets: self.sockets.iter().map(|(id, addr)| (*id, *addr)).collect(), interfaces }
+        Network {
+            sockets: self.sockets.iter().map(|(id, addr)| (*id, *addr)).collect(),
+            interfaces,
+            mappings: Vec::new(),
+        }
     }
 
     /// Binds the main sockets, as io does at start: one per address family that the host has.
