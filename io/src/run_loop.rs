@@ -27,6 +27,7 @@ use crate::connections::{Connections, Target};
 use crate::forward::Batch;
 use crate::listeners::Listeners;
 use crate::network::Watch;
+use crate::portmap::PortMap;
 use crate::pump::CHUNK_LEN;
 use crate::seldom::Seldom;
 use crate::transmit::Outbox;
@@ -47,10 +48,14 @@ pub(crate) const LEAVE_MAX: Duration = Duration::from_secs(2);
 const EVENTS_PER_TURN: usize = 512;
 
 const KIND_BITS: u32 = 2;
+/// The waker, and what few sockets have a token each of their own.
 const KIND_WAKER: usize = 0;
 const KIND_UDP: usize = 1;
 const KIND_LISTENER: usize = 2;
 const KIND_CONNECTION: usize = 3;
+
+/// Of all sockets for port mapping.
+pub(crate) const PORT_MAP: Token = Token(1 << KIND_BITS | KIND_WAKER);
 
 fn udp_token(id: SocketId) -> Token {
     Token((id.0 as usize) << KIND_BITS | KIND_UDP)
@@ -101,6 +106,7 @@ pub(crate) struct Loop {
     pub(crate) saver: save::Saver,
     entropy: entropy::Refresh,
     watch: Watch,
+    pub(crate) port_map: PortMap,
     housekeeping: Instant,
     complaint: Seldom,
     /// The node is leaving; by this time the loop ends anyway.
@@ -134,6 +140,8 @@ impl Loop {
 
         let refused = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
         let seed = entropy::fresh()?;
+        let port_map = options.port_map && options.udp_proxy.is_none();
+        let mut port_map = PortMap::new(port_map, &options.key, poll.registry().try_clone()?, handle.clone())?;
         let mut node =
             Node::new(now, clock.origin(), seed, options.key, options.config, saved.clone()).map_err(refused)?;
         if let Some(wall) = clock.wall(now) {
@@ -141,7 +149,7 @@ impl Loop {
         }
         let mut watch = Watch::default();
         if let Some(network) = watch.look(sockets.main()) {
-            node.handle_network(now, &network);
+            node.handle_network(now, &port_map.adopt(now, network));
         }
         if !options.bootstrap.is_empty() {
             node.join(now, &options.bootstrap)
@@ -172,6 +180,7 @@ impl Loop {
             saver: save::Saver::start(options.state_file, saved)?,
             entropy: entropy::Refresh::new(now),
             watch,
+            port_map,
             housekeeping: now + WAIT_MAX,
             complaint: Seldom::default(),
             leaving: None,
@@ -193,7 +202,7 @@ impl Loop {
     }
 
     fn is_over(&self) -> bool {
-        self.left || self.leaving.is_some_and(|until| self.now >= until)
+        (self.left && self.port_map.is_released()) || self.leaving.is_some_and(|until| self.now >= until)
     }
 
     fn turn(&mut self) -> io::Result<()> {
@@ -214,14 +223,17 @@ impl Loop {
     /// Sleeps until there is something to do.
     fn wait(&mut self) -> io::Result<()> {
         let listeners = self.listeners.next(self.now);
-        let busy =
-            self.connections.is_busy() || self.sockets.any_readable() || listeners.is_some_and(|at| at <= self.now);
+        let busy = self.connections.is_busy()
+            || self.sockets.any_readable()
+            || self.port_map.is_readable()
+            || listeners.is_some_and(|at| at <= self.now);
         let timeout = if busy {
             Duration::ZERO
         } else {
             let mut next = earliest(self.node.poll_timeout(), listeners);
             next = earliest(next, self.leaving);
             next = earliest(next, self.connections.next_deadline());
+            next = earliest(next, self.port_map.poll_timeout());
             let until = earliest(next, Some(self.housekeeping)).unwrap_or(self.housekeeping);
             (until - self.now).clamp(WAIT_MIN, WAIT_MAX)
         };
@@ -253,6 +265,7 @@ impl Loop {
                 KIND_CONNECTION => {
                     self.connections.on_socket(number, readable, writable, broken, &mut self.node, self.now);
                 }
+                _ if event.token() == PORT_MAP => self.port_map.set_readable(),
                 // The waker: commands are looked at in every turn.
                 _ => {}
             }
@@ -308,6 +321,9 @@ impl Loop {
             self.housekeeping = self.now + WAIT_MAX;
             self.keep_house();
         }
+        if let Some(network) = self.port_map.turn(self.now, &self.board.0) {
+            self.node.handle_network(self.now, &network);
+        }
         self.connections.give_up(&mut self.node, self.now);
         if self.node.poll_timeout().is_some_and(|deadline| deadline <= self.now) {
             self.node.handle_timeout(self.now);
@@ -318,7 +334,9 @@ impl Loop {
     fn keep_house(&mut self) {
         if let Some(network) = self.watch.look(self.sockets.main()) {
             tracing::debug!("the network of this host changed");
-            self.node.handle_network(self.now, &network);
+            self.node.handle_network(self.now, &self.port_map.adopt(self.now, network));
+        } else {
+            self.port_map.look(self.now);
         }
         self.sockets.refresh();
         self.waiting.forget(self.now);

@@ -559,14 +559,13 @@ impl Lease {
         if self.phase != Phase::Alive {
             return;
         }
-        let ordered = self.side(UPNP).is_asking();
-        let asked = [PCP, NAT_PMP].into_iter().any(|protocol| self.side(protocol).is_asking());
-        if self.held.is_none() && !ordered && !asked {
-            self.phase = Phase::Released;
-            return;
-        }
-        self.phase = Phase::Releasing { again: Some(now + RELEASE_AGAIN), until: now + RELEASE_MAX };
         self.send_release(out);
+        // Whether something unanswered was granted is not waited for, but in UPnP's case, where it would stay.
+        self.phase = if self.held.is_some() || self.side(UPNP).is_asking() {
+            Phase::Releasing { again: Some(now + RELEASE_AGAIN), until: now + RELEASE_MAX }
+        } else {
+            Phase::Released
+        };
         if let Some(Held { protocol: UPNP, external, .. }) = self.held {
             self.unmap_upnp(external.port(), out);
         }
