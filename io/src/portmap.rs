@@ -116,17 +116,23 @@ impl PortMap {
         }
         work.mapper.handle_timeout(now);
         work.flush(now);
-        let report = work.mapper.report();
-        if self.report.as_ref() != Some(&report) {
-            board.set_port_mapping(report.clone());
-            self.report = Some(report);
-        }
         let mappings = work.mapper.mappings();
+        self.publish(board);
         if mappings == self.network.mappings {
             return None;
         }
         self.network.mappings = mappings;
         Some(self.network.clone())
+    }
+
+    /// Says what is known so far: that it is on, at least.
+    pub(crate) fn publish(&mut self, board: &Board) {
+        let Some(work) = &self.work else { return };
+        let report = work.mapper.report();
+        if self.report.as_ref() != Some(&report) {
+            board.set_port_mapping(report.clone());
+            self.report = Some(report);
+        }
     }
 
     pub(crate) fn on_upnp(&mut self, now: Instant, internal: SocketAddr, answer: UpnpAnswer) {

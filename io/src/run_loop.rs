@@ -157,6 +157,7 @@ impl Loop {
         }
 
         let board = Arc::new(Board::default());
+        port_map.publish(&board);
         let started = Started { handle: handle.clone(), board: Arc::clone(&board), listen };
         let this = Self {
             node,
