@@ -118,6 +118,12 @@ impl Node {
         self.process = process;
     }
 
+    /// The same with more arguments.
+    pub fn start_again_with(&mut self, more: &[&str]) {
+        self.arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+        self.start_again();
+    }
+
     /// The command `handfast ARGUMENTS` of this node's state directory, in its host.
     pub fn command(&self, arguments: &[&str]) -> Command {
         command(&self.host, &self.state, arguments)

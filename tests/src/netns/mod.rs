@@ -15,6 +15,7 @@
 //! the reason where one is missing. That is why the tests on top of it stand behind the feature `netns`.
 
 pub mod handfast;
+pub mod miniupnpd;
 pub mod process;
 
 use std::collections::BTreeSet;
