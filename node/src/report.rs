@@ -144,7 +144,8 @@ impl From<PortMappingOutcome> for MappingOutcome {
         let (word, code, address) = match outcome {
             PortMappingOutcome::Unknown => ("unknown", None, None),
             PortMappingOutcome::None => ("none", None, None),
-            PortMappingOutcome::Refused(code) => ("refused", Some(code), None),
+            // 0: without a number.
+            PortMappingOutcome::Refused(code) => ("refused", Some(code).filter(|code| *code != 0), None),
             PortMappingOutcome::Mapped(address) => ("mapped", None, Some(address)),
         };
         Self { outcome: word.into(), code, address }

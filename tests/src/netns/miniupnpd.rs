@@ -109,12 +109,7 @@ impl Miniupnpd {
         self.process = spawn(&self.namespace, &self.logs, &self.config, self.address, &self.setup);
     }
 
-    /// It dies, and comes back when [`Miniupnpd::reboot`] is called.
-    pub fn kill(&mut self) {
-        self.process.kill();
-    }
-
-    /// What it has said since it started last.
+    /// What it has said since it started last; nothing, if it denies.
     pub fn log(&self) -> String {
         self.process.stderr() + &self.process.stdout()
     }
@@ -185,9 +180,19 @@ fn spawn(
     );
     fs::write(config, text).expect("a configuration");
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", namespace, "miniupnpd", "-d", "-f"]).arg(config);
-    command.arg("-P").arg(config.with_extension("pid"));
+    // Without a syslog it writes to the console, line by line and slowly: there is none in its mount namespace. Where
+    // everything is denied, it looks through all ports for each request, and would write a line about each of them.
+    let script = "mount --bind /dev/null /dev/console; exec miniupnpd $2 -f \"$0\" -P \"$1\"";
+    let pid_file = config.with_extension("pid");
+    let foreground = if setup.deny { "" } else { "-d" };
+    command.args(["netns", "exec", namespace, "sh", "-c", script]).args([config, &pid_file]).arg(foreground);
     let mut process = Process::spawn(logs, "miniupnpd", &mut command);
+    if setup.deny {
+        // It goes to the background when it listens.
+        let started = wait_for(START, || (!process.is_running() && pid_file.exists()).then_some(()));
+        assert!(started.is_some(), "miniupnpd (Debian package miniupnpd-nftables) does not start");
+        return process;
+    }
     let ready = if setup.pcp || setup.nat_pmp { "Listening for NAT-PMP/PCP" } else { "HTTP listening" };
     let started = wait_for(START, || {
         let said = process.stderr() + &process.stdout();
