@@ -27,7 +27,7 @@ pub mod world;
 pub use app::{Side, TransferId, XFER};
 pub use fault::{Chance, FaultCounts, Faults};
 pub use host::{Host, HostId, Traffic};
-pub use nat::{Behavior, Nat, NatSpec, PortAssignment};
+pub use nat::{Behavior, FilterScope, HairpinSource, Nat, NatSpec, Pooling, PortAssignment};
 pub use topology::Place;
 pub use wire::{Datagram, LanId, RouterId};
 pub use world::World;

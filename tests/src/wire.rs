@@ -12,7 +12,7 @@ use handfast_core::{Ecn, Instant};
 
 use crate::fault::{Fate, FaultCounts, Faults};
 use crate::host::HostId;
-use crate::nat::{Nat, NatSpec};
+use crate::nat::{HairpinSource, Nat, NatSpec};
 use crate::random::Dice;
 
 /// One of the [`Wire`]'s LANs.
@@ -148,15 +148,31 @@ impl Wire {
         external: IpAddr,
         access: Duration,
     ) -> RouterId {
+        self.add_router_with_pool(seed, outer, spec, &[external], access)
+    }
+
+    /// The same with several external addresses.
+    pub fn add_router_with_pool(
+        &mut self,
+        seed: u64,
+        outer: LanId,
+        spec: NatSpec,
+        externals: &[IpAddr],
+        access: Duration,
+    ) -> RouterId {
         let id = RouterId(self.routers.len());
         let inner = LanId(self.lans.len());
         self.lans.push(Lan { gateway: Some(id), delay: Duration::from_micros(100), ..Lan::default() });
-        self.attach(outer, external, Port::Router(id), access);
+        for external in externals {
+            self.attach(outer, *external, Port::Router(id), access);
+        }
+        let mut firewall = NatSpec::firewall();
+        firewall.blocks_udp = spec.blocks_udp;
         self.routers.push(Router {
             outer,
             inner,
-            nat: Nat::new(spec, external, Dice::new(seed, &format!("nat {}", id.0))),
-            firewall: Nat::new(NatSpec::firewall(), external, Dice::new(seed, &format!("firewall {}", id.0))),
+            nat: Nat::with_pool(spec, externals.to_vec(), Dice::new(seed, &format!("nat {}", id.0))),
+            firewall: Nat::new(firewall, externals[0], Dice::new(seed, &format!("firewall {}", id.0))),
         });
         id
     }
@@ -188,8 +204,6 @@ impl Wire {
     pub fn send(&mut self, now: Instant, lan: LanId, datagram: Datagram) {
         let here = &self.lans[lan.0];
         if let Some(&to) = here.members.get(&datagram.dst.ip()) {
-            // RFC 4787 §6: an inner host that sends to its own router's outside. `members` of an inner LAN never
-            // name the outside, so this is the router itself sending to itself: below.
             return self.hop(now, lan, to, datagram);
         }
         let Some(id) = here.gateway else {
@@ -204,25 +218,31 @@ impl Wire {
         let router = &mut self.routers[id.0];
         let inner = router.inner;
         let outer = router.outer;
-        if datagram.dst.is_ipv6() {
-            datagram.src = router.firewall.outbound(now, datagram.src, datagram.dst);
+        let sender = datagram.src;
+        let table = if datagram.dst.is_ipv6() { &mut router.firewall } else { &mut router.nat };
+        let Some(external) = table.outbound(now, sender, datagram.dst) else {
+            self.counts.filtered += 1;
+            return;
+        };
+        if datagram.dst.is_ipv6() || !router.nat.externals().contains(&datagram.dst.ip()) {
+            datagram.src = external;
             return self.send(now, outer, datagram);
         }
-        if datagram.dst.ip() == router.nat.external() {
-            if !router.nat.spec.hairpinning {
-                self.counts.no_route += 1;
-                return;
-            }
-            datagram.src = router.nat.outbound(now, datagram.src, datagram.dst);
-            let Some(internal) = router.nat.inbound(now, datagram.src, datagram.dst) else {
-                self.counts.filtered += 1;
-                return;
-            };
-            datagram.dst = internal;
-            return self.send_inside(now, inner, datagram);
+        // RFC 4787 §6: an inner host sends to its own router's outside.
+        if !router.nat.spec.hairpinning {
+            self.counts.no_route += 1;
+            return;
         }
-        datagram.src = router.nat.outbound(now, datagram.src, datagram.dst);
-        self.send(now, outer, datagram);
+        let Some(internal) = router.nat.inbound(now, external, datagram.dst) else {
+            self.counts.filtered += 1;
+            return;
+        };
+        datagram.dst = internal;
+        datagram.src = match router.nat.spec.hairpin_source {
+            HairpinSource::External => external,
+            HairpinSource::Internal => sender,
+        };
+        self.send_inside(now, inner, datagram);
     }
 
     /// The last hop to an inner host, which has to be there: never out again.
@@ -444,6 +464,50 @@ mod tests {
                 assert_eq!((got[0].1, got[0].2.src), (A, addr("60.0.0.1:8")));
             }
         }
+    }
+
+    #[test]
+    fn a_hairpin_can_show_the_internal_source() {
+        let mut wire = wire();
+        wire.routers[0].nat.spec = NatSpec::port_restricted().hairpinning();
+        wire.routers[0].nat.spec.hairpin_source = HairpinSource::Internal;
+        wire.attach(INNER, "192.168.0.3".parse().unwrap(), Port::Host(B), Duration::ZERO);
+        wire.send(Instant::ZERO, INNER, datagram("192.168.0.2:7", "60.0.0.1:8", b"opens the filter"));
+        assert!(drain(&mut wire).is_empty());
+        wire.send(Instant::ZERO, INNER, datagram("192.168.0.3:8", "60.0.0.1:7", b"hi"));
+        assert_eq!(drain(&mut wire)[0].2.src, addr("192.168.0.3:8"));
+    }
+
+    #[test]
+    fn each_address_of_a_pool_leads_to_its_router() {
+        let mut wire = wire();
+        let pool: Vec<IpAddr> = (1..=3).map(|n| IpAddr::from([61, 0, 0, n])).collect();
+        let spec = NatSpec::fully_dependent().pool(3, crate::nat::Pooling::Arbitrary);
+        let router = wire.add_router_with_pool(1, INTERNET, spec, &pool, Duration::ZERO);
+        let inner = wire.routers[router.0].inner;
+        wire.attach(inner, "10.0.0.2".parse().unwrap(), Port::Host(HostId(2)), Duration::ZERO);
+        let mut seen = BTreeSet::new();
+        for port in 1..=20 {
+            wire.send(Instant::ZERO, inner, datagram("10.0.0.2:5", &format!("20.0.0.1:{port}"), b"hi"));
+            let src = drain(&mut wire)[0].2.src;
+            seen.insert(src.ip());
+            wire.send(Instant::ZERO, INTERNET, datagram(&format!("20.0.0.1:{port}"), &src.to_string(), b"yo"));
+            assert_eq!(drain(&mut wire)[0].2.dst, addr("10.0.0.2:5"));
+        }
+        assert_eq!(seen.len(), 3);
+    }
+
+    #[test]
+    fn a_router_that_blocks_udp_lets_neither_family_out() {
+        let mut wire = wire();
+        let spec = NatSpec::udp_blocked();
+        let router = wire.add_router(1, INTERNET, spec, "61.0.0.1".parse().unwrap(), Duration::ZERO);
+        let inner = wire.routers[router.0].inner;
+        wire.attach(INTERNET, "2001:db8::1".parse().unwrap(), Port::Host(B), Duration::ZERO);
+        wire.send(Instant::ZERO, inner, datagram("10.0.0.2:5", "20.0.0.1:1", b"hi"));
+        wire.send(Instant::ZERO, inner, datagram("[2001:db8:1::1]:5", "[2001:db8::1]:1", b"hi"));
+        assert!(drain(&mut wire).is_empty());
+        assert_eq!(wire.counts.filtered, 2);
     }
 
     #[test]
