@@ -399,7 +399,7 @@ pub(crate) fn event(event: &Event) -> Option<Value> {
         | Event::StreamStopped { .. }
         | Event::StreamEnded { .. }
         | Event::Datagram { .. }
-        | Event::OpenSocket(_)
+        | Event::OpenSocket { .. }
         | Event::CloseSocket(_)
         | Event::Save(_) => return None,
     };
@@ -438,7 +438,8 @@ pub(crate) fn short(id: &str) -> String {
 fn mapping_word(mapping: MappingBehavior) -> &'static str {
     match mapping {
         MappingBehavior::EndpointIndependent => "endpoint-independent",
-        MappingBehavior::AddressOrPortDependent => "address-or-port-dependent",
+        MappingBehavior::AddressDependent => "address-dependent",
+        MappingBehavior::AddressAndPortDependent => "address-and-port-dependent",
     }
 }
 
