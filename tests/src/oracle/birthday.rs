@@ -1,8 +1,7 @@
 //! The arithmetic of birthday punching: how likely one of many guesses hits one of many open ports.
 //!
-//! One side opens some sockets towards the other's one known endpoint; its router gives each a port that nobody can
-//! foresee. The other side sends from its one socket to ports drawn from all that it may be. The first that is open
-//! is a way through. That is drawing without putting back: the hypergeometric distribution.
+//! One side opens some sockets towards the other; its router gives each a port that nobody can foresee. The other side
+//! sends from its one socket to ports drawn from all that it may be. The first that is open is a way through. That is drawing without putting back: the hypergeometric distribution.
 
 /// Sockets opened where the ports come from a block that was learned.
 pub const SOCKETS_BLOCK: u32 = 64;
@@ -27,9 +26,10 @@ pub struct Chance {
 }
 
 impl Chance {
-    /// That of `sockets` open ports among `ports`.
-    pub fn of(sockets: u32, ports: u32) -> Self {
-        Self { low: hit(sockets, GUESSES_MIN, ports), high: hit(sockets, GUESSES_MAX, ports) }
+    /// That of `sockets` open ports among `ports`, if the guesser can send to no more than `guesses` of them.
+    pub fn of(sockets: u32, ports: u32, guesses: u32) -> Self {
+        let with = |most: u32| hit(sockets, guesses.min(most), ports);
+        Self { low: with(GUESSES_MIN), high: with(GUESSES_MAX) }
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
         assert!((hit(1, 10, 10) - 1.0).abs() < 1e-12, "all were tried");
         assert!(hit(0, 10, 10) < 1e-12);
         // 256 sockets, 2 000 guesses, all 64 512 dynamic ports: about 1 - exp(-256 * 2 000 / 64 512) and a little more.
-        let full = Chance::of(SOCKETS_FULL, 64_512);
+        let full = Chance::of(SOCKETS_FULL, 64_512, u32::MAX);
         assert!((0.9996..0.9998).contains(&full.high) && (0.98..0.99).contains(&full.low), "{full:?}");
     }
 }

@@ -5,9 +5,10 @@
 //!
 //! 1. *Direct*: both send to what they know of each other and to what packets came from ([`paper`]).
 //! 2. *By prediction*: a router that counts its ports up can be foreseen, so its new endpoints are known beforehand.
-//! 3. *By birthday*: one side's ports can only be guessed, many at a time ([`birthday`]). The guesser's own endpoint
-//!    must stay what it is whichever port it sends to, or each guess would change what has to be guessed.
-//! 4. *Relay*: the rest.
+//! 3. *By birthday*: one side holds many ports open, which the other can only guess, many at a time ([`birthday`]).
+//!    What the guess comes from must pass the holder's filter, and the answer must come from where the guess went.
+//! 4. *By luck*: a single try in which two counters must not be disturbed, or one guess among few must be right.
+//! 5. *Relay*: the rest.
 //!
 //! A dependent mapping that preserves ports counts as a random one: the first binding keeps the internal port, and
 //! the second, which would be the peer's, cannot have it too. A node that opens a fresh socket for the peer could
@@ -26,8 +27,12 @@ use paper::{Rules, meets};
 /// Other hosts' bindings a second up to which a counter can be foreseen: half a second after it was looked at, it is
 /// some ten steps further, give or take as many; a guess covers a few dozen.
 const BACKGROUND_MAX: u16 = 20;
+/// Seconds from the look at a counter to the packet that relies on it: a few round trips.
+const LOOK_AGE_S: f64 = 0.2;
 /// Ports of a block that a host uses otherwise: its links to supernodes.
 const PORTS_IN_USE: u32 = 8;
+/// Less luck than this is none.
+const LUCK_MIN: f64 = 0.05;
 
 /// The cheapest way that connects a pair.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -38,21 +43,20 @@ pub enum Verdict {
     DirectByPrediction,
     /// Guessing ports, with this chance.
     DirectByBirthday(Chance),
+    /// One try that succeeds as often as this: whether it is made, and how often again, is left open.
+    Luck(f64),
     /// No direct way.
     Relay(Why),
 }
 
 /// Why there is no direct way.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Why {
     /// One side's network lets no UDP through.
     UdpBlocked,
-    /// Both sides' ports change with every guess, and not both can be foreseen.
+    /// Whichever side guesses, the other does not know from where, and its filter asks for that; or each answer would
+    /// come from yet another port.
     BothChange,
-    /// The guesser's one endpoint is not known, and the other's filter asks for it.
-    GuesserUnknown,
-    /// A binding's address cannot be foreseen.
-    AddressesScatter,
     /// Two routers behind one that does not send back what is for its own outside.
     NoHairpin,
     /// One that does, but shows the internal source, which the routers behind it did not send to.
@@ -60,9 +64,9 @@ pub enum Why {
 }
 
 impl Verdict {
-    /// Whether the pair is to become direct, surely or by chance.
+    /// Whether the pair is to become direct, surely or very likely.
     pub const fn is_direct(&self) -> bool {
-        !matches!(self, Self::Relay(_))
+        matches!(self, Self::Direct | Self::DirectByPrediction | Self::DirectByBirthday(_))
     }
 
     /// How likely the pair becomes direct if everything is tried.
@@ -70,6 +74,7 @@ impl Verdict {
         match self {
             Self::Direct | Self::DirectByPrediction => 1.0,
             Self::DirectByBirthday(chance) => chance.high,
+            Self::Luck(chance) => *chance,
             Self::Relay(_) => 0.0,
         }
     }
@@ -78,7 +83,7 @@ impl Verdict {
     pub const fn why(&self) -> Option<Why> {
         match self {
             Self::Relay(why) => Some(*why),
-            Self::Direct | Self::DirectByPrediction | Self::DirectByBirthday(_) => None,
+            Self::Direct | Self::DirectByPrediction | Self::DirectByBirthday(_) | Self::Luck(_) => None,
         }
     }
 
@@ -88,6 +93,7 @@ impl Verdict {
             Self::Direct => "direct",
             Self::DirectByPrediction => "prediction",
             Self::DirectByBirthday(_) => "birthday",
+            Self::Luck(_) => "luck",
             Self::Relay(_) => "relay",
         }
     }
@@ -128,14 +134,13 @@ pub fn verdict(a: &Side, b: &Side) -> Verdict {
     if foresees(&sides) {
         return Verdict::DirectByPrediction;
     }
-    match sides.map(|side| !side.changes_within_an_address()) {
-        [false, false] => Verdict::Relay(Why::BothChange),
-        [a_stays, b_stays] => {
-            let ways = [(a_stays, 0), (b_stays, 1)].into_iter().filter(|(stays, _)| *stays);
-            let ways = ways.map(|(_, guesser)| guess(&sides[guesser], &sides[1 - guesser]));
-            ways.max_by(|x, y| x.expected().total_cmp(&y.expected()).then(x.why().cmp(&y.why()))).expect("one stays")
-        }
+    let [a, b] = &sides;
+    let guessed = [guess(a, b), guess(b, a)].into_iter().flatten();
+    if let Some(best) = guessed.max_by(|x, y| x.high.total_cmp(&y.high)) {
+        return Verdict::DirectByBirthday(best);
     }
+    let luck = luck(a, b).max(luck(b, a));
+    if luck >= LUCK_MIN { Verdict::Luck(luck) } else { Verdict::Relay(Why::BothChange) }
 }
 
 /// What two hosts must reach whose ways out meet in `shared`, each with these routers before it.
@@ -221,9 +226,23 @@ impl Outside {
             && !self.scattered
     }
 
-    /// Whether the endpoint is another for each port of one address.
-    fn changes_within_an_address(&self) -> bool {
-        self.mapping == Behavior::AddressAndPortDependent
+    /// How many ports it holds open for guesses at one of its addresses, and among how many.
+    fn held(&self) -> (u32, u32) {
+        let addresses = if self.scattered { self.addresses } else { 1 };
+        match self.ports {
+            PortAssignment::Block { width } => (birthday::SOCKETS_BLOCK.min(self.room()) / addresses, u32::from(width)),
+            PortAssignment::Preserving | PortAssignment::Random | PortAssignment::Sequential { .. } => {
+                (birthday::SOCKETS_FULL / addresses, PORTS)
+            }
+        }
+    }
+
+    /// How many ports the host can have at a time.
+    fn room(&self) -> u32 {
+        match self.ports {
+            PortAssignment::Block { width } => u32::from(width).saturating_sub(PORTS_IN_USE),
+            PortAssignment::Preserving | PortAssignment::Random | PortAssignment::Sequential { .. } => PORTS,
+        }
     }
 }
 
@@ -237,28 +256,51 @@ fn foresees(sides: &[Outside; 2]) -> bool {
     sides.iter().all(|side| side.can_be_foreseen() && side.background_per_s == 0)
 }
 
-/// `guesser` sends from its one endpoint to many ports of `holder`, which opened some towards that endpoint.
-fn guess(guesser: &Outside, holder: &Outside) -> Verdict {
-    let known = guesser.mapping == Behavior::EndpointIndependent || guesser.can_be_foreseen();
-    let admitted = match holder.filtering {
-        Behavior::EndpointIndependent => true,
-        Behavior::AddressDependent => !guesser.scattered,
-        Behavior::AddressAndPortDependent => known,
+/// `guesser` sends from one socket to many ports of `holder`, which opened some towards the guesser.
+fn guess(guesser: &Outside, holder: &Outside) -> Option<Chance> {
+    use Behavior::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
+    // One endpoint for all guesses, which the holder knows and opens its ports for: the answer leaves from the port
+    // that was hit, and to it the guesser has sent.
+    let known = match guesser.mapping {
+        EndpointIndependent => true,
+        AddressDependent => guesser.can_be_foreseen(),
+        AddressAndPortDependent => false,
     };
-    if !admitted {
-        return Verdict::Relay(Why::GuesserUnknown);
+    // Otherwise the holder opens its ports for some other endpoint of the guesser's address.
+    let admitted = known || holder.filtering != AddressAndPortDependent;
+    let answered = known
+        || match holder.mapping {
+            // It has one port for all of that address.
+            EndpointIndependent | AddressDependent => true,
+            // A fresh port, which the guesser's filter must let in and which then is the one to talk to.
+            AddressAndPortDependent => {
+                guesser.filtering != AddressAndPortDependent && guesser.mapping != AddressAndPortDependent
+            }
+        };
+    if !admitted || !answered {
+        return None;
     }
-    if holder.scattered {
-        // A guess is a port at an address, and supernodes saw but some of those.
-        return Verdict::Relay(Why::AddressesScatter);
+    // Where each guess takes a port of the guesser too, it can run out of them, and where it takes another address,
+    // few come from the one that the holder sent to.
+    let guesses = if guesser.mapping == AddressAndPortDependent { guesser.room() } else { u32::MAX };
+    let guesses =
+        if known || !guesser.scattered { guesses } else { birthday::GUESSES_MAX.min(guesses) / guesser.addresses };
+    // A guess is a port at one of the holder's addresses.
+    let (sockets, ports) = holder.held();
+    Some(Chance::of(sockets, ports, guesses))
+}
+
+/// How often one try succeeds that rests on a counter of the guesser, whose every packet moves it.
+fn luck(guesser: &Outside, holder: &Outside) -> f64 {
+    if !guesser.can_be_foreseen() {
+        return 0.0;
     }
-    Verdict::DirectByBirthday(match holder.ports {
-        PortAssignment::Block { width } => {
-            let width = u32::from(width);
-            Chance::of(birthday::SOCKETS_BLOCK.min(width.saturating_sub(PORTS_IN_USE)), width)
-        }
-        PortAssignment::Preserving | PortAssignment::Random | PortAssignment::Sequential { .. } => {
-            Chance::of(birthday::SOCKETS_FULL, PORTS)
-        }
-    })
+    // The counter must stand where it was seen.
+    let still = |side: &Outside| (-LOOK_AGE_S * f64::from(side.background_per_s)).exp();
+    if holder.can_be_foreseen() {
+        return still(guesser) * still(holder);
+    }
+    // All of the holder's ports are open towards the endpoint of the guesser's first packet.
+    let (sockets, ports) = holder.held();
+    still(guesser) * f64::from(sockets) / f64::from(ports)
 }
