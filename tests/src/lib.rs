@@ -33,7 +33,7 @@ pub use fault::{Chance, FaultCounts, Faults};
 pub use host::{Host, HostId, Traffic};
 pub use nat::{Behavior, FilterScope, HairpinSource, Nat, NatSpec, Pooling, PortAssignment};
 pub use topology::Place;
-pub use wire::{Datagram, LanId, RouterId};
+pub use wire::{Datagram, LanId, RouterId, Way};
 pub use world::World;
 
 use core::time::Duration;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use handfast_core::{Ecn, Instant};
 
-use crate::fault::{Fate, FaultCounts, Faults};
+use crate::fault::{Chance, Fate, FaultCounts, Faults};
 use crate::host::HostId;
 use crate::nat::{HairpinSource, Nat, NatSpec};
 use crate::random::Dice;
@@ -70,6 +70,15 @@ pub struct Router {
     pub firewall: Nat,
 }
 
+/// A bad way from one host to another.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Way {
+    /// Loses so many.
+    pub loss: Chance,
+    /// Takes so much longer.
+    pub delay: Duration,
+}
+
 /// A UDP datagram.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Datagram {
@@ -102,6 +111,8 @@ struct InFlight {
     lan: LanId,
     port: Port,
     datagram: Datagram,
+    /// It has had what [`Wire::ways`] does.
+    worn: bool,
 }
 
 /// Everything between the hosts.
@@ -116,6 +127,8 @@ pub struct Wire {
     pub counts: FaultCounts,
     /// One-way cuts: from, to.
     pub cuts: BTreeSet<(HostId, HostId)>,
+    /// What is bad about the way from one host to another, relays' ways apart.
+    pub ways: BTreeMap<(HostId, HostId), Way>,
     /// Partition: hosts in different groups do not reach each other. A host not named is in group 0.
     pub groups: BTreeMap<HostId, u8>,
     queue: BTreeMap<(Instant, u64), InFlight>,
@@ -132,6 +145,7 @@ impl Wire {
             faults: Faults::none(),
             counts: FaultCounts::default(),
             cuts: BTreeSet::new(),
+            ways: BTreeMap::new(),
             groups: BTreeMap::new(),
             queue: BTreeMap::new(),
             seq: 0,
@@ -281,7 +295,7 @@ impl Wire {
 
     fn push(&mut self, at: Instant, lan: LanId, port: Port, datagram: Datagram) {
         self.seq += 1;
-        self.queue.insert((at, self.seq), InFlight { lan, port, datagram });
+        self.queue.insert((at, self.seq), InFlight { lan, port, datagram, worn: false });
     }
 
     /// When the next hop ends.
@@ -297,11 +311,21 @@ impl Wire {
     /// Takes the next datagram that reaches a host by `now`; hops that end at a router are carried on.
     pub fn pop(&mut self, now: Instant) -> Option<(HostId, Datagram)> {
         while self.next().is_some_and(|at| at <= now) {
-            let ((at, _), InFlight { lan, port, mut datagram }) = self.queue.pop_first().expect("looked");
+            let ((at, _), InFlight { lan, port, mut datagram, worn }) = self.queue.pop_first().expect("looked");
             match port {
                 Port::Host(host) => {
                     if self.is_cut(datagram.origin, host) {
                         self.counts.cut += 1;
+                        continue;
+                    }
+                    let way = self.ways.get(&(datagram.origin, host)).copied().filter(|_| !worn);
+                    if let Some(Way { loss, delay }) = way {
+                        if loss.comes_true(&mut self.dice) {
+                            self.counts.lost += 1;
+                            continue;
+                        }
+                        self.seq += 1;
+                        self.queue.insert((at + delay, self.seq), InFlight { lan, port, datagram, worn: true });
                         continue;
                     }
                     return Some((host, datagram));
@@ -337,6 +361,7 @@ impl Wire {
         let d = &next.datagram;
         let same = at <= now
             && next.port == Port::Host(host)
+            && (next.worn || !self.ways.contains_key(&(d.origin, host)))
             && (d.src, d.dst, d.ecn, d.origin) == (like.src, like.dst, like.ecn, like.origin)
             && fits(d.bytes.len());
         same.then(|| self.queue.pop_first().expect("looked").1.datagram)
@@ -356,7 +381,6 @@ impl Wire {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Chance;
 
     const A: HostId = HostId(0);
     const B: HostId = HostId(1);
@@ -446,6 +470,22 @@ mod tests {
         wire.send(Instant::ZERO, INTERNET, back);
         assert!(drain(&mut wire).is_empty());
         assert_eq!(wire.counts.cut, 2);
+    }
+
+    #[test]
+    fn a_bad_way_loses_and_delays_what_one_host_sends_another() {
+        let mut wire = wire();
+        wire.ways.insert((A, B), Way { loss: Chance::percent(30), delay: Duration::from_millis(100) });
+        for n in 0..100u8 {
+            wire.send(Instant::ZERO, INNER, datagram("192.168.0.2:7", "20.0.0.1:1", &[n]));
+        }
+        let got = drain(&mut wire);
+        assert!((50..90).contains(&got.len()), "{}", got.len());
+        assert!(got.iter().all(|(at, ..)| at.as_micros() == 120_000));
+        let mut back = datagram("20.0.0.1:1", "60.0.0.1:7", b"yo");
+        back.origin = B;
+        wire.send(Instant::ZERO, INTERNET, back);
+        assert_eq!(drain(&mut wire)[0].0.as_micros(), 20_100, "the way back is another");
     }
 
     #[test]
