@@ -169,7 +169,7 @@ impl Host {
         }
         // The main ones: those that the node had opened are its own business.
         let sockets = self.sockets.iter().filter(|(id, _)| id.0 < 2).map(|(id, addr)| (*id, *addr)).collect();
-        Network { sockets, interfaces }
+        Network { sockets, interfaces, ..Network::default() }
     }
 
     /// Binds the main sockets, as io does at start: one per address family that the host has.

@@ -110,6 +110,9 @@ pub struct Network {
     pub sockets: Vec<(SocketId, SocketAddr)>,
     /// Addresses of own interfaces, loopback included, without ports.
     pub interfaces: Vec<IpAddr>,
+    /// Grows when the network may be another one although all addresses are the same: the host slept, or its default
+    /// route moved.
+    pub epoch: u32,
 }
 
 /// A socket that the core asks io to open.
