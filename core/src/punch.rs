@@ -259,7 +259,7 @@ mod tests {
                 .chain((1..=9u16).map(|n| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n])))
                 .chain([IpAddr::from([127, 0, 0, 1])])
                 .collect(),
-            mappings: Vec::new(),
+            ..Network::default()
         };
         let all = gather(&network, &[addr("198.51.100.1:4000")]);
         assert_eq!(all.len(), CANDIDATES_MAX);
@@ -278,6 +278,7 @@ mod tests {
             sockets: vec![(SocketId(0), addr("192.168.1.2:7"))],
             interfaces: Vec::new(),
             mappings: vec![mapping(1)],
+            ..Network::default()
         };
         let kinds = |network: &Network, reflexive: &[SocketAddr]| -> Vec<CandidateKind> {
             gather(network, reflexive).iter().map(|c| c.kind).collect()

@@ -340,7 +340,7 @@ mod tests {
             interfaces: ["127.0.0.1", "192.168.1.2", "::1", "2001:db8::2", "fe80::2", "10.0.0.9"]
                 .map(|ip| ip.parse().expect("an address"))
                 .to_vec(),
-            mappings: Vec::new(),
+            ..Network::default()
         };
         let told = |bound: &[&str], gateways, own: &dyn Fn(Option<SocketAddr>) -> Option<Ipv4Addr>| {
             let wishes = wishes(&network(bound), gateways, own);

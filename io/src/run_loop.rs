@@ -35,9 +35,9 @@ use crate::udp::{Inbox, Sockets};
 use crate::waiting::Waiting;
 use crate::{entropy, save};
 
-/// The loop wakes at least this often, to look after what sends no notice: interfaces, the wall clock. Cheap enough to
-/// be no load, often enough to notice another Wi-Fi.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+/// The loop wakes at least this often, to look after what sends no notice: sleep of the machine, the wall clock. Cheap
+/// enough to be no load, often enough to be back soon after it was woken.
+const WAIT_MAX: Duration = Duration::from_secs(3);
 /// A deadline nearer than this waits so long all the same: the operating system's waiting is no finer.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 /// How long connecting to the program behind a service may take.
@@ -53,6 +53,8 @@ const KIND_WAKER: usize = 0;
 const KIND_UDP: usize = 1;
 const KIND_LISTENER: usize = 2;
 const KIND_CONNECTION: usize = 3;
+/// Notices of network changes: what is no waker among the wakers.
+const NETWORK_TOKEN: Token = Token(2 << KIND_BITS | KIND_WAKER);
 
 /// Of all sockets for port mapping.
 pub(crate) const PORT_MAP: Token = Token(1 << KIND_BITS | KIND_WAKER);
@@ -147,8 +149,8 @@ impl Loop {
         if let Some(wall) = clock.wall(now) {
             node.handle_wall_clock(now, wall);
         }
-        let mut watch = Watch::default();
-        if let Some(network) = watch.look(sockets.main()) {
+        let mut watch = Watch::new(now, poll.registry(), NETWORK_TOKEN);
+        if let Some(network) = watch.look_if_due(now, sockets.main()) {
             node.handle_network(now, &port_map.adopt(now, network));
         }
         if !options.bootstrap.is_empty() {
@@ -235,6 +237,7 @@ impl Loop {
             next = earliest(next, self.leaving);
             next = earliest(next, self.connections.next_deadline());
             next = earliest(next, self.port_map.poll_timeout());
+            next = earliest(next, Some(self.watch.next_look()));
             let until = earliest(next, Some(self.housekeeping)).unwrap_or(self.housekeeping);
             (until - self.now).clamp(WAIT_MIN, WAIT_MAX)
         };
@@ -267,6 +270,7 @@ impl Loop {
                     self.connections.on_socket(number, readable, writable, broken, &mut self.node, self.now);
                 }
                 _ if event.token() == PORT_MAP => self.port_map.set_readable(),
+                _ if event.token() == NETWORK_TOKEN => self.watch.on_notice(self.now),
                 // The waker: commands are looked at in every turn.
                 _ => {}
             }
@@ -318,6 +322,14 @@ impl Loop {
         if let Some(fresh) = self.entropy.take(self.now) {
             self.node.handle_entropy(&fresh);
         }
+        if self.clock.slept(self.now) {
+            tracing::info!("the machine slept; looking whom it can still reach");
+            self.watch.on_resume(self.now);
+        }
+        if let Some(network) = self.watch.look_if_due(self.now, self.sockets.main()) {
+            tracing::info!("the network of this host changed");
+            self.node.handle_network(self.now, &self.port_map.adopt(self.now, network));
+        }
         if self.now >= self.housekeeping {
             self.housekeeping = self.now + WAIT_MAX;
             self.keep_house();
@@ -333,12 +345,6 @@ impl Loop {
 
     /// What sends no notice is looked at now and then.
     fn keep_house(&mut self) {
-        if let Some(network) = self.watch.look(self.sockets.main()) {
-            tracing::debug!("the network of this host changed");
-            self.node.handle_network(self.now, &self.port_map.adopt(self.now, network));
-        } else {
-            self.port_map.look(self.now);
-        }
         self.sockets.refresh();
         self.waiting.forget(self.now);
         let lost = std::mem::take(&mut self.sockets.lost);

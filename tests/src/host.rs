@@ -112,6 +112,8 @@ pub struct Host {
     pub(crate) sockets_made: u32,
     /// Addresses that the node is told in place of the real ones: a liar's, or those of a host with many cards.
     pub pretended: Option<Vec<IpAddr>>,
+    /// Goes up when the host slept: see `Network::epoch`.
+    pub epoch: u32,
     /// The application.
     pub app: App,
     /// Events since the world began, but for `Readable` and `Writable`.
@@ -120,6 +122,8 @@ pub struct Host {
     pub traffic: Traffic,
     /// Packets, while they are being captured.
     pub capture: Option<Vec<Seen>>,
+    /// When it sent a packet to anybody but a supernode, while that is being counted.
+    pub probes: Option<Vec<Instant>>,
     /// Microseconds that the wall clock is off.
     pub wall_skew: i64,
     /// Whether outputs are drained after each call; when not, a test does it.
@@ -147,10 +151,12 @@ impl Host {
             sockets: BTreeMap::new(),
             sockets_made: 0,
             pretended: None,
+            epoch: 0,
             app,
             events: Vec::new(),
             traffic: Traffic::default(),
             capture: None,
+            probes: None,
             wall_skew: 0,
             draining: true,
             events_before: 0,
@@ -169,7 +175,7 @@ impl Host {
         }
         // The main ones: those that the node had opened are its own business.
         let sockets = self.sockets.iter().filter(|(id, _)| id.0 < 2).map(|(id, addr)| (*id, *addr)).collect();
-        Network { sockets, interfaces, mappings: Vec::new() }
+        Network { sockets, interfaces, epoch: self.epoch, ..Network::default() }
     }
 
     /// Binds the main sockets, as io does at start: one per address family that the host has.
@@ -180,6 +186,11 @@ impl Host {
         if v6 {
             self.sockets.insert(SocketId(1), SocketAddr::from(([0u16; 8], self.port)));
         }
+    }
+
+    /// Whether an address is this host's own.
+    pub(crate) fn is_at(&self, ip: IpAddr) -> bool {
+        self.attachments.iter().any(|a| a.ip == ip)
     }
 
     /// The socket that a datagram for `dst` arrives on.

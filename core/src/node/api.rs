@@ -112,6 +112,9 @@ pub struct Network {
     pub interfaces: Vec<IpAddr>,
     /// Ports that a router maps to the sockets. That they come and go is no change of the network: paths stay.
     pub mappings: Vec<Mapping>,
+    /// Grows when the network may be another one although all addresses are the same: the host slept, or its default
+    /// route moved.
+    pub epoch: u32,
 }
 
 /// A port that a router lets the internet use to reach a socket, as the router claims.
