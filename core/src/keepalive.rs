@@ -22,8 +22,8 @@ const ASK_WAITS: [Duration; 4] =
 
 /// An answer overdue by this: the path is probed.
 pub const PROBE_AFTER: Duration = Duration::from_secs(1);
-/// An answer overdue by this: the other paths are used.
-pub const FAILOVER_AFTER: Duration = Duration::from_secs(3);
+/// An answer overdue by this: the other paths are used. Traffic is back on them within three seconds.
+pub const FAILOVER_AFTER: Duration = Duration::from_millis(2_500);
 /// An answer overdue by this: new handshakes go out on all paths.
 pub const REVIVE_AFTER: Duration = Duration::from_secs(5);
 /// Between two rounds of handshakes and introductions while a peer stays silent.
@@ -166,7 +166,7 @@ impl Watch {
         }
     }
 
-    /// Another path is in use now: it gets its own three seconds.
+    /// Another path is in use now: it gets its own time.
     pub fn on_path_changed(&mut self, now: Instant) {
         if self.since.is_some() {
             self.since = Some(now);
@@ -280,7 +280,7 @@ mod tests {
         let mut steps = Vec::new();
         while let Some(due) = watch.poll_timeout() {
             let step = watch.handle_timeout(due).expect("due");
-            steps.push((due.as_micros() / 1_000_000, step));
+            steps.push((due.as_micros() / 100_000, step));
             if step == Step::Gone {
                 break;
             }
@@ -288,14 +288,14 @@ mod tests {
         assert_eq!(
             steps,
             [
-                (1, Step::Probe),
-                (3, Step::Failover),
-                (5, Step::Revive),
-                (13, Step::Revive),
-                (21, Step::Revive),
-                (29, Step::Revive),
-                (37, Step::Revive),
-                (45, Step::Gone)
+                (10, Step::Probe),
+                (25, Step::Failover),
+                (50, Step::Revive),
+                (130, Step::Revive),
+                (210, Step::Revive),
+                (290, Step::Revive),
+                (370, Step::Revive),
+                (450, Step::Gone)
             ]
         );
         watch.on_heard();

@@ -21,6 +21,7 @@ pub mod introduce;
 pub mod keepalive;
 pub mod path;
 pub mod punch;
+pub mod quality;
 pub mod reach;
 pub mod relay;
 pub mod stream;
