@@ -22,7 +22,7 @@ const ASK_WAITS: [Duration; 4] =
 
 /// An answer overdue by this: the path is probed.
 pub const PROBE_AFTER: Duration = Duration::from_secs(1);
-/// An answer overdue by this: the other paths are used. Traffic is back on them within three seconds.
+/// An answer overdue by this: the other paths are used, so that bytes flow again within 3 s.
 pub const FAILOVER_AFTER: Duration = Duration::from_millis(2_500);
 /// An answer overdue by this: new handshakes go out on all paths.
 pub const REVIVE_AFTER: Duration = Duration::from_secs(5);
@@ -166,7 +166,7 @@ impl Watch {
         }
     }
 
-    /// Another path is in use now: it gets its own time.
+    /// Another path is in use now: it gets its own three seconds.
     pub fn on_path_changed(&mut self, now: Instant) {
         if self.since.is_some() {
             self.since = Some(now);
@@ -280,7 +280,7 @@ mod tests {
         let mut steps = Vec::new();
         while let Some(due) = watch.poll_timeout() {
             let step = watch.handle_timeout(due).expect("due");
-            steps.push((due.as_micros() / 100_000, step));
+            steps.push((due.as_micros() / 1_000, step));
             if step == Step::Gone {
                 break;
             }
@@ -288,14 +288,14 @@ mod tests {
         assert_eq!(
             steps,
             [
-                (10, Step::Probe),
-                (25, Step::Failover),
-                (50, Step::Revive),
-                (130, Step::Revive),
-                (210, Step::Revive),
-                (290, Step::Revive),
-                (370, Step::Revive),
-                (450, Step::Gone)
+                (1_000, Step::Probe),
+                (2_500, Step::Failover),
+                (5_000, Step::Revive),
+                (13_000, Step::Revive),
+                (21_000, Step::Revive),
+                (29_000, Step::Revive),
+                (37_000, Step::Revive),
+                (45_000, Step::Gone)
             ]
         );
         watch.on_heard();

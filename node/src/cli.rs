@@ -105,6 +105,29 @@ pub(crate) struct NodeArgs {
     /// Who may use what is exposed: addresses, or "any" (repeatable). Without it nobody may
     #[arg(long, value_name = "hf1…|any", env = "HANDFAST_ALLOW", value_delimiter = ',')]
     pub(crate) allow: Vec<String>,
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+/// What a node may want of the router.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct RouterArgs {
+    /// Ask the router to let the internet in at the UDP port, by PCP, NAT-PMP or UPnP
+    #[arg(long, value_name = "on|off", default_value = "on", env = "HANDFAST_PORT_MAP", hide_possible_values = true)]
+    port_map: Switch,
+}
+
+impl RouterArgs {
+    /// Whether the router is to be asked for a port.
+    pub(crate) fn port_map(self) -> bool {
+        self.port_map == Switch::On
+    }
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Args, Debug)]
@@ -142,6 +165,8 @@ pub(crate) struct ReachArgs {
     /// A supernode to start from, if no node is running (repeatable)
     #[arg(long, value_name = "hf1…@HOST:PORT", env = "HANDFAST_BOOTSTRAP", value_delimiter = ',')]
     pub(crate) bootstrap: Vec<String>,
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
 }
 
 #[derive(Args, Debug)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use handfast_core::node::DropReason;
 use handfast_core::reach::MappingBehavior;
 use handfast_core::wire::message::Load;
-use handfast_io::{Config, Event, PathInfo, Role, Status};
+use handfast_io::{Config, Event, PathInfo, PortMappingOutcome, PortMappingReport, Role, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -111,6 +111,16 @@ pub(crate) struct PortMapping {
     pub(crate) pcp: MappingOutcome,
     pub(crate) nat_pmp: MappingOutcome,
     pub(crate) upnp: MappingOutcome,
+    /// IPv6: own addresses for which PCP was asked to open the firewall.
+    #[serde(default)]
+    pub(crate) pinholes: Vec<Pinhole>,
+}
+
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Pinhole {
+    pub(crate) internal: SocketAddr,
+    #[serde(flatten)]
+    pub(crate) outcome: MappingOutcome,
 }
 
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -126,6 +136,31 @@ pub(crate) struct MappingOutcome {
 impl Default for MappingOutcome {
     fn default() -> Self {
         Self { outcome: "none".into(), code: None, address: None }
+    }
+}
+
+impl From<PortMappingOutcome> for MappingOutcome {
+    fn from(outcome: PortMappingOutcome) -> Self {
+        let (word, code, address) = match outcome {
+            PortMappingOutcome::Unknown => ("unknown", None, None),
+            PortMappingOutcome::None => ("none", None, None),
+            PortMappingOutcome::Refused(code) => ("refused", Some(code), None),
+            PortMappingOutcome::Mapped(address) => ("mapped", None, Some(address)),
+        };
+        Self { outcome: word.into(), code, address }
+    }
+}
+
+impl From<PortMappingReport> for PortMapping {
+    fn from(report: PortMappingReport) -> Self {
+        let pinhole = |(internal, outcome): (_, PortMappingOutcome)| Pinhole { internal, outcome: outcome.into() };
+        Self {
+            gateway: report.gateway,
+            pcp: report.pcp.into(),
+            nat_pmp: report.nat_pmp.into(),
+            upnp: report.upnp.into(),
+            pinholes: report.pinholes.into_iter().map(pinhole).collect(),
+        }
     }
 }
 
@@ -234,6 +269,7 @@ pub(crate) struct Surroundings {
     pub(crate) uptime: Duration,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) relay_limits: RelayLimits,
+    pub(crate) port_mapping: Option<PortMappingReport>,
     pub(crate) services: Vec<ServiceReport>,
 }
 
@@ -267,7 +303,7 @@ impl StatusReport {
             udp: None,
             nat: NatReport::default(),
             ipv6: Ipv6Report::default(),
-            port_mapping: None,
+            port_mapping: around.port_mapping.map(PortMapping::from),
             binding_lifetime_ms: None,
             keepalive_interval_ms: None,
             homes: status.homes.into_iter().map(|(id, address)| PlaceReport { id: id.to_string(), address }).collect(),
@@ -332,6 +368,9 @@ impl StatusReport {
         observed.sort_unstable();
         observed.dedup();
         out.push(format!("seen as    {} · mapping {mapping}", list(&observed, "nobody saw us yet")));
+        if let Some(address) = self.port_mapping.as_ref().and_then(PortMapping::mapped) {
+            out.push(format!("mapped to  {address}, says the router"));
+        }
         let homes: Vec<_> = self.homes.iter().map(|home| format!("{} at {}", short(&home.id), home.address)).collect();
         out.push(format!("homes      {}", list(&homes, "none")));
         for service in &self.services {
@@ -597,7 +636,13 @@ impl StatusReport {
         };
         let services = vec![ServiceReport { name: "ssh".into(), target: Some(at), allow: Vec::new() }];
         let relay_limits = RelayLimits { rate_bps: 2_000_000, quota_bytes: 0 };
-        let around = Surroundings { uptime: Duration::from_secs(61), listen: vec![at], relay_limits, services };
+        let around = Surroundings {
+            uptime: Duration::from_secs(61),
+            listen: vec![at],
+            relay_limits,
+            port_mapping: None,
+            services,
+        };
         Self::new(status, around)
     }
 }

@@ -112,6 +112,8 @@ pub struct Host {
     pub(crate) sockets_made: u32,
     /// Addresses that the node is told in place of the real ones: a liar's, or those of a host with many cards.
     pub pretended: Option<Vec<IpAddr>>,
+    /// Goes up when the host slept: see `Network::epoch`.
+    pub epoch: u32,
     /// The application.
     pub app: App,
     /// Events since the world began, but for `Readable` and `Writable`.
@@ -149,6 +151,7 @@ impl Host {
             sockets: BTreeMap::new(),
             sockets_made: 0,
             pretended: None,
+            epoch: 0,
             app,
             events: Vec::new(),
             traffic: Traffic::default(),
@@ -172,7 +175,7 @@ impl Host {
         }
         // The main ones: those that the node had opened are its own business.
         let sockets = self.sockets.iter().filter(|(id, _)| id.0 < 2).map(|(id, addr)| (*id, *addr)).collect();
-        Network { sockets, interfaces }
+        Network { sockets, interfaces, epoch: self.epoch, ..Network::default() }
     }
 
     /// Binds the main sockets, as io does at start: one per address family that the host has.

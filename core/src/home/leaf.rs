@@ -150,6 +150,16 @@ impl Homes {
         self.advance(now, m);
     }
 
+    /// The host's network is another one: who did not answer before may do so now, and there is no reason to wait.
+    pub(crate) fn on_network(&mut self, now: Instant, m: &mut Means<'_>) {
+        self.sweeps_failed = 0;
+        self.sweep_at = None;
+        for candidate in self.candidates.values_mut().filter(|c| c.link == Link::Down) {
+            candidate.is_tried = false;
+        }
+        self.advance(now, m);
+    }
+
     fn learn(&mut self, peer: PeerId, address: SocketAddr, is_joined: bool) {
         if peer == self.me {
             return;

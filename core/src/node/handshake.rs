@@ -320,6 +320,7 @@ impl Node {
         self.choose_path(now, key);
         // The responder changes keys only when it sees the new ones used.
         self.send(key, &Message::Confirm);
+        self.challenge_relayed(now, key);
         self.flush_waiting(key);
         if !same {
             self.on_link_up(now, key);

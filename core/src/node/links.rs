@@ -261,9 +261,8 @@ impl Node {
         match step {
             Step::Probe => {
                 self.probe_current(now, key);
-                if self.peers.get(key).and_then(|p| p.paths.current()).is_some_and(|route| !route.is_direct()) {
-                    self.probe_relays(now, key);
-                }
+                // If it was we who moved, they have to know by the time they are needed.
+                self.probe_relays(now, key);
             }
             Step::Failover => {
                 self.challenge_all(now, key);
@@ -285,7 +284,8 @@ impl Node {
         }
     }
 
-    fn challenge_all(&mut self, now: Instant, key: PeerKey) {
+    /// Challenges every proven path.
+    pub(crate) fn challenge_all(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let routes: Vec<Route> = peer.paths.proven().collect();
         for route in routes {

@@ -280,11 +280,16 @@ impl Node {
         self.settle(now);
     }
 
-    /// The bound sockets and interface addresses, at the start and whenever they change.
+    /// The bound sockets, interface addresses and mapped ports, at the start and whenever they change.
     pub fn handle_network(&mut self, now: Instant, network: &Network) {
-        let changed = self.network != *network;
+        let moved = self.network.sockets != network.sockets || self.network.interfaces != network.interfaces;
+        let mapped = self.network.mappings != network.mappings;
         self.network = network.clone();
-        if changed && !self.network.sockets.is_empty() {
+        if mapped && !moved {
+            // Another way in, no other place: nothing that is known of this network is less true.
+            self.on_candidates_changed(now);
+        }
+        if moved && !self.network.sockets.is_empty() {
             if matches!(self.config.role, Role::Supernode { .. }) && !self.ready_told {
                 self.ready_told = true;
                 self.events.push_back(Event::Ready);

@@ -128,6 +128,7 @@ impl Node {
     pub(crate) fn rooms_network(&mut self, now: Instant) {
         self.rooms.observations.clear();
         self.rooms.dial_back.reset(now, &mut self.rng, &mut self.rooms.out);
+        leaf!(self, now, |homes, m| homes.on_network(now, m));
         let anchors = core::mem::take(&mut self.rooms.anchors);
         if !anchors.is_empty() {
             leaf!(self, now, |homes, m| homes.rejoin(now, &anchors, m));
@@ -468,7 +469,7 @@ impl Node {
         let before = self.rooms.observations.candidates(socket);
         self.rooms.observations.on_observed(id, reporter_address, socket, seen);
         let after = self.rooms.observations.candidates(socket);
-        if !before.is_empty() && after.iter().any(|a| !before.contains(a)) {
+        if after.iter().any(|a| !before.contains(a)) {
             self.on_candidates_changed(now);
         }
     }

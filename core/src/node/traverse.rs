@@ -222,19 +222,40 @@ impl Node {
         }
     }
 
-    /// Sockets or interfaces changed: paths through sockets that are gone are gone, all others are doubtful.
+    /// Sockets, interfaces or routes changed: paths through sockets that are gone are gone, all others are doubtful.
+    /// Those of user links are all asked whether they still work, and what is in use has a second to answer. The links
+    /// that we keep up for the network are shaken hands with anew: that moves them here in one round trip, and brings
+    /// them back where the other side has forgotten us while we slept.
     pub(crate) fn on_network_changed(&mut self, now: Instant) {
         let mut sockets: Vec<super::SocketId> = self.network.sockets.iter().map(|(socket, _)| *socket).collect();
         sockets.extend(self.sockets.open());
         self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if !sockets.contains(socket)));
-        let up: Vec<(PeerKey, Route)> = self
-            .peers
-            .iter()
-            .filter(|(_, p)| p.is_up())
-            .filter_map(|(key, p)| Some((key, p.paths.current()?)))
-            .collect();
-        for (key, route) in up {
-            self.challenge(now, key, route);
+        let is_leaf = matches!(self.config.role, super::Role::Leaf);
+        // First those that relay for others.
+        let up = self.peers.iter().filter(|(_, p)| p.is_up()).map(|(key, p)| (p.traffic.is_some(), !p.wanted, key));
+        let mut up: Vec<(bool, bool, PeerKey)> = up.collect();
+        up.sort_unstable();
+        for (is_user, is_unwanted, key) in up {
+            self.challenge_all(now, key);
+            if is_leaf && !is_unwanted {
+                self.revive(now, key);
+            }
+            if is_user && let Some(peer) = self.peers.get_mut(key) {
+                peer.watch.on_peer_elsewhere(now);
+                self.touched.push(key);
+            }
+        }
+    }
+
+    /// A relay knows where we are from now on: what goes through it may work again, and shows the peer that we moved.
+    pub(crate) fn challenge_relayed(&mut self, now: Instant, relay: PeerKey) {
+        let ends = self.channel_ends.iter().filter(|(_, (_, via))| *via == relay);
+        let ends: Vec<(PeerKey, Route)> =
+            ends.map(|(channel, (end, via))| (*end, Route::Relayed { channel: *channel, via: *via })).collect();
+        for (end, route) in ends {
+            if self.peers.get(end).is_some_and(|p| p.is_up() && p.paths.is_proven(&route)) {
+                self.challenge(now, end, route);
+            }
         }
     }
 

@@ -19,7 +19,7 @@ pub(super) fn run(state: &StateDir, args: &DoctorArgs) -> Result<Exit, Failure> 
     let (json, patience) = (args.json, Duration::from_secs(args.timeout));
 
     let signals = super::signals()?;
-    let attached = host::attach(state, &known)?;
+    let attached = host::attach(state, &known, &args.reach.router)?;
     let way = attached.way(&known);
     match signals.run(move || examine(&way, json, patience)) {
         Outcome::Done(result) => {
