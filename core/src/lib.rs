@@ -22,6 +22,7 @@ pub mod keepalive;
 pub mod path;
 pub mod portmap;
 pub mod punch;
+pub mod quality;
 pub mod reach;
 pub mod relay;
 pub mod stream;

@@ -9,7 +9,7 @@
 //! paths are used. A path on which an awaited answer did not come has failed: it is kept for a while, since it may come
 //! back, but is used only when nothing else is left. It comes back when it answers a challenge.
 //!
-//! Choice: a direct path before a relayed one; between two direct paths the quicker one, with hysteresis so that two
+//! Choice: a direct path before a relayed one, unless [`crate::quality`] found it the worse one; between two direct paths the quicker one, with hysteresis so that two
 //! alike do not alternate; a path that the peer moved to (it roamed) at once.
 
 use core::net::{IpAddr, SocketAddr};
@@ -66,6 +66,8 @@ struct PathState {
     proven: bool,
     /// An awaited answer did not come; cleared by the next challenge that is answered on it.
     failed: bool,
+    /// It works, but [`crate::quality`] found another one better.
+    worse: bool,
     /// Smoothed, in microseconds (RFC 6298 §2: one eighth of each new sample).
     rtt_us: Option<u32>,
     heard: Instant,
@@ -259,6 +261,34 @@ impl Paths {
         }
     }
 
+    /// No answer comes on this path any more.
+    pub fn on_dead(&mut self, route: &Route) {
+        if let Some(path) = self.find_mut(route) {
+            path.failed = true;
+        }
+    }
+
+    /// Whether there is a better path than this one although it works.
+    pub fn set_worse(&mut self, route: &Route, worse: bool) {
+        if let Some(path) = self.find_mut(route) {
+            path.worse = worse;
+        }
+    }
+
+    /// The path to compare the one in use with: a relayed one for a direct one, a direct one for a relayed one.
+    pub fn spare(&self) -> Option<Route> {
+        let using = self.current()?;
+        let others = self.list.iter().filter(|p| p.proven && !p.failed && p.route.is_direct() != using.is_direct());
+        others.min_by_key(|p| p.rtt_us.unwrap_or(u32::MAX)).map(|p| p.route)
+    }
+
+    /// The direct path that was heard last, if it has failed and there is no other.
+    pub fn lost(&self) -> Option<Route> {
+        let direct = || self.list.iter().filter(|p| p.proven && p.route.is_direct());
+        let works = direct().any(|p| !p.failed);
+        direct().max_by_key(|p| p.heard).filter(|_| !works).map(|p| p.route)
+    }
+
     /// The peer's newest packet came on `route`, proven, while the path in use has been silent for `patience`: it
     /// moved. Takes effect at the next [`Self::choose`]. Patience keeps two ends that prefer different paths from
     /// following each other for ever.
@@ -269,9 +299,12 @@ impl Paths {
         if !self.is_proven(route) || current == *route || (current.is_direct() && !route.is_direct()) {
             return;
         }
-        if let Some(path) = self.find_mut(&current)
-            && now.since(path.heard) >= patience
-        {
+        let silent = self.find(&current).is_some_and(|path| now.since(path.heard) >= patience);
+        let taken_back = self.find(route).is_some_and(|path| path.worse && route.is_direct() && !path.failed);
+        if silent && taken_back {
+            // It was left as the worse one and the peer uses it again; the relay is none the worse for that.
+            self.set_worse(route, false);
+        } else if silent && let Some(path) = self.find_mut(&current) {
             path.failed = true;
         }
     }
@@ -283,12 +316,12 @@ impl Paths {
             .list
             .iter()
             .filter(|p| p.proven)
-            .min_by_key(|p| (p.failed, !p.route.is_direct(), Some(p.route) != old, p.rtt_us.unwrap_or(u32::MAX)))?;
+            .min_by_key(|p| (p.failed, p.worse, !p.route.is_direct(), Some(p.route) != old, p.rtt_us.unwrap_or(u32::MAX)))?;
         let mut choice = best.route;
-        if choice.is_direct() && !best.failed {
+        if choice.is_direct() && !best.failed && !best.worse {
             // Hysteresis: the one in use sorts first among its equals; another direct one must be clearly quicker.
             let mut rtt = best.rtt_us.unwrap_or(u32::MAX);
-            for p in self.list.iter().filter(|p| p.proven && !p.failed && p.route.is_direct()) {
+            for p in self.list.iter().filter(|p| p.proven && !p.failed && !p.worse && p.route.is_direct()) {
                 let Some(other) = p.rtt_us else { continue };
                 if is_clearly_quicker(other, rtt) {
                     choice = p.route;
@@ -343,6 +376,7 @@ impl Paths {
             route,
             proven: false,
             failed: false,
+            worse: false,
             rtt_us: None,
             heard: now,
             local: None,

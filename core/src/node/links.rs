@@ -228,6 +228,7 @@ impl Node {
                 None => {}
             }
             self.on_watch_due(now, key);
+            self.on_quality_due(now, key);
             self.on_rekey_due(now, key);
             self.on_idle_due(now, key);
         }
@@ -266,6 +267,7 @@ impl Node {
             Step::Failover => {
                 self.challenge_all(now, key);
                 self.probe_relays(now, key);
+                self.note_left(now, key);
                 if let Some(peer) = self.peers.get_mut(key) {
                     peer.paths.on_silence();
                 }
@@ -292,7 +294,7 @@ impl Node {
     }
 
     /// The relays of a silent link must know where we are now: our router may have moved us.
-    fn probe_relays(&mut self, now: Instant, key: PeerKey) {
+    pub(crate) fn probe_relays(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let mut relays: Vec<PeerKey> = peer
             .paths

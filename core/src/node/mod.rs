@@ -37,6 +37,7 @@ mod links;
 mod messages;
 mod peer;
 mod probe;
+mod quality;
 mod receive;
 mod rooms;
 mod send;

@@ -165,9 +165,13 @@ impl Node {
                 if kind == Kind::Data && message::is_probe(plain) {
                     return self.on_probe_packet(now, key, receiver, path, len, plain);
                 }
+                let newest = newest && !(kind == Kind::Data && message::is_about_path(plain));
                 self.on_authentic(now, key, receiver, route, path, len, newest);
                 match kind {
-                    Kind::Stream => self.on_stream_packet(now, key, plain),
+                    Kind::Stream => {
+                        self.on_lively(now, key, &route);
+                        self.on_stream_packet(now, key, plain)
+                    }
                     _ => self.on_messages(now, key, route, plain),
                 }
             }
@@ -267,9 +271,18 @@ impl Node {
         let Some(peer) = self.peers.get_mut(key) else { return };
         match heard {
             Heard::Proven => {
+                if newest && current == Some(route) {
+                    peer.traffic.iter_mut().for_each(|t| t.quality.on_peer_here());
+                }
                 if newest && current != Some(route) {
                     let patience = if peer.traffic.is_some() { FOLLOW_PATIENCE } else { Duration::ZERO };
                     peer.paths.on_peer_moved(now, &route, patience);
+                    if let Some(current) = current.filter(|c| c.is_direct() && !route.is_direct())
+                        && let Some(at) = peer.paths.heard_at(&current)
+                        && peer.traffic.as_mut().is_some_and(|t| t.quality.on_peer_elsewhere(now, at))
+                    {
+                        peer.paths.set_worse(&current, true);
+                    }
                     if let Some(current) = current
                         && current.is_direct()
                         && !route.is_direct()
@@ -346,6 +359,7 @@ impl Node {
             _ => None,
         };
         if let (Some(change), Some(traffic)) = (change, peer.traffic.as_mut()) {
+            traffic.quality.on_path_changed(now);
             if let Some(streams) = &mut traffic.streams {
                 match change {
                     crate::path::Change::Upgrade => streams.path_upgraded(now),

@@ -178,6 +178,12 @@ impl Node {
             peer.paths.on_check_answered(now, route, sample);
             rtt = Some(sample);
         }
+        if rtt.is_none()
+            && let Some(sample) = peer.traffic.as_mut().and_then(|t| t.quality.on_reply(now, &route, token))
+        {
+            peer.paths.on_check_answered(now, route, sample);
+            rtt = Some(sample);
+        }
         if rtt.is_some() {
             if let Route::Direct { remote, socket } = route {
                 self.ledger.proven(remote);
