@@ -354,8 +354,7 @@ impl Node {
             self.fail_call(now, id, ConnectError::Unreachable);
             return;
         };
-        let candidates = self.own_candidates();
-        let body = InitBody::Introduced { candidates };
+        let body = InitBody::Introduced { whereabouts: self.whereabouts(0) };
         let Some(init) = self.attempt(now, key, AttemptRoute::Introduced(home), &body) else {
             self.fail_call(now, id, ConnectError::Unreachable);
             return;

@@ -29,9 +29,9 @@ pub mod node;
 
 pub use identity::{PeerId, SecretKey};
 pub use node::{
-    Access, CommandError, Config, ConfigError, ConnectError, Counters, DropReason, Ecn, Event, Network, Node, Path,
-    PathInfo, PeerStatus, Read, Received, Role, Save, Saved, SocketId, SocketRefused, SocketRequest, Status, StreamEnd,
-    StreamError, StreamKey, SupernodeStatus, Transmit,
+    Access, CommandError, Config, ConfigError, ConnectError, Counters, DropReason, Ecn, Event, Family, Network, Node,
+    Path, PathInfo, PeerStatus, Read, Received, Role, Save, Saved, SocketId, SocketKind, SocketRefused, SocketRequest,
+    Status, StreamEnd, StreamError, StreamKey, SupernodeStatus, Transmit,
 };
 pub use ticket::Ticket;
 pub use time::{Instant, WallTime};

@@ -6,6 +6,7 @@ use handfast_core::wire::address::{Address, CANDIDATES_MAX, Candidate, Candidate
 use handfast_core::wire::message::{
     DIGEST_MAX, DigestEntry, HINTS_MAX, InitBody, Load, LoadHint, Message, Refusal, ResponseBody, decode_next, encode,
 };
+use handfast_core::wire::nat::{FilteringBehavior, MappingBehavior, NatProfile, PortAssignment};
 use handfast_core::wire::packet::{
     ChannelId, Kind, Packet, VERSION, data_header, init_header, relay_header, response_header,
 };
@@ -41,6 +42,29 @@ fn address() -> impl Strategy<Value = Address> {
     ]
 }
 
+fn nat() -> impl Strategy<Value = NatProfile> {
+    let mapping = prop::sample::select(vec![
+        None,
+        Some(MappingBehavior::EndpointIndependent),
+        Some(MappingBehavior::AddressDependent),
+        Some(MappingBehavior::AddressAndPortDependent),
+    ]);
+    let filtering = prop::sample::select(vec![
+        None,
+        Some(FilteringBehavior::EndpointIndependent),
+        Some(FilteringBehavior::AddressDependent),
+        Some(FilteringBehavior::AddressAndPortDependent),
+    ]);
+    let ports = prop_oneof![
+        Just(PortAssignment::Unknown),
+        Just(PortAssignment::Preserving),
+        Just(PortAssignment::Random),
+        any::<(i8, u16)>().prop_map(|(step, newest)| PortAssignment::Sequential { step, newest }),
+        any::<(u16, u16)>().prop_map(|(first, width)| PortAssignment::Block { first, width }),
+    ];
+    (mapping, filtering, ports).prop_map(|(mapping, filtering, ports)| NatProfile { mapping, filtering, ports })
+}
+
 fn candidates() -> impl Strategy<Value = Candidates> {
     use CandidateKind::*;
     let kind = prop::sample::select(vec![Host, ServerReflexive, Mapped, PeerReflexive]);
@@ -59,27 +83,30 @@ fn parts() -> impl Strategy<Value = Parts> {
     let hints = prop::collection::vec((any::<([u8; 8], [u8; 4], u8)>(), load()), 0..=HINTS_MAX);
     let fixed = (any::<[u8; 32]>(), any::<[u8; 8]>(), any::<[u8; 6]>(), any::<u64>(), any::<bool>());
     let bytes = prop::collection::vec(any::<u8>(), 0..DATAGRAM_LEN_MAX);
-    (fixed, bytes, address(), candidates(), load(), refusal, entries, hints).prop_map(
-        |((seed, token, channel, number, yes), bytes, address, candidates, load, refusal, entries, hints)| Parts {
-            peer: SecretKey::from_bytes(&seed).peer_id(),
-            bytes,
-            token,
-            channel: ChannelId(channel),
-            address,
-            candidates,
-            load,
-            number,
-            refusal,
-            yes,
-            entries: entries
-                .into_iter()
-                .map(|(id_prefix, sequence_low)| DigestEntry { id_prefix, sequence_low })
-                .collect(),
-            contacted: (0..seed[0] % 65).map(|n| [n, 1, 2, 3]).collect(),
-            hints: hints
-                .into_iter()
-                .map(|((id_prefix, sequence, suspicion), load)| LoadHint { id_prefix, sequence, load, suspicion })
-                .collect(),
+    (fixed, bytes, address(), (candidates(), nat()), load(), refusal, entries, hints).prop_map(
+        |((seed, token, channel, number, yes), bytes, address, (candidates, nat), load, refusal, entries, hints)| {
+            Parts {
+                peer: SecretKey::from_bytes(&seed).peer_id(),
+                bytes,
+                token,
+                channel: ChannelId(channel),
+                address,
+                candidates,
+                nat,
+                load,
+                number,
+                refusal,
+                yes,
+                entries: entries
+                    .into_iter()
+                    .map(|(id_prefix, sequence_low)| DigestEntry { id_prefix, sequence_low })
+                    .collect(),
+                contacted: (0..seed[0] % 65).map(|n| [n, 1, 2, 3]).collect(),
+                hints: hints
+                    .into_iter()
+                    .map(|((id_prefix, sequence, suspicion), load)| LoadHint { id_prefix, sequence, load, suspicion })
+                    .collect(),
+            }
         },
     )
 }
@@ -310,8 +337,9 @@ fn a9_collections_have_a_cap() {
     };
     let candidate = [0, 0, 192, 0, 2, 1, 0, 80];
     for (number, head, cap, element) in [
-        (3, &[][..], CANDIDATES_MAX, &candidate[..]),
-        (25, &[], CANDIDATES_MAX, &candidate),
+        // The profile of a router in two bytes, and the attempt.
+        (3, &[0, 0, 0][..], CANDIDATES_MAX, &candidate[..]),
+        (25, &[0, 0, 0], CANDIDATES_MAX, &candidate),
         (18, &[0, 0], DIGEST_MAX, &[0; 8]),
         (19, &[], HINTS_MAX, &[0; 16]),
     ] {

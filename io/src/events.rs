@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::TrySendError;
 
-use handfast_core::{Event, PeerId, ServiceName, SocketRefused, StreamEnd, StreamKey};
+use handfast_core::{Event, PeerId, ServiceName, SocketKind, SocketRefused, StreamEnd, StreamKey};
 
 use crate::connections::{Target, User};
 use crate::endpoint::Pong;
@@ -47,8 +47,8 @@ impl Loop {
                 None => {}
             },
             Event::Datagram { peer } => self.on_datagram(peer),
-            Event::OpenSocket(request) => {
-                let opened = self.sockets.open_extra().map_err(|error| {
+            Event::OpenSocket { request, kind: SocketKind::Udp(family) } => {
+                let opened = self.sockets.open_extra(family).map_err(|error| {
                     tracing::debug!(%error, "an extra UDP socket is refused");
                     SocketRefused
                 });
@@ -66,7 +66,7 @@ impl Loop {
             Event::Readable { .. }
             | Event::Writable { .. }
             | Event::Datagram { .. }
-            | Event::OpenSocket(_)
+            | Event::OpenSocket { .. }
             | Event::CloseSocket(_)
             | Event::Save(_) => {}
             Event::Ready

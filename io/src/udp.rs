@@ -14,7 +14,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use handfast_core::wire::address::canonical;
-use handfast_core::{Ecn, Path, SocketId};
+use handfast_core::{Ecn, Family, Path, SocketId};
 use mio::{Interest, Registry, Token};
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -284,13 +284,14 @@ impl Sockets {
         Ok((id, bound))
     }
 
-    /// Opens one more socket, on the interface of the main one, at a port of the system's choice.
-    pub(crate) fn open_extra(&mut self) -> io::Result<(SocketId, SocketAddr)> {
+    /// Opens one more socket, on the interface of the family's main one, at a port of the system's choice.
+    pub(crate) fn open_extra(&mut self, family: Family) -> io::Result<(SocketId, SocketAddr)> {
         if self.by_id.len() >= self.main.len() + EXTRA_SOCKETS_MAX {
             return Err(io::Error::other("too many UDP sockets"));
         }
-        let ip = self.main.first().map_or(Ipv4Addr::UNSPECIFIED.into(), |(_, address)| address.ip());
-        self.open(SocketAddr::new(ip, 0))
+        let main = self.main.iter().find(|(_, address)| Family::of(address) == family);
+        let (_, address) = main.ok_or_else(|| io::Error::other("no main socket of this family"))?;
+        self.open(SocketAddr::new(address.ip(), 0))
     }
 
     /// Closes a socket that [`Sockets::open_extra`] opened.
@@ -543,14 +544,14 @@ mod tests {
     #[test]
     fn extra_sockets_come_and_go_and_the_main_one_stays() {
         let (mut here, _poll) = sockets(&["127.0.0.1:0"]);
-        let (extra, address) = here.open_extra().expect("opened");
+        let (extra, address) = here.open_extra(Family::V4).expect("opened");
         assert!(address.ip().is_loopback(), "on the interface of the main one");
         here.close(extra);
         assert!(!here.by_id.contains_key(&extra));
         let main = here.main()[0].0;
         here.close(main);
         assert!(here.by_id.contains_key(&main));
-        let (next, _) = here.open_extra().expect("opened");
+        let (next, _) = here.open_extra(Family::V4).expect("opened");
         assert_ne!(next, extra, "a number is never used twice");
     }
 

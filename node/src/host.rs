@@ -212,6 +212,15 @@ impl Way {
         Ok(client)
     }
 
+    /// A connection to the node, although it may not have found anybody.
+    pub(crate) fn connect_even_lost(&self) -> Result<Client, Failure> {
+        if let Some(endpoint) = &self.starting {
+            endpoint.wait_ready(READY_TIMEOUT);
+            return self.connect_again();
+        }
+        self.connect()
+    }
+
     /// Another connection to the same node.
     pub(crate) fn connect_again(&self) -> Result<Client, Failure> {
         Client::connect_running(self.state.socket())

@@ -108,6 +108,8 @@ pub struct Host {
     pub port: u16,
     /// Open sockets and the addresses they are bound to.
     pub sockets: BTreeMap<SocketId, SocketAddr>,
+    /// How many sockets the node has had opened.
+    pub(crate) sockets_made: u32,
     /// Addresses that the node is told in place of the real ones: a liar's, or those of a host with many cards.
     pub pretended: Option<Vec<IpAddr>>,
     /// The application.
@@ -143,6 +145,7 @@ impl Host {
             attachments: Vec::new(),
             port,
             sockets: BTreeMap::new(),
+            sockets_made: 0,
             pretended: None,
             app,
             events: Vec::new(),
@@ -164,7 +167,9 @@ impl Host {
             Some(ips) => interfaces.extend(ips),
             None => interfaces.extend(self.attachments.iter().map(|a| a.ip)),
         }
-        Network { sockets: self.sockets.iter().map(|(id, addr)| (*id, *addr)).collect(), interfaces }
+        // The main ones: those that the node had opened are its own business.
+        let sockets = self.sockets.iter().filter(|(id, _)| id.0 < 2).map(|(id, addr)| (*id, *addr)).collect();
+        Network { sockets, interfaces }
     }
 
     /// Binds the main sockets, as io does at start: one per address family that the host has.

@@ -11,7 +11,9 @@ use core::num::NonZeroU16;
 use core::time::Duration;
 
 use handfast_core::time::Deadlines;
-use handfast_core::{Event, Instant, Node, Path, PeerId, Received, SocketId, Status, Transmit, WallTime};
+use handfast_core::{
+    Event, Family, Instant, Node, Path, PeerId, Received, SocketId, SocketKind, Status, Transmit, WallTime,
+};
 
 use crate::host::{Host, HostId, Traffic};
 use crate::invariant::{self, Invariants};
@@ -313,9 +315,15 @@ impl World {
         self.trace.note(now, Entry::Event, id.0, &format!("{event:?}"));
         match &event {
             Event::Save(item) => host.save(item.clone()),
-            Event::OpenSocket(request) => {
-                let socket = SocketId(host.sockets.keys().next_back().map_or(0, |s| s.0 + 1));
-                let bound = SocketAddr::from(([0, 0, 0, 0], 45_000 + (socket.0 % 1000) as u16));
+            Event::OpenSocket { request, kind: SocketKind::Udp(family) } => {
+                // A number is never used twice.
+                host.sockets_made += 1;
+                let socket = SocketId(1 + host.sockets_made);
+                let port = 45_000 + (socket.0 % 10_000) as u16;
+                let bound = match family {
+                    Family::V4 => SocketAddr::from(([0, 0, 0, 0], port)),
+                    Family::V6 => SocketAddr::from(([0u16; 8], port)),
+                };
                 host.sockets.insert(socket, bound);
                 node.handle_socket(now, *request, Ok((socket, bound)));
             }

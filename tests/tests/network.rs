@@ -81,7 +81,7 @@ fn mapping_behaviour_is_recognised() {
     use handfast_core::reach::MappingBehavior;
     for (spec, wanted) in [
         (NatSpec::port_restricted(), MappingBehavior::EndpointIndependent),
-        (NatSpec::fully_dependent(), MappingBehavior::AddressOrPortDependent),
+        (NatSpec::fully_dependent(), MappingBehavior::AddressAndPortDependent),
     ] {
         let (mut w, a, _) = World::pair(5, spec, spec);
         w.run_for(secs(30));

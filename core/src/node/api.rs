@@ -116,6 +116,29 @@ pub struct Network {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct SocketRequest(pub u32);
 
+/// An address family.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// That of an address.
+    pub const fn of(address: &SocketAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// What kind of socket the core asks for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum SocketKind {
+    /// UDP, on a port of the system's choice, where the main socket of the family is bound.
+    Udp(Family),
+}
+
 /// io could not open the socket asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SocketRefused;
@@ -418,8 +441,13 @@ pub enum Event {
         /// From whom.
         peer: PeerId,
     },
-    /// io should open another UDP socket and answer with `handle_socket`.
-    OpenSocket(SocketRequest),
+    /// io should open another socket and answer with `handle_socket`.
+    OpenSocket {
+        /// To be named in the answer.
+        request: SocketRequest,
+        /// What kind.
+        kind: SocketKind,
+    },
     /// io should close a socket that it opened on request.
     CloseSocket(SocketId),
     /// Keep this for the next run.

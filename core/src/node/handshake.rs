@@ -19,8 +19,8 @@ use crate::link::{self, Accepted, Admission, Epoch, InitFixed, Macs, PeerKeys, R
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
-use crate::wire::address::{Address, Candidates};
-use crate::wire::message::{InitBody, Message, ResponseBody};
+use crate::wire::address::Address;
+use crate::wire::message::{InitBody, Message, ResponseBody, Whereabouts};
 use crate::wire::packet::{ChannelId, NOISE_2_OVERHEAD, RESPONSE_HEADER_LEN};
 
 /// With nothing remembered of a peer, its Init is fresh within this of our wall clock.
@@ -337,7 +337,7 @@ impl Node {
                     None => {}
                 }
             }
-            ResponseBody::Introduced { candidates } => self.on_candidates(now, key, candidates),
+            ResponseBody::Introduced { whereabouts } => self.on_whereabouts(now, key, whereabouts),
         }
         Ok(())
     }
@@ -509,7 +509,7 @@ impl Node {
         body: InitBody<'_>,
         init_len: usize,
     ) -> Result<Box<[u8]>, DropReason> {
-        let InitBody::Introduced { candidates } = body else { return Err(DropReason::BadContents) };
+        let InitBody::Introduced { whereabouts } = body else { return Err(DropReason::BadContents) };
         let id = accepted.peer;
         self.check_crossing(now, &id)?;
         let standing = self.standing_of(&id);
@@ -521,21 +521,22 @@ impl Node {
         if let Route::Relayed { channel, via } = route {
             self.add_channel_end(key, channel, via);
         }
-        let mut mine = if standing == Standing::Accepted { self.own_candidates() } else { Candidates::new() };
+        let mut mine =
+            if standing == Standing::Accepted { self.whereabouts(whereabouts.attempt) } else { Whereabouts::default() };
         let mut buf = [0; DATAGRAM_LEN_MAX];
         // Never longer than the Init, and the header of the answer that carries it is shorter than the introduction's.
-        while let Ok(used) = postcard::to_slice(&ResponseBody::Introduced { candidates: mine.clone() }, &mut buf)
+        while let Ok(used) = postcard::to_slice(&ResponseBody::Introduced { whereabouts: mine.clone() }, &mut buf)
             && response_len(used.len()) > init_len
-            && mine.pop().is_some()
+            && mine.candidates.pop().is_some()
         {}
-        let told = !mine.is_empty();
-        let body = ResponseBody::Introduced { candidates: mine };
+        let told = !mine.candidates.is_empty();
+        let body = ResponseBody::Introduced { whereabouts: mine };
         let bytes = self.respond(now, key, accepted, &body, init_len, fresh, true, route)?;
         if let Some(peer) = self.peers.get_mut(key) {
             let traffic = peer.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, standing)));
             traffic.standing = traffic.standing.max(standing);
             traffic.told = told;
-            traffic.candidates = candidates;
+            traffic.whereabouts = whereabouts;
         }
         if fresh && standing == Standing::Accepted {
             self.start_checks(now, key);

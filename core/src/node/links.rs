@@ -81,9 +81,9 @@ impl Node {
         peer.watch.on_heard();
         if let Some(traffic) = &mut peer.traffic {
             let standing = traffic.standing;
-            let candidates = core::mem::take(&mut traffic.candidates);
+            let whereabouts = core::mem::take(&mut traffic.whereabouts);
             **traffic = Traffic::new(now, standing);
-            traffic.candidates = candidates;
+            traffic.whereabouts = whereabouts;
         }
         if let Some(old) = peer.epoch.take() {
             self.indices.free(old.local_index());

@@ -39,8 +39,8 @@ impl Node {
             Message::ChallengeReply { token, seen } => {
                 self.on_challenge_reply(now, key, route, token, seen.map(Into::into));
             }
-            Message::Candidates(candidates) => self.on_candidates(now, key, candidates),
-            Message::Upgrade(candidates) => self.on_upgrade(now, key, candidates),
+            Message::Candidates(whereabouts) => self.on_whereabouts(now, key, whereabouts),
+            Message::Upgrade(whereabouts) => self.on_upgrade(now, key, whereabouts),
             Message::Close => self.on_close(now, key),
             Message::Datagram(data) => self.on_app_datagram(now, key, data),
 
@@ -55,6 +55,9 @@ impl Node {
                 return self.on_introduce_reply(now, key, peer, response);
             }
             Message::ChannelClosed { channel } => self.on_channel_closed(now, key, channel),
+
+            // A probe is alone in its packet, and has been taken there.
+            Message::Probe { .. } | Message::ProbeReply { .. } => return Err(DropReason::BadContents),
 
             other => self.on_room_message(now, key, &id, route, other),
         }

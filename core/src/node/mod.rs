@@ -27,7 +27,8 @@
 //!
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
 //! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `streams.rs` keeps the
-//! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest.
+//! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
+//! `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like outside.
 
 mod api;
 mod handshake;
@@ -35,9 +36,11 @@ mod ledger;
 mod links;
 mod messages;
 mod peer;
+mod probe;
 mod receive;
 mod rooms;
 mod send;
+mod sockets;
 mod status;
 mod streams;
 mod traverse;
@@ -55,8 +58,10 @@ pub use streams::DATAGRAM_DATA_MAX;
 
 use self::ledger::Ledger;
 use self::peer::{Indices, Peers};
+use self::probe::DelayedReplies;
 use self::rooms::Rooms;
 use self::send::Outgoing;
+use self::sockets::ExtraSockets;
 use self::streams::StreamTable;
 use crate::identity::{PeerId, SecretKey};
 use crate::introduce::{Call, Duties};
@@ -99,6 +104,8 @@ pub struct Node {
     origin: std::time::Instant,
     own_duty: Duty,
     network: Network,
+    sockets: ExtraSockets,
+    delayed: DelayedReplies,
     wall: Option<(Instant, WallTime)>,
     /// The latest moment that any call named.
     now: Instant,
@@ -173,6 +180,8 @@ impl Node {
             origin,
             own_duty,
             network: Network::default(),
+            sockets: ExtraSockets::default(),
+            delayed: DelayedReplies::default(),
             wall: None,
             now,
             clock_us: saved.clock_mark,
@@ -237,6 +246,7 @@ impl Node {
                 let closed = self.channels.handle_timeout(now);
                 self.tell_closed(closed);
                 self.on_duties_timeout(now);
+                self.on_delayed_due(now);
                 self.gate.handle_timeout(now);
                 self.settle(now);
                 if self.next_timeout().is_none_or(|at| at > now) {
@@ -262,13 +272,10 @@ impl Node {
     pub fn handle_socket(
         &mut self,
         now: Instant,
-        _request: SocketRequest,
+        request: SocketRequest,
         result: Result<(SocketId, SocketAddr), SocketRefused>,
     ) {
-        // Nothing in this version asks for sockets; one that comes all the same is given back.
-        if let Ok((socket, _)) = result {
-            self.events.push_back(Event::CloseSocket(socket));
-        }
+        self.on_socket(now, request, result);
         self.settle(now);
     }
 
@@ -542,6 +549,7 @@ impl Node {
         let mut at = earliest(self.deadlines.next(), self.call_deadlines.next());
         at = earliest(at, self.channels.poll_timeout());
         at = earliest(at, self.duties.poll_timeout());
+        at = earliest(at, self.delayed.poll_timeout());
         earliest(at, self.rooms_poll_timeout())
     }
 }

@@ -13,8 +13,7 @@ use crate::path::{Paths, Route};
 use crate::punch::Checks;
 use crate::stream::Streams;
 use crate::time::{Instant, earliest};
-use crate::wire::address::Candidates;
-use crate::wire::message::ChannelLimits;
+use crate::wire::message::{ChannelLimits, Whereabouts};
 
 /// Most peers that a node keeps. At the limit new ones are refused.
 pub(crate) const PEERS_MAX: usize = 1 << 21;
@@ -124,7 +123,7 @@ pub(crate) struct Traffic {
     pub(crate) streams: Option<Box<Streams>>,
     pub(crate) checks: Option<Checks>,
     /// What the peer told us of its addresses.
-    pub(crate) candidates: Candidates,
+    pub(crate) whereabouts: Whereabouts,
     /// Whether we told it ours on this link.
     pub(crate) told: bool,
     pub(crate) datagrams: VecDeque<Box<[u8]>>,
@@ -142,7 +141,7 @@ impl Traffic {
             standing,
             streams: None,
             checks: None,
-            candidates: Candidates::new(),
+            whereabouts: Whereabouts::default(),
             told: false,
             datagrams: VecDeque::new(),
             used: now,

@@ -8,7 +8,7 @@ use crate::path::{Heard, Route};
 use crate::stream::Streams;
 use crate::time::Instant;
 use crate::wire::address::canonical;
-use crate::wire::message::Message;
+use crate::wire::message::{self, Message};
 use crate::wire::packet::{ChannelId, Kind, Packet, RELAY_HEADER_LEN};
 
 /// Longest datagram that is looked at: what QUIC's path MTU discovery may reach on Ethernet.
@@ -162,6 +162,9 @@ impl Node {
                 let len = packet.len();
                 let key = self.indices.get(receiver).ok_or(DropReason::UnknownReceiver)?;
                 let (plain, newest) = self.open_sealed(key, receiver, counter, packet)?;
+                if kind == Kind::Data && message::is_probe(plain) {
+                    return self.on_probe_packet(now, key, receiver, path, len, plain);
+                }
                 self.on_authentic(now, key, receiver, route, path, len, newest);
                 match kind {
                     Kind::Stream => self.on_stream_packet(now, key, plain),

@@ -18,7 +18,7 @@ use crate::keepalive::Duty;
 use crate::link::Identity;
 use crate::path::Route;
 use crate::random::Generators;
-use crate::reach::{DialBack, DialBackDuty, MappingBehavior, NetworkClock, Observations, OrderTo};
+use crate::reach::{DialBack, DialBackDuty, MappingBehavior, NatProfile, NetworkClock, Observations, OrderTo};
 use crate::time::{Instant, WallTime, earliest};
 use crate::wire::message::{self, Load, Message, SignedKind};
 
@@ -415,7 +415,9 @@ impl Node {
             | Message::IntroduceReply { .. }
             | Message::ChannelClosed { .. }
             | Message::Upgrade(_)
-            | Message::Datagram(_) => debug_assert!(false, "taken before"),
+            | Message::Datagram(_)
+            | Message::Probe { .. }
+            | Message::ProbeReply { .. } => debug_assert!(false, "taken before"),
         }
     }
 
@@ -573,6 +575,11 @@ impl Node {
     pub(crate) fn mapping(&self) -> Option<MappingBehavior> {
         let (socket, _) = self.network.sockets.first()?;
         self.rooms.observations.mapping(*socket)
+    }
+
+    /// What is known of our router.
+    pub(crate) fn nat_profile(&self) -> NatProfile {
+        NatProfile { mapping: self.mapping(), ..NatProfile::default() }
     }
 
     pub(crate) fn reachable(&self) -> Option<bool> {

@@ -8,8 +8,8 @@ use super::{Node, Path};
 use crate::path::Route;
 use crate::punch::{self, Checks};
 use crate::time::Instant;
-use crate::wire::address::{Candidates, is_sendable};
-use crate::wire::message::Message;
+use crate::wire::address::is_sendable;
+use crate::wire::message::{Message, Whereabouts};
 
 /// How long after the n-th failure a relayed link tries to become direct again.
 pub(crate) fn retry_wait(tries: u32) -> Duration {
@@ -18,9 +18,9 @@ pub(crate) fn retry_wait(tries: u32) -> Duration {
 }
 
 impl Node {
-    /// Where peers may try to reach us.
-    pub(crate) fn own_candidates(&self) -> Candidates {
-        punch::gather(&self.network, &self.reflexive())
+    /// Where peers may try to reach us, and what that takes, for the given attempt.
+    pub(crate) fn whereabouts(&self, attempt: u8) -> Whereabouts {
+        Whereabouts { nat: self.nat_profile(), attempt, candidates: punch::gather(&self.network, &self.reflexive()) }
     }
 
     /// The main socket of the address's family.
@@ -28,27 +28,27 @@ impl Node {
         self.network.sockets.iter().find(|(_, bound)| bound.is_ipv4() == remote.is_ipv4()).map(|(socket, _)| *socket)
     }
 
-    /// The peer told us its candidates.
-    pub(crate) fn on_candidates(&mut self, now: Instant, key: PeerKey, candidates: Candidates) {
+    /// The peer told us where it is.
+    pub(crate) fn on_whereabouts(&mut self, now: Instant, key: PeerKey, whereabouts: Whereabouts) {
         let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) else { return };
-        if candidates.is_empty() {
+        if whereabouts.candidates.is_empty() {
             return;
         }
-        traffic.candidates = candidates;
+        traffic.whereabouts = whereabouts;
         if traffic.standing == Standing::Accepted {
             self.start_checks(now, key);
         }
     }
 
-    /// The peer told us its candidates and asks for ours.
-    pub(crate) fn on_upgrade(&mut self, now: Instant, key: PeerKey, candidates: Candidates) {
+    /// The peer told us where it is and asks the same.
+    pub(crate) fn on_upgrade(&mut self, now: Instant, key: PeerKey, whereabouts: Whereabouts) {
         let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) else { return };
         if traffic.standing == Standing::Accepted {
             traffic.told = true;
-            let mine = self.own_candidates();
+            let mine = self.whereabouts(whereabouts.attempt);
             self.send(key, &Message::Candidates(mine));
         }
-        self.on_candidates(now, key, candidates);
+        self.on_whereabouts(now, key, whereabouts);
     }
 
     /// Offers our candidates and asks for the peer's; checks start on both sides.
@@ -60,7 +60,8 @@ impl Node {
             return;
         }
         traffic.told = true;
-        let mine = self.own_candidates();
+        let attempt = traffic.retry.map_or(0, |(_, tries)| u8::try_from(tries).unwrap_or(u8::MAX));
+        let mine = self.whereabouts(attempt);
         self.send(key, &Message::Upgrade(mine));
         self.start_checks(now, key);
     }
@@ -85,7 +86,7 @@ impl Node {
             return;
         }
         let Some(traffic) = &peer.traffic else { return };
-        let mut known: Vec<SocketAddr> = traffic.candidates.iter().map(|c| c.address.into()).collect();
+        let mut known: Vec<SocketAddr> = traffic.whereabouts.candidates.iter().map(|c| c.address.into()).collect();
         // Where the peer was before may work again.
         known.extend(peer.paths.routes().filter_map(|route| match route {
             Route::Direct { remote, .. } => Some(remote),
@@ -217,7 +218,8 @@ impl Node {
 
     /// Sockets or interfaces changed: paths through sockets that are gone are gone, all others are doubtful.
     pub(crate) fn on_network_changed(&mut self, now: Instant) {
-        let sockets: Vec<super::SocketId> = self.network.sockets.iter().map(|(socket, _)| *socket).collect();
+        let mut sockets: Vec<super::SocketId> = self.network.sockets.iter().map(|(socket, _)| *socket).collect();
+        sockets.extend(self.sockets.open());
         self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if !sockets.contains(socket)));
         let up: Vec<(PeerKey, Route)> = self
             .peers

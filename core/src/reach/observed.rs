@@ -85,7 +85,7 @@ impl Observations {
         Some(if most * 2 > votes.len() {
             MappingBehavior::EndpointIndependent
         } else {
-            MappingBehavior::AddressOrPortDependent
+            MappingBehavior::AddressAndPortDependent
         })
     }
 

@@ -39,9 +39,9 @@ fn mapping_needs_two_reporters_and_outvotes_one_of_three() {
     assert_eq!(mapping(&[(1, 10)]), None);
     assert_eq!(mapping(&[(1, 10), (1, 11)]), None, "one reporter, twice");
     assert_eq!(mapping(&[(1, 10), (2, 10)]), Some(EndpointIndependent));
-    assert_eq!(mapping(&[(1, 10), (2, 11)]), Some(AddressOrPortDependent));
+    assert_eq!(mapping(&[(1, 10), (2, 11)]), Some(AddressAndPortDependent));
     assert_eq!(mapping(&[(1, 10), (2, 66), (3, 10)]), Some(EndpointIndependent));
-    assert_eq!(mapping(&[(1, 10), (2, 11), (3, 12)]), Some(AddressOrPortDependent));
+    assert_eq!(mapping(&[(1, 10), (2, 11), (3, 12)]), Some(AddressAndPortDependent));
     assert_eq!(observed(&[(1, 10), (2, 10)]).mapping(SocketId(1)), None, "another socket");
 }
 
@@ -50,7 +50,7 @@ fn reporters_behind_one_address_have_one_vote() {
     let mut observations = observed(&[(1, 10), (2, 11)]);
     // A second supernode on the first one's host: a router that maps per address shows both the same.
     observations.on_observed(id(3), SocketAddr::from(([203, 0, 113, 1], 5000)), SOCKET, at(10));
-    assert_eq!(observations.mapping(SOCKET), Some(MappingBehavior::AddressOrPortDependent));
+    assert_eq!(observations.mapping(SOCKET), Some(MappingBehavior::AddressAndPortDependent));
     // Where all are on one host, as in a test network, ports tell them apart.
     let mut local = Observations::default();
     for n in 1..=2 {

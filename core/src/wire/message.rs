@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DecodeError;
 use super::address::{Address, Candidates};
+use super::nat::NatProfile;
 use super::packet::ChannelId;
 use crate::identity::PeerId;
 
@@ -117,7 +118,7 @@ pub enum Message<'a> {
         seen: Option<Address>,
     },
     /// Where the sender may be reached: told only to accepted peers.
-    Candidates(Candidates),
+    Candidates(Whereabouts),
     /// The sender is leaving: forget this link, expect no answer.
     Close,
 
@@ -245,7 +246,7 @@ pub enum Message<'a> {
     },
 
     /// Asks a link's peer for candidates and offers the sender's own: an unknown peer became an accepted one.
-    Upgrade(Candidates),
+    Upgrade(Whereabouts),
     /// An unreliable datagram between applications.
     Datagram(&'a [u8]),
     /// Answers a [`Message::DialBackRequest`].
@@ -255,11 +256,46 @@ pub enum Message<'a> {
         /// Why nobody was ordered to dial, if nobody was.
         refused: Option<Refusal>,
     },
+
+    /// Asks a supernode where this very packet came from, perhaps after a while: it may come from any socket of the
+    /// sender and never looks like roaming.
+    Probe {
+        /// Comes back in [`Message::ProbeReply`].
+        token: [u8; 8],
+        /// Answer after so many tenths of a second: is the binding still there then?
+        delay_ds: u16,
+        /// Answer from the supernode's alternate port (RFC 5780 §4.4, with the port alone changed).
+        alternate: bool,
+        /// Zeros that make the probe as long as its answer.
+        room: &'a [u8],
+    },
+    /// Answers a [`Message::Probe`], to where it came from.
+    ProbeReply {
+        /// The token of the probe.
+        token: [u8; 8],
+        /// Where the probe came from.
+        seen: Address,
+        /// The supernode's alternate port; 0 if it has none.
+        alternate_port: u16,
+    },
+}
+
+/// Where a peer may be reached, and what that takes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Whereabouts {
+    /// What is known of its router.
+    pub nat: NatProfile,
+    /// Which attempt this is, so that both sides try the same: a retry changes strategy.
+    pub attempt: u8,
+    /// Its addresses; none at all for a peer that is not accepted (yet).
+    pub candidates: Candidates,
 }
 
 /// Zeros for [`Message::Challenge`]: an IPv4 address in the answer takes 7 bytes, and the length byte of the room is
 /// there anyway.
 const ROOM: [u8; 19] = [0; 19];
+/// Zeros for [`Message::Probe`]: what its answer takes at most beyond it.
+const PROBE_ROOM: [u8; 20] = [0; 20];
 
 impl Message<'static> {
     /// A challenge that is no shorter than its answer, for a path over IPv4 or IPv6 or through a relay.
@@ -271,6 +307,20 @@ impl Message<'static> {
         };
         Self::Challenge { token, room: &ROOM[..room] }
     }
+}
+
+impl Message<'static> {
+    /// A probe that is no shorter than its answer.
+    pub fn probe(token: [u8; 8], delay_ds: u16, alternate: bool, remote: core::net::SocketAddr) -> Self {
+        let room = if remote.is_ipv4() { 8 } else { 20 };
+        Self::Probe { token, delay_ds, alternate, room: &PROBE_ROOM[..room] }
+    }
+}
+
+/// Whether a Data packet's plaintext is a probe or its answer: they say nothing about the link's paths. The two are alone
+/// in their packet.
+pub fn is_probe(plain: &[u8]) -> bool {
+    matches!(plain.first(), Some(28 | 29))
 }
 
 /// Encodes one message into `out`; `None` if it does not fit.
@@ -294,10 +344,10 @@ pub enum InitBody<'a> {
         #[serde(borrow)]
         early: Option<Message<'a>>,
     },
-    /// A link to a peer through its home: the initiator's candidates.
+    /// A link to a peer through its home: where the initiator may be reached.
     Introduced {
         /// Where the initiator may be reached.
-        candidates: Candidates,
+        whereabouts: Whereabouts,
     },
 }
 
@@ -312,9 +362,9 @@ pub enum ResponseBody<'a> {
         #[serde(borrow)]
         reply: Option<Message<'a>>,
     },
-    /// Answers [`InitBody::Introduced`]: the responder's candidates, none if the initiator is not accepted (yet).
+    /// Answers [`InitBody::Introduced`]: the responder's whereabouts, without candidates if the initiator is not accepted (yet).
     Introduced {
         /// Where the responder may be reached.
-        candidates: Candidates,
+        whereabouts: Whereabouts,
     },
 }

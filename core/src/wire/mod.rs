@@ -1,11 +1,12 @@
 //! Bytes, and nothing but bytes: what is on the wire.
 //!
 //! [`packet`] has the outer headers, at fixed places; [`message`] the inner messages, in postcard; [`address`] socket
-//! addresses and candidates. Decoding borrows from the packet, allocates nothing and never panics; encoding writes to
+//! addresses and candidates, [`nat`] what is said of a router. Decoding borrows from the packet, allocates nothing and never panics; encoding writes to
 //! a slice and says how much.
 
 pub mod address;
 pub mod message;
+pub mod nat;
 pub mod packet;
 
 use core::fmt;

@@ -2,8 +2,9 @@
 
 use handfast_core::wire::address::{Address, Candidate, CandidateKind, Candidates};
 use handfast_core::wire::message::{
-    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, Refusal, ResponseBody, SignedKind,
+    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, Refusal, ResponseBody, SignedKind, Whereabouts,
 };
+use handfast_core::wire::nat::{MappingBehavior, NatProfile, PortAssignment};
 use handfast_core::wire::packet::ChannelId;
 use handfast_core::{PeerId, SecretKey};
 
@@ -16,6 +17,7 @@ pub(crate) struct Parts {
     pub(crate) channel: ChannelId,
     pub(crate) address: Address,
     pub(crate) candidates: Candidates,
+    pub(crate) nat: NatProfile,
     pub(crate) load: Load,
     pub(crate) number: u64,
     pub(crate) refusal: Refusal,
@@ -45,6 +47,11 @@ impl Parts {
             ]
             .into_iter()
             .collect(),
+            nat: NatProfile {
+                mapping: Some(MappingBehavior::AddressAndPortDependent),
+                filtering: None,
+                ports: PortAssignment::Sequential { step: -1, newest: 50_112 },
+            },
             load,
             number: 300,
             refusal: Refusal::Busy,
@@ -56,9 +63,14 @@ impl Parts {
     }
 }
 
+fn whereabouts_of(parts: &Parts) -> Whereabouts {
+    Whereabouts { nat: parts.nat, attempt: 3, candidates: parts.candidates.clone() }
+}
+
 /// Each variant, some twice where they hold an option.
 pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
-    let Parts { peer, ref bytes, token, channel, address, ref candidates, load, number, refusal, yes, .. } = *parts;
+    let Parts { peer, ref bytes, token, channel, address, load, number, refusal, yes, .. } = *parts;
+    let whereabouts = whereabouts_of(parts);
     let limits = ChannelLimits { rate_kbps: 2_000, quota_mib: 1_024 };
     let kind = if yes { SignedKind::Advert } else { SignedKind::Record };
     let all = vec![
@@ -66,7 +78,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::Challenge { token, room: bytes },
         Message::ChallengeReply { token, seen: Some(address) },
         Message::ChallengeReply { token, seen: None },
-        Message::Candidates(candidates.clone()),
+        Message::Candidates(whereabouts.clone()),
         Message::Close,
         Message::Lookup { peer },
         Message::LookupReply { peer, record: Some(bytes) },
@@ -93,10 +105,12 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::DialBackRequest { nonce: token, contacted: parts.contacted.iter().copied().collect() },
         Message::DialBackOrder { peer, address, nonce: token },
         Message::DialBack { nonce: token },
-        Message::Upgrade(candidates.clone()),
+        Message::Upgrade(whereabouts.clone()),
         Message::Datagram(bytes),
         Message::DialBackReply { nonce: token, refused: Some(refusal) },
         Message::DialBackReply { nonce: token, refused: None },
+        Message::Probe { token, delay_ds: 1_800, alternate: yes, room: bytes },
+        Message::ProbeReply { token, seen: address, alternate_port: 40_000 },
     ];
     let mut numbers: Vec<u8> = all.iter().map(number_of).collect();
     numbers.dedup();
@@ -105,7 +119,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
 }
 
 /// The number of the last variant.
-pub(crate) const LAST: u8 = 27;
+pub(crate) const LAST: u8 = 29;
 
 /// The number that a variant has on the wire. No wildcard: a new variant must be added here, and then above.
 pub(crate) fn number_of(message: &Message<'_>) -> u8 {
@@ -138,6 +152,8 @@ pub(crate) fn number_of(message: &Message<'_>) -> u8 {
         Message::Upgrade(_) => 25,
         Message::Datagram(_) => 26,
         Message::DialBackReply { .. } => 27,
+        Message::Probe { .. } => 28,
+        Message::ProbeReply { .. } => 29,
     }
 }
 
@@ -145,7 +161,7 @@ pub(crate) fn number_of(message: &Message<'_>) -> u8 {
 pub(crate) fn init_bodies(parts: &Parts) -> Vec<InitBody<'_>> {
     let mut all = vec![InitBody::Direct { early: None }];
     all.extend(messages(parts).into_iter().map(|message| InitBody::Direct { early: Some(message) }));
-    all.push(InitBody::Introduced { candidates: parts.candidates.clone() });
+    all.push(InitBody::Introduced { whereabouts: whereabouts_of(parts) });
     all
 }
 
@@ -154,6 +170,6 @@ pub(crate) fn response_bodies(parts: &Parts) -> Vec<ResponseBody<'_>> {
     let seen = parts.address;
     let mut all = vec![ResponseBody::Direct { seen, reply: None }];
     all.extend(messages(parts).into_iter().map(|message| ResponseBody::Direct { seen, reply: Some(message) }));
-    all.push(ResponseBody::Introduced { candidates: parts.candidates.clone() });
+    all.push(ResponseBody::Introduced { whereabouts: whereabouts_of(parts) });
     all
 }

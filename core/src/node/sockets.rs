@@ -1,0 +1,91 @@
+//! The sockets beside the main ones: what each was opened for, from the wish to the closing.
+//!
+//! Whoever in the node wants a socket calls [`Node::open_socket`] with its [`Purpose`]; io's answer comes back to it
+//! through [`Node::on_socket`]. A socket lives until [`Node::close_socket`]: nobody else closes it, and paths through it
+//! go with it.
+
+use core::net::SocketAddr;
+use std::collections::BTreeMap;
+
+use super::{Event, Node, SocketId, SocketKind, SocketRefused, SocketRequest};
+use crate::path::Route;
+use crate::time::Instant;
+
+/// Most sockets open or being opened: a birthday punch takes 256. At the limit none is opened.
+const SOCKETS_MAX: usize = 320;
+
+/// What a socket is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Purpose {
+    /// A supernode's alternate port: answers leave from it that show what a router lets in.
+    Alternate,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct ExtraSockets {
+    next: u32,
+    asked: BTreeMap<SocketRequest, Purpose>,
+    open: BTreeMap<SocketId, (Purpose, SocketAddr)>,
+}
+
+impl ExtraSockets {
+    /// All that are open.
+    pub(crate) fn open(&self) -> impl Iterator<Item = SocketId> + '_ {
+        self.open.keys().copied()
+    }
+
+    /// Those open for a purpose, and where each is bound.
+    pub(crate) fn of(&self, purpose: Purpose) -> impl Iterator<Item = (SocketId, SocketAddr)> + '_ {
+        self.open.iter().filter(move |(_, (p, _))| *p == purpose).map(|(socket, (_, bound))| (*socket, *bound))
+    }
+
+    /// What an open socket is for; nothing for a main one.
+    pub(crate) fn purpose(&self, socket: SocketId) -> Option<Purpose> {
+        self.open.get(&socket).map(|(purpose, _)| *purpose)
+    }
+}
+
+impl Node {
+    /// Asks io for a socket; nothing when there are too many.
+    pub(crate) fn open_socket(&mut self, purpose: Purpose, kind: SocketKind) -> Option<SocketRequest> {
+        if self.leaving || self.sockets.asked.len() + self.sockets.open.len() >= SOCKETS_MAX {
+            return None;
+        }
+        let request = SocketRequest(self.sockets.next);
+        self.sockets.next = self.sockets.next.wrapping_add(1);
+        self.sockets.asked.insert(request, purpose);
+        self.events.push_back(Event::OpenSocket { request, kind });
+        Some(request)
+    }
+
+    /// io's answer.
+    pub(crate) fn on_socket(
+        &mut self,
+        _now: Instant,
+        request: SocketRequest,
+        result: Result<(SocketId, SocketAddr), SocketRefused>,
+    ) {
+        let purpose = self.sockets.asked.remove(&request);
+        let (Some(purpose), Ok((socket, bound))) = (purpose, result) else {
+            // Not asked for, or asked for no longer: given back.
+            if let Ok((socket, _)) = result {
+                self.events.push_back(Event::CloseSocket(socket));
+            }
+            return;
+        };
+        self.sockets.open.insert(socket, (purpose, bound));
+        match purpose {
+            // It is there when a probe asks for it.
+            Purpose::Alternate => {}
+        }
+    }
+
+    /// Has a socket closed; links lose their paths through it.
+    pub(crate) fn close_socket(&mut self, now: Instant, socket: SocketId) {
+        if self.sockets.open.remove(&socket).is_some() {
+            self.events.push_back(Event::CloseSocket(socket));
+            self.remove_paths(now, |route| matches!(route, Route::Direct { socket: s, .. } if *s == socket));
+        }
+    }
+}
