@@ -22,10 +22,12 @@
 
 pub mod handfast;
 
+pub mod matrix;
 pub mod meter;
 pub mod nat;
 pub mod process;
 pub mod router;
+pub mod scene;
 
 mod tools;
 
