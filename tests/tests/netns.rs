@@ -158,6 +158,49 @@ fn transfer_survives_a_new_public_address() {
 }
 
 #[test]
+fn transfer_survives_roaming() {
+    let mut scene = Scene::new(EASY_PAIR, WEB, GENEROUS);
+    let download = scene.serve(40 << 20);
+    let curl = download.start("8M");
+    download.wait_part(20);
+    scene.wait_direct();
+    // The one who offers moves to another network, then the one who dials, to a worse one; the interface is a new one.
+    let mut other = scene.lab.router(Nat::MOVED);
+    other.take(&mut scene.b.host().clone());
+    download.wait_part(50);
+    let mut mobile = scene.lab.router(Nat::HARD);
+    mobile.take(&mut scene.a.host().clone());
+    download.wait_part(80);
+    download.finish(curl);
+    let back = scene.wait_ping(SOON);
+    assert!(
+        back["path"] == "relay" || back["remote"].as_str().expect("a remote").starts_with(&other.address.to_string())
+    );
+}
+
+#[test]
+fn transfer_survives_another_default_route_and_interface() {
+    let mut scene = Scene::new(EASY_PAIR, WEB, GENEROUS);
+    let mut host = scene.b.host().clone();
+    let mut other = scene.lab.router(Nat::EASY);
+    let second = other.second_uplink(&host);
+    let download = scene.serve(40 << 20);
+    let curl = download.start("8M");
+    download.wait_part(20);
+    scene.wait_direct();
+    let first = host.uplink();
+    host.set_default_route(Some(second));
+    download.wait_part(45);
+    host.set_default_route(first);
+    download.wait_part(65);
+    host.set_interface(false);
+    std::thread::sleep(Duration::from_secs(2));
+    host.set_interface(true);
+    download.finish(curl);
+    scene.wait_direct();
+}
+
+#[test]
 fn hard_pair_stays_on_relay_and_works() {
     let scene = Scene::new(HARD_PAIR, WEB, &[]);
     let (lines, code) = scene.a.ping(scene.b.id(), &["-c", "4"], SOON);
