@@ -179,11 +179,17 @@ impl Download {
     /// Waits until a part of the file is there.
     #[track_caller]
     pub fn wait_part(&self, percent: usize) {
-        let part = wait_for(TRANSFER, || {
+        self.wait_part_within(percent, TRANSFER);
+    }
+
+    /// The same, with a limit: where a transfer may stall, but not for long.
+    #[track_caller]
+    pub fn wait_part_within(&self, percent: usize, limit: Duration) {
+        let part = wait_for(limit, || {
             let have = fs::metadata(&self.file).map_or(0, |meta| meta.len());
             (have >= (self.len / 100 * percent) as u64).then_some(())
         });
-        assert!(part.is_some(), "the download did not come to {percent} %");
+        assert!(part.is_some(), "the download did not come to {percent} % within {limit:?}");
     }
 
     #[track_caller]
