@@ -97,7 +97,10 @@ impl Client {
         let mut node = node.map_err(io::Error::other)?;
         let wall = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         node.handle_wall_clock(now, WallTime::from_micros(wall.as_micros() as u64));
-        node.handle_network(now, &Network { sockets: vec![(SOCKET, end.address()?)], interfaces: Vec::new(), ..Network::default() });
+        node.handle_network(
+            now,
+            &Network { sockets: vec![(SOCKET, end.address()?)], interfaces: Vec::new(), ..Network::default() },
+        );
         node.join(now, &[supernode]).map_err(|error| io::Error::other(format!("{error:?}")))?;
         let mut client = Self {
             end,

@@ -20,6 +20,7 @@ pub mod home;
 pub mod introduce;
 pub mod keepalive;
 pub mod path;
+pub mod portmap;
 pub mod punch;
 pub mod reach;
 pub mod relay;
@@ -29,9 +30,9 @@ pub mod node;
 
 pub use identity::{PeerId, SecretKey};
 pub use node::{
-    Access, CommandError, Config, ConfigError, ConnectError, Counters, DropReason, Ecn, Event, Family, Network, Node,
-    Path, PathInfo, PeerStatus, Read, Received, Role, Save, Saved, SocketId, SocketKind, SocketRefused, SocketRequest,
-    Status, StreamEnd, StreamError, StreamKey, SupernodeStatus, Transmit,
+    Access, CommandError, Config, ConfigError, ConnectError, Counters, DropReason, Ecn, Event, Family, Mapping,
+    MappingProtocol, Network, Node, Path, PathInfo, PeerStatus, Read, Received, Role, Save, Saved, SocketId,
+    SocketKind, SocketRefused, SocketRequest, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus, Transmit,
 };
 pub use ticket::Ticket;
 pub use time::{Instant, WallTime};

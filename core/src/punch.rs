@@ -35,10 +35,13 @@ const PREFIXES_MAX: usize = 4_096;
 /// The window of the budget.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// This node's candidates: host addresses of the bound sockets, then the addresses that supernodes saw.
+/// This node's candidates: ports that a router maps, then the addresses that supernodes saw, then host addresses of
+/// the bound sockets.
 ///
 /// A loopback address is named only when a socket is bound to it: elsewhere it means another host. At most
-/// [`CANDIDATES_MAX`], of which [`CANDIDATES_V6_MAX`] IPv6; server-reflexive ones first, since they serve more peers.
+/// [`CANDIDATES_MAX`], of which [`CANDIDATES_V6_MAX`] IPv6; mapped ones first, since they let everybody in, then
+/// server-reflexive ones, which serve more peers than host addresses. A router may claim any address as mapped, so these
+/// take at most half of the room.
 pub fn gather(network: &Network, reflexive: &[SocketAddr]) -> Candidates {
     let mut all = Candidates::new();
     let mut add = |kind, addr: SocketAddr| {
@@ -48,6 +51,9 @@ pub fn gather(network: &Network, reflexive: &[SocketAddr]) -> Candidates {
             all.push(Candidate { kind, address: addr.into() });
         }
     };
+    for mapping in network.mappings.iter().take(CANDIDATES_MAX / 2) {
+        add(CandidateKind::Mapped, mapping.external);
+    }
     for &addr in reflexive.iter().take(CANDIDATES_MAX / 2) {
         add(CandidateKind::ServerReflexive, addr);
     }
@@ -184,7 +190,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::SocketId;
+    use crate::node::{Mapping, MappingProtocol, SocketId};
 
     fn at(ms: u64) -> Instant {
         Instant::from_micros(ms * 1_000)
@@ -259,5 +265,28 @@ mod tests {
         assert_eq!(all.len(), CANDIDATES_MAX);
         assert_eq!(SocketAddr::from(all[0].address), addr("198.51.100.1:4000"));
         assert!(all.iter().all(|c| !SocketAddr::from(c.address).ip().is_loopback()));
+    }
+
+    #[test]
+    fn a_mapped_port_is_the_first_candidate_and_leaves_room_for_others() {
+        let mapping = |n: u8| Mapping {
+            socket: SocketId(0),
+            external: SocketAddr::new([198, 51, 100, n].into(), 7),
+            protocol: MappingProtocol::Pcp,
+        };
+        let mut network = Network {
+            sockets: vec![(SocketId(0), addr("192.168.1.2:7"))],
+            interfaces: Vec::new(),
+            mappings: vec![mapping(1)],
+        };
+        let kinds = |network: &Network, reflexive: &[SocketAddr]| -> Vec<CandidateKind> {
+            gather(network, reflexive).iter().map(|c| c.kind).collect()
+        };
+        use CandidateKind::{Host, Mapped, ServerReflexive};
+        assert_eq!(kinds(&network, &[addr("198.51.100.1:9")]), [Mapped, ServerReflexive, Host]);
+        // Seen where it is mapped: one candidate.
+        assert_eq!(kinds(&network, &[addr("198.51.100.1:7")]), [Mapped, Host]);
+        network.mappings = (1..=20).map(mapping).collect();
+        assert_eq!(kinds(&network, &[addr("203.0.113.1:9")]), [Mapped, Mapped, Mapped, Mapped, ServerReflexive, Host]);
     }
 }

@@ -7,12 +7,14 @@
 mod bytes;
 mod link;
 mod node;
+mod portmap;
 mod statement;
 mod stream;
 mod wire;
 
 pub use link::{cookie, handshake};
 pub use node::{datagram, peer};
+pub use portmap::{mapper, nat_pmp, pcp};
 pub use statement::{advert, record};
 pub use stream::stream;
 pub use wire::{init_body, message, packet, response_body, roundtrip, ticket};
@@ -27,8 +29,11 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("datagram", datagram),
     ("handshake", handshake),
     ("init_body", init_body),
+    ("mapper", mapper),
     ("message", message),
+    ("nat_pmp", nat_pmp),
     ("packet", packet),
+    ("pcp", pcp),
     ("peer", peer),
     ("record", record),
     ("response_body", response_body),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use handfast_core::PeerId;
+use handfast_core::portmap::Report;
 
 use crate::clock::Until;
 
@@ -16,6 +17,7 @@ const DATAGRAMS_MAX: usize = 256;
 struct Notes {
     ready: bool,
     closed: bool,
+    port_mapping: Option<Report>,
     datagrams: VecDeque<(PeerId, Vec<u8>)>,
 }
 
@@ -62,6 +64,19 @@ impl Board {
 
     pub(crate) fn wait_closed(&self, time: Duration) -> bool {
         self.wait(time, |notes| notes.closed.then_some(())).is_some()
+    }
+
+    pub(crate) fn set_port_mapping(&self, report: Report) {
+        self.change(|notes| notes.port_mapping = Some(report));
+    }
+
+    /// What port mapping came to, once that is decided or `time` is up.
+    pub(crate) fn wait_port_mapping(&self, time: Duration) -> Option<Report> {
+        let settled = self.wait(time, |notes| match &notes.port_mapping {
+            Some(report) if !report.is_settled() => None,
+            report => Some(report.clone()),
+        });
+        settled.unwrap_or_else(|| self.notes().port_mapping.clone())
     }
 
     pub(crate) fn push_datagram(&self, peer: PeerId, data: Vec<u8>) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
+use handfast_core::portmap::UpnpAnswer;
 use handfast_core::{
     Access, CommandError, ConnectError, Event, PathInfo, PeerId, ServiceName, Status, StreamKey, Ticket,
 };
@@ -111,6 +112,11 @@ pub(crate) enum Command {
         stream: StreamKey,
         socket: LocalSocket,
         reply: Reply<io::Result<()>>,
+    },
+    /// UPnP did what port mapping ordered for this address.
+    Upnp {
+        internal: SocketAddr,
+        answer: UpnpAnswer,
     },
     /// Say goodbye and end.
     Leave,

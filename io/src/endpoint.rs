@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use handfast_core::{Access, CommandError, Event, PathInfo, PeerId, ServiceName, Status, StreamEnd, Ticket};
 
-use crate::Options;
 use crate::board::Board;
 use crate::command::{Command, LoopHandle, WaitError, Waited};
 use crate::run_loop::{Loop, Started};
 use crate::stream::Stream;
+use crate::{Options, PortMappingReport};
 
 /// Events kept for a subscriber that does not fetch them.
 const EVENTS_MAX: usize = 1024;
@@ -223,6 +223,12 @@ impl Endpoint {
     /// What the node knows of itself; `None` when it is shut down.
     pub fn status(&self) -> Option<Status> {
         self.inner.handle.request(|reply| Command::Status { reply })
+    }
+
+    /// What asking the router for a port came to; waits until that is decided, at most `timeout`. `None` when port
+    /// mapping is off.
+    pub fn port_mapping(&self, timeout: Duration) -> Option<PortMappingReport> {
+        self.inner.board.wait_port_mapping(timeout)
     }
 
     /// A ticket for this node: itself, its homes, a service. `None` when it is shut down.

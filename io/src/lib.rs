@@ -9,6 +9,7 @@
 //! | `run_loop` | one turn: wait, read the clock, receive, tell the time, move bytes, drain |
 //! | `events` | how the core's events are carried out |
 //! | `clock`, `entropy`, `network`, `save` | what the core is told of the world, and what it wants kept |
+//! | `portmap`, `upnp`, `gateway` | asking the router for a port: sockets, UPnP on a thread, which router |
 //! | `udp`, `transmit`, `forward` | UDP sockets in batches; what the node sends; what a relay forwards |
 //! | [`socks`] | the header that datagrams through a UDP relay carry |
 //! | `connections` | streams in use here, by whom, and which are due for a visit |
@@ -27,9 +28,11 @@ mod endpoint;
 mod entropy;
 mod events;
 mod forward;
+mod gateway;
 mod listeners;
 mod local;
 mod network;
+mod portmap;
 mod pump;
 mod requests;
 mod run_loop;
@@ -39,9 +42,12 @@ pub mod socks;
 mod stream;
 mod transmit;
 mod udp;
+mod upnp;
 mod waiting;
 
 pub use endpoint::{Acceptor, Endpoint, Forward, OpenError, Pong};
+pub use handfast_core::MappingProtocol;
+pub use handfast_core::portmap::{Outcome as PortMappingOutcome, Report as PortMappingReport};
 pub use handfast_core::{
     Access, CommandError, Config, ConnectError, Event, PathInfo, PeerId, Role, Save, Saved, SecretKey, ServiceName,
     Status, StreamEnd, Ticket,
@@ -66,12 +72,22 @@ pub struct Options {
     /// Send all UDP through this relay, each datagram behind an RFC 1928 §7 request header (RSV 0, FRAG 0, ATYP, address,
     /// port); datagrams from anywhere else are dropped. None: send straight.
     pub udp_proxy: Option<SocketAddr>,
+    /// Ask the router to map the UDP ports, by PCP, NAT-PMP or UPnP. Not done behind a `udp_proxy`.
+    pub port_map: bool,
 }
 
 impl Options {
     /// Any port, no supernode known, nothing kept: what most programs change is `bootstrap` and `state_file`.
     pub fn new(key: SecretKey, config: Config) -> Self {
-        Self { key, config, listen: Vec::new(), bootstrap: Vec::new(), state_file: None, udp_proxy: None }
+        Self {
+            key,
+            config,
+            listen: Vec::new(),
+            bootstrap: Vec::new(),
+            state_file: None,
+            udp_proxy: None,
+            port_map: true,
+        }
     }
 }
 

@@ -76,9 +76,11 @@ impl Loop {
                 let _ = self.connections.call_by_key(stream);
             }
             Command::Splice { stream, socket, reply } => answer(&reply, self.splice(stream, socket)),
+            Command::Upnp { internal, answer } => self.port_map.on_upnp(now, internal, answer),
             Command::Leave => {
                 if self.leaving.is_none() {
                     self.leaving = Some(now + LEAVE_MAX);
+                    self.port_map.release(now);
                     self.node.leave(now);
                 }
             }

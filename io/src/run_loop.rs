@@ -27,6 +27,7 @@ use crate::connections::{Connections, Target};
 use crate::forward::Batch;
 use crate::listeners::Listeners;
 use crate::network::Watch;
+use crate::portmap::PortMap;
 use crate::pump::CHUNK_LEN;
 use crate::seldom::Seldom;
 use crate::transmit::Outbox;
@@ -47,12 +48,16 @@ pub(crate) const LEAVE_MAX: Duration = Duration::from_secs(2);
 const EVENTS_PER_TURN: usize = 512;
 
 const KIND_BITS: u32 = 2;
+/// The waker, and what few sockets have a token each of their own.
 const KIND_WAKER: usize = 0;
 const KIND_UDP: usize = 1;
 const KIND_LISTENER: usize = 2;
 const KIND_CONNECTION: usize = 3;
-/// Notices of network changes: what is no waker among the wakers.
-const NETWORK_TOKEN: Token = Token(1 << KIND_BITS | KIND_WAKER);
+
+/// Of all sockets for port mapping.
+pub(crate) const PORT_MAP: Token = Token(1 << KIND_BITS | KIND_WAKER);
+/// Of the notices of network changes.
+const NETWORK: Token = Token(2 << KIND_BITS | KIND_WAKER);
 
 fn udp_token(id: SocketId) -> Token {
     Token((id.0 as usize) << KIND_BITS | KIND_UDP)
@@ -103,6 +108,7 @@ pub(crate) struct Loop {
     pub(crate) saver: save::Saver,
     entropy: entropy::Refresh,
     watch: Watch,
+    pub(crate) port_map: PortMap,
     housekeeping: Instant,
     complaint: Seldom,
     /// The node is leaving; by this time the loop ends anyway.
@@ -136,14 +142,16 @@ impl Loop {
 
         let refused = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
         let seed = entropy::fresh()?;
+        let port_map = options.port_map && options.udp_proxy.is_none();
+        let mut port_map = PortMap::new(port_map, &options.key, poll.registry().try_clone()?, handle.clone())?;
         let mut node =
             Node::new(now, clock.origin(), seed, options.key, options.config, saved.clone()).map_err(refused)?;
         if let Some(wall) = clock.wall(now) {
             node.handle_wall_clock(now, wall);
         }
-        let mut watch = Watch::new(now, poll.registry(), NETWORK_TOKEN);
+        let mut watch = Watch::new(now, poll.registry(), NETWORK);
         if let Some(network) = watch.look_if_due(now, sockets.main()) {
-            node.handle_network(now, &network);
+            node.handle_network(now, &port_map.adopt(now, network));
         }
         if !options.bootstrap.is_empty() {
             node.join(now, &options.bootstrap)
@@ -151,6 +159,7 @@ impl Loop {
         }
 
         let board = Arc::new(Board::default());
+        port_map.publish(&board);
         let started = Started { handle: handle.clone(), board: Arc::clone(&board), listen };
         let this = Self {
             node,
@@ -174,6 +183,7 @@ impl Loop {
             saver: save::Saver::start(options.state_file, saved)?,
             entropy: entropy::Refresh::new(now),
             watch,
+            port_map,
             housekeeping: now + WAIT_MAX,
             complaint: Seldom::default(),
             leaving: None,
@@ -195,7 +205,7 @@ impl Loop {
     }
 
     fn is_over(&self) -> bool {
-        self.left || self.leaving.is_some_and(|until| self.now >= until)
+        (self.left && self.port_map.is_released()) || self.leaving.is_some_and(|until| self.now >= until)
     }
 
     fn turn(&mut self) -> io::Result<()> {
@@ -216,8 +226,10 @@ impl Loop {
     /// Sleeps until there is something to do.
     fn wait(&mut self) -> io::Result<()> {
         let listeners = self.listeners.next(self.now);
-        let busy =
-            self.connections.is_busy() || self.sockets.any_readable() || listeners.is_some_and(|at| at <= self.now);
+        let busy = self.connections.is_busy()
+            || self.sockets.any_readable()
+            || self.port_map.is_readable()
+            || listeners.is_some_and(|at| at <= self.now);
         let timeout = if busy {
             Duration::ZERO
         } else {
@@ -225,6 +237,7 @@ impl Loop {
             next = earliest(next, self.leaving);
             next = earliest(next, self.connections.next_deadline());
             next = earliest(next, Some(self.watch.next_look()));
+            next = earliest(next, self.port_map.poll_timeout());
             let until = earliest(next, Some(self.housekeeping)).unwrap_or(self.housekeeping);
             (until - self.now).clamp(WAIT_MIN, WAIT_MAX)
         };
@@ -256,7 +269,8 @@ impl Loop {
                 KIND_CONNECTION => {
                     self.connections.on_socket(number, readable, writable, broken, &mut self.node, self.now);
                 }
-                KIND_WAKER if event.token() == NETWORK_TOKEN => self.watch.on_notice(self.now),
+                _ if event.token() == PORT_MAP => self.port_map.set_readable(),
+                _ if event.token() == NETWORK => self.watch.on_notice(self.now),
                 // The waker: commands are looked at in every turn.
                 _ => {}
             }
@@ -314,11 +328,14 @@ impl Loop {
         }
         if let Some(network) = self.watch.look_if_due(self.now, self.sockets.main()) {
             tracing::info!("the network of this host changed");
-            self.node.handle_network(self.now, &network);
+            self.node.handle_network(self.now, &self.port_map.adopt(self.now, network));
         }
         if self.now >= self.housekeeping {
             self.housekeeping = self.now + WAIT_MAX;
             self.keep_house();
+        }
+        if let Some(network) = self.port_map.turn(self.now, &self.board.0) {
+            self.node.handle_network(self.now, &network);
         }
         self.connections.give_up(&mut self.node, self.now);
         if self.node.poll_timeout().is_some_and(|deadline| deadline <= self.now) {
@@ -328,6 +345,7 @@ impl Loop {
 
     /// What sends no notice is looked at now and then.
     fn keep_house(&mut self) {
+        self.port_map.look(self.now);
         self.sockets.refresh();
         self.waiting.forget(self.now);
         let lost = std::mem::take(&mut self.sockets.lost);

@@ -43,7 +43,7 @@ fn mistake(text: &str) -> Failure {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failure, 2 usage, 3 no node is running, 4 peer unreachable, \
-    5 refused by the peer, 6 key problem, 7 degraded (relayed, where direct was asked for), 130 interrupted.\n\
+    5 refused by the peer, 6 key problem, 7 degraded (relayed, where direct was asked for; doctor found something), 130 interrupted.\n\
     A PEER is hf1…, a supernode's hf1…@HOST:PORT or a ticket hft1…; - reads it from standard input.";
 
 #[derive(Args, Clone, Debug)]
@@ -87,6 +87,8 @@ pub(crate) enum Command {
     Ping(PingArgs),
     /// Tell what the running node is and sees
     Status(StatusArgs),
+    /// Explain what stands between this node and the internet, and what to do about it; exit 7 if it is degraded
+    Doctor(DoctorArgs),
     /// Show it all on this machine: three supernodes, two leaves behind routers, a download that goes direct
     Demo(DemoArgs),
 }
@@ -103,6 +105,29 @@ pub(crate) struct NodeArgs {
     /// Who may use what is exposed: addresses, or "any" (repeatable). Without it nobody may
     #[arg(long, value_name = "hf1…|any", env = "HANDFAST_ALLOW", value_delimiter = ',')]
     pub(crate) allow: Vec<String>,
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+/// What a node may want of the router.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct RouterArgs {
+    /// Ask the router to let the internet in at the UDP port, by PCP, NAT-PMP or UPnP
+    #[arg(long, value_name = "on|off", default_value = "on", env = "HANDFAST_PORT_MAP", hide_possible_values = true)]
+    port_map: Switch,
+}
+
+impl RouterArgs {
+    /// Whether the router is to be asked for a port.
+    pub(crate) fn port_map(self) -> bool {
+        self.port_map == Switch::On
+    }
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Args, Debug)]
@@ -140,6 +165,8 @@ pub(crate) struct ReachArgs {
     /// A supernode to start from, if no node is running (repeatable)
     #[arg(long, value_name = "hf1…@HOST:PORT", env = "HANDFAST_BOOTSTRAP", value_delimiter = ',')]
     pub(crate) bootstrap: Vec<String>,
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
 }
 
 #[derive(Args, Debug)]
@@ -221,6 +248,19 @@ pub(crate) struct StatusArgs {
     /// One JSON object (handfast.status/1)
     #[arg(long, env = "HANDFAST_JSON", value_parser = FalseyValueParser::new())]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// One JSON object (handfast.doctor/1)
+    #[arg(long, env = "HANDFAST_JSON", value_parser = FalseyValueParser::new())]
+    pub(crate) json: bool,
+    /// Most seconds to wait until the network is examined
+    #[arg(long, value_name = "SECONDS", env = "HANDFAST_TIMEOUT", default_value = "30",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) timeout: u64,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
 }
 
 #[derive(Args, Debug)]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use handfast_io::{Config, Endpoint, Event, Options, PeerId};
 
+use crate::cli::RouterArgs;
 use crate::exit::{Exit, Failure};
 use crate::key_file;
 use crate::local_api::client::Client;
@@ -49,12 +50,14 @@ pub(crate) struct Plan {
     pub(crate) listen: Vec<SocketAddr>,
     /// Supernodes to start from.
     pub(crate) bootstrap: Vec<(PeerId, SocketAddr)>,
+    /// Whether the router is asked for a port.
+    pub(crate) port_map: bool,
 }
 
 impl Plan {
     /// A leaf on any port.
-    pub(crate) fn leaf(bootstrap: Vec<(PeerId, SocketAddr)>) -> Self {
-        Self { config: Config::leaf(), listen: Vec::new(), bootstrap }
+    pub(crate) fn leaf(bootstrap: Vec<(PeerId, SocketAddr)>, port_map: bool) -> Self {
+        Self { config: Config::leaf(), listen: Vec::new(), bootstrap, port_map }
     }
 }
 
@@ -79,6 +82,7 @@ impl Host {
             bootstrap: plan.bootstrap,
             state_file: Some(state.saved()),
             udp_proxy: None,
+            port_map: plan.port_map,
         })
         .map_err(|error| cannot_start(&error, &listen, state))?;
         narrate(&endpoint)?;
@@ -144,7 +148,11 @@ pub(crate) struct Way {
 }
 
 /// Finds the node of the state directory, or starts one that knows the supernodes `known`.
-pub(crate) fn attach(state: &StateDir, known: &[(PeerId, SocketAddr)]) -> Result<Attached, Failure> {
+pub(crate) fn attach(
+    state: &StateDir,
+    known: &[(PeerId, SocketAddr)],
+    router: &RouterArgs,
+) -> Result<Attached, Failure> {
     let since = Instant::now();
     loop {
         if Client::connect(state.socket())?.is_some() {
@@ -153,7 +161,7 @@ pub(crate) fn attach(state: &StateDir, known: &[(PeerId, SocketAddr)]) -> Result
         match state.lock() {
             Ok(lock) => {
                 needs_someone(state, known)?;
-                let host = Host::start_locked(state, lock, Plan::leaf(known.to_vec()))?;
+                let host = Host::start_locked(state, lock, Plan::leaf(known.to_vec(), router.port_map()))?;
                 return Ok(Attached { state: state.clone(), host: Some(host) });
             }
             // A node between its lock and its socket.
@@ -210,6 +218,15 @@ impl Way {
             }
         }
         Ok(client)
+    }
+
+    /// A connection to the node, although it may not have found anybody.
+    pub(crate) fn connect_even_lost(&self) -> Result<Client, Failure> {
+        if let Some(endpoint) = &self.starting {
+            endpoint.wait_ready(READY_TIMEOUT);
+            return self.connect_again();
+        }
+        self.connect()
     }
 
     /// Another connection to the same node.

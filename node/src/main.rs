@@ -8,6 +8,7 @@
 mod cli;
 mod commands;
 mod demo;
+mod doctor;
 mod exit;
 mod host;
 mod key_file;

@@ -1,12 +1,12 @@
 //! What `status`, `ping` and `EVENTS` say: JSON whose names are a promise (they only grow), and the same for people.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use handfast_core::node::DropReason;
 use handfast_core::reach::MappingBehavior;
 use handfast_core::wire::message::Load;
-use handfast_io::{Config, Event, PathInfo, Role, Status};
+use handfast_io::{Config, Event, PathInfo, PortMappingOutcome, PortMappingReport, Role, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -23,9 +23,28 @@ pub(crate) struct StatusReport {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) advertise: Vec<SocketAddr>,
     pub(crate) observed: Vec<ObservedReport>,
-    /// RFC 4787: `endpoint-independent` or `address-or-port-dependent`; null while unknown.
+    /// RFC 4787: `endpoint-independent`, `address-dependent` or `address-and-port-dependent`; null while unknown.
     pub(crate) mapping: Option<String>,
     pub(crate) reachable: Option<bool>,
+    /// Whether the node finds its role by itself.
+    #[serde(default)]
+    pub(crate) auto: bool,
+    /// Whether UDP gets out and back; null until somebody answered.
+    #[serde(default)]
+    pub(crate) udp: Option<bool>,
+    #[serde(default)]
+    pub(crate) nat: NatReport,
+    #[serde(default)]
+    pub(crate) ipv6: Ipv6Report,
+    /// What the router said to the wish for a mapped port; null where it is not asked.
+    #[serde(default)]
+    pub(crate) port_mapping: Option<PortMapping>,
+    /// How long the router keeps an idle UDP binding; null until measured.
+    #[serde(default)]
+    pub(crate) binding_lifetime_ms: Option<u64>,
+    /// After how much silence a keep-alive leaves.
+    #[serde(default)]
+    pub(crate) keepalive_interval_ms: Option<u64>,
     pub(crate) homes: Vec<PlaceReport>,
     pub(crate) peers: Vec<PeerReport>,
     pub(crate) supernodes: Vec<SupernodeReport>,
@@ -44,6 +63,117 @@ pub(crate) struct ObservedReport {
     pub(crate) address: SocketAddr,
     /// The supernode that saw us there.
     pub(crate) by: String,
+}
+
+/// What is between this node and the internet, in the terms of RFC 4787; null is not known (yet).
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
+pub(crate) struct NatReport {
+    /// Whether the examination is complete.
+    pub(crate) examined: bool,
+    /// Whether there is no router that translates.
+    pub(crate) none: bool,
+    /// `endpoint-independent`, `address-dependent` or `address-and-port-dependent`.
+    pub(crate) filtering: Option<String>,
+    /// `preserving`, `sequential`, `block` or `random`.
+    pub(crate) ports: Option<String>,
+    /// From one sequential port to the next.
+    pub(crate) step: Option<i8>,
+    /// The first port of the block, and how many there are.
+    pub(crate) block: Option<(u16, u16)>,
+    pub(crate) hairpinning: Option<bool>,
+    /// Whether the router uses several public addresses.
+    pub(crate) pooled: Option<bool>,
+    /// Whether there is a second NAT beyond the router (CGN).
+    pub(crate) second_nat: Option<bool>,
+    /// Where supernodes saw us, and how many agree.
+    pub(crate) addresses: Vec<AddressReport>,
+}
+
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct AddressReport {
+    pub(crate) address: SocketAddr,
+    pub(crate) witnesses: usize,
+}
+
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Ipv6Report {
+    /// Where supernodes saw us.
+    pub(crate) address: Option<SocketAddr>,
+    /// Whether packets that nobody asked for come in.
+    pub(crate) open: Option<bool>,
+}
+
+/// What became of the wish for a mapped port, by protocol.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct PortMapping {
+    /// The router that is asked.
+    pub(crate) gateway: Option<IpAddr>,
+    pub(crate) pcp: MappingOutcome,
+    pub(crate) nat_pmp: MappingOutcome,
+    pub(crate) upnp: MappingOutcome,
+    /// IPv6: own addresses for which PCP was asked to open the firewall.
+    #[serde(default)]
+    pub(crate) pinholes: Vec<Pinhole>,
+}
+
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Pinhole {
+    pub(crate) internal: SocketAddr,
+    #[serde(flatten)]
+    pub(crate) outcome: MappingOutcome,
+}
+
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct MappingOutcome {
+    /// `none` (nobody speaks it), `refused`, `mapped`, or `unknown`: not asked, or not answered yet.
+    pub(crate) outcome: String,
+    /// Why it was refused, in the protocol's own numbers.
+    pub(crate) code: Option<u16>,
+    /// What the router says that it mapped.
+    pub(crate) address: Option<SocketAddr>,
+}
+
+impl Default for MappingOutcome {
+    fn default() -> Self {
+        Self { outcome: "none".into(), code: None, address: None }
+    }
+}
+
+impl From<PortMappingOutcome> for MappingOutcome {
+    fn from(outcome: PortMappingOutcome) -> Self {
+        let (word, code, address) = match outcome {
+            PortMappingOutcome::Unknown => ("unknown", None, None),
+            PortMappingOutcome::None => ("none", None, None),
+            PortMappingOutcome::Refused(code) => ("refused", Some(code), None),
+            PortMappingOutcome::Mapped(address) => ("mapped", None, Some(address)),
+        };
+        Self { outcome: word.into(), code, address }
+    }
+}
+
+impl From<PortMappingReport> for PortMapping {
+    fn from(report: PortMappingReport) -> Self {
+        let pinhole = |(internal, outcome): (_, PortMappingOutcome)| Pinhole { internal, outcome: outcome.into() };
+        Self {
+            gateway: report.gateway,
+            pcp: report.pcp.into(),
+            nat_pmp: report.nat_pmp.into(),
+            upnp: report.upnp.into(),
+            pinholes: report.pinholes.into_iter().map(pinhole).collect(),
+        }
+    }
+}
+
+impl PortMapping {
+    /// The mapped address, if there is one.
+    pub(crate) fn mapped(&self) -> Option<SocketAddr> {
+        [&self.pcp, &self.nat_pmp, &self.upnp].iter().find(|o| o.outcome == "mapped").and_then(|o| o.address)
+    }
+
+    /// Whether a port is mapped, or everybody has been asked.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.mapped().is_some() || [&self.pcp, &self.nat_pmp, &self.upnp].iter().all(|o| o.outcome != "unknown")
+    }
 }
 
 #[derive(Serialize, Deserialize, Debug)]
@@ -139,6 +269,7 @@ pub(crate) struct Surroundings {
     pub(crate) uptime: Duration,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) relay_limits: RelayLimits,
+    pub(crate) port_mapping: Option<PortMappingReport>,
     pub(crate) services: Vec<ServiceReport>,
 }
 
@@ -168,6 +299,13 @@ impl StatusReport {
                 .collect(),
             mapping: status.mapping.map(|mapping| mapping_word(mapping).into()),
             reachable: status.reachable,
+            auto: false,
+            udp: None,
+            nat: NatReport::default(),
+            ipv6: Ipv6Report::default(),
+            port_mapping: around.port_mapping.map(PortMapping::from),
+            binding_lifetime_ms: None,
+            keepalive_interval_ms: None,
             homes: status.homes.into_iter().map(|(id, address)| PlaceReport { id: id.to_string(), address }).collect(),
             peers: status
                 .peers
@@ -230,6 +368,9 @@ impl StatusReport {
         observed.sort_unstable();
         observed.dedup();
         out.push(format!("seen as    {} · mapping {mapping}", list(&observed, "nobody saw us yet")));
+        if let Some(address) = self.port_mapping.as_ref().and_then(PortMapping::mapped) {
+            out.push(format!("mapped to  {address}, says the router"));
+        }
         let homes: Vec<_> = self.homes.iter().map(|home| format!("{} at {}", short(&home.id), home.address)).collect();
         out.push(format!("homes      {}", list(&homes, "none")));
         for service in &self.services {
@@ -457,13 +598,12 @@ fn list<T: ToString>(items: &[T], none: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use handfast_core::node::{Counters, PeerStatus, SupernodeStatus};
-    use handfast_io::SecretKey;
+impl StatusReport {
+    /// A leaf with one home and one relayed peer.
+    pub(crate) fn for_tests() -> Self {
+        use handfast_core::node::{Counters, PeerStatus, SupernodeStatus};
+        use handfast_io::SecretKey;
 
-    use super::*;
-
-    fn report() -> StatusReport {
         let [me, home, other] = [1, 2, 3].map(|seed| SecretKey::from_bytes(&[seed; 32]).peer_id());
         let at: SocketAddr = "192.0.2.1:7441".parse().unwrap();
         let mut counters = Counters { introductions: 3, ..Counters::default() };
@@ -496,13 +636,24 @@ mod tests {
         };
         let services = vec![ServiceReport { name: "ssh".into(), target: Some(at), allow: Vec::new() }];
         let relay_limits = RelayLimits { rate_bps: 2_000_000, quota_bytes: 0 };
-        let around = Surroundings { uptime: Duration::from_secs(61), listen: vec![at], relay_limits, services };
-        StatusReport::new(status, around)
+        let around = Surroundings {
+            uptime: Duration::from_secs(61),
+            listen: vec![at],
+            relay_limits,
+            port_mapping: None,
+            services,
+        };
+        Self::new(status, around)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn the_names_of_the_status_are_a_promise() {
-        let value = serde_json::to_value(report()).unwrap();
+        let value = serde_json::to_value(StatusReport::for_tests()).unwrap();
         assert_eq!(value["schema"], "handfast.status/1");
         for name in ["id", "role", "listen", "observed", "mapping", "reachable", "homes", "peers", "supernodes", "load"]
         {

@@ -33,7 +33,10 @@ fn start(now: Instant, origin: std::time::Instant, n: u32, at: SocketAddr, confi
     let key = SecretKey::from_bytes(&seed(n));
     let mut node = Node::new(now, origin, seed(!n), key, config, Saved::default()).expect("a sound configuration");
     node.handle_wall_clock(now, WALL + now.since(Instant::ZERO));
-    node.handle_network(now, &Network { sockets: vec![(SocketId(0), at)], interfaces: vec![at.ip()], ..Network::default() });
+    node.handle_network(
+        now,
+        &Network { sockets: vec![(SocketId(0), at)], interfaces: vec![at.ip()], ..Network::default() },
+    );
     node
 }
 

@@ -511,7 +511,10 @@ fn same_seed_same_calls_same_bytes() {
             Node::new(now, std::time::Instant::now(), seed, key, Config::leaf(), Saved::default()).expect("starts");
         node.handle_wall_clock(now, WallTime::from_micros(1_780_000_000_000_000));
         let sockets = vec![(SocketId(0), "0.0.0.0:7000".parse().unwrap())];
-        node.handle_network(now, &Network { sockets, interfaces: vec!["10.0.0.2".parse().unwrap()], ..Network::default() });
+        node.handle_network(
+            now,
+            &Network { sockets, interfaces: vec!["10.0.0.2".parse().unwrap()], ..Network::default() },
+        );
         node.join(now, &known()).expect("join");
         let mut out = transmits(&mut node, now);
         for n in 1..100u64 {

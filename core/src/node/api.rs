@@ -113,6 +113,30 @@ pub struct Network {
     /// Grows when the network may be another one although all addresses are the same: the host slept, or its default
     /// route moved.
     pub epoch: u32,
+    /// Ports that a router maps to the sockets. That they come and go is no change of the network: paths stay.
+    pub mappings: Vec<Mapping>,
+}
+
+/// A port that a router lets the internet use to reach a socket, as the router claims.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Mapping {
+    /// The socket.
+    pub socket: SocketId,
+    /// The address that it has for the internet.
+    pub external: SocketAddr,
+    /// How it was mapped.
+    pub protocol: MappingProtocol,
+}
+
+/// How a router was asked to map a port.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum MappingProtocol {
+    /// PCP (RFC 6887).
+    Pcp,
+    /// NAT-PMP (RFC 6886).
+    NatPmp,
+    /// UPnP Internet Gateway Device.
+    Upnp,
 }
 
 /// A socket that the core asks io to open.

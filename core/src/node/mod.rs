@@ -279,11 +279,17 @@ impl Node {
         self.settle(now);
     }
 
-    /// The bound sockets and interface addresses, at the start and whenever they change.
+    /// The bound sockets, interface addresses and mapped ports, at the start and whenever they change.
     pub fn handle_network(&mut self, now: Instant, network: &Network) {
-        let changed = self.network != *network;
+        let place = |network: &Network| (network.sockets.clone(), network.interfaces.clone(), network.epoch);
+        let moved = place(&self.network) != place(network);
+        let mapped = self.network.mappings != network.mappings;
         self.network = network.clone();
-        if changed && !self.network.sockets.is_empty() {
+        if mapped && !moved {
+            // Another way in, no other place: nothing that is known of this network is less true.
+            self.on_candidates_changed(now);
+        }
+        if moved && !self.network.sockets.is_empty() {
             if matches!(self.config.role, Role::Supernode { .. }) && !self.ready_told {
                 self.ready_told = true;
                 self.events.push_back(Event::Ready);

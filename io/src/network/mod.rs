@@ -90,8 +90,7 @@ impl Watch {
             self.routes = routes;
             self.epoch = self.epoch.wrapping_add(1);
         }
-        let network =
-            Network { sockets: sockets.to_vec(), interfaces, epoch: self.epoch, ..Network::default() };
+        let network = Network { sockets: sockets.to_vec(), interfaces, epoch: self.epoch, ..Network::default() };
         if self.last.as_ref() == Some(&network) {
             return None;
         }

@@ -27,7 +27,7 @@ pub(super) fn run(state: &StateDir, args: &ConnectArgs) -> Result<Exit, Failure>
     let timeout = Duration::from_secs(args.wait.timeout);
 
     let signals = super::signals()?;
-    let attached = host::attach(state, &known)?;
+    let attached = host::attach(state, &known, &args.reach.router)?;
     let way = attached.way(&known);
     match signals.run(move || listen_for(&way, &target, service, listen, timeout)) {
         Outcome::Done(result) => {

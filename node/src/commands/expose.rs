@@ -22,7 +22,7 @@ pub(super) fn run(state: &StateDir, args: &ExposeArgs) -> Result<Exit, Failure> 
     let known = super::bootstraps(&args.reach.bootstrap)?;
 
     let signals = super::signals()?;
-    let attached = host::attach(state, &known)?;
+    let attached = host::attach(state, &known, &args.reach.router)?;
     let way = attached.way(&known);
     match signals.run(move || offer(&way, &exposure, &access)) {
         Outcome::Done(result) => {

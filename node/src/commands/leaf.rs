@@ -26,7 +26,12 @@ pub(super) fn run(state: &StateDir, args: &LeafArgs) -> Result<Exit, Failure> {
     let signals = super::signals()?;
     let host = Host::start(
         state,
-        Plan { config: wishes.config(Config::leaf()), listen, bootstrap: wishes.bootstrap.clone() },
+        Plan {
+            config: wishes.config(Config::leaf()),
+            listen,
+            bootstrap: wishes.bootstrap.clone(),
+            port_map: args.node.router.port_map(),
+        },
     )?;
     let _offers = wishes.offer(host.server())?;
     if !wait_for_home(&host, &signals, &wishes) {

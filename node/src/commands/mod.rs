@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod connect;
+mod doctor;
 mod expose;
 mod id;
 mod leaf;
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Pipe(args) => pipe::run(&state()?, &args),
         Command::Ping(args) => ping::run(&state()?, &args),
         Command::Status(args) => status::run(&state()?, &args),
+        Command::Doctor(args) => doctor::run(&state()?, &args),
         Command::Demo(_) => unreachable!("handled above"),
     }
 }

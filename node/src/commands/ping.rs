@@ -40,7 +40,7 @@ pub(super) fn run(state: &StateDir, args: &PingArgs) -> Result<Exit, Failure> {
     };
 
     let signals = super::signals()?;
-    let attached = host::attach(state, &known)?;
+    let attached = host::attach(state, &known, &args.reach.router)?;
     let way = attached.way(&known);
     match signals.run(move || ping(&way, &target, plan)) {
         Outcome::Done(result) => {

@@ -37,7 +37,7 @@ pub(super) fn run(state: &StateDir, args: &PipeArgs) -> Result<Exit, Failure> {
     let timeout = Duration::from_secs(args.wait.timeout);
 
     let signals = super::signals()?;
-    let attached = host::attach(state, &known)?;
+    let attached = host::attach(state, &known, &args.reach.router)?;
     let (way, mine) = (attached.way(&known), Mine::default());
     let outcome = signals.run({
         let mine = mine.clone();

@@ -39,7 +39,15 @@ pub(super) fn run(state: &StateDir, args: &SupernodeArgs) -> Result<Exit, Failur
     config.relay_rate_bps = args.relay_rate.unwrap_or(config.relay_rate_bps);
     config.relay_quota_bytes = args.relay_quota.unwrap_or(config.relay_quota_bytes);
     let limits = RelayLimits::of(&config).to_text();
-    let host = Host::start(state, Plan { config, listen: vec![listen], bootstrap: wishes.bootstrap.clone() })?;
+    let host = Host::start(
+        state,
+        Plan {
+            config,
+            listen: vec![listen],
+            bootstrap: wishes.bootstrap.clone(),
+            port_map: args.node.router.port_map(),
+        },
+    )?;
     let _offers = wishes.offer(host.server())?;
     talk::note(format!("supernode  ON at UDP {listen}, relaying for each pair of peers: {limits}"));
     super::announce(&format!("{}@{first}", host.endpoint().id()))?;

@@ -209,6 +209,7 @@ fn start_node(
         bootstrap,
         state_file: None,
         udp_proxy,
+        port_map: false,
     })
 }
 

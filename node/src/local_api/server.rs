@@ -233,6 +233,7 @@ fn status(shared: &Shared, socket: &UnixStream) -> Result<Next, Failure> {
             uptime: shared.started.elapsed(),
             listen: shared.endpoint.listen_addresses(),
             relay_limits: shared.relay_limits,
+            port_mapping: shared.endpoint.port_mapping(Duration::ZERO),
             services: shared.offers.list(),
         },
     );
