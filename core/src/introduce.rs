@@ -65,6 +65,8 @@ const LINK_TRIES: u8 = 50;
 const LAN_AGAIN: Duration = Duration::from_millis(500);
 /// So often: three seconds.
 const LAN_TRIES: u8 = 6;
+/// Times that one call tries the addresses that a neighbour announces: it may announce ever new ones.
+const NEAR_DIALS_MAX: u8 = 3;
 /// Most calls at a time. At the limit `open` and `connect` are refused.
 pub const CALLS_MAX: usize = 4_096;
 
@@ -101,6 +103,8 @@ pub(crate) struct Call {
     homes: Vec<(PeerId, SocketAddr)>,
     round: u8,
     lookups: u8,
+    /// How often it was tried as a neighbour.
+    near_dials: u8,
     /// The best reason so far, should it fail.
     error: ConnectError,
     pub(crate) deadline: Option<Instant>,
@@ -247,6 +251,7 @@ impl Node {
             homes: Vec::new(),
             round: 0,
             lookups: 0,
+            near_dials: 0,
             error: ConnectError::NoSupernode,
             deadline: None,
         };
@@ -339,6 +344,13 @@ impl Node {
         call.homes = near.into_iter().map(|address| (id, address)).collect();
         self.dial_peer(now, id, 1);
         true
+    }
+
+    /// Counts an attempt to reach a peer on the LAN, if another one may be made in this call.
+    pub(crate) fn may_dial_neighbor(&mut self, id: &PeerId) -> bool {
+        let Some(call) = self.calls.get_mut(id) else { return false };
+        call.near_dials += u8::from(call.near_dials <= NEAR_DIALS_MAX);
+        call.near_dials <= NEAR_DIALS_MAX
     }
 
     fn set_stage(&mut self, now: Instant, id: PeerId, stage: Stage, wait: Option<Duration>) {

@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::command::{Command, LoopHandle};
 use crate::connections::{Connections, Target};
 use crate::forward::Batch;
+use crate::lan::Lan;
 use crate::listeners::Listeners;
 use crate::network::Watch;
 use crate::portmap::PortMap;
@@ -109,6 +110,8 @@ pub(crate) struct Loop {
     entropy: entropy::Refresh,
     watch: Watch,
     pub(crate) port_map: PortMap,
+    /// Announces the node while it is there.
+    _lan: Option<Lan>,
     housekeeping: Instant,
     complaint: Seldom,
     /// The node is leaving; by this time the loop ends anyway.
@@ -144,6 +147,13 @@ impl Loop {
         let seed = entropy::fresh()?;
         let port_map = options.port_map && options.udp_proxy.is_none();
         let mut port_map = PortMap::new(port_map, &options.key, poll.registry().try_clone()?, handle.clone())?;
+        let is_supernode = matches!(options.config.role, Role::Supernode { .. });
+        let lan = (options.config.lan && options.udp_proxy.is_none()).then(|| {
+            Lan::start(options.key.peer_id(), is_supernode, &listen, handle.clone())
+                .inspect_err(|error| tracing::info!(%error, "no LAN discovery"))
+                .ok()
+        });
+        let lan = lan.flatten();
         let mut node =
             Node::new(now, clock.origin(), seed, options.key, options.config, saved.clone()).map_err(refused)?;
         if let Some(wall) = clock.wall(now) {
@@ -184,6 +194,7 @@ impl Loop {
             entropy: entropy::Refresh::new(now),
             watch,
             port_map,
+            _lan: lan,
             housekeeping: now + WAIT_MAX,
             complaint: Seldom::default(),
             leaving: None,

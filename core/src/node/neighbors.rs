@@ -79,9 +79,7 @@ impl Node {
             return;
         }
         self.neighbors.insert(id, addresses, neighbor.is_supernode);
-        if self.calls.contains_key(&id) {
-            self.dial_neighbor(now, id);
-        }
+        self.dial_neighbor(now, id);
         self.join_neighbors(now);
         self.settle(now);
     }
@@ -97,10 +95,10 @@ impl Node {
         self.neighbors.by_id.get(id).map(|known| known.addresses.to_vec()).unwrap_or_default()
     }
 
-    /// Dials a peer at the addresses that it has on the LAN, if it is a neighbour without a link to us.
+    /// For a call: dials the peer at the addresses that it has on the LAN, if it is a neighbour without a link to us.
     pub(crate) fn dial_neighbor(&mut self, now: Instant, id: PeerId) {
         let addresses = self.neighbor_addresses(&id);
-        if addresses.is_empty() || self.peers.up_key(&id).is_some() {
+        if addresses.is_empty() || self.peers.up_key(&id).is_some() || !self.may_dial_neighbor(&id) {
             return;
         }
         for address in self.budget.take(now, addresses.into_iter()) {
