@@ -312,11 +312,9 @@ impl Paths {
     /// Chooses the path to use; says what changed, if anything did.
     pub fn choose(&mut self) -> Option<Change> {
         let old = self.current();
-        let best = self
-            .list
-            .iter()
-            .filter(|p| p.proven)
-            .min_by_key(|p| (p.failed, p.worse, !p.route.is_direct(), Some(p.route) != old, p.rtt_us.unwrap_or(u32::MAX)))?;
+        let best = self.list.iter().filter(|p| p.proven).min_by_key(|p| {
+            (p.failed, p.worse, !p.route.is_direct(), Some(p.route) != old, p.rtt_us.unwrap_or(u32::MAX))
+        })?;
         let mut choice = best.route;
         if choice.is_direct() && !best.failed && !best.worse {
             // Hysteresis: the one in use sorts first among its equals; another direct one must be clearly quicker.

@@ -28,13 +28,14 @@
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
 //! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `streams.rs` keeps the
 //! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
-//! `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like outside.
+//! `neighbors.rs` knows who is on the same LAN, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like outside.
 
 mod api;
 mod handshake;
 mod ledger;
 mod links;
 mod messages;
+mod neighbors;
 mod peer;
 mod probe;
 mod quality;
@@ -52,12 +53,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use api::*;
 pub use links::LEAVE_MAX;
+pub use neighbors::{NEIGHBOR_ADDRESSES_MAX, NEIGHBORS_MAX};
 pub use peer::PeerKey;
 pub(crate) use peer::{AttemptRoute, Standing, Traffic};
 pub(crate) use send::MESSAGES_LEN_MAX;
 pub use streams::DATAGRAM_DATA_MAX;
 
 use self::ledger::Ledger;
+use self::neighbors::Neighbors;
 use self::peer::{Indices, Peers};
 use self::probe::DelayedReplies;
 use self::rooms::Rooms;
@@ -130,6 +133,7 @@ pub struct Node {
     pub(crate) calls: BTreeMap<PeerId, Call>,
     pub(crate) known_homes: BTreeMap<PeerId, Vec<(PeerId, SocketAddr)>>,
     rooms: Rooms,
+    neighbors: Neighbors,
 
     streams: StreamTable,
     pings: VecDeque<Ping>,
@@ -202,6 +206,7 @@ impl Node {
             calls: BTreeMap::new(),
             known_homes: BTreeMap::new(),
             rooms,
+            neighbors: Neighbors::default(),
             streams: StreamTable::default(),
             pings: VecDeque::new(),
             pending_pings: BTreeMap::new(),
@@ -282,7 +287,8 @@ impl Node {
 
     /// The bound sockets, interface addresses and mapped ports, at the start and whenever they change.
     pub fn handle_network(&mut self, now: Instant, network: &Network) {
-        let moved = self.network.sockets != network.sockets || self.network.interfaces != network.interfaces;
+        let place = |network: &Network| (network.sockets.clone(), network.interfaces.clone(), network.epoch);
+        let moved = place(&self.network) != place(network);
         let mapped = self.network.mappings != network.mappings;
         self.network = network.clone();
         if mapped && !moved {

@@ -36,6 +36,7 @@ impl Node {
             mapping: self.mapping(),
             reachable: self.reachable(),
             homes: self.own_homes(),
+            neighbors: self.neighbors.iter().collect(),
             peers,
             supernodes: self.supernodes(now),
             load: self.own_load(now),

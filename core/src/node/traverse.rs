@@ -110,7 +110,8 @@ impl Node {
         self.run_checks(now, key);
     }
 
-    fn is_own(&self, address: SocketAddr) -> bool {
+    /// Whether an address is one of this node's own sockets.
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
         self.network.sockets.iter().any(|(_, bound)| {
             bound.port() == address.port()
                 && (bound.ip() == address.ip()

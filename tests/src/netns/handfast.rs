@@ -191,7 +191,8 @@ fn command(host: &Host, state: &Path, arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command.args(arguments).arg("--state-dir").arg(state);
+    // On one segment of a lab everybody would be everybody's neighbour: tests that want that say so.
+    command.env("HANDFAST_LAN", "off").args(arguments).arg("--state-dir").arg(state);
     command
 }
 
