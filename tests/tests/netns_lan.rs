@@ -87,7 +87,8 @@ fn with_lan_off_nobody_is_found_and_nothing_is_said() {
     let b = lab.supernode(&host_b, &[], &["--lan", "off", "--allow", &friend]);
     // Nobody is at that address.
     let nobody = b.ready.replace(&host_b.address.to_string(), "198.18.250.1");
-    let other = lab.identity(&lab.public_host("c"));
+    let stranger = lab.public_host("c");
+    let other = lab.identity(&stranger);
     let nobody = format!("{other}@{}", nobody.split('@').nth(1).expect("an address"));
     let words = ["ping", b.id(), "-c", "1", "--lan", "off", "--bootstrap", &nobody];
     let ping = host_a.run("ping", &mut alone(&host_a, &lab, &words), SOON);
