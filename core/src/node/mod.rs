@@ -287,9 +287,9 @@ impl Node {
 
     /// The bound sockets, interface addresses and mapped ports, at the start and whenever they change.
     pub fn handle_network(&mut self, now: Instant, network: &Network) {
-        let place = |network: &Network| (network.sockets.clone(), network.interfaces.clone(), network.epoch);
-        let moved = place(&self.network) != place(network);
-        let mapped = self.network.mappings != network.mappings;
+        let mappings = core::mem::replace(&mut self.network.mappings, network.mappings.clone());
+        let mapped = mappings != network.mappings;
+        let moved = self.network != *network;
         self.network = network.clone();
         if mapped && !moved {
             // Another way in, no other place: nothing that is known of this network is less true.
