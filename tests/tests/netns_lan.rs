@@ -80,15 +80,13 @@ fn two_nodes_without_internet_find_each_other_by_key() {
 #[test]
 fn with_lan_off_nobody_is_found_and_nothing_is_said() {
     let mut lab = Lab::new();
-    let (host_a, host_b) = (lab.public_host("a"), lab.public_host("b"));
+    let (host_a, host_b, host_c) = (lab.public_host("a"), lab.public_host("b"), lab.public_host("c"));
     count_announcements(&host_a);
     count_announcements(&host_b);
     let friend = lab.identity(&host_a);
     let b = lab.supernode(&host_b, &[], &["--lan", "off", "--allow", &friend]);
     // Nobody is at that address.
-    let nobody = b.ready.replace(&host_b.address.to_string(), "198.18.250.1");
-    let other = lab.identity(&lab.public_host("c"));
-    let nobody = format!("{other}@{}", nobody.split('@').nth(1).expect("an address"));
+    let nobody = format!("{}@198.18.250.1:7441", lab.identity(&host_c));
     let words = ["ping", b.id(), "-c", "1", "--lan", "off", "--bootstrap", &nobody];
     let ping = host_a.run("ping", &mut alone(&host_a, &lab, &words), SOON);
     assert_eq!(ping.code, 4, "{}", ping.stderr);
