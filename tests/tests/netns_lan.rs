@@ -115,7 +115,7 @@ fn a_change_of_address_or_route_is_noticed_and_a_transfer_goes_on() {
     // A download through it, slow enough to be under way all the while.
     let root = lab.dir().join("www");
     fs::create_dir(&root).expect("a directory");
-    let mut content = vec![0; 6 << 20];
+    let mut content = vec![0; 40 << 20];
     blake3::Hasher::new().update(b"content").finalize_xof().fill(&mut content);
     fs::write(root.join("data"), &content).expect("a file");
     let mut python = host_b.command("python3");
@@ -126,15 +126,15 @@ fn a_change_of_address_or_route_is_noticed_and_a_transfer_goes_on() {
     let address = connect.wait_line(SOON, |line| Some(line.trim().to_owned()));
     let file = lab.dir().join("downloaded");
     let mut curl = host_a.command("curl");
-    curl.args(["--silent", "--show-error", "--fail", "--max-time", "200", "--limit-rate", "1M", "--output"]);
+    curl.args(["--silent", "--show-error", "--fail", "--max-time", "200", "--limit-rate", "6M", "--output"]);
     let curl = host_a.spawn("curl", curl.arg(&file).arg(format!("http://{address}/data")));
     let have = || fs::metadata(&file).map_or(0, |meta| meta.len());
-    wait_for(SOON, || (have() > 1 << 20).then_some(())).expect("a part of it");
+    wait_for(SOON, || (have() > 4 << 20).then_some(())).expect("a part of it");
 
     let before = changes(&lab, &a);
     let new = "198.18.200.1";
-    ip(&host_a, &["addr", "add", &format!("{new}/15"), "dev", "eth0"]);
     ip(&host_a, &["addr", "del", &format!("{}/15", host_a.address), "dev", "eth0"]);
+    ip(&host_a, &["addr", "add", &format!("{new}/15"), "dev", "eth0"]);
     // Long before any beat of the leaf would show it.
     let noticed = wait_for(Duration::from_secs(5), || (changes(&lab, &a) > before).then_some(()));
     assert!(noticed.is_some(), "a new address is noticed");
@@ -158,9 +158,10 @@ fn a_change_of_address_or_route_is_noticed_and_a_transfer_goes_on() {
     }
     // An interface that comes up beside the others.
     let before = changes(&lab, &a);
-    ip(&host_a, &["link", "add", "dummy7", "type", "dummy"]);
-    ip(&host_a, &["addr", "add", "10.77.0.1/24", "dev", "dummy7"]);
-    ip(&host_a, &["link", "set", "dummy7", "up"]);
+    ip(&host_a, &["link", "add", "one", "type", "veth", "peer", "name", "other"]);
+    ip(&host_a, &["addr", "add", "10.77.0.1/24", "dev", "one"]);
+    ip(&host_a, &["link", "set", "one", "up"]);
+    ip(&host_a, &["link", "set", "other", "up"]);
     let noticed = wait_for(Duration::from_secs(5), || (changes(&lab, &a) > before).then_some(()));
     assert!(noticed.is_some(), "a new interface is noticed");
     let (_, code) = a.ping(b.id(), &["-c", "1", "--require-direct"], SOON);
