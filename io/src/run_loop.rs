@@ -356,7 +356,6 @@ impl Loop {
 
     /// What sends no notice is looked at now and then.
     fn keep_house(&mut self) {
-        self.port_map.look(self.now);
         self.sockets.refresh();
         self.waiting.forget(self.now);
         let lost = std::mem::take(&mut self.sockets.lost);
