@@ -54,6 +54,9 @@ impl Loop {
                 });
                 self.node.handle_socket(self.now, request, opened);
             }
+            Event::OpenSocket { request, kind: SocketKind::Tcp { .. } } => {
+                self.node.handle_socket(self.now, request, Err(SocketRefused));
+            }
             Event::CloseSocket(socket) => self.sockets.close(socket),
             Event::Save(item) => self.saver.keep(item),
             Event::Left => self.left = true,

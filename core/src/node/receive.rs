@@ -7,12 +7,11 @@ use super::{DropReason, Event, Node, Path, Received};
 use crate::path::{Heard, Route};
 use crate::stream::Streams;
 use crate::time::Instant;
+use crate::wire::RECEIVE_LEN_MAX;
 use crate::wire::address::canonical;
 use crate::wire::message::{self, Message};
 use crate::wire::packet::{ChannelId, Kind, Packet, RELAY_HEADER_LEN};
 
-/// Longest datagram that is looked at: what QUIC's path MTU discovery may reach on Ethernet.
-const RECEIVE_LEN_MAX: usize = 1_472;
 /// Most datagrams forwarded as one batch: the kernel's limit for GSO.
 const FORWARD_SEGMENTS_MAX: usize = 64;
 /// A peer with user traffic is followed to another known path only when the one in use has been silent for this long.
@@ -165,9 +164,13 @@ impl Node {
                 if kind == Kind::Data && message::is_probe(plain) {
                     return self.on_probe_packet(now, key, receiver, path, len, plain);
                 }
+                let newest = newest && !(kind == Kind::Data && message::is_about_path(plain));
                 self.on_authentic(now, key, receiver, route, path, len, newest);
                 match kind {
-                    Kind::Stream => self.on_stream_packet(now, key, plain),
+                    Kind::Stream => {
+                        self.on_lively(now, key, &route);
+                        self.on_stream_packet(now, key, plain)
+                    }
                     _ => self.on_messages(now, key, route, plain),
                 }
             }
@@ -239,6 +242,7 @@ impl Node {
             let id = peer.id;
             self.rooms_heard(now, &id);
         }
+        self.transport_heard(now, key, &route);
         let Some(peer) = self.peers.get_mut(key) else { return };
         if let Route::Relayed { via, .. } = route {
             peer.relayed_bytes += len as u64;
@@ -267,12 +271,20 @@ impl Node {
         let Some(peer) = self.peers.get_mut(key) else { return };
         match heard {
             Heard::Proven => {
+                if newest && current == Some(route) {
+                    peer.traffic.iter_mut().for_each(|t| t.quality.on_peer_here());
+                }
                 if newest && current != Some(route) {
                     let patience = if peer.traffic.is_some() { FOLLOW_PATIENCE } else { Duration::ZERO };
                     peer.paths.on_peer_moved(now, &route, patience);
+                    if let Some(current) = current.filter(|c| c.is_direct() && !route.is_direct())
+                        && let Some(at) = peer.paths.heard_at(&current)
+                        && peer.traffic.as_mut().is_some_and(|t| t.quality.on_peer_elsewhere(now, at))
+                    {
+                        peer.paths.set_worse(&current, true);
+                    }
                     if let Some(current) = current
-                        && current.is_direct()
-                        && !route.is_direct()
+                        && route.class() > current.class()
                         && peer.paths.wants_challenge(now, &current)
                     {
                         peer.watch.on_peer_elsewhere(now);
@@ -303,7 +315,8 @@ impl Node {
         let proven = peer.paths.is_proven(&route);
         let on_current = peer.paths.current() == Some(route);
         peer.paths.on_challenge_sent(now, &route, token);
-        if proven || remote.is_none_or(|remote| self.ledger.unasked(now, remote)) {
+        // What a TCP connection leads to has proven its address in opening it.
+        if proven || route.is_tcp() || remote.is_none_or(|remote| self.ledger.unasked(now, remote)) {
             self.send_on(key, Some(route), &Message::challenge(token, remote), on_current);
         }
         token
@@ -346,6 +359,7 @@ impl Node {
             _ => None,
         };
         if let (Some(change), Some(traffic)) = (change, peer.traffic.as_mut()) {
+            traffic.quality.on_path_changed(now);
             if let Some(streams) = &mut traffic.streams {
                 match change {
                     crate::path::Change::Upgrade => streams.path_upgraded(now),
