@@ -39,6 +39,7 @@ impl Node {
                 Want::Sample(route) => self.sample(now, key, route),
                 Want::Leave => {
                     peer.paths.set_worse(&view.using, true);
+                    peer.watch.on_heard();
                     self.choose_path(now, key);
                 }
                 Want::TakeBack(route) => {
@@ -80,6 +81,8 @@ impl Node {
     fn on_route_dead(&mut self, now: Instant, key: PeerKey, route: Route) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.paths.on_dead(&route);
+        peer.paths.set_worse(&route, true);
+        peer.watch.on_heard();
         let direct = peer.paths.has_direct();
         if let Some(traffic) = peer.traffic.as_mut().filter(|_| !direct) {
             traffic.retry.get_or_insert((now + super::traverse::retry_wait(0), 0));
