@@ -326,7 +326,9 @@ impl Node {
         let on_current = peer.paths.current() == Some(route);
         peer.paths.on_challenge_sent(now, &route, token);
         if proven || remote.is_none_or(|remote| self.ledger.unasked(now, remote)) {
-            self.send_on(key, Some(route), &Message::challenge(token, remote), on_current);
+            // Where else we ask says nothing of where we send.
+            let message = if on_current { Message::challenge(token, remote) } else { Message::sample(token, remote) };
+            self.send_on(key, Some(route), &message, on_current);
         }
         token
     }
