@@ -21,6 +21,11 @@ impl Chance {
     pub const fn percent(n: u32) -> Self {
         Self(n * 10_000)
     }
+
+    /// Rolls the dice for it.
+    pub fn comes_true(self, dice: &mut Dice) -> bool {
+        dice.below(1_000_000) < u64::from(self.0)
+    }
 }
 
 /// What goes wrong on the internet (LANs are clean).
@@ -154,7 +159,7 @@ pub struct Copy {
 impl Fate {
     /// Rolls the dice for one datagram.
     pub fn draw(faults: &Faults, dice: &mut Dice, counts: &mut FaultCounts, bytes: Vec<u8>) -> Self {
-        let mut roll = |chance: Chance| dice.below(1_000_000) < u64::from(chance.0);
+        let mut roll = |chance: Chance| chance.comes_true(dice);
         let lost = roll(faults.loss);
         let duplicated = roll(faults.duplicate);
         let reordered = roll(faults.reorder);

@@ -120,6 +120,8 @@ pub struct Host {
     pub traffic: Traffic,
     /// Packets, while they are being captured.
     pub capture: Option<Vec<Seen>>,
+    /// When it sent a packet to anybody but a supernode, while that is being counted.
+    pub probes: Option<Vec<Instant>>,
     /// Microseconds that the wall clock is off.
     pub wall_skew: i64,
     /// Whether outputs are drained after each call; when not, a test does it.
@@ -151,6 +153,7 @@ impl Host {
             events: Vec::new(),
             traffic: Traffic::default(),
             capture: None,
+            probes: None,
             wall_skew: 0,
             draining: true,
             events_before: 0,
@@ -180,6 +183,11 @@ impl Host {
         if v6 {
             self.sockets.insert(SocketId(1), SocketAddr::from(([0u16; 8], self.port)));
         }
+    }
+
+    /// Whether an address is this host's own.
+    pub(crate) fn is_at(&self, ip: IpAddr) -> bool {
+        self.attachments.iter().any(|a| a.ip == ip)
     }
 
     /// The socket that a datagram for `dst` arrives on.

@@ -4,7 +4,8 @@
 //! or behind a router, whose behaviour [`nat`] takes from RFC 4787. The [`wire`] carries datagrams in the order of
 //! `(deliver_at, seq)` and does to them what [`fault`] says. After every call the [`invariant`]s are checked, and
 //! everything that moves goes into the [`trace`], whose hash is equal for equal seeds. The [`oracle`] says, from RFC
-//! terms alone, which pairs must become direct.
+//! terms alone, which pairs must become direct; a [`survey`] lets many pairs of all [`kinds`] try, and a [`report`] of
+//! it is kept in the repository.
 //!
 //! Time is virtual and jumps exactly to the next delivery or deadline: a forgotten deadline stalls a test instead of
 //! being rescued by a tick. A failing test prints its seed, step and time; `HANDFAST_SEED=…` runs it again,
@@ -14,11 +15,14 @@ pub mod app;
 pub mod fault;
 pub mod host;
 pub mod invariant;
+pub mod kinds;
 pub mod nat;
 pub mod netns;
 pub mod oracle;
 pub mod random;
+pub mod report;
 pub mod script;
+pub mod survey;
 pub mod topology;
 pub mod trace;
 pub mod wire;
@@ -27,9 +31,9 @@ pub mod world;
 pub use app::{Side, TransferId, XFER};
 pub use fault::{Chance, FaultCounts, Faults};
 pub use host::{Host, HostId, Traffic};
-pub use nat::{Behavior, Nat, NatSpec, PortAssignment};
+pub use nat::{Behavior, FilterScope, HairpinSource, Nat, NatSpec, Pooling, PortAssignment};
 pub use topology::Place;
-pub use wire::{Datagram, LanId, RouterId};
+pub use wire::{Datagram, LanId, RouterId, Way};
 pub use world::World;
 
 use core::time::Duration;

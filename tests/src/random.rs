@@ -34,6 +34,11 @@ impl Dice {
         self.u64() % n.max(1)
     }
 
+    /// A number above 0 and up to 1.
+    pub fn unit(&mut self) -> f64 {
+        ((self.u64() >> 11) + 1) as f64 / (1u64 << 53) as f64
+    }
+
     /// One of these.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]

@@ -8,6 +8,7 @@ use crate::app::{Side, TransferId, XFER};
 use crate::fault::Faults;
 use crate::host::{HostId, Seen};
 use crate::trace::Entry;
+use crate::wire::Way;
 use crate::world::World;
 
 impl World {
@@ -67,6 +68,13 @@ impl World {
         self.wire.cuts.insert((from, to));
     }
 
+    /// The way between two hosts, in both directions, becomes like this; what they send through relays is not harmed.
+    pub fn degrade(&mut self, a: HostId, b: HostId, way: Way) {
+        self.note(a, "has a bad way");
+        self.wire.ways.insert((a, b), way);
+        self.wire.ways.insert((b, a), way);
+    }
+
     /// Splits the internet: these hosts reach only each other.
     pub fn partition(&mut self, island: &[HostId]) {
         for host in island {
@@ -79,6 +87,7 @@ impl World {
     pub fn calm(&mut self) {
         self.trace.note(self.now, Entry::Script, usize::MAX, "calm");
         self.wire.cuts.clear();
+        self.wire.ways.clear();
         self.wire.groups.clear();
         self.wire.faults = Faults::none();
     }

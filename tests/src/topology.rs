@@ -115,15 +115,15 @@ impl World {
 
     /// A router on the internet.
     pub fn add_router(&mut self, spec: NatSpec) -> RouterId {
-        let external = IpAddr::V4(self.next_public(60));
-        self.wire.add_router(self.seed, INTERNET, spec, external, ACCESS)
+        let externals: Vec<IpAddr> = (0..spec.addresses).map(|_| IpAddr::V4(self.next_public(60))).collect();
+        self.wire.add_router_with_pool(self.seed, INTERNET, spec, &externals, ACCESS)
     }
 
     /// A router behind another one.
     pub fn add_router_behind(&mut self, outer: RouterId, spec: NatSpec) -> RouterId {
         let lan = self.wire.routers[outer.0].inner;
-        let external = self.next_private(lan);
-        self.wire.add_router(self.seed, lan, spec, external, Duration::ZERO)
+        let externals: Vec<IpAddr> = (0..spec.addresses).map(|_| self.next_private(lan)).collect();
+        self.wire.add_router_with_pool(self.seed, lan, spec, &externals, Duration::ZERO)
     }
 
     /// Takes a host from where it is to another place. Its node is not told unless [`World::tell_network`] is called.

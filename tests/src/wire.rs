@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use handfast_core::{Ecn, Instant};
 
-use crate::fault::{Fate, FaultCounts, Faults};
+use crate::fault::{Chance, Fate, FaultCounts, Faults};
 use crate::host::HostId;
-use crate::nat::{Nat, NatSpec};
+use crate::nat::{HairpinSource, Nat, NatSpec};
 use crate::random::Dice;
 
 /// One of the [`Wire`]'s LANs.
@@ -70,6 +70,15 @@ pub struct Router {
     pub firewall: Nat,
 }
 
+/// A bad way from one host to another.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Way {
+    /// Loses so many.
+    pub loss: Chance,
+    /// Takes so much longer.
+    pub delay: Duration,
+}
+
 /// A UDP datagram.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Datagram {
@@ -102,6 +111,8 @@ struct InFlight {
     lan: LanId,
     port: Port,
     datagram: Datagram,
+    /// It has had what [`Wire::ways`] does.
+    worn: bool,
 }
 
 /// Everything between the hosts.
@@ -116,6 +127,8 @@ pub struct Wire {
     pub counts: FaultCounts,
     /// One-way cuts: from, to.
     pub cuts: BTreeSet<(HostId, HostId)>,
+    /// What is bad about the way from one host to another, relays' ways apart.
+    pub ways: BTreeMap<(HostId, HostId), Way>,
     /// Partition: hosts in different groups do not reach each other. A host not named is in group 0.
     pub groups: BTreeMap<HostId, u8>,
     queue: BTreeMap<(Instant, u64), InFlight>,
@@ -132,6 +145,7 @@ impl Wire {
             faults: Faults::none(),
             counts: FaultCounts::default(),
             cuts: BTreeSet::new(),
+            ways: BTreeMap::new(),
             groups: BTreeMap::new(),
             queue: BTreeMap::new(),
             seq: 0,
@@ -148,15 +162,31 @@ impl Wire {
         external: IpAddr,
         access: Duration,
     ) -> RouterId {
+        self.add_router_with_pool(seed, outer, spec, &[external], access)
+    }
+
+    /// The same with several external addresses.
+    pub fn add_router_with_pool(
+        &mut self,
+        seed: u64,
+        outer: LanId,
+        spec: NatSpec,
+        externals: &[IpAddr],
+        access: Duration,
+    ) -> RouterId {
         let id = RouterId(self.routers.len());
         let inner = LanId(self.lans.len());
         self.lans.push(Lan { gateway: Some(id), delay: Duration::from_micros(100), ..Lan::default() });
-        self.attach(outer, external, Port::Router(id), access);
+        for external in externals {
+            self.attach(outer, *external, Port::Router(id), access);
+        }
+        let mut firewall = NatSpec::firewall();
+        firewall.blocks_udp = spec.blocks_udp;
         self.routers.push(Router {
             outer,
             inner,
-            nat: Nat::new(spec, external, Dice::new(seed, &format!("nat {}", id.0))),
-            firewall: Nat::new(NatSpec::firewall(), external, Dice::new(seed, &format!("firewall {}", id.0))),
+            nat: Nat::with_pool(spec, externals.to_vec(), Dice::new(seed, &format!("nat {}", id.0))),
+            firewall: Nat::new(firewall, externals[0], Dice::new(seed, &format!("firewall {}", id.0))),
         });
         id
     }
@@ -188,8 +218,6 @@ impl Wire {
     pub fn send(&mut self, now: Instant, lan: LanId, datagram: Datagram) {
         let here = &self.lans[lan.0];
         if let Some(&to) = here.members.get(&datagram.dst.ip()) {
-            // RFC 4787 §6: an inner host that sends to its own router's outside. `members` of an inner LAN never
-            // name the outside, so this is the router itself sending to itself: below.
             return self.hop(now, lan, to, datagram);
         }
         let Some(id) = here.gateway else {
@@ -204,25 +232,31 @@ impl Wire {
         let router = &mut self.routers[id.0];
         let inner = router.inner;
         let outer = router.outer;
-        if datagram.dst.is_ipv6() {
-            datagram.src = router.firewall.outbound(now, datagram.src, datagram.dst);
+        let sender = datagram.src;
+        let table = if datagram.dst.is_ipv6() { &mut router.firewall } else { &mut router.nat };
+        let Some(external) = table.outbound(now, sender, datagram.dst) else {
+            self.counts.filtered += 1;
+            return;
+        };
+        if datagram.dst.is_ipv6() || !router.nat.externals().contains(&datagram.dst.ip()) {
+            datagram.src = external;
             return self.send(now, outer, datagram);
         }
-        if datagram.dst.ip() == router.nat.external() {
-            if !router.nat.spec.hairpinning {
-                self.counts.no_route += 1;
-                return;
-            }
-            datagram.src = router.nat.outbound(now, datagram.src, datagram.dst);
-            let Some(internal) = router.nat.inbound(now, datagram.src, datagram.dst) else {
-                self.counts.filtered += 1;
-                return;
-            };
-            datagram.dst = internal;
-            return self.send_inside(now, inner, datagram);
+        // RFC 4787 §6: an inner host sends to its own router's outside.
+        if !router.nat.spec.hairpinning {
+            self.counts.no_route += 1;
+            return;
         }
-        datagram.src = router.nat.outbound(now, datagram.src, datagram.dst);
-        self.send(now, outer, datagram);
+        let Some(internal) = router.nat.inbound(now, external, datagram.dst) else {
+            self.counts.filtered += 1;
+            return;
+        };
+        datagram.dst = internal;
+        datagram.src = match router.nat.spec.hairpin_source {
+            HairpinSource::External => external,
+            HairpinSource::Internal => sender,
+        };
+        self.send_inside(now, inner, datagram);
     }
 
     /// The last hop to an inner host, which has to be there: never out again.
@@ -261,7 +295,7 @@ impl Wire {
 
     fn push(&mut self, at: Instant, lan: LanId, port: Port, datagram: Datagram) {
         self.seq += 1;
-        self.queue.insert((at, self.seq), InFlight { lan, port, datagram });
+        self.queue.insert((at, self.seq), InFlight { lan, port, datagram, worn: false });
     }
 
     /// When the next hop ends.
@@ -277,11 +311,21 @@ impl Wire {
     /// Takes the next datagram that reaches a host by `now`; hops that end at a router are carried on.
     pub fn pop(&mut self, now: Instant) -> Option<(HostId, Datagram)> {
         while self.next().is_some_and(|at| at <= now) {
-            let ((at, _), InFlight { lan, port, mut datagram }) = self.queue.pop_first().expect("looked");
+            let ((at, _), InFlight { lan, port, mut datagram, worn }) = self.queue.pop_first().expect("looked");
             match port {
                 Port::Host(host) => {
                     if self.is_cut(datagram.origin, host) {
                         self.counts.cut += 1;
+                        continue;
+                    }
+                    let way = self.ways.get(&(datagram.origin, host)).copied().filter(|_| !worn);
+                    if let Some(Way { loss, delay }) = way {
+                        if loss.comes_true(&mut self.dice) {
+                            self.counts.lost += 1;
+                            continue;
+                        }
+                        self.seq += 1;
+                        self.queue.insert((at + delay, self.seq), InFlight { lan, port, datagram, worn: true });
                         continue;
                     }
                     return Some((host, datagram));
@@ -317,6 +361,7 @@ impl Wire {
         let d = &next.datagram;
         let same = at <= now
             && next.port == Port::Host(host)
+            && (next.worn || !self.ways.contains_key(&(d.origin, host)))
             && (d.src, d.dst, d.ecn, d.origin) == (like.src, like.dst, like.ecn, like.origin)
             && fits(d.bytes.len());
         same.then(|| self.queue.pop_first().expect("looked").1.datagram)
@@ -336,7 +381,6 @@ impl Wire {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Chance;
 
     const A: HostId = HostId(0);
     const B: HostId = HostId(1);
@@ -429,6 +473,22 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_way_loses_and_delays_what_one_host_sends_another() {
+        let mut wire = wire();
+        wire.ways.insert((A, B), Way { loss: Chance::percent(30), delay: Duration::from_millis(100) });
+        for n in 0..100u8 {
+            wire.send(Instant::ZERO, INNER, datagram("192.168.0.2:7", "20.0.0.1:1", &[n]));
+        }
+        let got = drain(&mut wire);
+        assert!((50..90).contains(&got.len()), "{}", got.len());
+        assert!(got.iter().all(|(at, ..)| at.as_micros() == 120_000));
+        let mut back = datagram("20.0.0.1:1", "60.0.0.1:7", b"yo");
+        back.origin = B;
+        wire.send(Instant::ZERO, INTERNET, back);
+        assert_eq!(drain(&mut wire)[0].0.as_micros(), 20_100, "the way back is another");
+    }
+
+    #[test]
     fn hairpinning_needs_a_router_that_does_it() {
         for hairpinning in [false, true] {
             let mut wire = wire();
@@ -444,6 +504,50 @@ mod tests {
                 assert_eq!((got[0].1, got[0].2.src), (A, addr("60.0.0.1:8")));
             }
         }
+    }
+
+    #[test]
+    fn a_hairpin_can_show_the_internal_source() {
+        let mut wire = wire();
+        wire.routers[0].nat.spec = NatSpec::port_restricted().hairpinning();
+        wire.routers[0].nat.spec.hairpin_source = HairpinSource::Internal;
+        wire.attach(INNER, "192.168.0.3".parse().unwrap(), Port::Host(B), Duration::ZERO);
+        wire.send(Instant::ZERO, INNER, datagram("192.168.0.2:7", "60.0.0.1:8", b"opens the filter"));
+        assert!(drain(&mut wire).is_empty());
+        wire.send(Instant::ZERO, INNER, datagram("192.168.0.3:8", "60.0.0.1:7", b"hi"));
+        assert_eq!(drain(&mut wire)[0].2.src, addr("192.168.0.3:8"));
+    }
+
+    #[test]
+    fn each_address_of_a_pool_leads_to_its_router() {
+        let mut wire = wire();
+        let pool: Vec<IpAddr> = (1..=3).map(|n| IpAddr::from([61, 0, 0, n])).collect();
+        let spec = NatSpec::fully_dependent().pool(3, crate::nat::Pooling::Arbitrary);
+        let router = wire.add_router_with_pool(1, INTERNET, spec, &pool, Duration::ZERO);
+        let inner = wire.routers[router.0].inner;
+        wire.attach(inner, "10.0.0.2".parse().unwrap(), Port::Host(HostId(2)), Duration::ZERO);
+        let mut seen = BTreeSet::new();
+        for port in 1..=20 {
+            wire.send(Instant::ZERO, inner, datagram("10.0.0.2:5", &format!("20.0.0.1:{port}"), b"hi"));
+            let src = drain(&mut wire)[0].2.src;
+            seen.insert(src.ip());
+            wire.send(Instant::ZERO, INTERNET, datagram(&format!("20.0.0.1:{port}"), &src.to_string(), b"yo"));
+            assert_eq!(drain(&mut wire)[0].2.dst, addr("10.0.0.2:5"));
+        }
+        assert_eq!(seen.len(), 3);
+    }
+
+    #[test]
+    fn a_router_that_blocks_udp_lets_neither_family_out() {
+        let mut wire = wire();
+        let spec = NatSpec::udp_blocked();
+        let router = wire.add_router(1, INTERNET, spec, "61.0.0.1".parse().unwrap(), Duration::ZERO);
+        let inner = wire.routers[router.0].inner;
+        wire.attach(INTERNET, "2001:db8::1".parse().unwrap(), Port::Host(B), Duration::ZERO);
+        wire.send(Instant::ZERO, inner, datagram("10.0.0.2:5", "20.0.0.1:1", b"hi"));
+        wire.send(Instant::ZERO, inner, datagram("[2001:db8:1::1]:5", "[2001:db8::1]:1", b"hi"));
+        assert!(drain(&mut wire).is_empty());
+        assert_eq!(wire.counts.filtered, 2);
     }
 
     #[test]

@@ -355,6 +355,11 @@ impl World {
             return;
         };
         let src = SocketAddr::new(from.ip, bound.port());
+        let to_supernode = self.supernodes.iter().any(|s| self.hosts[s.0].is_at(remote.ip()));
+        let segments = bytes.len().div_ceil(transmit.segment.map_or(bytes.len().max(1), |s| usize::from(s.get())));
+        if let Some(probes) = self.hosts[id.0].probes.as_mut().filter(|_| !to_supernode) {
+            probes.extend(std::iter::repeat_n(now, segments));
+        }
         for segment in bytes.chunks(transmit.segment.map_or(bytes.len(), |s| usize::from(s.get()))) {
             if entry == Entry::Sent {
                 self.checks.on_sent(now, id, remote, segment);
