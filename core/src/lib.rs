@@ -31,7 +31,7 @@ pub mod node;
 pub use identity::{PeerId, SecretKey};
 pub use node::{
     Access, CommandError, Config, ConfigError, ConnectError, Counters, DropReason, Ecn, Event, Family, Mapping,
-    MappingProtocol, Network, Node, Path, PathInfo, PeerStatus, Read, Received, Role, Save, Saved, SocketId,
+    MappingProtocol, Network, Node, Path, PathInfo, PeerStatus, Read, Received, Relayed, Role, Save, Saved, SocketId,
     SocketKind, SocketRefused, SocketRequest, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus, Transmit,
 };
 pub use ticket::Ticket;

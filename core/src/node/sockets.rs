@@ -19,6 +19,8 @@ const SOCKETS_MAX: usize = 320;
 pub(crate) enum Purpose {
     /// A supernode's alternate port: answers leave from it that show what a router lets in.
     Alternate,
+    /// An examination's: its packets show how the router maps new sockets.
+    Reach,
 }
 
 /// See the module.
@@ -62,12 +64,15 @@ impl Node {
     /// io's answer.
     pub(crate) fn on_socket(
         &mut self,
-        _now: Instant,
+        now: Instant,
         request: SocketRequest,
         result: Result<(SocketId, SocketAddr), SocketRefused>,
     ) {
         let purpose = self.sockets.asked.remove(&request);
         let (Some(purpose), Ok((socket, bound))) = (purpose, result) else {
+            if purpose == Some(Purpose::Reach) {
+                self.on_reach_socket(now, None);
+            }
             // Not asked for, or asked for no longer: given back.
             if let Ok((socket, _)) = result {
                 self.events.push_back(Event::CloseSocket(socket));
@@ -78,6 +83,7 @@ impl Node {
         match purpose {
             // It is there when a probe asks for it.
             Purpose::Alternate => {}
+            Purpose::Reach => self.on_reach_socket(now, Some((socket, bound))),
         }
     }
 
