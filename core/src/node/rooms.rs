@@ -20,8 +20,7 @@ use crate::link::Identity;
 use crate::path::Route;
 use crate::random::Generators;
 use crate::reach::{
-    DialBack, DialBackDuty, Examiner, MappingBehavior, NatProfile, NetworkClock, Observations, OrderTo, RoleWatch,
-    Way,
+    DialBack, DialBackDuty, Examiner, MappingBehavior, NatProfile, NetworkClock, Observations, OrderTo, RoleWatch, Way,
 };
 use crate::time::{Instant, WallTime, earliest};
 use crate::wire::message::{self, Load, Message, Refusal, SignedKind};
@@ -125,7 +124,8 @@ macro_rules! leaf {
         let wall = $node.wall_time($now);
         let $crate::node::rooms::Rooms { side, out, sequence, book, .. } = &mut $node.rooms;
         if let $crate::node::rooms::Side::Leaf($homes) = side {
-            let mut means = $crate::home::Means { key: $node.me.secret(), wall, random: &mut $node.rng, book, sequence, out };
+            let mut means =
+                $crate::home::Means { key: $node.me.secret(), wall, random: &mut $node.rng, book, sequence, out };
             let $means = &mut means;
             Some($call)
         } else {
