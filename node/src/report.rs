@@ -624,6 +624,7 @@ impl StatusReport {
         counters.dropped[DropReason::Replayed as usize] = 9;
         let status = Status {
             id: me,
+            udp_works: None,
             role: Role::Leaf,
             observed: vec![(home, at)],
             mapping: Some(MappingBehavior::EndpointIndependent),
@@ -638,6 +639,7 @@ impl StatusReport {
                 tx_bytes: 2,
                 relayed_bytes: 3,
                 control: false,
+                transport: handfast_core::node::Transport::Udp,
             }],
             supernodes: vec![SupernodeStatus {
                 peer: home,

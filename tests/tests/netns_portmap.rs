@@ -40,6 +40,8 @@ fn scene(setup: Setup) -> Scene {
     let mut routers = [lab.router(Nat::HARD), lab.router(nat)];
     let host_a = lab.lan_host(&mut routers[0], "a");
     let host_b = lab.lan_host(&mut routers[1], "b");
+    // Before it starts: it speaks IPv6 only if the LAN does by then.
+    Miniupnpd::give_ipv6(&routers[1], &host_b);
     let daemon = Miniupnpd::start(&lab, &routers[1], &publics, setup);
     daemon.reachable_from(&routers[0]);
     let [s1, s2, s3] = [0, 1, 2].map(|i: usize| supernodes[i].ready.clone());
@@ -67,8 +69,8 @@ impl Scene {
     /// The port that `b` is bound to.
     fn port(&self) -> u16 {
         let status = self.b.status();
-        let bound = status["listen"].as_array().expect("a list").iter().filter_map(Value::as_str);
-        let v4 = bound.filter_map(|text| text.strip_prefix("0.0.0.0:")).next().expect("an IPv4 socket");
+        let mut bound = status["listen"].as_array().expect("a list").iter().filter_map(Value::as_str);
+        let v4 = bound.find_map(|text| text.strip_prefix("0.0.0.0:")).expect("an IPv4 socket");
         v4.parse().expect("a port")
     }
 
@@ -116,6 +118,21 @@ fn nat_pmp_alone() {
 fn upnp_alone() {
     let setup = Setup { upnp: true, ..Setup::NONE };
     works_alone("upnp", setup, [("pcp", "none"), ("nat_pmp", "none")]);
+}
+
+#[test]
+fn pcp_opens_the_firewall_for_ipv6() {
+    let mut scene = scene(Setup { pcp: true, ..Setup::NONE });
+    let hole = scene.wait_mapping("a pinhole", |said| {
+        let holes = said["pinholes"].as_array()?;
+        holes.iter().find(|hole| hole["outcome"] == "mapped").cloned()
+    });
+    assert_eq!(hole["internal"], hole["address"], "IPv6 is not translated");
+    let address: std::net::SocketAddr = hole["address"].as_str().expect("an address").parse().expect("an address");
+    assert_eq!(address.ip().to_string(), "2001:db8:2:2::2");
+    assert_eq!(scene.daemon.pinholes(), [address.port()]);
+    scene.leave();
+    assert_eq!(scene.daemon.pinholes(), [] as [u16; 0]);
 }
 
 #[test]

@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -85,13 +85,40 @@ impl Miniupnpd {
         in_namespace(&other.namespace, &["ip", "route", "replace", "45.45.0.0/16", "dev", "wan"]);
     }
 
+    /// Gives a host in the LAN the IPv6 address `2001:db8:2:ROUTER::2` and a way out through the router.
+    pub fn give_ipv6(router: &Router, host: &Host) -> Ipv6Addr {
+        let [.., number, _] = router.address.octets();
+        let address = |net, host| Ipv6Addr::new(0x2001, 0xdb8, net, u16::from(number), 0, 0, 0, host);
+        for (namespace, device, address) in [
+            (&router.namespace, "wan", address(1, 1)),
+            (&router.namespace, "lan", address(2, 1)),
+            (&host.namespace, "eth0", address(2, 2)),
+        ] {
+            let address = format!("{address}/64");
+            in_namespace(namespace, &["ip", "addr", "add", &address, "dev", device, "nodad"]);
+        }
+        in_namespace(&router.namespace, &["ip", "addr", "add", "fe80::1/64", "dev", "lan", "nodad"]);
+        in_namespace(&host.namespace, &["ip", "-6", "route", "replace", "default", "via", "fe80::1", "dev", "eth0"]);
+        address(2, 2)
+    }
+
     /// UDP ports that are mapped, as the kernel sees it.
     pub fn mapped(&self) -> Vec<u16> {
-        let list = ["netns", "exec", &self.namespace, "nft", "-n", "list", "chain", "inet", "miniupnpd", "pre"];
+        self.ports("pre", "dnat")
+    }
+
+    /// UDP ports of IPv6 hosts that the firewall lets in, as the kernel sees it.
+    pub fn pinholes(&self) -> Vec<u16> {
+        // A destination of 128 bits in the IPv6 header.
+        self.ports("allow", "@nh,192,128")
+    }
+
+    fn ports(&self, chain: &str, of: &str) -> Vec<u16> {
+        let list = ["netns", "exec", &self.namespace, "nft", "-n", "list", "chain", "inet", "miniupnpd", chain];
         let output = Command::new("ip").args(list).output().expect("nft starts");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let port = |line: &str| line.split_once("dport ")?.1.split_whitespace().next()?.parse().ok();
-        text.lines().filter(|line| line.contains("dnat")).filter_map(port).collect()
+        text.lines().filter(|line| line.contains(of)).filter_map(port).collect()
     }
 
     /// Waits until exactly these ports are mapped.
@@ -118,9 +145,9 @@ impl Miniupnpd {
 fn load_rules(namespace: &str, address: Ipv4Addr, setup: &Setup) {
     let random = if setup.hard { " fully-random" } else { "" };
     // The first byte of a request is its protocol's version.
-    let closed = |open: bool, version: u8| match open {
-        true => String::new(),
-        false => format!("iifname \"lan\" udp dport 5351 @th,64,8 {version} drop\n"),
+    let closed = |open: bool, version: u8| {
+        let drop = format!("iifname \"lan\" udp dport 5351 @th,64,8 {version} drop\n");
+        if open { String::new() } else { drop }
     };
     let rules = format!(
         "add table inet miniupnpd\ndelete table inet miniupnpd\n\
