@@ -302,6 +302,11 @@ impl Paths {
         }
     }
 
+    /// Whether it is a direct path that works and was left for a better one.
+    pub fn is_worse(&self, route: &Route) -> bool {
+        route.is_direct() && self.find(route).is_some_and(|p| p.proven && !p.failed && p.worse)
+    }
+
     /// The path to compare the one in use with: a relayed one for a direct one, a direct one for a relayed one.
     pub fn spare(&self) -> Option<Route> {
         let using = self.current()?;
@@ -333,12 +338,9 @@ impl Paths {
         if !self.is_proven(route) || current == *route || route.class() > current.class() {
             return;
         }
-        let silent = self.find(&current).is_some_and(|path| now.since(path.heard) >= patience);
-        let taken_back = self.find(route).is_some_and(|path| path.worse && route.is_direct() && !path.failed);
-        if silent && taken_back {
-            // It was left as the worse one and the peer uses it again; the relay is none the worse for that.
-            self.set_worse(route, false);
-        } else if silent && let Some(path) = self.find_mut(&current) {
+        if let Some(path) = self.find_mut(&current)
+            && now.since(path.heard) >= patience
+        {
             path.failed = true;
         }
     }

@@ -36,6 +36,8 @@ const ACTIVE: Duration = Duration::from_secs(3);
 const EVERY: Duration = Duration::from_secs(1);
 /// Between samples while something looks wrong.
 const EVERY_DOUBTFUL: Duration = Duration::from_millis(250);
+/// Between samples on a path that may be taken back.
+const EVERY_DUE: Duration = Duration::from_millis(500);
 /// Between samples on a path that is not in use.
 const EVERY_SPARE: Duration = Duration::from_secs(15);
 /// The first sample of a link comes so long after its beginning: most have settled for a path by then.
@@ -52,6 +54,8 @@ const SAMPLES_MIN: u8 = 8;
 const SAMPLES_SPARE_MIN: u8 = 6;
 /// A path that loses so many of [`WINDOW`], in more than one stretch, is bad: a way that loses 15 % of packets.
 const LOST_BAD: u32 = 5;
+/// A path that was left may lose so many of [`WINDOW`] to be good again.
+const LOST_WELL: u32 = 1;
 /// A path whose samples are lost for so long, while the other one answers, is dead in our direction at least.
 const DEAD_AFTER: Duration = Duration::from_millis(2_500);
 /// A path that was left is not taken back sooner.
@@ -184,6 +188,8 @@ pub struct Quality {
     left: Option<Instant>,
     taken_back: Option<Instant>,
     doublings: u8,
+    /// When the peer last preferred the path in use.
+    here: Instant,
     /// When the path in use last changed.
     changed: Instant,
     /// Since when the peer's packets come by the relay although a direct path is in use.
@@ -205,6 +211,7 @@ impl Quality {
             left: None,
             taken_back: None,
             doublings: 0,
+            here: now,
             changed: now,
             elsewhere: None,
             lively: None,
@@ -220,8 +227,15 @@ impl Quality {
     }
 
     /// The peer's newest packet came on the path in use.
-    pub fn on_peer_here(&mut self) {
+    pub fn on_peer_here(&mut self, now: Instant) {
         self.elsewhere = None;
+        self.here = now;
+    }
+
+    /// The peer's newest packet came on a direct path that was left, and the relay is in use: whether the peer has
+    /// taken it back.
+    pub fn has_taken_back(&self, now: Instant) -> bool {
+        now.since(self.changed) >= FOLLOWED_WITHIN && now.since(self.here) >= ELSEWHERE_AFTER
     }
 
     /// The path in use is another.
@@ -366,8 +380,11 @@ impl Quality {
         if self.is_doubtful(view) {
             return EVERY_DOUBTFUL;
         }
-        let soon = self.hold_end().is_some_and(|end| view.used + LOOK_AHEAD >= end);
-        if !view.using.is_direct() && soon { EVERY } else { EVERY_SPARE }
+        match self.hold_end().filter(|_| !view.using.is_direct()) {
+            Some(end) if view.used >= end => EVERY_DUE,
+            Some(end) if view.used + LOOK_AHEAD >= end => EVERY,
+            Some(_) | None => EVERY_SPARE,
+        }
     }
 
     fn hold_end(&self) -> Option<Instant> {
@@ -376,8 +393,9 @@ impl Quality {
 
     fn judge(&mut self, now: Instant, view: &View) -> Option<Want> {
         let (using, other) = (&self.using, &self.other);
-        if using.is_dead(now, other) {
-            self.using = Meter { route: self.using.route, ..Meter::default() };
+        if view.using.is_direct() && using.is_dead(now, other) {
+            // One that answers again in a moment is still no good path.
+            self.leave(now);
             return Some(Want::Dead(view.using));
         }
         if !view.using.is_direct() {
@@ -385,7 +403,7 @@ impl Quality {
                 self.other = Meter { route: self.other.route, ..Meter::default() };
                 return view.other.map(Want::Dead);
             }
-            let well = other.count >= SAMPLES_MIN && other.lost() * 8 <= u32::from(other.count);
+            let well = other.count >= WINDOW && other.lost() <= LOST_WELL;
             let short = view.bulk || other.rtt_us.zip(using.rtt_us).is_some_and(|(direct, relayed)| direct <= relayed);
             let time = self.hold_end().is_none_or(|end| now >= end);
             if well && short && time {

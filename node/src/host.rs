@@ -82,6 +82,7 @@ impl Host {
             listen: plan.listen,
             bootstrap: plan.bootstrap,
             state_file: Some(state.saved()),
+            listen_tcp: Vec::new(),
             udp_proxy: None,
             port_map: plan.port_map,
         })

@@ -188,7 +188,11 @@ impl Node {
         let Some(peer) = self.peers.get(key) else { return };
         let id = peer.id;
         let user = peer.traffic.is_some();
-        let routes: Vec<Route> = peer.paths.proven().collect();
+        // The peer keeps so many answered handshakes, and one is the introduction's: another would push out the very one
+        // that comes to be confirmed.
+        let mut routes: Vec<Route> = peer.paths.proven().collect();
+        routes.sort_by_key(|route| core::cmp::Reverse(peer.paths.heard_at(route)));
+        routes.truncate(super::peer::PENDING_MAX - 1);
         let in_flight: Vec<AttemptRoute> = peer.attempts.iter().map(|a| a.route).collect();
         for route in routes {
             let to = match Self::path_of_route(&route) {

@@ -35,10 +35,12 @@ impl Node {
             let Some(peer) = self.peers.get_mut(key) else { return };
             let Some(view) = peer.quality_view() else { return };
             let Some(want) = peer.traffic.as_mut().and_then(|t| t.quality.handle_timeout(now, &view)) else { return };
+            eprintln!("{now:?} {:?} {want:?}", self.me.id());
             match want {
                 Want::Sample(route) => self.sample(now, key, route),
                 Want::Leave => {
                     peer.paths.set_worse(&view.using, true);
+                    peer.watch.on_heard();
                     self.choose_path(now, key);
                 }
                 Want::TakeBack(route) => {
@@ -80,6 +82,8 @@ impl Node {
     fn on_route_dead(&mut self, now: Instant, key: PeerKey, route: Route) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.paths.on_dead(&route);
+        peer.paths.set_worse(&route, true);
+        peer.watch.on_heard();
         let direct = peer.paths.has_direct();
         if let Some(traffic) = peer.traffic.as_mut().filter(|_| !direct) {
             traffic.retry.get_or_insert((now + super::traverse::retry_wait(0), 0));

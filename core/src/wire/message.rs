@@ -324,6 +324,11 @@ impl Message<'static> {
     }
 }
 
+/// Whether a Data packet's plaintext only asks: no sign that anything of ours has arrived.
+pub fn is_question(plain: &[u8]) -> bool {
+    matches!(plain.first(), Some(1))
+}
+
 /// Whether a Data packet's plaintext goes where its first message has to, rather than where its sender prefers: a
 /// sample goes where it measures, and an answer where it was asked. Both are first in their packet, and alone.
 pub fn is_about_path(plain: &[u8]) -> bool {
