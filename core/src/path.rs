@@ -9,8 +9,9 @@
 //! paths are used. A path on which an awaited answer did not come has failed: it is kept for a while, since it may come
 //! back, but is used only when nothing else is left. It comes back when it answers a challenge.
 //!
-//! Choice: a direct path before a relayed one, unless [`crate::quality`] found it the worse one; between two direct paths the quicker one, with hysteresis so that two
-//! alike do not alternate; a path that the peer moved to (it roamed) at once.
+//! Choice: a direct path over UDP, then one over TCP, then a relayed one, unless [`crate::quality`] found the direct one
+//! worse; between two direct paths of a kind the quicker one, with hysteresis so that two alike do not alternate; a path
+//! that the peer moved to (it roamed) at once.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -57,6 +58,20 @@ impl Route {
     /// Whether it is direct.
     pub const fn is_direct(&self) -> bool {
         matches!(self, Self::Direct { .. })
+    }
+
+    /// Whether it is a TCP connection.
+    pub const fn is_tcp(&self) -> bool {
+        matches!(self, Self::Direct { socket, .. } if socket.is_tcp())
+    }
+
+    /// Least is best: over UDP, over TCP (a lost packet holds up all behind it, and no router remembers a peer's
+    /// address by it), through a relay.
+    pub const fn class(&self) -> u8 {
+        match self {
+            Self::Direct { socket, .. } => socket.is_tcp() as u8,
+            Self::Relayed { .. } => 2,
+        }
     }
 }
 
@@ -268,6 +283,18 @@ impl Paths {
         }
     }
 
+    /// A handshake began at `since` over `route`, a TCP connection, and has succeeded: whoever makes one has found the
+    /// path in use silent. If that was not heard since then either, it has failed.
+    pub fn on_stand_in(&mut self, route: &Route, since: Instant) {
+        if let Some(current) = self.current()
+            && current != *route
+            && let Some(path) = self.find_mut(&current)
+            && path.heard < since
+        {
+            path.failed = true;
+        }
+    }
+
     /// Whether there is a better path than this one although it works.
     pub fn set_worse(&mut self, route: &Route, worse: bool) {
         if let Some(path) = self.find_mut(route) {
@@ -294,14 +321,21 @@ impl Paths {
         direct().max_by_key(|p| p.heard).filter(|_| !works).map(|p| p.route)
     }
 
+    /// Notes a path that nothing has been heard on, so that it can be challenged.
+    pub fn add(&mut self, now: Instant, route: Route) {
+        if self.find(&route).is_none() {
+            self.insert(now, route);
+        }
+    }
+
     /// The peer's newest packet came on `route`, proven, while the path in use has been silent for `patience`: it
     /// moved. Takes effect at the next [`Self::choose`]. Patience keeps two ends that prefer different paths from
     /// following each other for ever.
     ///
-    /// From a direct path to a relayed one nobody is followed like this: the direct one is asked first.
+    /// To a path of a lesser [class](Route::class) nobody is followed like this: the better one is asked first.
     pub fn on_peer_moved(&mut self, now: Instant, route: &Route, patience: Duration) {
         let Some(current) = self.current() else { return };
-        if !self.is_proven(route) || current == *route || (current.is_direct() && !route.is_direct()) {
+        if !self.is_proven(route) || current == *route || route.class() > current.class() {
             return;
         }
         if let Some(path) = self.find_mut(&current)
@@ -314,16 +348,16 @@ impl Paths {
     /// Chooses the path to use; says what changed, if anything did.
     pub fn choose(&mut self) -> Option<Change> {
         let old = self.current();
-        let best = self
-            .list
-            .iter()
-            .filter(|p| p.proven)
-            .min_by_key(|p| (p.failed, p.worse, !p.route.is_direct(), Some(p.route) != old, p.rtt_us.unwrap_or(u32::MAX)))?;
+        let best =
+            self.list.iter().filter(|p| p.proven).min_by_key(|p| {
+                (p.failed, p.worse, p.route.class(), Some(p.route) != old, p.rtt_us.unwrap_or(u32::MAX))
+            })?;
         let mut choice = best.route;
         if choice.is_direct() && !best.failed && !best.worse {
             // Hysteresis: the one in use sorts first among its equals; another direct one must be clearly quicker.
             let mut rtt = best.rtt_us.unwrap_or(u32::MAX);
-            for p in self.list.iter().filter(|p| p.proven && !p.failed && !p.worse && p.route.is_direct()) {
+            let alike = |p: &&PathState| p.proven && !p.failed && !p.worse && p.route.class() == best.route.class();
+            for p in self.list.iter().filter(alike) {
                 let Some(other) = p.rtt_us else { continue };
                 if is_clearly_quicker(other, rtt) {
                     choice = p.route;

@@ -54,6 +54,12 @@ impl Loop {
                 });
                 self.node.handle_socket(self.now, request, opened);
             }
+            Event::OpenSocket { request, kind: SocketKind::Tcp { remote } } => {
+                if let Err(error) = self.sockets.tcp.connect(self.now, request, remote) {
+                    tracing::debug!(%error, "no TCP connection");
+                    self.node.handle_socket(self.now, request, Err(SocketRefused));
+                }
+            }
             Event::CloseSocket(socket) => self.sockets.close(socket),
             Event::Save(item) => self.saver.keep(item),
             Event::Left => self.left = true,

@@ -12,8 +12,30 @@ use crate::wire::ServiceName;
 use crate::wire::message::Load;
 
 /// A socket that io holds and the core knows by number.
+///
+/// The number tells the transport: those from [`SocketId::TCP_FIRST`] on are TCP connections, all others UDP sockets.
+/// So whoever sees a path knows what it is made of, and io and core cannot disagree.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SocketId(pub u32);
+
+impl SocketId {
+    /// The lowest number of a TCP connection.
+    pub const TCP_FIRST: Self = Self(1 << 31);
+
+    /// Whether it is a TCP connection.
+    pub const fn is_tcp(self) -> bool {
+        self.0 >= Self::TCP_FIRST.0
+    }
+}
+
+/// What carries packets between two nodes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Transport {
+    /// UDP, what everything is made for.
+    Udp,
+    /// TCP, to a supernode, where UDP does not work.
+    Tcp,
+}
 
 /// One use of the network: from which socket to which remote address.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +161,17 @@ pub enum MappingProtocol {
     Upnp,
 }
 
+/// A node that announced itself on the local network. All of it is hearsay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Neighbor {
+    /// Who it says that it is.
+    pub peer: PeerId,
+    /// Where it says that it is.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether it says that it is a supernode.
+    pub is_supernode: bool,
+}
+
 /// A socket that the core asks io to open.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct SocketRequest(pub u32);
@@ -164,6 +197,12 @@ impl Family {
 pub enum SocketKind {
     /// UDP, on a port of the system's choice, where the main socket of the family is bound.
     Udp(Family),
+    /// A TCP connection to this address, which carries packets as [`wire::frame`](crate::wire::frame) says. io gives up
+    /// after 4 s.
+    Tcp {
+        /// Where to.
+        remote: SocketAddr,
+    },
 }
 
 /// io could not open the socket asked for.
@@ -216,6 +255,10 @@ pub struct Config {
     pub relay_quota_bytes: u64,
     /// Most registered leaves.
     pub leaves_max: usize,
+    /// Whether io announces this node on the local network and listens there for others, whom it tells by
+    /// [`Node::handle_neighbor`](super::Node::handle_neighbor): then a call that knows no other way waits for them a
+    /// moment. The announcement shows everybody on the LAN who this is.
+    pub lan: bool,
 }
 
 impl Config {
@@ -228,6 +271,7 @@ impl Config {
             relay_rate_bps: 2_000_000,
             relay_quota_bytes: 1 << 30,
             leaves_max: 100_000,
+            lan: false,
         }
     }
 
@@ -500,6 +544,8 @@ pub struct Counters {
     pub forwarded_bytes: u64,
     /// Datagrams dropped, by [`DropReason`] in order of declaration.
     pub dropped: [u64; 10],
+    /// TCP connections ended because there were too many, or because nobody accepts any here.
+    pub refused_connections: u64,
     /// Introductions carried as a home.
     pub introductions: u64,
     /// Datagrams and UDP payload bytes, both ways, that introductions cost as a home.
@@ -515,6 +561,8 @@ pub struct PeerStatus {
     pub peer: PeerId,
     /// The path in use.
     pub path: PathInfo,
+    /// What carries packets on it: to the peer, or to the relay.
+    pub transport: Transport,
     /// Smoothed round-trip time of the path in use, when measured.
     pub rtt: Option<Duration>,
     /// UDP payload bytes received on this link.
@@ -549,10 +597,14 @@ pub struct Status {
     pub observed: Vec<(PeerId, SocketAddr)>,
     /// RFC 4787 mapping behaviour, when at least two supernodes gave evidence.
     pub mapping: Option<crate::reach::MappingBehavior>,
+    /// Whether UDP gets through to supernodes, when that is known. Where it does not, TCP stands in.
+    pub udp_works: Option<bool>,
     /// Whether a dial-back from a supernode that we never contacted arrived.
     pub reachable: Option<bool>,
     /// Homes at which we are registered.
     pub homes: Vec<(PeerId, SocketAddr)>,
+    /// Nodes that announced themselves on the local network, each with an address that it named.
+    pub neighbors: Vec<(PeerId, SocketAddr)>,
     /// Links.
     pub peers: Vec<PeerStatus>,
     /// Supernodes known.

@@ -133,7 +133,7 @@ impl Node {
             AttemptRoute::Direct(path) => {
                 let known = Route::Direct { socket: path.socket, remote: path.remote };
                 let proven = self.peers.get(key).is_some_and(|p| p.paths.is_proven(&known));
-                if proven || self.ledger.unasked(now, path.remote) {
+                if proven || path.socket.is_tcp() || self.ledger.unasked(now, path.remote) {
                     self.push(Outgoing::Raw { path, bytes: packet.into() });
                 }
             }
@@ -158,6 +158,10 @@ impl Node {
             return None;
         }
         let key = self.ensure_peer(now, id)?;
+        let body = InitBody::Direct { early };
+        if self.dial_blocked(now, id, address, &body) {
+            return Some(key);
+        }
         let socket = self.socket_for(address)?;
         let path = Path { socket, remote: address, local: None };
         let peer = self.peers.get_mut(key)?;
@@ -165,7 +169,8 @@ impl Node {
         if peer.attempts.iter().any(|a| a.route == route) {
             return Some(key);
         }
-        self.attempt(now, key, route, &InitBody::Direct { early })?;
+        self.attempt(now, key, route, &body)?;
+        self.transport_asked(now);
         Some(key)
     }
 
@@ -291,6 +296,7 @@ impl Node {
             attempt.initiation.finish(packet, &mut plain).map_err(|_| DropReason::Unauthentic)?;
         let rtt = (attempt.sent == 1).then(|| now.since(attempt.at));
         let early = attempt.body.clone();
+        let first = attempt.first;
         let body: ResponseBody<'_> = postcard::from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
 
         let same = fixed.resumed && peer.is_up() && fixed.session == peer.session;
@@ -317,6 +323,7 @@ impl Node {
         }
         peer.beats.on_heard(now);
         peer.watch.on_heard();
+        self.transport_answered(now, key, &route, first);
         self.choose_path(now, key);
         // The responder changes keys only when it sees the new ones used.
         self.send(key, &Message::Confirm);
@@ -615,7 +622,7 @@ impl Node {
         let pending = peer.pending.remove(at);
         let same = peer.is_up() && peer.session == pending.session;
         let was_up = peer.is_up();
-        let unasked = !was_up && peer.attempts.is_empty() && route.is_direct();
+        let unasked = !was_up && peer.attempts.is_empty() && route.is_direct() && !route.is_tcp();
         self.pending_by_ephemeral.remove(&pending.ephemeral);
         self.forget_confirmed();
         if was_up && !same {
@@ -643,6 +650,9 @@ impl Node {
         // Whoever holds these keys has the Response, which went there. Where this packet came from is another matter: it
         // may be forged, and is challenged like any other new address.
         peer.paths.on_handshake(now, pending.route);
+        if pending.route.is_tcp() {
+            peer.paths.on_stand_in(&pending.route, pending.at);
+        }
         self.choose_path(now, key);
         if unasked {
             self.rooms_unasked_link(now);

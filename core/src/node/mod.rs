@@ -28,13 +28,17 @@
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
 //! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `streams.rs` keeps the
 //! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
-//! `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like outside.
+//! `neighbors.rs` knows who is on the same LAN, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
+//! work, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like
+//! outside.
 
 mod api;
+mod connections;
 mod handshake;
 mod ledger;
 mod links;
 mod messages;
+mod neighbors;
 mod peer;
 mod probe;
 mod quality;
@@ -44,6 +48,7 @@ mod send;
 mod sockets;
 mod status;
 mod streams;
+mod transport;
 mod traverse;
 
 use core::net::SocketAddr;
@@ -52,18 +57,21 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use api::*;
 pub use links::LEAVE_MAX;
+pub use neighbors::{NEIGHBOR_ADDRESSES_MAX, NEIGHBORS_MAX};
 pub use peer::PeerKey;
 pub(crate) use peer::{AttemptRoute, Standing, Traffic};
 pub(crate) use send::MESSAGES_LEN_MAX;
 pub use streams::DATAGRAM_DATA_MAX;
 
 use self::ledger::Ledger;
+use self::neighbors::Neighbors;
 use self::peer::{Indices, Peers};
 use self::probe::DelayedReplies;
 use self::rooms::Rooms;
 use self::send::Outgoing;
 use self::sockets::ExtraSockets;
 use self::streams::StreamTable;
+use self::transport::Transports;
 use crate::identity::{PeerId, SecretKey};
 use crate::introduce::{Call, Duties};
 use crate::keepalive::Duty;
@@ -106,6 +114,7 @@ pub struct Node {
     own_duty: Duty,
     network: Network,
     sockets: ExtraSockets,
+    transports: Transports,
     delayed: DelayedReplies,
     wall: Option<(Instant, WallTime)>,
     /// The latest moment that any call named.
@@ -130,6 +139,7 @@ pub struct Node {
     pub(crate) calls: BTreeMap<PeerId, Call>,
     pub(crate) known_homes: BTreeMap<PeerId, Vec<(PeerId, SocketAddr)>>,
     rooms: Rooms,
+    neighbors: Neighbors,
 
     streams: StreamTable,
     pings: VecDeque<Ping>,
@@ -182,6 +192,7 @@ impl Node {
             own_duty,
             network: Network::default(),
             sockets: ExtraSockets::default(),
+            transports: Transports::default(),
             delayed: DelayedReplies::default(),
             wall: None,
             now,
@@ -202,6 +213,7 @@ impl Node {
             calls: BTreeMap::new(),
             known_homes: BTreeMap::new(),
             rooms,
+            neighbors: Neighbors::default(),
             streams: StreamTable::default(),
             pings: VecDeque::new(),
             pending_pings: BTreeMap::new(),
@@ -248,6 +260,7 @@ impl Node {
                 self.tell_closed(closed);
                 self.on_duties_timeout(now);
                 self.on_delayed_due(now);
+                self.on_transports_due(now);
                 self.gate.handle_timeout(now);
                 self.settle(now);
                 if self.next_timeout().is_none_or(|at| at > now) {
@@ -280,10 +293,24 @@ impl Node {
         self.settle(now);
     }
 
+    /// A TCP connection came in and has this number, at least [`SocketId::TCP_FIRST`] and never used before.
+    pub fn handle_connection(&mut self, now: Instant, socket: SocketId, remote: SocketAddr) {
+        self.on_tcp_accepted(now, socket, remote);
+        self.settle(now);
+    }
+
+    /// A TCP connection ended, or broke the format: its number means nothing any more. Not called for those that
+    /// [`Event::CloseSocket`] named.
+    pub fn handle_socket_closed(&mut self, now: Instant, socket: SocketId) {
+        self.on_tcp_closed(now, socket);
+        self.settle(now);
+    }
+
     /// The bound sockets, interface addresses and mapped ports, at the start and whenever they change.
     pub fn handle_network(&mut self, now: Instant, network: &Network) {
-        let moved = self.network.sockets != network.sockets || self.network.interfaces != network.interfaces;
-        let mapped = self.network.mappings != network.mappings;
+        let mappings = core::mem::replace(&mut self.network.mappings, network.mappings.clone());
+        let mapped = mappings != network.mappings;
+        let moved = self.network != *network;
         self.network = network.clone();
         if mapped && !moved {
             // Another way in, no other place: nothing that is known of this network is less true.
@@ -556,6 +583,7 @@ impl Node {
         at = earliest(at, self.channels.poll_timeout());
         at = earliest(at, self.duties.poll_timeout());
         at = earliest(at, self.delayed.poll_timeout());
+        at = earliest(at, self.transports.poll_timeout());
         earliest(at, self.rooms_poll_timeout())
     }
 }

@@ -229,6 +229,15 @@ impl Peer {
         self.epoch.is_some()
     }
 
+    /// What beats are for on the path in use: no router forgets a TCP connection before the next question whether the
+    /// peer is there (RFC 5382, REQ-5: two hours; four minutes are the least that is known).
+    pub(crate) fn beat_duty(&self) -> Duty {
+        match self.duty {
+            Duty::Binding if self.paths.current().is_some_and(|route| route.is_tcp()) => Duty::Liveness,
+            duty => duty,
+        }
+    }
+
     /// Whether a stream is open.
     pub(crate) fn has_streams(&self) -> bool {
         self.traffic.as_ref().is_some_and(|t| t.streams.as_ref().is_some_and(|s| !s.is_idle()))
@@ -311,7 +320,7 @@ impl Peer {
         at = earliest(at, self.pending.iter().map(|p| p.at + UNCONFIRMED_AGE_MAX).min());
         at = earliest(at, self.old_epoch.as_ref().map(|old| old.1 + OLD_EPOCH_AGE_MAX));
         if self.epoch.is_some() {
-            at = earliest(at, self.beats.poll_timeout(self.duty));
+            at = earliest(at, self.beats.poll_timeout(self.beat_duty()));
             at = earliest(at, self.watch.poll_timeout());
             at = earliest(at, self.rekey_at());
             at = earliest(at, self.rest_at());

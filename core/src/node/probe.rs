@@ -123,7 +123,8 @@ impl Node {
         delay: Duration,
         alternate: bool,
     ) -> Result<(), DropReason> {
-        if !matches!(self.config.role, Role::Supernode { .. }) {
+        // A TCP connection shows nothing of how UDP is mapped.
+        if !matches!(self.config.role, Role::Supernode { .. }) || path.socket.is_tcp() {
             return Err(DropReason::WrongPath);
         }
         // Entered when the probe comes, although the answer may leave later: what came pays for it.

@@ -7,12 +7,11 @@ use super::{DropReason, Event, Node, Path, Received};
 use crate::path::{Heard, Route};
 use crate::stream::Streams;
 use crate::time::Instant;
+use crate::wire::RECEIVE_LEN_MAX;
 use crate::wire::address::canonical;
 use crate::wire::message::{self, Message};
 use crate::wire::packet::{ChannelId, Kind, Packet, RELAY_HEADER_LEN};
 
-/// Longest datagram that is looked at: what QUIC's path MTU discovery may reach on Ethernet.
-const RECEIVE_LEN_MAX: usize = 1_472;
 /// Most datagrams forwarded as one batch: the kernel's limit for GSO.
 const FORWARD_SEGMENTS_MAX: usize = 64;
 /// A peer with user traffic is followed to another known path only when the one in use has been silent for this long.
@@ -245,6 +244,7 @@ impl Node {
             let id = peer.id;
             self.rooms_heard(now, &id);
         }
+        self.transport_heard(now, key, &route);
         let Some(peer) = self.peers.get_mut(key) else { return };
         if let Route::Relayed { via, .. } = route {
             peer.relayed_bytes += len as u64;
@@ -293,8 +293,7 @@ impl Node {
                         peer.watch.on_heard();
                     }
                     if let Some(current) = current
-                        && current.is_direct()
-                        && !route.is_direct()
+                        && route.class() > current.class()
                         && peer.paths.wants_challenge(now, &current)
                     {
                         peer.watch.on_peer_elsewhere(now);
@@ -325,7 +324,8 @@ impl Node {
         let proven = peer.paths.is_proven(&route);
         let on_current = peer.paths.current() == Some(route);
         peer.paths.on_challenge_sent(now, &route, token);
-        if proven || remote.is_none_or(|remote| self.ledger.unasked(now, remote)) {
+        // What a TCP connection leads to has proven its address in opening it.
+        if proven || route.is_tcp() || remote.is_none_or(|remote| self.ledger.unasked(now, remote)) {
             // Where else we ask says nothing of where we send.
             let message = if on_current { Message::challenge(token, remote) } else { Message::sample(token, remote) };
             self.send_on(key, Some(route), &message, on_current);

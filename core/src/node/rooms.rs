@@ -125,6 +125,11 @@ impl Node {
         supernode!(self, now, |s, stores| s.gossip.join(now, known, stores));
     }
 
+    /// Supernodes that somebody on the LAN claims to be.
+    pub(crate) fn rooms_hear_of(&mut self, now: Instant, known: &[(PeerId, SocketAddr)]) {
+        leaf!(self, now, |homes, m| homes.hear_of(now, known, m));
+    }
+
     pub(crate) fn rooms_network(&mut self, now: Instant) {
         self.rooms.observations.clear();
         self.rooms.dial_back.reset(now, &mut self.rng, &mut self.rooms.out);
@@ -381,7 +386,7 @@ impl Node {
             }
             Message::DialBackRequest { nonce, contacted } => {
                 let Route::Direct { remote, .. } = route else { return };
-                if !self.peers.get(key).is_some_and(|p| p.paths.is_proven(&route)) {
+                if route.is_tcp() || !self.peers.get(key).is_some_and(|p| p.paths.is_proven(&route)) {
                     return;
                 }
                 let Rooms { side, out, .. } = &mut self.rooms;
@@ -463,7 +468,8 @@ impl Node {
         seen: SocketAddr,
     ) {
         let Some(id) = self.peers.get(key).map(|p| p.id) else { return };
-        if !self.is_supernode(&id) {
+        // The source of a TCP connection is nowhere that a datagram could be sent to.
+        if socket.is_tcp() || !self.is_supernode(&id) {
             return;
         }
         let before = self.rooms.observations.candidates(socket);

@@ -19,6 +19,8 @@ const SOCKETS_MAX: usize = 320;
 pub(crate) enum Purpose {
     /// A supernode's alternate port: answers leave from it that show what a router lets in.
     Alternate,
+    /// A TCP connection, where UDP does not work. It is the transport's business from the moment that it is open.
+    Connection,
 }
 
 /// See the module.
@@ -62,11 +64,15 @@ impl Node {
     /// io's answer.
     pub(crate) fn on_socket(
         &mut self,
-        _now: Instant,
+        now: Instant,
         request: SocketRequest,
         result: Result<(SocketId, SocketAddr), SocketRefused>,
     ) {
         let purpose = self.sockets.asked.remove(&request);
+        if purpose == Some(Purpose::Connection) {
+            self.on_tcp_opened(now, request, result.map(|(socket, _)| socket));
+            return;
+        }
         let (Some(purpose), Ok((socket, bound))) = (purpose, result) else {
             // Not asked for, or asked for no longer: given back.
             if let Ok((socket, _)) = result {
@@ -78,6 +84,7 @@ impl Node {
         match purpose {
             // It is there when a probe asks for it.
             Purpose::Alternate => {}
+            Purpose::Connection => {}
         }
     }
 

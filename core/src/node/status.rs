@@ -21,6 +21,7 @@ impl Node {
                 Some(PeerStatus {
                     peer: p.id,
                     path: self.path_info(&p.paths.current()?)?,
+                    transport: self.transport_of(&p.paths.current()?),
                     rtt: p.paths.rtt(),
                     rx_bytes: p.rx_bytes,
                     tx_bytes: p.tx_bytes,
@@ -34,8 +35,10 @@ impl Node {
             role: self.config.role.clone(),
             observed: self.observed(),
             mapping: self.mapping(),
+            udp_works: self.udp_works(),
             reachable: self.reachable(),
             homes: self.own_homes(),
+            neighbors: self.neighbors.iter().collect(),
             peers,
             supernodes: self.supernodes(now),
             load: self.own_load(now),

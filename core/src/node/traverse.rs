@@ -8,7 +8,7 @@ use super::{Node, Path};
 use crate::path::Route;
 use crate::punch::{self, Checks};
 use crate::time::Instant;
-use crate::wire::address::is_sendable;
+use crate::wire::address::{Prefix, is_sendable};
 use crate::wire::message::{Message, Whereabouts};
 
 /// How long after the n-th failure a relayed link tries to become direct again.
@@ -89,9 +89,12 @@ impl Node {
         let mut known: Vec<SocketAddr> = traffic.whereabouts.candidates.iter().map(|c| c.address.into()).collect();
         // Where the peer was before may work again.
         known.extend(peer.paths.routes().filter_map(|route| match route {
-            Route::Direct { remote, .. } => Some(remote),
+            Route::Direct { remote, socket } => (!socket.is_tcp()).then_some(remote),
             Route::Relayed { .. } => None,
         }));
+        // Where UDP does not get out, the LAN is all that there is to try.
+        let is_blocked = self.udp_works() == Some(false);
+        known.retain(|addr| !is_blocked || Prefix::is_exempt(addr.ip()));
         known.retain(|addr| is_sendable(*addr) && self.socket_for(*addr).is_some() && !self.is_own(*addr));
         known.sort_unstable();
         known.dedup();
@@ -110,7 +113,8 @@ impl Node {
         self.run_checks(now, key);
     }
 
-    fn is_own(&self, address: SocketAddr) -> bool {
+    /// Whether an address is one of this node's own sockets.
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
         self.network.sockets.iter().any(|(_, bound)| {
             bound.port() == address.port()
                 && (bound.ip() == address.ip()
@@ -229,7 +233,10 @@ impl Node {
     pub(crate) fn on_network_changed(&mut self, now: Instant) {
         let mut sockets: Vec<super::SocketId> = self.network.sockets.iter().map(|(socket, _)| *socket).collect();
         sockets.extend(self.sockets.open());
-        self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if !sockets.contains(socket)));
+        // TCP connections end by themselves.
+        let is_gone = |socket: super::SocketId| !sockets.contains(&socket) && !socket.is_tcp();
+        self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if is_gone(*socket)));
+        self.transport_network(now);
         let is_leaf = matches!(self.config.role, super::Role::Leaf);
         // First those that relay for others.
         let up = self.peers.iter().filter(|(_, p)| p.is_up()).map(|(key, p)| (p.traffic.is_some(), !p.wanted, key));
