@@ -138,7 +138,7 @@ impl Node {
             let Some(socket) = self.socket_for(remote) else { continue };
             if self.ledger.unasked(now, remote) {
                 let route = Route::Direct { socket, remote };
-                self.send_on(key, Some(route), &Message::challenge(token, Some(remote)), false);
+                self.send_on(key, Some(route), &Message::sample(token, Some(remote)), false);
             }
         }
     }
