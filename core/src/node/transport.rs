@@ -273,17 +273,19 @@ impl Node {
         }
     }
 
-    /// Whether a connection to this peer is being opened, or a handshake over one is under way.
+    /// Whether a connection to this peer is being opened.
     pub(crate) fn is_opening_tcp(&self, id: &PeerId) -> bool {
         self.transports.dials.values().any(|dial| dial.peer == *id)
     }
 
+    /// Opens a connection to a supernode, with an Init of this body for it, unless that is under way already.
     fn dial_tcp(&mut self, now: Instant, peer: PeerId, udp: SocketAddr, body: Box<[u8]>) -> bool {
-        let over_tcp = |a: &Attempt| matches!(a.route, AttemptRoute::Direct(path) if path.socket.is_tcp());
-        let is_under_way =
-            self.is_opening_tcp(&peer) || self.peers.by_id(&peer).is_some_and(|p| p.attempts.iter().any(over_tcp));
+        // Over one that has carried the link it may be in vain: it may have died with the network that it went through.
+        let is_bare = |socket| self.transports.connections.get(socket).is_some_and(|c| c.peer.is_none());
+        let is_new = |a: &Attempt| matches!(a.route, AttemptRoute::Direct(path) if is_bare(path.socket));
+        let is_asking = self.peers.by_id(&peer).is_some_and(|p| p.attempts.iter().any(is_new));
         let other_port_at = (udp.port() != PORT_443).then(|| now + PORT_443_AFTER);
-        is_under_way || self.open_tcp(Dial { peer, udp, remote: udp, body, other_port_at })
+        is_asking || self.is_opening_tcp(&peer) || self.open_tcp(Dial { peer, udp, remote: udp, body, other_port_at })
     }
 
     fn open_tcp(&mut self, dial: Dial) -> bool {
