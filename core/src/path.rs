@@ -9,8 +9,9 @@
 //! paths are used. A path on which an awaited answer did not come has failed: it is kept for a while, since it may come
 //! back, but is used only when nothing else is left. It comes back when it answers a challenge.
 //!
-//! Choice: a direct path over UDP, then one over TCP, then a relayed one; between two direct paths of a kind the quicker
-//! one, with hysteresis so that two alike do not alternate; a path that the peer moved to (it roamed) at once.
+//! Choice: a direct path over UDP, then one over TCP, then a relayed one, unless [`crate::quality`] found the direct one
+//! worse; between two direct paths of a kind the quicker one, with hysteresis so that two alike do not alternate; a path
+//! that the peer moved to (it roamed) at once.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -80,6 +81,8 @@ struct PathState {
     proven: bool,
     /// An awaited answer did not come; cleared by the next challenge that is answered on it.
     failed: bool,
+    /// It works, but [`crate::quality`] found another one better.
+    worse: bool,
     /// Smoothed, in microseconds (RFC 6298 §2: one eighth of each new sample).
     rtt_us: Option<u32>,
     heard: Instant,
@@ -273,6 +276,13 @@ impl Paths {
         }
     }
 
+    /// No answer comes on this path any more.
+    pub fn on_dead(&mut self, route: &Route) {
+        if let Some(path) = self.find_mut(route) {
+            path.failed = true;
+        }
+    }
+
     /// A handshake began at `since` over `route`, a TCP connection, and has succeeded: whoever makes one has found the
     /// path in use silent. If that was not heard since then either, it has failed.
     pub fn on_stand_in(&mut self, route: &Route, since: Instant) {
@@ -283,6 +293,32 @@ impl Paths {
         {
             path.failed = true;
         }
+    }
+
+    /// Whether there is a better path than this one although it works.
+    pub fn set_worse(&mut self, route: &Route, worse: bool) {
+        if let Some(path) = self.find_mut(route) {
+            path.worse = worse;
+        }
+    }
+
+    /// Whether it is a direct path that works and was left for a better one.
+    pub fn is_worse(&self, route: &Route) -> bool {
+        route.is_direct() && self.find(route).is_some_and(|p| p.proven && !p.failed && p.worse)
+    }
+
+    /// The path to compare the one in use with: a relayed one for a direct one, a direct one for a relayed one.
+    pub fn spare(&self) -> Option<Route> {
+        let using = self.current()?;
+        let others = self.list.iter().filter(|p| p.proven && !p.failed && p.route.is_direct() != using.is_direct());
+        others.min_by_key(|p| p.rtt_us.unwrap_or(u32::MAX)).map(|p| p.route)
+    }
+
+    /// The direct path that was heard last, if it has failed and there is no other.
+    pub fn lost(&self) -> Option<Route> {
+        let direct = || self.list.iter().filter(|p| p.proven && p.route.is_direct());
+        let works = direct().any(|p| !p.failed);
+        direct().max_by_key(|p| p.heard).filter(|_| !works).map(|p| p.route)
     }
 
     /// Notes a path that nothing has been heard on, so that it can be challenged.
@@ -312,16 +348,16 @@ impl Paths {
     /// Chooses the path to use; says what changed, if anything did.
     pub fn choose(&mut self) -> Option<Change> {
         let old = self.current();
-        let best = self
-            .list
-            .iter()
-            .filter(|p| p.proven)
-            .min_by_key(|p| (p.failed, p.route.class(), Some(p.route) != old, p.rtt_us.unwrap_or(u32::MAX)))?;
+        let best =
+            self.list.iter().filter(|p| p.proven).min_by_key(|p| {
+                (p.failed, p.worse, p.route.class(), Some(p.route) != old, p.rtt_us.unwrap_or(u32::MAX))
+            })?;
         let mut choice = best.route;
-        if choice.is_direct() && !best.failed {
+        if choice.is_direct() && !best.failed && !best.worse {
             // Hysteresis: the one in use sorts first among its equals; another direct one must be clearly quicker.
             let mut rtt = best.rtt_us.unwrap_or(u32::MAX);
-            for p in self.list.iter().filter(|p| p.proven && !p.failed && p.route.class() == best.route.class()) {
+            let alike = |p: &&PathState| p.proven && !p.failed && !p.worse && p.route.class() == best.route.class();
+            for p in self.list.iter().filter(alike) {
                 let Some(other) = p.rtt_us else { continue };
                 if is_clearly_quicker(other, rtt) {
                     choice = p.route;
@@ -376,6 +412,7 @@ impl Paths {
             route,
             proven: false,
             failed: false,
+            worse: false,
             rtt_us: None,
             heard: now,
             local: None,

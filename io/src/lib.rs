@@ -9,6 +9,7 @@
 //! | `run_loop` | one turn: wait, read the clock, receive, tell the time, move bytes, drain |
 //! | `events` | how the core's events are carried out |
 //! | `clock`, `entropy`, `network`, `save` | what the core is told of the world, and what it wants kept |
+//! | `lan` | announcing the node by multicast DNS, and who else is announced |
 //! | `portmap`, `upnp`, `gateway` | asking the router for a port: sockets, UPnP on a thread, which router |
 //! | `udp`, `transmit`, `forward` | UDP sockets in batches; what the node sends; what a relay forwards |
 //! | `tcp` | TCP connections, where UDP does not get through |
@@ -30,6 +31,7 @@ mod entropy;
 mod events;
 mod forward;
 mod gateway;
+mod lan;
 mod listeners;
 mod local;
 mod network;
@@ -63,7 +65,8 @@ pub struct Options {
     /// This node's identity.
     pub key: SecretKey,
     /// How the core is set up. Among a supernode's addresses, port 0 stands for the port that gets bound, and none at
-    /// all for every address in `listen` that names an interface.
+    /// all for every address in `listen` that names an interface. With `lan`, the node is announced on the local network
+    /// by multicast DNS, and finds others there; not behind a `udp_proxy`.
     pub config: Config,
     /// UDP addresses to bind. Empty: 0.0.0.0:0 and [::]:0 (IPv6 where the host has it).
     pub listen: Vec<SocketAddr>,

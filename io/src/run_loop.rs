@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::command::{Command, LoopHandle};
 use crate::connections::{Connections, Target};
 use crate::forward::Batch;
+use crate::lan::Lan;
 use crate::listeners::Listeners;
 use crate::network::Watch;
 use crate::portmap::PortMap;
@@ -56,11 +57,11 @@ const KIND_LISTENER: usize = 2;
 const KIND_CONNECTION: usize = 3;
 const KIND_TCP: usize = 4;
 const KIND_TCP_LISTENER: usize = 5;
-/// Notices of network changes: what is no waker among the wakers.
-const NETWORK_TOKEN: Token = Token(2 << KIND_BITS | KIND_WAKER);
 
 /// Of all sockets for port mapping.
 pub(crate) const PORT_MAP: Token = Token(1 << KIND_BITS | KIND_WAKER);
+/// Of the notices of network changes.
+const NETWORK: Token = Token(2 << KIND_BITS | KIND_WAKER);
 
 fn udp_token(id: SocketId) -> Token {
     Token((id.0 as usize) << KIND_BITS | KIND_UDP)
@@ -122,6 +123,8 @@ pub(crate) struct Loop {
     entropy: entropy::Refresh,
     watch: Watch,
     pub(crate) port_map: PortMap,
+    /// Announces the node while it is there.
+    _lan: Option<Lan>,
     housekeeping: Instant,
     complaint: Seldom,
     /// The node is leaving; by this time the loop ends anyway.
@@ -164,12 +167,19 @@ impl Loop {
         let seed = entropy::fresh()?;
         let port_map = options.port_map && options.udp_proxy.is_none();
         let mut port_map = PortMap::new(port_map, &options.key, poll.registry().try_clone()?, handle.clone())?;
+        let is_supernode = matches!(options.config.role, Role::Supernode { .. });
+        let lan = (options.config.lan && options.udp_proxy.is_none()).then(|| {
+            Lan::start(options.key.peer_id(), is_supernode, &listen, handle.clone())
+                .inspect_err(|error| tracing::info!(%error, "no LAN discovery"))
+                .ok()
+        });
+        let lan = lan.flatten();
         let mut node =
             Node::new(now, clock.origin(), seed, options.key, options.config, saved.clone()).map_err(refused)?;
         if let Some(wall) = clock.wall(now) {
             node.handle_wall_clock(now, wall);
         }
-        let mut watch = Watch::new(now, poll.registry(), NETWORK_TOKEN);
+        let mut watch = Watch::new(now, poll.registry(), NETWORK);
         if let Some(network) = watch.look_if_due(now, sockets.main()) {
             node.handle_network(now, &port_map.adopt(now, network));
         }
@@ -205,6 +215,7 @@ impl Loop {
             entropy: entropy::Refresh::new(now),
             watch,
             port_map,
+            _lan: lan,
             housekeeping: now + WAIT_MAX,
             complaint: Seldom::default(),
             leaving: None,
@@ -260,8 +271,8 @@ impl Loop {
             next = earliest(next, self.leaving);
             next = earliest(next, self.connections.next_deadline());
             next = earliest(next, self.sockets.tcp.next_deadline());
-            next = earliest(next, self.port_map.poll_timeout());
             next = earliest(next, Some(self.watch.next_look()));
+            next = earliest(next, self.port_map.poll_timeout());
             let until = earliest(next, Some(self.housekeeping)).unwrap_or(self.housekeeping);
             (until - self.now).clamp(WAIT_MIN, WAIT_MAX)
         };
@@ -299,7 +310,7 @@ impl Loop {
                     self.connections.on_socket(number, readable, writable, broken, &mut self.node, self.now);
                 }
                 _ if event.token() == PORT_MAP => self.port_map.set_readable(),
-                _ if event.token() == NETWORK_TOKEN => self.watch.on_notice(self.now),
+                _ if event.token() == NETWORK => self.watch.on_notice(self.now),
                 // The waker: commands are looked at in every turn.
                 _ => {}
             }

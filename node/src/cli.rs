@@ -109,18 +109,26 @@ pub(crate) struct NodeArgs {
     pub(crate) router: RouterArgs,
 }
 
-/// What a node may want of the router.
+/// What a node may want of the network around it.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct RouterArgs {
     /// Ask the router to let the internet in at the UDP port, by PCP, NAT-PMP or UPnP
     #[arg(long, value_name = "on|off", default_value = "on", env = "HANDFAST_PORT_MAP", hide_possible_values = true)]
     port_map: Switch,
+    /// Announce this node on the local network, and find others there, by multicast DNS; everybody there sees its hf1…
+    #[arg(long, value_name = "on|off", default_value = "on", env = "HANDFAST_LAN", hide_possible_values = true)]
+    lan: Switch,
 }
 
 impl RouterArgs {
     /// Whether the router is to be asked for a port.
     pub(crate) fn port_map(self) -> bool {
         self.port_map == Switch::On
+    }
+
+    /// Whether the local network is to know of this node.
+    pub(crate) fn lan(self) -> bool {
+        self.lan == Switch::On
     }
 }
 

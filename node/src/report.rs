@@ -6,7 +6,7 @@ use std::time::Duration;
 use handfast_core::node::DropReason;
 use handfast_core::reach::MappingBehavior;
 use handfast_core::wire::message::Load;
-use handfast_io::{Config, Event, PathInfo, PortMappingOutcome, PortMappingReport, Role, Status};
+use handfast_io::{Config, Event, PathInfo, PeerId, PortMappingOutcome, PortMappingReport, Role, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -46,6 +46,9 @@ pub(crate) struct StatusReport {
     #[serde(default)]
     pub(crate) keepalive_interval_ms: Option<u64>,
     pub(crate) homes: Vec<PlaceReport>,
+    /// Who announces itself on the local network, and where.
+    #[serde(default)]
+    pub(crate) neighbors: Vec<PlaceReport>,
     pub(crate) peers: Vec<PeerReport>,
     pub(crate) supernodes: Vec<SupernodeReport>,
     pub(crate) load: LoadReport,
@@ -144,7 +147,8 @@ impl From<PortMappingOutcome> for MappingOutcome {
         let (word, code, address) = match outcome {
             PortMappingOutcome::Unknown => ("unknown", None, None),
             PortMappingOutcome::None => ("none", None, None),
-            PortMappingOutcome::Refused(code) => ("refused", Some(code), None),
+            // 0: without a number.
+            PortMappingOutcome::Refused(code) => ("refused", Some(code).filter(|code| *code != 0), None),
             PortMappingOutcome::Mapped(address) => ("mapped", None, Some(address)),
         };
         Self { outcome: word.into(), code, address }
@@ -306,7 +310,8 @@ impl StatusReport {
             port_mapping: around.port_mapping.map(PortMapping::from),
             binding_lifetime_ms: None,
             keepalive_interval_ms: None,
-            homes: status.homes.into_iter().map(|(id, address)| PlaceReport { id: id.to_string(), address }).collect(),
+            homes: places(status.homes),
+            neighbors: places(status.neighbors),
             peers: status
                 .peers
                 .into_iter()
@@ -373,6 +378,11 @@ impl StatusReport {
         }
         let homes: Vec<_> = self.homes.iter().map(|home| format!("{} at {}", short(&home.id), home.address)).collect();
         out.push(format!("homes      {}", list(&homes, "none")));
+        if !self.neighbors.is_empty() {
+            let near: Vec<_> =
+                self.neighbors.iter().map(|near| format!("{} at {}", short(&near.id), near.address)).collect();
+            out.push(format!("on the LAN {}", list(&near, "nobody")));
+        }
         for service in &self.services {
             let target = service.target.map_or_else(|| "a local program".into(), |target| target.to_string());
             let allow = list(&service.allow.iter().map(|who| short(who)).collect::<Vec<_>>(), "nobody");
@@ -576,6 +586,10 @@ pub(crate) fn short(id: &str) -> String {
     }
 }
 
+fn places(of: Vec<(PeerId, SocketAddr)>) -> Vec<PlaceReport> {
+    of.into_iter().map(|(id, address)| PlaceReport { id: id.to_string(), address }).collect()
+}
+
 fn mapping_word(mapping: MappingBehavior) -> &'static str {
     match mapping {
         MappingBehavior::EndpointIndependent => "endpoint-independent",
@@ -610,11 +624,13 @@ impl StatusReport {
         counters.dropped[DropReason::Replayed as usize] = 9;
         let status = Status {
             id: me,
+            udp_works: None,
             role: Role::Leaf,
             observed: vec![(home, at)],
             mapping: Some(MappingBehavior::EndpointIndependent),
             reachable: None,
             homes: vec![(home, at)],
+            neighbors: vec![(other, at)],
             peers: vec![PeerStatus {
                 peer: other,
                 path: PathInfo::Relay { via: home },
@@ -623,6 +639,7 @@ impl StatusReport {
                 tx_bytes: 2,
                 relayed_bytes: 3,
                 control: false,
+                transport: handfast_core::node::Transport::Udp,
             }],
             supernodes: vec![SupernodeStatus {
                 peer: home,
@@ -659,9 +676,18 @@ mod tests {
         {
             assert!(value.get(name).is_some(), "{name}");
         }
-        for name in
-            ["leaves", "channels", "counters", "uptime_ms", "services", "version", "pid", "advertise", "relay_limits"]
-        {
+        for name in [
+            "neighbors",
+            "leaves",
+            "channels",
+            "counters",
+            "uptime_ms",
+            "services",
+            "version",
+            "pid",
+            "advertise",
+            "relay_limits",
+        ] {
             assert!(value.get(name).is_some(), "{name}");
         }
         let peer = &value["peers"][0];

@@ -150,6 +150,14 @@ impl Homes {
         self.advance(now, m);
     }
 
+    /// Supernodes that others name: tried when nothing better is known, forgotten first.
+    pub(crate) fn hear_of(&mut self, now: Instant, known: &[(PeerId, SocketAddr)], m: &mut Means<'_>) {
+        for (peer, address) in known {
+            self.learn(*peer, *address, false);
+        }
+        self.advance(now, m);
+    }
+
     /// The host's network is another one: who did not answer before may do so now, and there is no reason to wait.
     pub(crate) fn on_network(&mut self, now: Instant, m: &mut Means<'_>) {
         self.sweeps_failed = 0;

@@ -161,6 +161,17 @@ pub enum MappingProtocol {
     Upnp,
 }
 
+/// A node that announced itself on the local network. All of it is hearsay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Neighbor {
+    /// Who it says that it is.
+    pub peer: PeerId,
+    /// Where it says that it is.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether it says that it is a supernode.
+    pub is_supernode: bool,
+}
+
 /// A socket that the core asks io to open.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct SocketRequest(pub u32);
@@ -244,6 +255,10 @@ pub struct Config {
     pub relay_quota_bytes: u64,
     /// Most registered leaves.
     pub leaves_max: usize,
+    /// Whether io announces this node on the local network and listens there for others, whom it tells by
+    /// [`Node::handle_neighbor`](super::Node::handle_neighbor): then a call that knows no other way waits for them a
+    /// moment. The announcement shows everybody on the LAN who this is.
+    pub lan: bool,
 }
 
 impl Config {
@@ -256,6 +271,7 @@ impl Config {
             relay_rate_bps: 2_000_000,
             relay_quota_bytes: 1 << 30,
             leaves_max: 100_000,
+            lan: false,
         }
     }
 
@@ -587,6 +603,8 @@ pub struct Status {
     pub reachable: Option<bool>,
     /// Homes at which we are registered.
     pub homes: Vec<(PeerId, SocketAddr)>,
+    /// Nodes that announced themselves on the local network, each with an address that it named.
+    pub neighbors: Vec<(PeerId, SocketAddr)>,
     /// Links.
     pub peers: Vec<PeerStatus>,
     /// Supernodes known.

@@ -188,7 +188,11 @@ impl Node {
         let Some(peer) = self.peers.get(key) else { return };
         let id = peer.id;
         let user = peer.traffic.is_some();
-        let routes: Vec<Route> = peer.paths.proven().collect();
+        // The peer keeps so many answered handshakes, and one is the introduction's: another would push out the very one
+        // that comes to be confirmed.
+        let mut routes: Vec<Route> = peer.paths.proven().collect();
+        routes.sort_by_key(|route| core::cmp::Reverse(peer.paths.heard_at(route)));
+        routes.truncate(super::peer::PENDING_MAX - 1);
         let in_flight: Vec<AttemptRoute> = peer.attempts.iter().map(|a| a.route).collect();
         for route in routes {
             let to = match Self::path_of_route(&route) {
@@ -243,6 +247,7 @@ impl Node {
                 None => {}
             }
             self.on_watch_due(now, key);
+            self.on_quality_due(now, key);
             self.on_rekey_due(now, key);
             self.on_idle_due(now, key);
         }
@@ -282,6 +287,7 @@ impl Node {
             Step::Failover => {
                 self.challenge_all(now, key);
                 self.probe_relays(now, key);
+                self.note_left(now, key);
                 if let Some(peer) = self.peers.get_mut(key) {
                     peer.paths.on_silence();
                 }
@@ -309,7 +315,7 @@ impl Node {
     }
 
     /// The relays of a silent link must know where we are now: our router may have moved us.
-    fn probe_relays(&mut self, now: Instant, key: PeerKey) {
+    pub(crate) fn probe_relays(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let mut relays: Vec<PeerKey> = peer
             .paths

@@ -28,8 +28,9 @@
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
 //! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `streams.rs` keeps the
 //! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
-//! `transport.rs` and `connections.rs` have TCP stand in where UDP does not work, `sockets.rs` keeps the sockets beside
-//! the main ones, `probe.rs` asks and answers what a packet looked like outside.
+//! `neighbors.rs` knows who is on the same LAN, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
+//! work, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like
+//! outside.
 
 mod api;
 mod connections;
@@ -37,8 +38,10 @@ mod handshake;
 mod ledger;
 mod links;
 mod messages;
+mod neighbors;
 mod peer;
 mod probe;
+mod quality;
 mod receive;
 mod rooms;
 mod send;
@@ -54,12 +57,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use api::*;
 pub use links::LEAVE_MAX;
+pub use neighbors::{NEIGHBOR_ADDRESSES_MAX, NEIGHBORS_MAX};
 pub use peer::PeerKey;
 pub(crate) use peer::{AttemptRoute, Standing, Traffic};
 pub(crate) use send::MESSAGES_LEN_MAX;
 pub use streams::DATAGRAM_DATA_MAX;
 
 use self::ledger::Ledger;
+use self::neighbors::Neighbors;
 use self::peer::{Indices, Peers};
 use self::probe::DelayedReplies;
 use self::rooms::Rooms;
@@ -134,6 +139,7 @@ pub struct Node {
     pub(crate) calls: BTreeMap<PeerId, Call>,
     pub(crate) known_homes: BTreeMap<PeerId, Vec<(PeerId, SocketAddr)>>,
     rooms: Rooms,
+    neighbors: Neighbors,
 
     streams: StreamTable,
     pings: VecDeque<Ping>,
@@ -207,6 +213,7 @@ impl Node {
             calls: BTreeMap::new(),
             known_homes: BTreeMap::new(),
             rooms,
+            neighbors: Neighbors::default(),
             streams: StreamTable::default(),
             pings: VecDeque::new(),
             pending_pings: BTreeMap::new(),
@@ -301,8 +308,9 @@ impl Node {
 
     /// The bound sockets, interface addresses and mapped ports, at the start and whenever they change.
     pub fn handle_network(&mut self, now: Instant, network: &Network) {
-        let moved = self.network.sockets != network.sockets || self.network.interfaces != network.interfaces;
-        let mapped = self.network.mappings != network.mappings;
+        let mappings = core::mem::replace(&mut self.network.mappings, network.mappings.clone());
+        let mapped = mappings != network.mappings;
+        let moved = self.network != *network;
         self.network = network.clone();
         if mapped && !moved {
             // Another way in, no other place: nothing that is known of this network is less true.

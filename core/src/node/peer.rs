@@ -11,6 +11,7 @@ use crate::keepalive::{Beats, Duty, Watch};
 use crate::link::{Epoch, Initiation};
 use crate::path::{Paths, Route};
 use crate::punch::Checks;
+use crate::quality::{Quality, View};
 use crate::stream::Streams;
 use crate::time::{Instant, earliest};
 use crate::wire::message::{ChannelLimits, Whereabouts};
@@ -133,6 +134,9 @@ pub(crate) struct Traffic {
     pub(crate) retry: Option<(Instant, u32)>,
     pub(crate) limits: Option<ChannelLimits>,
     pub(crate) announced: Option<Route>,
+    pub(crate) quality: Quality,
+    /// When bulk was last judged, by how many bytes the link had carried; and whether more flows than a relay carries.
+    pub(crate) bulk: (Instant, u64, bool),
 }
 
 impl Traffic {
@@ -148,6 +152,8 @@ impl Traffic {
             retry: None,
             limits: None,
             announced: None,
+            quality: Quality::new(now),
+            bulk: (now, 0, false),
         }
     }
 }
@@ -295,6 +301,19 @@ impl Peer {
         })
     }
 
+    /// What the measurement of a user link goes by.
+    pub(crate) fn quality_view(&self) -> Option<View> {
+        let traffic = self.traffic.as_ref().filter(|_| self.is_up())?;
+        Some(View {
+            using: self.paths.current()?,
+            other: self.paths.spare(),
+            lost: self.paths.lost(),
+            used: traffic.used,
+            heard: self.beats.heard(),
+            bulk: traffic.bulk.2,
+        })
+    }
+
     /// The earliest of all that this peer waits for.
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
         let mut at = self.attempts.iter().map(Attempt::due).min();
@@ -306,6 +325,9 @@ impl Peer {
             at = earliest(at, self.rekey_at());
             at = earliest(at, self.rest_at());
             at = earliest(at, self.idle_at());
+        }
+        if let Some(view) = self.quality_view() {
+            at = earliest(at, self.traffic.as_ref().and_then(|t| t.quality.poll_timeout(&view)));
         }
         if let Some(traffic) = &mut self.traffic {
             at = earliest(at, traffic.checks.as_ref().and_then(Checks::poll_timeout));

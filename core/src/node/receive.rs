@@ -164,9 +164,14 @@ impl Node {
                 if kind == Kind::Data && message::is_probe(plain) {
                     return self.on_probe_packet(now, key, receiver, path, len, plain);
                 }
-                self.on_authentic(now, key, receiver, route, path, len, newest);
+                let newest = newest && !(kind == Kind::Data && message::is_about_path(plain));
+                let asks = kind == Kind::Data && message::is_question(plain);
+                self.on_authentic(now, key, receiver, route, path, len, newest, asks);
                 match kind {
-                    Kind::Stream => self.on_stream_packet(now, key, plain),
+                    Kind::Stream => {
+                        self.on_lively(now, key, &route);
+                        self.on_stream_packet(now, key, plain)
+                    }
                     _ => self.on_messages(now, key, route, plain),
                 }
             }
@@ -174,7 +179,7 @@ impl Node {
                 let len = packet.len();
                 let key = self.indices.get(receiver).ok_or(DropReason::UnknownReceiver)?;
                 let newest = self.open_beat(key, receiver, counter, packet)?;
-                self.on_authentic(now, key, receiver, route, path, len, newest);
+                self.on_authentic(now, key, receiver, route, path, len, newest, kind == Kind::BeatAsk);
                 if kind == Kind::BeatAsk && self.peers.get(key).is_some_and(|peer| peer.paths.is_proven(&route)) {
                     self.push(super::send::Outgoing::Beat { peer: key, kind: Kind::Beat, route: Some(route) });
                 }
@@ -225,6 +230,7 @@ impl Node {
         path: Option<Path>,
         len: usize,
         newest: bool,
+        asks: bool,
     ) {
         self.touched.push(key);
         let Some(peer) = self.peers.get_mut(key) else { return };
@@ -255,7 +261,8 @@ impl Node {
             peer.paths.note_local(&route, path.local);
         }
         let current = peer.paths.current();
-        if current == Some(route) {
+        // A question may come although nothing of ours arrives.
+        if current == Some(route) && !asks {
             let troubled = peer.watch.is_troubled();
             peer.watch.on_heard();
             if troubled && let Some(streams) = self.streams_of(key) {
@@ -267,9 +274,24 @@ impl Node {
         let Some(peer) = self.peers.get_mut(key) else { return };
         match heard {
             Heard::Proven => {
+                if newest && current == Some(route) {
+                    peer.traffic.iter_mut().for_each(|t| t.quality.on_peer_here(now));
+                }
                 if newest && current != Some(route) {
                     let patience = if peer.traffic.is_some() { FOLLOW_PATIENCE } else { Duration::ZERO };
-                    peer.paths.on_peer_moved(now, &route, patience);
+                    if !peer.paths.is_worse(&route) {
+                        peer.paths.on_peer_moved(now, &route, patience);
+                    } else if peer.traffic.as_ref().is_some_and(|t| t.quality.has_taken_back(now)) {
+                        peer.paths.set_worse(&route, false);
+                    }
+                    if let Some(current) = current.filter(|c| c.is_direct() && !route.is_direct())
+                        && let Some(at) = peer.paths.heard_at(&current)
+                        && peer.traffic.as_mut().is_some_and(|t| t.quality.on_peer_elsewhere(now, at))
+                    {
+                        peer.paths.set_worse(&current, true);
+                        // It does not wait on the relay for what it asked on the direct path.
+                        peer.watch.on_heard();
+                    }
                     if let Some(current) = current
                         && route.class() > current.class()
                         && peer.paths.wants_challenge(now, &current)
@@ -304,7 +326,9 @@ impl Node {
         peer.paths.on_challenge_sent(now, &route, token);
         // What a TCP connection leads to has proven its address in opening it.
         if proven || route.is_tcp() || remote.is_none_or(|remote| self.ledger.unasked(now, remote)) {
-            self.send_on(key, Some(route), &Message::challenge(token, remote), on_current);
+            // Where else we ask says nothing of where we send.
+            let message = if on_current { Message::challenge(token, remote) } else { Message::sample(token, remote) };
+            self.send_on(key, Some(route), &message, on_current);
         }
         token
     }
@@ -346,6 +370,7 @@ impl Node {
             _ => None,
         };
         if let (Some(change), Some(traffic)) = (change, peer.traffic.as_mut()) {
+            traffic.quality.on_path_changed(now);
             if let Some(streams) = &mut traffic.streams {
                 match change {
                     crate::path::Change::Upgrade => streams.path_upgraded(now),

@@ -125,6 +125,11 @@ impl Node {
         supernode!(self, now, |s, stores| s.gossip.join(now, known, stores));
     }
 
+    /// Supernodes that somebody on the LAN claims to be.
+    pub(crate) fn rooms_hear_of(&mut self, now: Instant, known: &[(PeerId, SocketAddr)]) {
+        leaf!(self, now, |homes, m| homes.hear_of(now, known, m));
+    }
+
     pub(crate) fn rooms_network(&mut self, now: Instant) {
         self.rooms.observations.clear();
         self.rooms.dial_back.reset(now, &mut self.rng, &mut self.rooms.out);

@@ -113,7 +113,8 @@ impl Node {
         self.run_checks(now, key);
     }
 
-    fn is_own(&self, address: SocketAddr) -> bool {
+    /// Whether an address is one of this node's own sockets.
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
         self.network.sockets.iter().any(|(_, bound)| {
             bound.port() == address.port()
                 && (bound.ip() == address.ip()
@@ -177,6 +178,12 @@ impl Node {
             && let Route::Direct { remote, .. } = route
             && let Some(checks) = peer.traffic.as_mut().and_then(|t| t.checks.as_mut())
             && let Some(sample) = checks.on_reply(now, remote, token)
+        {
+            peer.paths.on_check_answered(now, route, sample);
+            rtt = Some(sample);
+        }
+        if rtt.is_none()
+            && let Some(sample) = peer.traffic.as_mut().and_then(|t| t.quality.on_reply(now, &route, token))
         {
             peer.paths.on_check_answered(now, route, sample);
             rtt = Some(sample);

@@ -52,18 +52,19 @@ struct Wishes {
     bootstrap: Vec<(PeerId, SocketAddr)>,
     exposures: Vec<Exposure>,
     access: Access,
+    lan: bool,
 }
 
 impl Wishes {
     fn read(args: &NodeArgs) -> Result<Self, Failure> {
         let exposures = args.expose.iter().map(|text| text.parse()).collect::<Result<Vec<Exposure>, _>>()?;
         let access = target::access(&args.allow)?;
-        Ok(Self { bootstrap: bootstraps(&args.bootstrap)?, exposures, access })
+        Ok(Self { bootstrap: bootstraps(&args.bootstrap)?, exposures, access, lan: args.router.lan() })
     }
 
     /// The core's configuration with these wishes: who is allowed may also `ping`, without any service.
     fn config(&self, config: Config) -> Config {
-        Config { contacts: self.access.clone(), ..config }
+        Config { contacts: self.access.clone(), lan: self.lan, ..config }
     }
 
     /// Offers what is to be exposed, as long as the node runs.
