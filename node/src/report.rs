@@ -286,7 +286,7 @@ impl StatusReport {
 
     pub(crate) fn new(status: Status, around: Surroundings) -> Self {
         let (role, advertise, relay_limits) = match status.role {
-            Role::Leaf => ("leaf", Vec::new(), None),
+            Role::Leaf | Role::Auto => ("leaf", Vec::new(), None),
             Role::Supernode { advertise } => ("supernode", advertise, Some(around.relay_limits)),
         };
         let counters = status.counters;
@@ -544,6 +544,9 @@ pub(crate) fn event(event: &Event) -> Option<Value> {
     let mut value = match event {
         Event::Ready => json!({ "event": "ready" }),
         Event::Homeless => json!({ "event": "homeless" }),
+        Event::RoleChanged { supernode, addresses } => {
+            json!({ "event": "role", "supernode": supernode, "addresses": addresses })
+        }
         Event::PathChanged { peer, path: to } => {
             let mut value = path(to);
             value["event"] = json!("path");
@@ -639,6 +642,9 @@ impl StatusReport {
             id: me,
             udp_works: None,
             role: Role::Leaf,
+            auto: false,
+            reachability: Default::default(),
+            relayed: Default::default(),
             observed: vec![(home, at)],
             mapping: Some(MappingBehavior::EndpointIndependent),
             reachable: None,
