@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use handfast_core::node::DropReason;
+use handfast_core::node::{DropReason, Transport};
 use handfast_core::reach::{FilteringBehavior, MappingBehavior, PortAssignment, Reachability};
 use handfast_core::wire::message::Load;
 use handfast_io::{Config, Event, PathInfo, PeerId, PortMappingOutcome, PortMappingReport, Role, Status};
@@ -239,6 +239,9 @@ pub(crate) struct PeerReport {
     pub(crate) id: String,
     #[serde(flatten)]
     pub(crate) path: PathReport,
+    /// `udp` or `tcp`: what carries packets to the peer, or to the relay.
+    #[serde(default)]
+    pub(crate) transport: String,
     pub(crate) rtt_ms: Option<f64>,
     pub(crate) rx_bytes: u64,
     pub(crate) tx_bytes: u64,
@@ -351,7 +354,7 @@ impl StatusReport {
             mapping: status.mapping.map(|mapping| mapping_word(mapping).into()),
             reachable: status.reachable,
             auto: status.auto,
-            udp: reach.udp,
+            udp: status.udp_works,
             nat: NatReport::from(&reach),
             ipv6: Ipv6Report::from(&reach),
             port_mapping: around.port_mapping.map(PortMapping::from),
@@ -365,6 +368,10 @@ impl StatusReport {
                 .map(|peer| PeerReport {
                     id: peer.peer.to_string(),
                     path: peer.path.into(),
+                    transport: match peer.transport {
+                        Transport::Udp => "udp".into(),
+                        Transport::Tcp => "tcp".into(),
+                    },
                     rtt_ms: peer.rtt.map(millis),
                     rx_bytes: peer.rx_bytes,
                     tx_bytes: peer.tx_bytes,
@@ -425,6 +432,9 @@ impl StatusReport {
         }
         let homes: Vec<_> = self.homes.iter().map(|home| format!("{} at {}", short(&home.id), home.address)).collect();
         out.push(format!("homes      {}", list(&homes, "none")));
+        if self.udp == Some(false) {
+            out.push("transport  UDP does not get out of this network: links go over TCP".into());
+        }
         if !self.neighbors.is_empty() {
             let near: Vec<_> =
                 self.neighbors.iter().map(|near| format!("{} at {}", short(&near.id), near.address)).collect();
@@ -457,6 +467,9 @@ impl StatusReport {
             for peer in &self.peers {
                 let rtt = peer.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.1} ms"));
                 let mut path = peer.path.to_text();
+                if peer.transport == "tcp" {
+                    path.push_str(" by TCP");
+                }
                 if peer.control {
                     path.push_str(" (network)");
                 }
@@ -719,7 +732,7 @@ impl StatusReport {
                 tx_bytes: 2,
                 relayed_bytes: 3,
                 control: false,
-                transport: handfast_core::node::Transport::Udp,
+                transport: Transport::Udp,
             }],
             supernodes: vec![SupernodeStatus {
                 peer: home,
