@@ -34,6 +34,7 @@ pub use node::{
     MappingProtocol, Network, Node, Path, PathInfo, PeerStatus, Read, Received, Role, Save, Saved, SocketId,
     SocketKind, SocketRefused, SocketRequest, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus, Transmit,
 };
+pub use punch::RelayReason;
 pub use ticket::Ticket;
 pub use time::{Instant, WallTime};
 pub use wire::{DATAGRAM_LEN_MAX, ServiceName};

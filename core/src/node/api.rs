@@ -515,6 +515,8 @@ pub struct PeerStatus {
     pub peer: PeerId,
     /// The path in use.
     pub path: PathInfo,
+    /// Why the path is relayed; none where it is direct, or serves only the network.
+    pub why: Option<crate::punch::RelayReason>,
     /// Smoothed round-trip time of the path in use, when measured.
     pub rtt: Option<Duration>,
     /// UDP payload bytes received on this link.

@@ -174,12 +174,15 @@ impl Node {
     /// A supernode answered a probe of ours: where it came to, and from.
     fn on_probe_reply(
         &mut self,
-        _now: Instant,
-        _key: PeerKey,
-        _path: Path,
+        now: Instant,
+        key: PeerKey,
+        path: Path,
         _token: [u8; 8],
-        _seen: core::net::SocketAddr,
+        seen: core::net::SocketAddr,
         _alternate_port: u16,
     ) {
+        if self.on_punch_seen(now, key, path.socket, seen) {
+            return;
+        }
     }
 }

@@ -303,7 +303,7 @@ impl Node {
         let proven = peer.paths.is_proven(&route);
         let on_current = peer.paths.current() == Some(route);
         peer.paths.on_challenge_sent(now, &route, token);
-        if proven || remote.is_none_or(|remote| self.ledger.unasked(now, remote)) {
+        if proven || remote.is_none_or(|to| self.is_attested(now, key, to.ip()) || self.ledger.unasked(now, to)) {
             self.send_on(key, Some(route), &Message::challenge(token, remote), on_current);
         }
         token
@@ -353,7 +353,7 @@ impl Node {
                 }
             }
             if let Some(Route::Direct { .. }) = new {
-                traffic.retry = None;
+                (traffic.retry, traffic.attempt, traffic.tried) = (None, 0, None);
             } else if traffic.retry.is_none() {
                 traffic.retry = Some((now + super::traverse::retry_wait(0), 0));
             }

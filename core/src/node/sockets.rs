@@ -1,13 +1,13 @@
 //! The sockets beside the main ones: what each was opened for, from the wish to the closing.
 //!
 //! Whoever in the node wants a socket calls [`Node::open_socket`] with its [`Purpose`]; io's answer comes back to it
-//! through [`Node::on_socket`]. A socket lives until [`Node::close_socket`]: nobody else closes it, and paths through it
+//! through [`Node::on_socket`]. A socket lives until [`Node::close_sockets`]: nobody else closes it, and paths through it
 //! go with it.
 
 use core::net::SocketAddr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, Node, SocketId, SocketKind, SocketRefused, SocketRequest};
+use super::{Event, Node, PeerKey, SocketId, SocketKind, SocketRefused, SocketRequest};
 use crate::path::Route;
 use crate::time::Instant;
 
@@ -19,6 +19,8 @@ const SOCKETS_MAX: usize = 320;
 pub(crate) enum Purpose {
     /// A supernode's alternate port: answers leave from it that show what a router lets in.
     Alternate,
+    /// One of those that open a way to a peer; the one that did so stays as long as the way.
+    Punch(PeerKey),
 }
 
 /// See the module.
@@ -62,11 +64,14 @@ impl Node {
     /// io's answer.
     pub(crate) fn on_socket(
         &mut self,
-        _now: Instant,
+        now: Instant,
         request: SocketRequest,
         result: Result<(SocketId, SocketAddr), SocketRefused>,
     ) {
         let purpose = self.sockets.asked.remove(&request);
+        if let (Some(Purpose::Punch(key)), Err(SocketRefused)) = (purpose, result) {
+            self.on_punch_socket(now, key, None);
+        }
         let (Some(purpose), Ok((socket, bound))) = (purpose, result) else {
             // Not asked for, or asked for no longer: given back.
             if let Ok((socket, _)) = result {
@@ -78,14 +83,21 @@ impl Node {
         match purpose {
             // It is there when a probe asks for it.
             Purpose::Alternate => {}
+            Purpose::Punch(key) => self.on_punch_socket(now, key, Some(socket)),
         }
     }
 
-    /// Has a socket closed; links lose their paths through it.
-    pub(crate) fn close_socket(&mut self, now: Instant, socket: SocketId) {
-        if self.sockets.open.remove(&socket).is_some() {
-            self.events.push_back(Event::CloseSocket(socket));
-            self.remove_paths(now, |route| matches!(route, Route::Direct { socket: s, .. } if *s == socket));
+    /// Has sockets closed; links lose their paths through them.
+    pub(crate) fn close_sockets(&mut self, now: Instant, sockets: &BTreeSet<SocketId>) {
+        let mut closed = false;
+        for socket in sockets {
+            if self.sockets.open.remove(socket).is_some() {
+                self.events.push_back(Event::CloseSocket(*socket));
+                closed = true;
+            }
+        }
+        if closed {
+            self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if sockets.contains(socket)));
         }
     }
 }
