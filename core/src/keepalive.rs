@@ -84,6 +84,11 @@ impl Beats {
         self.heard
     }
 
+    /// Whether two answers that were asked for are missing.
+    pub fn is_overdue(&self) -> bool {
+        self.asks > 2
+    }
+
     /// When [`Self::handle_timeout`] has something to say.
     pub fn poll_timeout(&self, duty: Duty) -> Option<Instant> {
         if duty == Duty::None {

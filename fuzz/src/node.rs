@@ -52,7 +52,10 @@ impl Duo {
             let mut node = node.expect("a good configuration");
             node.handle_wall_clock(now, WallTime::from_micros(WALL_US));
             let own = address(number);
-            node.handle_network(now, &Network { sockets: vec![(SOCKET, own)], interfaces: vec![own.ip()], ..Network::default() });
+            node.handle_network(
+                now,
+                &Network { sockets: vec![(SOCKET, own)], interfaces: vec![own.ip()], ..Network::default() },
+            );
             if number == 1 {
                 node.join(now, &[(supernode, address(0))]).expect("a new node takes a supernode");
             }
@@ -181,7 +184,8 @@ pub fn datagram(data: &[u8]) {
             14 => duo.nodes[number].handle_entropy(&[bytes.u8(); 32]),
             _ => {
                 let own = address(bytes.below(4));
-                let network = Network { sockets: vec![(SOCKET, own)], interfaces: vec![own.ip()], ..Network::default() };
+                let network =
+                    Network { sockets: vec![(SOCKET, own)], interfaces: vec![own.ip()], ..Network::default() };
                 duo.nodes[number].handle_network(duo.now, &network);
             }
         }

@@ -83,8 +83,8 @@ impl PortMap {
         self.network.clone()
     }
 
-    /// The way out may have changed without the addresses doing so.
-    pub(crate) fn look(&mut self, now: Instant) {
+    /// Which router leads out now?
+    fn look(&mut self, now: Instant) {
         let Some(work) = &mut self.work else { return };
         let wishes = wishes(&self.network, Gateways::look(), own_ipv4);
         if wishes != work.wishes {

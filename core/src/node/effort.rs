@@ -106,11 +106,15 @@ impl Node {
                     debug_assert!(self.is_attested(now, key, to.ip()), "only where the peer is known to be");
                     let token = self.rng.keys.bytes();
                     let route = Route::Direct { socket, remote: to };
-                    self.send_on(key, Some(route), &Message::challenge(token, Some(to)), false);
+                    self.send_on(key, Some(route), &Message::sample(token, Some(to)), false);
                 }
                 Step::Over => {
+                    let should_have_worked = effort.is_at_work();
                     traffic.tried = Some(traffic.attempt);
                     traffic.retry = traffic.retry.map(|(_, tries)| (now + retry_wait(tries), tries));
+                    if should_have_worked {
+                        self.on_disagreement(now);
+                    }
                     return self.end_effort(now, key);
                 }
             }
@@ -192,7 +196,7 @@ impl Node {
     pub(crate) fn on_punch_socket(&mut self, now: Instant, key: PeerKey, socket: Option<SocketId>) {
         let wanted = self.effort_of(key).is_some_and(|effort| effort.on_socket(socket));
         if let Some(socket) = socket.filter(|_| !wanted) {
-            self.close_sockets(now, &BTreeSet::from([socket]));
+            self.close_socket(now, socket);
         }
         self.run_effort(now, key);
     }

@@ -143,6 +143,10 @@ impl Node {
     /// All our Inits to a peer stayed unanswered.
     pub(crate) fn on_dial_failed(&mut self, now: Instant, key: PeerKey) {
         let Some(id) = self.peers.get(key).map(|p| p.id) else { return };
+        if self.is_opening_tcp(&id) {
+            // The last word is not spoken.
+            return;
+        }
         if self.calls.contains_key(&id) {
             // The call has its own deadline and its own error; the rooms are told.
             self.rooms_link_down(now, &id);
@@ -156,14 +160,19 @@ impl Node {
         let hit: Vec<PeerKey> =
             self.peers.iter().filter(|(_, p)| p.paths.routes().any(|r| gone(&r))).map(|(key, _)| key).collect();
         for key in hit {
-            let Some(peer) = self.peers.get_mut(key) else { continue };
-            peer.paths.remove(&gone);
-            self.choose_path(now, key);
-            if self.peers.get(key).is_some_and(|p| p.is_up() && p.paths.current().is_none()) {
-                self.revive(now, key);
-            }
+            self.remove_paths_of(now, key, &gone);
         }
         self.channel_ends.retain(|channel, (_, via)| !gone(&Route::Relayed { channel: *channel, via: *via }));
+    }
+
+    /// The same for one link.
+    pub(crate) fn remove_paths_of(&mut self, now: Instant, key: PeerKey, gone: impl Fn(&Route) -> bool) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.paths.remove(gone);
+        self.choose_path(now, key);
+        if self.peers.get(key).is_some_and(|p| p.is_up() && p.paths.current().is_none()) {
+            self.revive(now, key);
+        }
     }
 
     /// Tells the legs of closed channels.
@@ -185,7 +194,11 @@ impl Node {
         let Some(peer) = self.peers.get(key) else { return };
         let id = peer.id;
         let user = peer.traffic.is_some();
-        let routes: Vec<Route> = peer.paths.proven().collect();
+        // The peer keeps so many answered handshakes, and one is the introduction's: another would push out the very one
+        // that comes to be confirmed.
+        let mut routes: Vec<Route> = peer.paths.proven().collect();
+        routes.sort_by_key(|route| core::cmp::Reverse(peer.paths.heard_at(route)));
+        routes.truncate(super::peer::PENDING_MAX - 1);
         let in_flight: Vec<AttemptRoute> = peer.attempts.iter().map(|a| a.route).collect();
         for route in routes {
             let to = match Self::path_of_route(&route) {
@@ -219,14 +232,20 @@ impl Node {
         peer.rest_if_due(now);
         self.on_streams_due(now, key);
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let duty = peer.duty;
+        let duty = peer.beat_duty();
         if peer.is_up() {
             let user = peer.traffic.is_some();
             match peer.beats.handle_timeout(now, duty) {
                 Some(Due::Beat) => self.push(Outgoing::Beat { peer: key, kind: Kind::Beat, route: None }),
                 // A user link has other paths to go to: its watch decides what silence means.
                 Some(Due::Ask | Due::Dead) if user => self.probe_current(now, key),
-                Some(Due::Ask) => self.push(Outgoing::Beat { peer: key, kind: Kind::BeatAsk, route: None }),
+                Some(Due::Ask) => {
+                    let is_overdue = peer.beats.is_overdue();
+                    self.push(Outgoing::Beat { peer: key, kind: Kind::BeatAsk, route: None });
+                    if is_overdue {
+                        self.stand_in(now, key);
+                    }
+                }
                 Some(Due::Dead) => {
                     self.drop_peer(now, key, StreamEnd::PeerGone);
                     return;
@@ -234,6 +253,7 @@ impl Node {
                 None => {}
             }
             self.on_watch_due(now, key);
+            self.on_quality_due(now, key);
             self.on_rekey_due(now, key);
             self.on_idle_due(now, key);
         }
@@ -258,7 +278,7 @@ impl Node {
     }
 
     /// Challenges the path in use.
-    fn probe_current(&mut self, now: Instant, key: PeerKey) {
+    pub(crate) fn probe_current(&mut self, now: Instant, key: PeerKey) {
         let Some(current) = self.peers.get(key).and_then(|p| p.paths.current()) else { return };
         self.challenge(now, key, current);
     }
@@ -270,10 +290,12 @@ impl Node {
                 self.probe_current(now, key);
                 // If it was we who moved, they have to know by the time they are needed.
                 self.probe_relays(now, key);
+                self.stand_in(now, key);
             }
             Step::Failover => {
                 self.challenge_all(now, key);
                 self.probe_relays(now, key);
+                self.note_left(now, key);
                 if let Some(peer) = self.peers.get_mut(key) {
                     peer.paths.on_silence();
                 }
@@ -285,6 +307,7 @@ impl Node {
                 self.probe_relays(now, key);
                 self.revive(now, key);
                 self.upgrade(now, key);
+                self.stand_in(now, key);
             }
             Step::Gone => self.drop_peer(now, key, StreamEnd::PeerGone),
         }
@@ -300,7 +323,7 @@ impl Node {
     }
 
     /// The relays of a silent link must know where we are now: our router may have moved us.
-    fn probe_relays(&mut self, now: Instant, key: PeerKey) {
+    pub(crate) fn probe_relays(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let mut relays: Vec<PeerKey> = peer
             .paths

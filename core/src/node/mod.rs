@@ -29,22 +29,30 @@
 //! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `effort.rs` where that
 //! takes more than checks, `streams.rs` keeps the
 //! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
-//! `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like outside.
+//! `neighbors.rs` knows who is on the same LAN, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
+//! work, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like
+//! outside, `reach.rs` finds out what stands between this node and the internet, `role.rs` begins and ends serving others.
 
 mod api;
+mod connections;
 mod effort;
 mod handshake;
 mod ledger;
 mod links;
 mod messages;
+mod neighbors;
 mod peer;
 mod probe;
+mod quality;
+mod reach;
 mod receive;
+mod role;
 mod rooms;
 mod send;
 mod sockets;
 mod status;
 mod streams;
+mod transport;
 mod traverse;
 
 use core::net::SocketAddr;
@@ -53,18 +61,21 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use api::*;
 pub use links::LEAVE_MAX;
+pub use neighbors::{NEIGHBOR_ADDRESSES_MAX, NEIGHBORS_MAX};
 pub use peer::PeerKey;
 pub(crate) use peer::{AttemptRoute, Standing, Traffic};
 pub(crate) use send::MESSAGES_LEN_MAX;
 pub use streams::DATAGRAM_DATA_MAX;
 
 use self::ledger::Ledger;
+use self::neighbors::Neighbors;
 use self::peer::{Indices, Peers};
 use self::probe::DelayedReplies;
 use self::rooms::Rooms;
 use self::send::Outgoing;
 use self::sockets::ExtraSockets;
 use self::streams::StreamTable;
+use self::transport::Transports;
 use crate::identity::{PeerId, SecretKey};
 use crate::introduce::{Call, Duties};
 use crate::keepalive::Duty;
@@ -107,6 +118,7 @@ pub struct Node {
     own_duty: Duty,
     network: Network,
     sockets: ExtraSockets,
+    transports: Transports,
     delayed: DelayedReplies,
     wall: Option<(Instant, WallTime)>,
     /// The latest moment that any call named.
@@ -133,6 +145,7 @@ pub struct Node {
     pub(crate) calls: BTreeMap<PeerId, Call>,
     pub(crate) known_homes: BTreeMap<PeerId, Vec<(PeerId, SocketAddr)>>,
     rooms: Rooms,
+    neighbors: Neighbors,
 
     streams: StreamTable,
     pings: VecDeque<Ping>,
@@ -165,7 +178,7 @@ impl Node {
         saved: Saved,
     ) -> Result<Self, ConfigError> {
         let own_duty = match &config.role {
-            Role::Leaf => Duty::Binding,
+            Role::Leaf | Role::Auto => Duty::Binding,
             Role::Supernode { advertise } => {
                 if advertise.is_empty() || advertise.iter().any(|a| !is_sendable(*a)) {
                     return Err(ConfigError::Advertise);
@@ -177,6 +190,8 @@ impl Node {
         let gate = Gate::new(&mut rng.keys);
         let me = Identity::new(key);
         let rooms = Rooms::new(now, &me, &config, &saved, &mut rng);
+        let mut channels = Channels::default();
+        channels.cap(now, config.duty_rate_bps, config.duty_quota_bytes, saved.relayed);
         Ok(Self {
             me,
             config,
@@ -185,6 +200,7 @@ impl Node {
             own_duty,
             network: Network::default(),
             sockets: ExtraSockets::default(),
+            transports: Transports::default(),
             delayed: DelayedReplies::default(),
             wall: None,
             now,
@@ -200,12 +216,13 @@ impl Node {
             ledger: Ledger::default(),
             budget: Budget::default(),
             birthday: None,
-            channels: Channels::default(),
+            channels,
             channel_ends: BTreeMap::new(),
             duties: Duties::default(),
             calls: BTreeMap::new(),
             known_homes: BTreeMap::new(),
             rooms,
+            neighbors: Neighbors::default(),
             streams: StreamTable::default(),
             pings: VecDeque::new(),
             pending_pings: BTreeMap::new(),
@@ -252,6 +269,7 @@ impl Node {
                 self.tell_closed(closed);
                 self.on_duties_timeout(now);
                 self.on_delayed_due(now);
+                self.on_transports_due(now);
                 self.gate.handle_timeout(now);
                 self.settle(now);
                 if self.next_timeout().is_none_or(|at| at > now) {
@@ -284,17 +302,34 @@ impl Node {
         self.settle(now);
     }
 
+    /// A TCP connection came in and has this number, at least [`SocketId::TCP_FIRST`] and never used before.
+    pub fn handle_connection(&mut self, now: Instant, socket: SocketId, remote: SocketAddr) {
+        self.on_tcp_accepted(now, socket, remote);
+        self.settle(now);
+    }
+
+    /// A TCP connection ended, or broke the format: its number means nothing any more. Not called for those that
+    /// [`Event::CloseSocket`] named.
+    pub fn handle_socket_closed(&mut self, now: Instant, socket: SocketId) {
+        self.on_tcp_closed(now, socket);
+        self.settle(now);
+    }
+
     /// The bound sockets, interface addresses and mapped ports, at the start and whenever they change.
     pub fn handle_network(&mut self, now: Instant, network: &Network) {
-        let moved = self.network.sockets != network.sockets || self.network.interfaces != network.interfaces;
-        let mapped = self.network.mappings != network.mappings;
+        let mappings = core::mem::replace(&mut self.network.mappings, network.mappings.clone());
+        let mapped = mappings != network.mappings;
+        let moved = self.network != *network;
         self.network = network.clone();
         if mapped && !moved {
             // Another way in, no other place: nothing that is known of this network is less true.
             self.on_candidates_changed(now);
         }
+        if mapped {
+            self.reach_mappings(now);
+        }
         if moved && !self.network.sockets.is_empty() {
-            if matches!(self.config.role, Role::Supernode { .. }) && !self.ready_told {
+            if self.is_serving() && !self.ready_told {
                 self.ready_told = true;
                 self.events.push_back(Event::Ready);
             }
@@ -307,6 +342,7 @@ impl Node {
     /// The wall clock: at the start, hourly, and when it jumps.
     pub fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
         self.wall = Some((now, wall));
+        self.channels.on_wall_clock(wall);
         self.settle(now);
     }
 
@@ -560,6 +596,7 @@ impl Node {
         at = earliest(at, self.channels.poll_timeout());
         at = earliest(at, self.duties.poll_timeout());
         at = earliest(at, self.delayed.poll_timeout());
+        at = earliest(at, self.transports.poll_timeout());
         earliest(at, self.rooms_poll_timeout())
     }
 }

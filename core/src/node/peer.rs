@@ -11,6 +11,7 @@ use crate::keepalive::{Beats, Duty, Watch};
 use crate::link::{Epoch, Initiation};
 use crate::path::{Paths, Route};
 use crate::punch::{Checks, Effort, Exposure};
+use crate::quality::{Quality, View};
 use crate::stream::Streams;
 use crate::time::{Instant, earliest};
 use crate::wire::message::{ChannelLimits, Whereabouts};
@@ -144,6 +145,9 @@ pub(crate) struct Traffic {
     pub(crate) exposure: Exposure,
     /// The supernode that we last asked to tell the peer where we are.
     pub(crate) vouched: Option<(PeerId, Instant)>,
+    pub(crate) quality: Quality,
+    /// When bulk was last judged, by how many bytes the link had carried; and whether more flows than a relay carries.
+    pub(crate) bulk: (Instant, u64, bool),
 }
 
 impl Traffic {
@@ -165,6 +169,8 @@ impl Traffic {
             sweep: None,
             exposure: Exposure::default(),
             vouched: None,
+            quality: Quality::new(now),
+            bulk: (now, 0, false),
         }
     }
 }
@@ -240,6 +246,15 @@ impl Peer {
         self.epoch.is_some()
     }
 
+    /// What beats are for on the path in use: no router forgets a TCP connection before the next question whether the
+    /// peer is there (RFC 5382, REQ-5: two hours; four minutes are the least that is known).
+    pub(crate) fn beat_duty(&self) -> Duty {
+        match self.duty {
+            Duty::Binding if self.paths.current().is_some_and(|route| route.is_tcp()) => Duty::Liveness,
+            duty => duty,
+        }
+    }
+
     /// Whether a stream is open.
     pub(crate) fn has_streams(&self) -> bool {
         self.traffic.as_ref().is_some_and(|t| t.streams.as_ref().is_some_and(|s| !s.is_idle()))
@@ -303,17 +318,33 @@ impl Peer {
         })
     }
 
+    /// What the measurement of a user link goes by.
+    pub(crate) fn quality_view(&self) -> Option<View> {
+        let traffic = self.traffic.as_ref().filter(|_| self.is_up())?;
+        Some(View {
+            using: self.paths.current()?,
+            other: self.paths.spare(),
+            lost: self.paths.lost(),
+            used: traffic.used,
+            heard: self.beats.heard(),
+            bulk: traffic.bulk.2,
+        })
+    }
+
     /// The earliest of all that this peer waits for.
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
         let mut at = self.attempts.iter().map(Attempt::due).min();
         at = earliest(at, self.pending.iter().map(|p| p.at + UNCONFIRMED_AGE_MAX).min());
         at = earliest(at, self.old_epoch.as_ref().map(|old| old.1 + OLD_EPOCH_AGE_MAX));
         if self.epoch.is_some() {
-            at = earliest(at, self.beats.poll_timeout(self.duty));
+            at = earliest(at, self.beats.poll_timeout(self.beat_duty()));
             at = earliest(at, self.watch.poll_timeout());
             at = earliest(at, self.rekey_at());
             at = earliest(at, self.rest_at());
             at = earliest(at, self.idle_at());
+        }
+        if let Some(view) = self.quality_view() {
+            at = earliest(at, self.traffic.as_ref().and_then(|t| t.quality.poll_timeout(&view)));
         }
         if let Some(traffic) = &mut self.traffic {
             at = earliest(at, traffic.checks.as_ref().and_then(Checks::poll_timeout));

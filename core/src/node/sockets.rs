@@ -1,7 +1,7 @@
 //! The sockets beside the main ones: what each was opened for, from the wish to the closing.
 //!
 //! Whoever in the node wants a socket calls [`Node::open_socket`] with its [`Purpose`]; io's answer comes back to it
-//! through [`Node::on_socket`]. A socket lives until [`Node::close_sockets`]: nobody else closes it, and paths through it
+//! through [`Node::on_socket`]. A socket lives until [`Node::close_socket`]: nobody else closes it, and paths through it
 //! go with it.
 
 use core::net::SocketAddr;
@@ -21,6 +21,10 @@ pub(crate) enum Purpose {
     Alternate,
     /// One of those that open a way to a peer; the one that did so stays as long as the way.
     Punch(PeerKey),
+    /// A TCP connection, where UDP does not work. It is the transport's business from the moment that it is open.
+    Connection,
+    /// An examination's: its packets show how the router maps new sockets.
+    Reach,
 }
 
 /// See the module.
@@ -72,7 +76,14 @@ impl Node {
         if let (Some(Purpose::Punch(key)), Err(SocketRefused)) = (purpose, result) {
             self.on_punch_socket(now, key, None);
         }
+        if purpose == Some(Purpose::Connection) {
+            self.on_tcp_opened(now, request, result.map(|(socket, _)| socket));
+            return;
+        }
         let (Some(purpose), Ok((socket, bound))) = (purpose, result) else {
+            if purpose == Some(Purpose::Reach) {
+                self.on_reach_socket(now, None);
+            }
             // Not asked for, or asked for no longer: given back.
             if let Ok((socket, _)) = result {
                 self.events.push_back(Event::CloseSocket(socket));
@@ -84,7 +95,14 @@ impl Node {
             // It is there when a probe asks for it.
             Purpose::Alternate => {}
             Purpose::Punch(key) => self.on_punch_socket(now, key, Some(socket)),
+            Purpose::Connection => {}
+            Purpose::Reach => self.on_reach_socket(now, Some((socket, bound))),
         }
+    }
+
+    /// Has a socket closed; links lose their paths through it.
+    pub(crate) fn close_socket(&mut self, now: Instant, socket: SocketId) {
+        self.close_sockets(now, &BTreeSet::from([socket]));
     }
 
     /// Has sockets closed; links lose their paths through them.

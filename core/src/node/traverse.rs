@@ -8,7 +8,7 @@ use super::{Node, Path};
 use crate::path::Route;
 use crate::punch::{self, Checks, Exposure, Strategy};
 use crate::time::Instant;
-use crate::wire::address::{CandidateKind, is_sendable};
+use crate::wire::address::{CandidateKind, Prefix, is_sendable};
 use crate::wire::message::{Message, Whereabouts};
 
 /// How long after the n-th failure a relayed link tries to become direct again.
@@ -124,9 +124,12 @@ impl Node {
             .collect();
         // Where the peer was before may work again.
         known.extend(peer.paths.proven().filter_map(|route| match route {
-            Route::Direct { remote, .. } => Some((Cost::Reflexive, remote)),
+            Route::Direct { remote, socket } => (!socket.is_tcp()).then_some((Cost::Reflexive, remote)),
             Route::Relayed { .. } => None,
         }));
+        // Where UDP does not get out, the LAN is all that there is to try.
+        let is_blocked = self.udp_works() == Some(false);
+        known.retain(|(_, addr)| !is_blocked || Prefix::is_exempt(addr.ip()));
         known.retain(|(_, addr)| is_sendable(*addr) && self.socket_for(*addr).is_some() && !self.is_own(*addr));
         known.sort_unstable();
         let running = traffic.checks.clone().filter(|checks| checks.is_young(now));
@@ -146,7 +149,8 @@ impl Node {
         self.start_effort(now, key);
     }
 
-    fn is_own(&self, address: SocketAddr) -> bool {
+    /// Whether an address is one of this node's own sockets.
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
         self.network.sockets.iter().any(|(_, bound)| {
             bound.port() == address.port()
                 && (bound.ip() == address.ip()
@@ -170,7 +174,7 @@ impl Node {
             let Some(socket) = self.socket_for(remote) else { continue };
             if self.is_attested(now, key, remote.ip()) || self.ledger.unasked(now, remote) {
                 let route = Route::Direct { socket, remote };
-                self.send_on(key, Some(route), &Message::challenge(token, Some(remote)), false);
+                self.send_on(key, Some(route), &Message::sample(token, Some(remote)), false);
             }
         }
     }
@@ -210,6 +214,12 @@ impl Node {
             && let Route::Direct { remote, .. } = route
             && let Some(checks) = peer.traffic.as_mut().and_then(|t| t.checks.as_mut())
             && let Some(sample) = checks.on_reply(now, remote, token)
+        {
+            peer.paths.on_check_answered(now, route, sample);
+            rtt = Some(sample);
+        }
+        if rtt.is_none()
+            && let Some(sample) = peer.traffic.as_mut().and_then(|t| t.quality.on_reply(now, &route, token))
         {
             peer.paths.on_check_answered(now, route, sample);
             rtt = Some(sample);
@@ -262,8 +272,11 @@ impl Node {
     pub(crate) fn on_network_changed(&mut self, now: Instant) {
         let mut sockets: Vec<super::SocketId> = self.network.sockets.iter().map(|(socket, _)| *socket).collect();
         sockets.extend(self.sockets.open());
-        self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if !sockets.contains(socket)));
-        let is_leaf = matches!(self.config.role, super::Role::Leaf);
+        // TCP connections end by themselves.
+        let is_gone = |socket: super::SocketId| !sockets.contains(&socket) && !socket.is_tcp();
+        self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if is_gone(*socket)));
+        self.transport_network(now);
+        let is_leaf = !self.is_serving();
         // First those that relay for others.
         let up = self.peers.iter().filter(|(_, p)| p.is_up()).map(|(key, p)| (p.traffic.is_some(), !p.wanted, key));
         let mut up: Vec<(bool, bool, PeerKey)> = up.collect();

@@ -79,7 +79,7 @@ mod tests {
             sockets: vec![(SocketId(0), addr("192.168.1.2:7"))],
             interfaces: Vec::new(),
             mappings: vec![mapping(1)],
-            epoch: 0,
+            ..Network::default()
         };
         let kinds = |network: &Network, reflexive: &[SocketAddr]| -> Vec<CandidateKind> {
             gather(network, reflexive).iter().map(|c| c.kind).collect()

@@ -229,6 +229,9 @@ pub enum Message<'a> {
         /// First bytes of the BLAKE3 hashes of supernodes that the sender has sent to: a dial from one of those would
         /// prove nothing.
         contacted: ArrayVec<[u8; 4], CONTACTED_MAX>,
+        /// Another port of the address that the sender is seen at, which its router maps to it; 0 for the one that it
+        /// is seen at.
+        port: u16,
     },
     /// One supernode asks another to dial a node at the address it sees it at.
     DialBackOrder {
@@ -337,6 +340,36 @@ impl Message<'static> {
             Some(core::net::SocketAddr::V6(_)) => 19,
         };
         Self::Challenge { token, room: &ROOM[..room] }
+    }
+}
+
+/// The room of a sample begins with 1: its sender measures this path, and may use another.
+const SAMPLE_ROOM: [u8; 19] = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+impl Message<'static> {
+    /// A challenge that measures a path; through a relay too it has room, to be told from others.
+    pub fn sample(token: [u8; 8], remote: Option<core::net::SocketAddr>) -> Self {
+        let room = match remote {
+            None => 1,
+            Some(core::net::SocketAddr::V4(_)) => 7,
+            Some(core::net::SocketAddr::V6(_)) => 19,
+        };
+        Self::Challenge { token, room: &SAMPLE_ROOM[..room] }
+    }
+}
+
+/// Whether a Data packet's plaintext only asks: no sign that anything of ours has arrived.
+pub fn is_question(plain: &[u8]) -> bool {
+    matches!(plain.first(), Some(1))
+}
+
+/// Whether a Data packet's plaintext goes where its first message has to, rather than where its sender prefers: a
+/// sample goes where it measures, and an answer where it was asked. Both are first in their packet, and alone.
+pub fn is_about_path(plain: &[u8]) -> bool {
+    match plain {
+        [1, _, _, _, _, _, _, _, _, room_len, room, ..] => *room_len > 0 && *room == 1,
+        [2, ..] => true,
+        _ => false,
     }
 }
 
