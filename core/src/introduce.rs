@@ -169,7 +169,7 @@ impl Duties {
         }
     }
 
-    fn admit(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
+    pub(crate) fn admit(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
         let second = now.as_micros() / 1_000_000;
         if second != self.second {
             self.in_last_second = if self.second + 1 == second { self.in_second } else { 0 };

@@ -725,6 +725,7 @@ impl StatusReport {
             homes: vec![(home, at)],
             neighbors: vec![(other, at)],
             peers: vec![PeerStatus {
+                why: Some(handfast_core::RelayReason::BothRandom),
                 peer: other,
                 path: PathInfo::Relay { via: home },
                 rtt: Some(Duration::from_micros(12_345)),

@@ -597,6 +597,8 @@ pub struct PeerStatus {
     pub peer: PeerId,
     /// The path in use.
     pub path: PathInfo,
+    /// Why the path is relayed; none where it is direct, or serves only the network.
+    pub why: Option<crate::punch::RelayReason>,
     /// What carries packets on it: to the peer, or to the relay.
     pub transport: Transport,
     /// Smoothed round-trip time of the path in use, when measured.

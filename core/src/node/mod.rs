@@ -26,7 +26,8 @@
 //! # Inside
 //!
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
-//! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `streams.rs` keeps the
+//! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `effort.rs` where that
+//! takes more than checks, `streams.rs` keeps the
 //! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
 //! `neighbors.rs` knows who is on the same LAN, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
 //! work, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like
@@ -34,6 +35,7 @@
 
 mod api;
 mod connections;
+mod effort;
 mod handshake;
 mod ledger;
 mod links;
@@ -134,6 +136,8 @@ pub struct Node {
     inner_inits: (u64, BTreeMap<PeerKey, u32>),
     ledger: Ledger,
     budget: Budget,
+    /// For whom ports are guessed or held now: for one at a time.
+    birthday: Option<PeerKey>,
 
     pub(crate) channels: Channels,
     channel_ends: BTreeMap<ChannelId, (PeerKey, PeerKey)>,
@@ -211,6 +215,7 @@ impl Node {
             inner_inits: (0, BTreeMap::new()),
             ledger: Ledger::default(),
             budget: Budget::default(),
+            birthday: None,
             channels,
             channel_ends: BTreeMap::new(),
             duties: Duties::default(),

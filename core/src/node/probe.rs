@@ -182,6 +182,9 @@ impl Node {
         seen: core::net::SocketAddr,
         alternate_port: u16,
     ) {
+        if self.on_punch_seen(now, key, path.socket, seen) {
+            return;
+        }
         if self.on_reach_reply(now, path, token, seen, alternate_port)
             && self.network.sockets.iter().any(|(socket, _)| *socket == path.socket)
         {

@@ -75,7 +75,6 @@ impl Node {
 
     /// What is known of the router does not agree with what happened: a traversal that should have worked did not, say.
     /// It is examined again soon, but not often.
-    #[allow(dead_code, reason = "for the traversal, which is not told of failures yet")]
     pub(crate) fn on_disagreement(&mut self, now: Instant) {
         self.rooms.examiner.on_disagreement(now);
     }

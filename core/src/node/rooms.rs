@@ -471,7 +471,10 @@ impl Node {
             | Message::Upgrade(_)
             | Message::Datagram(_)
             | Message::Probe { .. }
-            | Message::ProbeReply { .. } => debug_assert!(false, "taken before"),
+            | Message::ProbeReply { .. }
+            | Message::Punch(_)
+            | Message::Vouch { .. }
+            | Message::Vouched { .. } => debug_assert!(false, "taken before"),
         }
     }
 
