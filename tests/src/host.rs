@@ -231,6 +231,7 @@ impl Host {
             Save::ClockMark(us) => self.saved.clock_mark = us,
             Save::Sequence(n) => self.saved.sequence = n,
             Save::Anchors(anchors) => self.saved.anchors = anchors,
+            Save::Binding { network, lifetime_ms } => self.saved.keep_binding(network, lifetime_ms),
         }
     }
 }

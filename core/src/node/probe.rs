@@ -174,12 +174,14 @@ impl Node {
     /// A supernode answered a probe of ours: where it came to, and from.
     fn on_probe_reply(
         &mut self,
-        _now: Instant,
-        _key: PeerKey,
-        _path: Path,
-        _token: [u8; 8],
+        now: Instant,
+        key: PeerKey,
+        path: Path,
+        token: [u8; 8],
         _seen: core::net::SocketAddr,
         _alternate_port: u16,
     ) {
+        // Each room knows its own tokens.
+        self.on_lifetime_reply(now, key, path.socket, token);
     }
 }

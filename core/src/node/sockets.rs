@@ -19,6 +19,8 @@ const SOCKETS_MAX: usize = 320;
 pub(crate) enum Purpose {
     /// A supernode's alternate port: answers leave from it that show what a router lets in.
     Alternate,
+    /// Measures how long the router keeps a binding.
+    Lifetime,
 }
 
 /// See the module.
@@ -62,7 +64,7 @@ impl Node {
     /// io's answer.
     pub(crate) fn on_socket(
         &mut self,
-        _now: Instant,
+        now: Instant,
         request: SocketRequest,
         result: Result<(SocketId, SocketAddr), SocketRefused>,
     ) {
@@ -78,6 +80,7 @@ impl Node {
         match purpose {
             // It is there when a probe asks for it.
             Purpose::Alternate => {}
+            Purpose::Lifetime => self.on_lifetime_socket(now, request, socket),
         }
     }
 

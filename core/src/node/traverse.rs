@@ -157,6 +157,7 @@ impl Node {
             }
         }
         self.send_on(key, Some(route), &Message::ChallengeReply { token, seen: seen.map(Into::into) }, false);
+        self.keepalive_on_challenge(now, key, &route);
     }
 
     /// A challenge of ours was answered on `route`.
@@ -207,7 +208,7 @@ impl Node {
         let relayed: Vec<PeerKey> = self
             .peers
             .iter()
-            .filter(|(_, p)| p.is_up() && !p.paths.has_direct())
+            .filter(|(_, p)| p.is_up() && !p.paths.has_direct() && !p.is_dormant(now))
             .filter(|(_, p)| p.traffic.as_ref().is_some_and(|t| t.standing == Standing::Accepted && t.told))
             .map(|(key, _)| key)
             .collect();
@@ -224,7 +225,7 @@ impl Node {
         let up: Vec<(PeerKey, Route)> = self
             .peers
             .iter()
-            .filter(|(_, p)| p.is_up())
+            .filter(|(_, p)| p.is_up() && !p.is_dormant(now))
             .filter_map(|(key, p)| Some((key, p.paths.current()?)))
             .collect();
         for (key, route) in up {
@@ -235,10 +236,10 @@ impl Node {
     /// A relayed link tries again.
     pub(crate) fn on_retry_due(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let direct = peer.paths.has_direct();
+        let is_over = peer.paths.has_direct() || peer.is_dormant(now);
         let Some(traffic) = peer.traffic.as_mut() else { return };
         let tries = traffic.retry.map_or(0, |(_, n)| n) + 1;
-        if direct {
+        if is_over {
             traffic.retry = None;
             return;
         }
