@@ -358,8 +358,8 @@ impl StatusReport {
             nat: NatReport::from(&reach),
             ipv6: Ipv6Report::from(&reach),
             port_mapping: around.port_mapping.map(PortMapping::from),
-            binding_lifetime_ms: None,
-            keepalive_interval_ms: None,
+            binding_lifetime_ms: status.binding_lifetime.map(whole_millis),
+            keepalive_interval_ms: Some(whole_millis(status.keepalive_interval)),
             homes: places(status.homes),
             neighbors: places(status.neighbors),
             peers: status
@@ -429,6 +429,12 @@ impl StatusReport {
         out.push(format!("seen as    {} · mapping {mapping}", list(&observed, "nobody saw us yet")));
         if let Some(address) = self.port_mapping.as_ref().and_then(PortMapping::mapped) {
             out.push(format!("mapped to  {address}, says the router"));
+        }
+        if let Some(interval) = self.keepalive_interval_ms {
+            let lifetime = self
+                .binding_lifetime_ms
+                .map_or_else(String::new, |lifetime| format!(" · the router remembers for {} s", lifetime / 1000));
+            out.push(format!("keep-alive after {} s of silence{lifetime}", interval / 1000));
         }
         let homes: Vec<_> = self.homes.iter().map(|home| format!("{} at {}", short(&home.id), home.address)).collect();
         out.push(format!("homes      {}", list(&homes, "none")));
@@ -632,6 +638,10 @@ pub(crate) fn event(event: &Event) -> Option<Value> {
     Some(value)
 }
 
+fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Milliseconds with microsecond digits.
 pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
@@ -715,6 +725,8 @@ impl StatusReport {
         let status = Status {
             id: me,
             udp_works: None,
+            binding_lifetime: None,
+            keepalive_interval: Duration::from_secs(15),
             role: Role::Leaf,
             auto: false,
             reachability: Default::default(),

@@ -1,6 +1,6 @@
 //! Pairs that become direct only by foreseeing or guessing ports, and what that may cost others.
 
-use handfast_tests::{NatSpec, PortAssignment, World, secs};
+use handfast_tests::{NatSpec, World, secs};
 
 #[test]
 fn a_home_and_a_random_mobile_network_become_direct() {

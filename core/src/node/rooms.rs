@@ -383,6 +383,7 @@ impl Node {
             Message::Register { other_home, record } => self.on_register(now, id, other_home, record),
             Message::RegisterReply { refused, load } => {
                 leaf!(self, now, |homes, m| homes.on_register_reply(now, id, refused, load, m));
+                self.keepalive_on_home(now);
                 self.set_wanted(&id);
             }
             Message::Deregister => {
@@ -524,6 +525,7 @@ impl Node {
         if socket.is_tcp() || !self.is_supernode(&id) {
             return;
         }
+        self.keepalive_on_seen(now, key, reporter_address, socket, seen);
         let before = self.rooms.observations.candidates(socket);
         self.rooms.observations.on_observed(id, reporter_address, socket, seen);
         let after = self.rooms.observations.candidates(socket);

@@ -197,6 +197,7 @@ impl Node {
             }
         }
         self.send_on(key, Some(route), &Message::ChallengeReply { token, seen: seen.map(Into::into) }, false);
+        self.keepalive_on_challenge(now, key, &route);
     }
 
     /// A challenge of ours was answered on `route`.
@@ -256,7 +257,7 @@ impl Node {
         let relayed: Vec<PeerKey> = self
             .peers
             .iter()
-            .filter(|(_, p)| p.is_up() && !p.paths.has_direct())
+            .filter(|(_, p)| p.is_up() && !p.paths.has_direct() && !p.is_dormant(now))
             .filter(|(_, p)| p.traffic.as_ref().is_some_and(|t| t.standing == Standing::Accepted && t.told))
             .map(|(key, _)| key)
             .collect();
@@ -278,7 +279,8 @@ impl Node {
         self.transport_network(now);
         let is_leaf = !self.is_serving();
         // First those that relay for others.
-        let up = self.peers.iter().filter(|(_, p)| p.is_up()).map(|(key, p)| (p.traffic.is_some(), !p.wanted, key));
+        let up = self.peers.iter().filter(|(_, p)| p.is_up() && !p.is_dormant(now));
+        let up = up.map(|(key, p)| (p.traffic.is_some(), !p.wanted, key));
         let mut up: Vec<(bool, bool, PeerKey)> = up.collect();
         up.sort_unstable();
         for (is_user, is_unwanted, key) in up {
@@ -312,10 +314,10 @@ impl Node {
     /// A relayed link tries again.
     pub(crate) fn on_retry_due(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let direct = peer.paths.has_direct();
+        let is_over = peer.paths.has_direct() || peer.is_dormant(now);
         let Some(traffic) = peer.traffic.as_mut() else { return };
         let tries = traffic.retry.map_or(0, |(_, n)| n) + 1;
-        if direct {
+        if is_over {
             traffic.retry = None;
             return;
         }
