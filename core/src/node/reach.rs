@@ -324,7 +324,7 @@ impl Node {
     fn dial_helpers(&mut self, now: Instant, targets: &[(PeerId, SocketAddr)]) {
         let (mut unlinked, mut left) = (Vec::new(), 0);
         for (id, advert) in self.rooms.book.iter() {
-            let Some(address) = advert.address().filter(|a| a.is_ipv4()) else { continue };
+            let Some(address) = advert.address().filter(SocketAddr::is_ipv4) else { continue };
             if self.peers.up_key(id).is_none() && targets.iter().all(|(_, a)| a.ip() != address.ip()) {
                 unlinked.push((*id, address));
             }

@@ -116,7 +116,7 @@ impl Node {
         }
         let Some(traffic) = &peer.traffic else { return };
         let reflexive_too = self.strategy_of(key).is_none_or(|strategy| strategy.checks_reflexive());
-        let own: Vec<IpAddr> = self.reflexive().iter().map(|seen| seen.ip()).collect();
+        let own: Vec<IpAddr> = self.reflexive().iter().map(SocketAddr::ip).collect();
         let candidates = traffic.whereabouts.candidates.iter().map(|c| (c.kind, SocketAddr::from(c.address)));
         let mut known: Vec<(Cost, SocketAddr)> = candidates
             .map(|(kind, addr)| (Cost::of(kind, addr, &own), addr))
