@@ -138,7 +138,7 @@ impl Node {
             let Some(socket) = self.socket_for(remote) else { continue };
             if self.ledger.unasked(now, remote) {
                 let route = Route::Direct { socket, remote };
-                self.send_on(key, Some(route), &Message::challenge(token, Some(remote)), false);
+                self.send_on(key, Some(route), &Message::sample(token, Some(remote)), false);
             }
         }
     }
@@ -237,7 +237,7 @@ impl Node {
         let is_gone = |socket: super::SocketId| !sockets.contains(&socket) && !socket.is_tcp();
         self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if is_gone(*socket)));
         self.transport_network(now);
-        let is_leaf = matches!(self.config.role, super::Role::Leaf);
+        let is_leaf = !self.is_serving();
         // First those that relay for others.
         let up = self.peers.iter().filter(|(_, p)| p.is_up()).map(|(key, p)| (p.traffic.is_some(), !p.wanted, key));
         let mut up: Vec<(bool, bool, PeerKey)> = up.collect();
