@@ -305,9 +305,13 @@ impl Node {
         let ends: Vec<(PeerKey, Route)> =
             ends.map(|(channel, (end, via))| (*end, Route::Relayed { channel: *channel, via: *via })).collect();
         for (end, route) in ends {
-            if self.peers.get(end).is_some_and(|p| p.is_up() && p.paths.is_proven(&route)) {
-                self.challenge(now, end, route);
-            }
+            let Some(peer) = self.peers.get_mut(end).filter(|p| p.is_up() && p.paths.is_proven(&route)) else {
+                continue;
+            };
+            let token = self.rng.keys.bytes();
+            peer.paths.on_challenge_sent(now, &route, token);
+            // No sample: that we are heard there is what the peer is to notice.
+            self.send_on(end, Some(route), &Message::challenge(token, None), false);
         }
     }
 
