@@ -54,8 +54,6 @@ const SAMPLES_MIN: u8 = 8;
 const SAMPLES_SPARE_MIN: u8 = 6;
 /// A path that loses so many of [`WINDOW`], in more than one stretch, is bad: a way that loses 15 % of packets.
 const LOST_BAD: u32 = 5;
-/// A path that was left may lose so many of [`WINDOW`] to be good again.
-const LOST_WELL: u32 = 1;
 /// A path whose samples are lost for so long, while the other one answers, is dead in our direction at least.
 const DEAD_AFTER: Duration = Duration::from_millis(2_500);
 /// A path that was left is not taken back sooner.
@@ -403,7 +401,7 @@ impl Quality {
                 self.other = Meter { route: self.other.route, ..Meter::default() };
                 return view.other.map(Want::Dead);
             }
-            let well = other.count >= WINDOW && other.lost() <= LOST_WELL;
+            let well = other.count >= WINDOW && other.lost() * 2 <= using.lost();
             let short = view.bulk || other.rtt_us.zip(using.rtt_us).is_some_and(|(direct, relayed)| direct <= relayed);
             let time = self.hold_end().is_none_or(|end| now >= end);
             if well && short && time {

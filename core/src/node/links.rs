@@ -65,6 +65,7 @@ impl Node {
         self.finish_call(&id);
         self.announce_path(key);
         self.open_waiting(now, &id);
+        self.start_effort(now, key);
         for sequence in self.pending_pings.remove(&id).unwrap_or_default() {
             self.send_ping(now, key, sequence);
         }
@@ -79,11 +80,15 @@ impl Node {
         let id = peer.id;
         peer.paths.remove(|_| true);
         peer.watch.on_heard();
+        self.forget_effort(now, key);
+        let Some(peer) = self.peers.get_mut(key) else { return };
         if let Some(traffic) = &mut peer.traffic {
             let standing = traffic.standing;
             let whereabouts = core::mem::take(&mut traffic.whereabouts);
+            // What its addresses got is not forgotten because it starts again.
+            let exposure = core::mem::take(&mut traffic.exposure);
             **traffic = Traffic::new(now, standing);
-            traffic.whereabouts = whereabouts;
+            (traffic.whereabouts, traffic.exposure) = (whereabouts, exposure);
         }
         if let Some(old) = peer.epoch.take() {
             self.indices.free(old.local_index());
@@ -101,6 +106,7 @@ impl Node {
         self.end_streams_of(key, end);
         self.drop_pending(key);
         let Some(mut peer) = self.peers.remove(key) else { return };
+        self.forget_effort(now, key);
         self.deadlines.set(key, &mut peer.deadline, None);
         for attempt in &peer.attempts {
             self.indices.free(attempt.index);
@@ -255,6 +261,8 @@ impl Node {
         if peer.traffic.as_ref().is_some_and(|t| t.checks.is_some()) {
             self.run_checks(now, key);
         }
+        self.run_effort(now, key);
+        self.sweep_punch_sockets(now, key);
         let retry = self.peers.get(key).and_then(|p| p.traffic.as_ref()).and_then(|t| t.retry);
         if retry.is_some_and(|(at, _)| at <= now) {
             self.on_retry_due(now, key);

@@ -10,7 +10,7 @@ use crate::identity::PeerId;
 use crate::keepalive::{Beats, Duty, Watch};
 use crate::link::{Epoch, Initiation};
 use crate::path::{Paths, Route};
-use crate::punch::Checks;
+use crate::punch::{Checks, Effort, Exposure};
 use crate::quality::{Quality, View};
 use crate::stream::Streams;
 use crate::time::{Instant, earliest};
@@ -134,6 +134,17 @@ pub(crate) struct Traffic {
     pub(crate) retry: Option<(Instant, u32)>,
     pub(crate) limits: Option<ChannelLimits>,
     pub(crate) announced: Option<Route>,
+    /// Which attempt to become direct this is.
+    pub(crate) attempt: u8,
+    /// The last one whose effort ended in vain.
+    pub(crate) tried: Option<u8>,
+    pub(crate) effort: Option<Box<Effort>>,
+    /// When to look whether the sockets of efforts are still of use.
+    pub(crate) sweep: Option<Instant>,
+    /// What the addresses that the peer named have got from us.
+    pub(crate) exposure: Exposure,
+    /// The supernode that we last asked to tell the peer where we are.
+    pub(crate) vouched: Option<(PeerId, Instant)>,
     pub(crate) quality: Quality,
     /// When bulk was last judged, by how many bytes the link had carried; and whether more flows than a relay carries.
     pub(crate) bulk: (Instant, u64, bool),
@@ -152,6 +163,12 @@ impl Traffic {
             retry: None,
             limits: None,
             announced: None,
+            attempt: 0,
+            tried: None,
+            effort: None,
+            sweep: None,
+            exposure: Exposure::default(),
+            vouched: None,
             quality: Quality::new(now),
             bulk: (now, 0, false),
         }
@@ -332,6 +349,8 @@ impl Peer {
         if let Some(traffic) = &mut self.traffic {
             at = earliest(at, traffic.checks.as_ref().and_then(Checks::poll_timeout));
             at = earliest(at, traffic.retry.map(|(at, _)| at));
+            at = earliest(at, traffic.effort.as_ref().and_then(|e| e.poll_timeout()));
+            at = earliest(at, traffic.sweep);
             if let Some(streams) = &mut traffic.streams {
                 at = earliest(at, streams.poll_timeout());
             }

@@ -35,7 +35,6 @@ impl Node {
             let Some(peer) = self.peers.get_mut(key) else { return };
             let Some(view) = peer.quality_view() else { return };
             let Some(want) = peer.traffic.as_mut().and_then(|t| t.quality.handle_timeout(now, &view)) else { return };
-            eprintln!("{now:?} {:?} {want:?}", self.me.id());
             match want {
                 Want::Sample(route) => self.sample(now, key, route),
                 Want::Leave => {

@@ -28,8 +28,8 @@ pub(super) fn run(state: &StateDir, args: RunArgs) -> Result<Exit, Failure> {
                     ));
                 }
             };
-            let RunArgs { advertise, duty, node, .. } = args;
-            supernode::run(state, &SupernodeArgs { listen, advertise, duty, node })
+            let RunArgs { advertise, listen_tcp, duty, node, .. } = args;
+            supernode::run(state, &SupernodeArgs { listen, listen_tcp, advertise, duty, node })
         }
     }
 }
@@ -46,13 +46,17 @@ fn auto(state: &StateDir, args: &RunArgs) -> Result<Exit, Failure> {
     if listen.is_empty() {
         listen = usual_port();
     }
+    let listen_tcp = args.listen_tcp.iter().map(|text| target::resolve_one(text)).collect::<Result<Vec<_>, _>>()?;
     host::needs_someone(state, &wishes.bootstrap, &args.node.router)?;
     let is_alone = !host::knows_someone(state, &wishes.bootstrap);
 
     let signals = super::signals()?;
     let mut config = wishes.config(Config::auto());
     args.duty.apply(&mut config);
-    let host = Host::start(state, Plan { config, listen, bootstrap: wishes.bootstrap.clone(), port_map: args.node.router.port_map() })?;
+    let host = Host::start(
+        state,
+        Plan { config, listen, listen_tcp, bootstrap: wishes.bootstrap.clone(), port_map: args.node.router.port_map() },
+    )?;
     let _offers = wishes.offer(host.server())?;
     if is_alone {
         talk::warn(
@@ -69,8 +73,7 @@ fn auto(state: &StateDir, args: &RunArgs) -> Result<Exit, Failure> {
 
 /// The usual port where it is free, else any.
 fn usual_port() -> Vec<SocketAddr> {
-    let all: [SocketAddr; 2] =
-        [(Ipv4Addr::UNSPECIFIED, PORT).into(), (Ipv6Addr::UNSPECIFIED, PORT).into()];
+    let all: [SocketAddr; 2] = [(Ipv4Addr::UNSPECIFIED, PORT).into(), (Ipv6Addr::UNSPECIFIED, PORT).into()];
     match UdpSocket::bind(all[0]) {
         // IPv6 only where the host has it, which io finds out when it binds.
         Ok(_) => all.into_iter().filter(|at| at.is_ipv4() || UdpSocket::bind("[::1]:0").is_ok()).collect(),
