@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::identity::PeerId;
 use crate::link::Accepted;
 use crate::node::{
-    AttemptRoute, CommandError, ConnectError, DropReason, Event, Node, Path, PeerKey, Role, StreamEnd, Traffic,
+    AttemptRoute, CommandError, ConnectError, DropReason, Event, Node, Path, PeerKey, StreamEnd, Traffic,
 };
 use crate::path::Route;
 use crate::relay::{End, Limits};
@@ -586,7 +586,7 @@ impl Node {
         callee: PeerId,
         init: &[u8],
     ) -> Result<ChannelId, Refusal> {
-        if !matches!(self.config.role, Role::Supernode { .. }) {
+        if !self.is_serving() {
             return Err(Refusal::NotASupernode);
         }
         let ephemeral = ephemeral_of(init).ok_or(Refusal::Unknown)?;
@@ -603,7 +603,10 @@ impl Node {
             // Repeated: the answer is there already, or the callee is being asked.
             return Ok(channel);
         }
-        if !self.duties.admit(now, callee, remote) || !self.channels.has_room(caller, callee_key) {
+        if self.channels.is_exhausted()
+            || !self.duties.admit(now, callee, remote)
+            || !self.channels.has_room(caller, callee_key)
+        {
             return Err(Refusal::Busy);
         }
         let channel = ChannelId(self.rng.keys.bytes());

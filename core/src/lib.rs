@@ -32,9 +32,9 @@ pub mod node;
 pub use identity::{PeerId, SecretKey};
 pub use node::{
     Access, CommandError, Config, ConfigError, ConnectError, Counters, DropReason, Ecn, Event, Family, Mapping,
-    MappingProtocol, Neighbor, Network, Node, Path, PathInfo, PeerStatus, Read, Received, Role, Save, Saved, SocketId,
-    SocketKind, SocketRefused, SocketRequest, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus, Transmit,
-    Transport,
+    MappingProtocol, Neighbor, Network, Node, Path, PathInfo, PeerStatus, Read, Received, Relayed, Role, Save, Saved,
+    SocketId, SocketKind, SocketRefused, SocketRequest, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus,
+    Transmit, Transport,
 };
 pub use ticket::Ticket;
 pub use time::{Instant, WallTime};

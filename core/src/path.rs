@@ -92,6 +92,15 @@ struct PathState {
     challenge: Option<([u8; 8], Instant)>,
 }
 
+impl PathState {
+    /// An awaited answer did not come. Perhaps this host now leaves by another interface, on which the old source
+    /// address leads nowhere: from here on the host's routes choose it, until something arrives.
+    fn fail(&mut self) {
+        self.failed = true;
+        self.local = None;
+    }
+}
+
 // A supernode keeps one for each of a million leaves.
 const _: () = assert!(size_of::<PathState>() <= 96);
 
@@ -272,14 +281,14 @@ impl Paths {
         if let Some(current) = self.current()
             && let Some(path) = self.find_mut(&current)
         {
-            path.failed = true;
+            path.fail();
         }
     }
 
     /// No answer comes on this path any more.
     pub fn on_dead(&mut self, route: &Route) {
         if let Some(path) = self.find_mut(route) {
-            path.failed = true;
+            path.fail();
         }
     }
 
@@ -443,6 +452,22 @@ mod tests {
         assert_eq!(paths.on_heard(at(0), direct(1)), Heard::Unproven);
         assert_eq!(paths.choose(), None);
         assert_eq!(paths.current(), None);
+    }
+
+    #[test]
+    fn regression_a_silent_path_is_not_tied_to_an_old_address() {
+        // The host's default route moved to another interface while the old one stayed up.
+        let local = Some(IpAddr::from([192, 168, 1, 2]));
+        let mut paths = Paths::default();
+        paths.on_handshake(at(0), direct(1));
+        assert_eq!(paths.choose(), Some(Change::First));
+        paths.note_local(&direct(1), local);
+        assert_eq!(paths.local_of(&direct(1)), local);
+        paths.on_silence();
+        assert_eq!(paths.local_of(&direct(1)), None);
+        paths.note_local(&direct(1), local);
+        paths.on_dead(&direct(1));
+        assert_eq!(paths.local_of(&direct(1)), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use handfast_core::wire::message::{InitBody, Message, ResponseBody, decode_next, encode};
 use handfast_core::wire::packet::{
     DATA_HEADER_LEN, INIT_HEADER_LEN, Kind, Packet, RELAY_HEADER_LEN, RESPONSE_HEADER_LEN, data_header, init_header,
-    relay_header,
+    loop_packet, relay_header,
 };
 use handfast_core::{DATAGRAM_LEN_MAX, PeerId, ServiceName, Ticket};
 
@@ -27,6 +27,7 @@ pub fn packet(data: &[u8]) {
             assert_eq!(data[RELAY_HEADER_LEN..], *inner);
             let _ = Packet::decode(inner);
         }
+        Packet::Loop { token } => assert_eq!(data, loop_packet(*token)),
     }
 }
 
@@ -104,6 +105,8 @@ pub fn roundtrip(data: &[u8]) {
         let mac = tail.first_chunk().expect("longer");
         assert_eq!(Packet::decode(&beat), Ok(Packet::Beat { kind, receiver: first, counter: second, mac }));
     }
+    let token = tail.first_chunk().expect("longer");
+    assert_eq!(Packet::decode(&loop_packet(*token)), Ok(Packet::Loop { token }));
     // What the messages before decode to, the peer decodes to as well.
     message(bytes.0);
 }

@@ -41,33 +41,30 @@ const GOODBYE_MAX: Duration = Duration::from_millis(200);
 /// A running announcement and search.
 pub(crate) struct Lan {
     daemon: ServiceDaemon,
-    announced: Option<String>,
+    name: String,
 }
 
 impl Lan {
-    /// Announces the node bound to `bound` and begins to tell the loop of others.
+    /// Announces the node bound to `bound` and begins to tell the loop of others. Nothing, if it is bound to loopback
+    /// alone: then no neighbour could reach it, nor it a neighbour.
     pub(crate) fn start(
         id: PeerId,
         is_supernode: bool,
         bound: &[SocketAddr],
         handle: LoopHandle,
-    ) -> Result<Self, Box<dyn std::error::Error>> {
-        let mut lan = Self { daemon: ServiceDaemon::new()?, announced: None };
-        if let Some(service) = announcement(id, is_supernode, bound)? {
-            lan.announced = Some(service.get_fullname().to_owned());
-            lan.daemon.register(service)?;
-        }
+    ) -> Result<Option<Self>, Box<dyn std::error::Error>> {
+        let Some(service) = announcement(id, is_supernode, bound)? else { return Ok(None) };
+        let lan = Self { daemon: ServiceDaemon::new()?, name: service.get_fullname().to_owned() };
+        lan.daemon.register(service)?;
         let daemon = lan.daemon.clone();
         thread::Builder::new().name("handfast-lan".into()).spawn(move || listen(&daemon, &handle))?;
-        Ok(lan)
+        Ok(Some(lan))
     }
 }
 
 impl Drop for Lan {
     fn drop(&mut self) {
-        if let Some(name) = &self.announced
-            && let Ok(done) = self.daemon.unregister(name)
-        {
+        if let Ok(done) = self.daemon.unregister(&self.name) {
             // Others also notice when the announcement runs out.
             let _ = done.recv_timeout(GOODBYE_MAX);
         }

@@ -168,12 +168,14 @@ impl Loop {
         let port_map = options.port_map && options.udp_proxy.is_none();
         let mut port_map = PortMap::new(port_map, &options.key, poll.registry().try_clone()?, handle.clone())?;
         let is_supernode = matches!(options.config.role, Role::Supernode { .. });
-        let lan = (options.config.lan && options.udp_proxy.is_none()).then(|| {
-            Lan::start(options.key.peer_id(), is_supernode, &listen, handle.clone())
-                .inspect_err(|error| tracing::info!(%error, "no LAN discovery"))
-                .ok()
-        });
-        let lan = lan.flatten();
+        let lan = if options.config.lan && options.udp_proxy.is_none() {
+            Lan::start(options.key.peer_id(), is_supernode, &listen, handle.clone()).unwrap_or_else(|error| {
+                tracing::info!(%error, "no LAN discovery");
+                None
+            })
+        } else {
+            None
+        };
         let mut node =
             Node::new(now, clock.origin(), seed, options.key, options.config, saved.clone()).map_err(refused)?;
         if let Some(wall) = clock.wall(now) {
@@ -478,7 +480,7 @@ mod tests {
             fill_in_ports(&mut role, &bound);
             match role {
                 Role::Supernode { advertise } => advertise.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                Role::Leaf => panic!("another role"),
+                Role::Leaf | Role::Auto => panic!("another role"),
             }
         };
         assert_eq!(filled(&[]), ["192.0.2.1:4000", "[2001:db8::1]:6000"]);

@@ -87,7 +87,7 @@ impl Host {
             port_map: plan.port_map,
         })
         .map_err(|error| cannot_start(&error, &listen, state))?;
-        narrate(&endpoint)?;
+        narrate(&endpoint, relay_limits)?;
         state.create_socket_directory()?;
         let server = Server::start(state.socket(), endpoint.clone(), relay_limits).map_err(|error| {
             let next = match error.kind() {
@@ -318,12 +318,23 @@ pub(crate) fn load_key(state: &StateDir) -> Result<handfast_io::SecretKey, Failu
 }
 
 /// Says in the log what happens to the node.
-fn narrate(endpoint: &Endpoint) -> Result<(), Failure> {
+fn narrate(endpoint: &Endpoint, relay_limits: RelayLimits) -> Result<(), Failure> {
     let events = endpoint.events();
     let tell = move || {
         for event in events {
             match event {
                 Event::Ready => tracing::info!("ready"),
+                Event::RoleChanged { supernode: true, addresses } => {
+                    let at = addresses.iter().map(|at| format!("{at} (udp)")).collect::<Vec<_>>().join(", ");
+                    talk::note(format!(
+                        "supernode  ON at {at}, which others have dialled; helping others within: {}. Change: --rate, \
+                         --quota; never: --role leaf",
+                        relay_limits.to_text()
+                    ));
+                }
+                Event::RoleChanged { supernode: false, .. } => {
+                    talk::note("supernode  OFF: the internet reaches this node no longer; it goes on as a leaf");
+                }
                 Event::Homeless => tracing::warn!("no home answers any more; trying others"),
                 Event::PathChanged { peer, path } => {
                     let path = PathReport::from(path);

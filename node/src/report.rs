@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use handfast_core::node::DropReason;
-use handfast_core::reach::MappingBehavior;
+use handfast_core::reach::{FilteringBehavior, MappingBehavior, PortAssignment, Reachability};
 use handfast_core::wire::message::Load;
 use handfast_io::{Config, Event, PathInfo, PeerId, PortMappingOutcome, PortMappingReport, Role, Status};
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,44 @@ pub(crate) struct NatReport {
     pub(crate) second_nat: Option<bool>,
     /// Where supernodes saw us, and how many agree.
     pub(crate) addresses: Vec<AddressReport>,
+}
+
+impl From<&Reachability> for NatReport {
+    fn from(reach: &Reachability) -> Self {
+        let (ports, step, block) = match reach.ports {
+            PortAssignment::Unknown => (None, None, None),
+            PortAssignment::Preserving => (Some("preserving"), None, None),
+            PortAssignment::Sequential { step, .. } => (Some("sequential"), Some(step), None),
+            PortAssignment::Block { first, width } => (Some("block"), None, Some((first, width))),
+            PortAssignment::Random => (Some("random"), None, None),
+        };
+        Self {
+            examined: reach.age.is_some(),
+            none: reach.translated == Some(false),
+            filtering: reach.filtering.map(|filtering| filtering_word(filtering).into()),
+            ports: ports.map(Into::into),
+            step,
+            block,
+            hairpinning: reach.hairpinning,
+            pooled: reach.pooled,
+            second_nat: reach.second_nat,
+            addresses: reach
+                .public_addresses
+                .iter()
+                .map(|(address, witnesses)| AddressReport { address: *address, witnesses: *witnesses })
+                .collect(),
+        }
+    }
+}
+
+impl From<&Reachability> for Ipv6Report {
+    fn from(reach: &Reachability) -> Self {
+        let filtering = reach.v6.and_then(|v6| v6.filtering);
+        Self {
+            address: reach.v6.map(|v6| v6.address),
+            open: filtering.map(|filtering| filtering == FilteringBehavior::EndpointIndependent),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -227,8 +265,16 @@ pub(crate) struct LoadReport {
 /// Both ways together; 0 is unlimited.
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RelayLimits {
+    /// For a pair of peers.
     pub(crate) rate_bps: u64,
+    /// For a pair of peers, each day.
     pub(crate) quota_bytes: u64,
+    /// In all.
+    #[serde(default)]
+    pub(crate) total_rate_bps: u64,
+    /// In all, in 30 days.
+    #[serde(default)]
+    pub(crate) total_quota_bytes: u64,
 }
 
 #[derive(Serialize, Deserialize, Debug)]
@@ -283,10 +329,11 @@ impl StatusReport {
 
     pub(crate) fn new(status: Status, around: Surroundings) -> Self {
         let (role, advertise, relay_limits) = match status.role {
-            Role::Leaf => ("leaf", Vec::new(), None),
+            Role::Leaf | Role::Auto => ("leaf", Vec::new(), None),
             Role::Supernode { advertise } => ("supernode", advertise, Some(around.relay_limits)),
         };
         let counters = status.counters;
+        let reach = status.reachability;
         Self {
             schema: Self::SCHEMA.into(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -303,10 +350,10 @@ impl StatusReport {
                 .collect(),
             mapping: status.mapping.map(|mapping| mapping_word(mapping).into()),
             reachable: status.reachable,
-            auto: false,
-            udp: None,
-            nat: NatReport::default(),
-            ipv6: Ipv6Report::default(),
+            auto: status.auto,
+            udp: reach.udp,
+            nat: NatReport::from(&reach),
+            ipv6: Ipv6Report::from(&reach),
             port_mapping: around.port_mapping.map(PortMapping::from),
             binding_lifetime_ms: None,
             keepalive_interval_ms: None,
@@ -399,7 +446,7 @@ impl StatusReport {
             ));
         }
         if let Some(limits) = self.relay_limits {
-            out.push(format!("relaying   for each pair of peers: {}", limits.to_text()));
+            out.push(format!("relaying   within: {}", limits.to_text()));
         }
         if !self.peers.is_empty() {
             out.push(String::new());
@@ -444,19 +491,29 @@ impl From<Load> for LoadReport {
 
 impl RelayLimits {
     pub(crate) fn of(config: &Config) -> Self {
-        Self { rate_bps: config.relay_rate_bps, quota_bytes: config.relay_quota_bytes }
+        Self {
+            rate_bps: config.relay_rate_bps,
+            quota_bytes: config.relay_quota_bytes,
+            total_rate_bps: config.duty_rate_bps,
+            total_quota_bytes: config.duty_quota_bytes,
+        }
     }
 
     pub(crate) fn to_text(self) -> String {
-        let rate = match self.rate_bps {
-            0 => "any rate".into(),
-            1..1_000_000 => format!("at most {} kbit/s", self.rate_bps.div_ceil(1_000)),
-            _ => format!("at most {:.1} Mbit/s", self.rate_bps as f64 / 1e6),
-        };
-        match self.quota_bytes {
-            0 => format!("{rate}, any amount"),
-            quota => format!("{rate}, {} a day", bytes(quota)),
+        let mut parts = Vec::new();
+        if self.total_rate_bps != 0 {
+            parts.push(format!("{} total", rate(self.total_rate_bps)));
         }
+        if self.rate_bps != 0 {
+            parts.push(format!("{} per pair", rate(self.rate_bps)));
+        }
+        if self.quota_bytes != 0 {
+            parts.push(format!("{} a day per pair", bytes(self.quota_bytes)));
+        }
+        if self.total_quota_bytes != 0 {
+            parts.push(format!("{} in 30 days", bytes(self.total_quota_bytes)));
+        }
+        if parts.is_empty() { "no limit".into() } else { parts.join(" · ") }
     }
 }
 
@@ -531,6 +588,10 @@ pub(crate) fn event(event: &Event) -> Option<Value> {
     let mut value = match event {
         Event::Ready => json!({ "event": "ready" }),
         Event::Homeless => json!({ "event": "homeless" }),
+        Event::RoleChanged { supernode, addresses } => {
+            let role = if *supernode { "supernode" } else { "leaf" };
+            json!({ "event": "role", "role": role, "addresses": addresses })
+        }
         Event::PathChanged { peer, path: to } => {
             let mut value = path(to);
             value["event"] = json!("path");
@@ -561,6 +622,14 @@ pub(crate) fn event(event: &Event) -> Option<Value> {
 /// Milliseconds with microsecond digits.
 pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
+}
+
+/// A rate for people.
+fn rate(bps: u64) -> String {
+    match bps {
+        0..1_000_000 => format!("{} kbit/s", bps.div_ceil(1_000)),
+        _ => format!("{:.1} Mbit/s", bps as f64 / 1e6).replace(".0 Mbit", " Mbit"),
+    }
 }
 
 /// A size for people.
@@ -598,6 +667,14 @@ fn mapping_word(mapping: MappingBehavior) -> &'static str {
     }
 }
 
+fn filtering_word(filtering: FilteringBehavior) -> &'static str {
+    match filtering {
+        FilteringBehavior::EndpointIndependent => "endpoint-independent",
+        FilteringBehavior::AddressDependent => "address-dependent",
+        FilteringBehavior::AddressAndPortDependent => "address-and-port-dependent",
+    }
+}
+
 fn duration(secs: u64) -> String {
     match secs {
         0..60 => format!("{secs} s"),
@@ -626,6 +703,9 @@ impl StatusReport {
             id: me,
             udp_works: None,
             role: Role::Leaf,
+            auto: false,
+            reachability: Default::default(),
+            relayed: Default::default(),
             observed: vec![(home, at)],
             mapping: Some(MappingBehavior::EndpointIndependent),
             reachable: None,
@@ -652,7 +732,7 @@ impl StatusReport {
             counters,
         };
         let services = vec![ServiceReport { name: "ssh".into(), target: Some(at), allow: Vec::new() }];
-        let relay_limits = RelayLimits { rate_bps: 2_000_000, quota_bytes: 0 };
+        let relay_limits = RelayLimits { rate_bps: 2_000_000, quota_bytes: 0, total_rate_bps: 0, total_quota_bytes: 0 };
         let around = Surroundings {
             uptime: Duration::from_secs(61),
             listen: vec![at],
@@ -724,10 +804,15 @@ mod tests {
 
     #[test]
     fn relay_limits_read_well() {
-        let text = |rate_bps, quota_bytes| RelayLimits { rate_bps, quota_bytes }.to_text();
-        assert_eq!(text(0, 0), "any rate, any amount");
-        assert_eq!(text(2_000_000, 1_000_000_000), "at most 2.0 Mbit/s, 1.0 GB a day");
-        assert_eq!(text(500_000, 1), "at most 500 kbit/s, 1 B a day");
+        let text = |rate_bps, quota_bytes, total_rate_bps, total_quota_bytes| {
+            RelayLimits { rate_bps, quota_bytes, total_rate_bps, total_quota_bytes }.to_text()
+        };
+        assert_eq!(text(0, 0, 0, 0), "no limit");
+        assert_eq!(text(2_000_000, 1_000_000_000, 0, 0), "2 Mbit/s per pair · 1.0 GB a day per pair");
+        assert_eq!(
+            text(500_000, 0, 20_000_000, 200_000_000_000),
+            "20 Mbit/s total · 500 kbit/s per pair · 200 GB in 30 days"
+        );
     }
 
     #[test]

@@ -234,6 +234,7 @@ impl Host {
             Save::ClockMark(us) => self.saved.clock_mark = us,
             Save::Sequence(n) => self.saved.sequence = n,
             Save::Anchors(anchors) => self.saved.anchors = anchors,
+            Save::Relayed(relayed) => self.saved.relayed = relayed,
         }
     }
 }

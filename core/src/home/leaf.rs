@@ -21,7 +21,7 @@ use arrayvec::ArrayVec;
 use super::candidate::{Candidate, Link, Question, coarse};
 use crate::action::Action;
 use crate::advert::statement::LIFETIME_MAX;
-use crate::advert::{AdvertBook, Sequence, own_renewal};
+use crate::advert::{AdvertBook, Capabilities, Sequence, own_renewal};
 use crate::directory::Record;
 use crate::gossip::LISTING_LEAF_MAX;
 use crate::gossip::pack::send;
@@ -34,7 +34,9 @@ use crate::wire::message::{Load, Message, RECORD_HOMES_MAX, Refusal};
 /// Most candidates remembered; at the limit one that never worked and that nobody told us to join makes room.
 const CANDIDATES_MAX: usize = 64;
 /// Candidates drawn while homes are being chosen: two to become homes and one to compare with, and to be seen by.
-const DRAWN_MAX: usize = 3;
+pub(crate) const DRAWN_MAX: usize = 3;
+/// The same for a node that may serve others, where those that nothing was sent to are to be its witnesses.
+pub(crate) const DRAWN_AUTO_MAX: usize = 2;
 /// How long the first to answer waits for adverts, and then those that answer for the others that were drawn: a round
 /// trip for a link and one for a question over it, halfway round the world.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -86,6 +88,7 @@ struct Listing {
 /// See the module.
 pub(crate) struct Homes {
     me: PeerId,
+    drawn_max: usize,
     candidates: BTreeMap<PeerId, Candidate>,
     deadlines: Deadlines<PeerId>,
     /// Those that are homes or have been asked to be, best first.
@@ -108,10 +111,12 @@ pub(crate) struct Homes {
 }
 
 impl Homes {
-    /// The room of the leaf `me`. Nothing happens before [`join`](Self::join).
-    pub(crate) fn new(me: PeerId) -> Self {
+    /// The room of the leaf `me`, which draws so many candidates ([`DRAWN_MAX`]). Nothing happens before
+    /// [`join`](Self::join).
+    pub(crate) fn new(me: PeerId, drawn_max: usize) -> Self {
         Self {
             me,
+            drawn_max,
             candidates: BTreeMap::new(),
             deadlines: Deadlines::default(),
             chosen: ArrayVec::new(),
@@ -200,6 +205,11 @@ impl Homes {
     pub(crate) fn linked(&self) -> impl Iterator<Item = PeerId> {
         let rest = self.candidates.iter().filter(|(peer, c)| c.link == Link::Up && !self.chosen.contains(peer));
         self.registered().map(|(peer, _)| peer).chain(rest.map(|(peer, _)| *peer))
+    }
+
+    /// All supernodes known, and whether the user or an earlier run named them.
+    pub(crate) fn known(&self) -> impl Iterator<Item = (PeerId, SocketAddr, bool)> {
+        self.candidates.iter().map(|(peer, c)| (*peer, c.address, c.is_joined))
     }
 
     /// Whether any supernode is known at all.
@@ -359,7 +369,9 @@ impl Homes {
         self.on_listing(now, from, m);
         let Ok(advert) = m.book.insert(now, &from, m.wall, bytes) else { return };
         let Some(address) = advert.address() else { return };
-        self.learn(advert.id, address, false);
+        if advert.capabilities.has(Capabilities::HOME) {
+            self.learn(advert.id, address, false);
+        }
         self.advance(now, m);
     }
 
@@ -585,7 +597,7 @@ impl Homes {
     /// the next sweep.
     fn draw(&mut self, now: Instant, m: &mut Means<'_>) {
         let drawn = |homes: &Self| homes.candidates.values().filter(|c| c.is_drawn && c.link != Link::Down).count();
-        while self.chosen.len() < RECORD_HOMES_MAX && drawn(self) < DRAWN_MAX {
+        while self.chosen.len() < RECORD_HOMES_MAX && drawn(self) < self.drawn_max {
             let Some(peer) = self.next_drawn(now, m) else { break };
             let Some(candidate) = self.candidates.get_mut(&peer) else { break };
             candidate.is_drawn = true;

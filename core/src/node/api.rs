@@ -219,6 +219,8 @@ pub enum Role {
         /// Addresses for the advert; the first is the preferred one.
         advertise: Vec<SocketAddr>,
     },
+    /// Begins as a leaf, and serves others as a supernode while dial-backs show that the internet can reach it.
+    Auto,
 }
 
 /// Who may use a service.
@@ -240,7 +242,7 @@ impl Access {
     }
 }
 
-/// How a node is set up. `Config::leaf()` and `Config::supernode(..)` give the defaults.
+/// How a node is set up. `Config::auto()`, `Config::leaf()` and `Config::supernode(..)` give the defaults.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
     /// What the node is to others.
@@ -259,6 +261,12 @@ pub struct Config {
     /// [`Node::handle_neighbor`](super::Node::handle_neighbor): then a call that knows no other way waits for them a
     /// moment. The announcement shows everybody on the LAN who this is.
     pub lan: bool,
+    /// Most bits per second that this node relays for all together; 0 is unlimited. Pairs that want more than there is
+    /// share it fairly.
+    pub duty_rate_bps: u64,
+    /// Most bytes that this node relays in 30 days; 0 is unlimited. They begin with the first byte relayed after the 30
+    /// days before have ended, by the wall clock.
+    pub duty_quota_bytes: u64,
 }
 
 impl Config {
@@ -272,7 +280,15 @@ impl Config {
             relay_quota_bytes: 1 << 30,
             leaves_max: 100_000,
             lan: false,
+            duty_rate_bps: 0,
+            duty_quota_bytes: 0,
         }
+    }
+
+    /// A node that serves others if it can, with small caps since nobody set it up for that: 20 Mbit/s, and 200 GB in 30
+    /// days.
+    pub fn auto() -> Self {
+        Self { role: Role::Auto, duty_rate_bps: 20_000_000, duty_quota_bytes: 200_000_000_000, ..Self::leaf() }
     }
 
     /// A supernode reachable at these addresses.
@@ -309,6 +325,17 @@ pub enum Save {
     Sequence(u64),
     /// Supernodes worth trying first after a restart.
     Anchors(Vec<(PeerId, SocketAddr)>),
+    /// What was relayed in the present 30 days; counted ahead, so that a crash forgets nothing.
+    Relayed(Relayed),
+}
+
+/// What a node relayed in a period of 30 days.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Relayed {
+    /// When the period began: seconds since the Unix epoch.
+    pub since_s: u64,
+    /// Bytes.
+    pub bytes: u64,
 }
 
 /// What an earlier run asked to keep. `Saved::default()` on the first run.
@@ -320,6 +347,8 @@ pub struct Saved {
     pub sequence: u64,
     /// See [`Save::Anchors`].
     pub anchors: Vec<(PeerId, SocketAddr)>,
+    /// See [`Save::Relayed`].
+    pub relayed: Relayed,
 }
 
 /// A stream of this node. Never reused.
@@ -441,6 +470,13 @@ pub enum Event {
     Ready,
     /// A leaf lost its last home; it keeps trying.
     Homeless,
+    /// A node in role [`Role::Auto`] began to serve others, or stopped.
+    RoleChanged {
+        /// Whether it is a supernode now.
+        supernode: bool,
+        /// The addresses that it advertises, or advertised.
+        addresses: Vec<SocketAddr>,
+    },
     /// A link to a peer is up, or moved to another path.
     PathChanged {
         /// The peer.
@@ -591,8 +627,14 @@ pub struct SupernodeStatus {
 pub struct Status {
     /// This node.
     pub id: PeerId,
-    /// Its role.
+    /// What it is to others at present: a leaf or a supernode.
     pub role: Role,
+    /// Whether it chose that itself ([`Role::Auto`]).
+    pub auto: bool,
+    /// What stands between it and the internet.
+    pub reachability: crate::reach::Reachability,
+    /// What it relayed in the present 30 days, where [`Config::duty_quota_bytes`] counts that.
+    pub relayed: Relayed,
     /// Addresses that supernodes saw us at, newest last, with who saw it.
     pub observed: Vec<(PeerId, SocketAddr)>,
     /// RFC 4787 mapping behaviour, when at least two supernodes gave evidence.

@@ -12,7 +12,7 @@ use super::peer::{
     ATTEMPTS_MAX, Attempt, AttemptRoute, PENDING_MAX, Peer, PeerKey, Pending, Standing, Traffic, UNCONFIRMED_MAX,
 };
 use super::send::Outgoing;
-use super::{DropReason, Event, Node, Path, Role, Save, StreamEnd};
+use super::{DropReason, Event, Node, Path, Save, StreamEnd};
 use crate::identity::PeerId;
 use crate::keepalive::Duty;
 use crate::link::{self, Accepted, Admission, Epoch, InitFixed, Macs, PeerKeys, ResponseFixed};
@@ -460,6 +460,11 @@ impl Node {
         if !self.may_link(&id, early.as_ref()) {
             return Err(DropReason::Limited);
         }
+        if let (Some(Message::DialBack { nonce }), Arrival::Direct(path)) = (&early, arrival) {
+            // Before anything is answered: what counts is that nothing was sent there. Whoever knows the nonce may be
+            // believed, fresh or not.
+            self.on_dialled_back(now, &id, path.remote, *nonce);
+        }
         let fresh = self.is_fresh(now, &id, accepted.fixed.time_us);
         let key = self.ensure_peer(now, id).ok_or(DropReason::Limited)?;
         let Arrival::Direct(path) = arrival else {
@@ -475,7 +480,7 @@ impl Node {
             return self.on_early_introduce(now, key, path, accepted, *peer, init, init_len);
         }
         let reply = match early {
-            Some(early) if fresh => self.on_early(now, key, early),
+            Some(early) if fresh => self.on_early(now, early),
             _ => None,
         };
         self.answer_init(now, key, path, accepted, reply, init_len, fresh)
@@ -736,7 +741,7 @@ impl Node {
 
     /// Whether we answer a direct Init of this peer at all.
     fn may_link(&self, id: &PeerId, early: Option<&Message<'_>>) -> bool {
-        matches!(self.config.role, Role::Supernode { .. })
+        self.is_serving()
             || self.peers.key_of(id).is_some()
             || matches!(early, Some(Message::DialBack { .. }))
             || self.is_supernode(id)

@@ -30,7 +30,7 @@
 //! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
 //! `neighbors.rs` knows who is on the same LAN, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
 //! work, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like
-//! outside.
+//! outside, `reach.rs` finds out what stands between this node and the internet, `role.rs` begins and ends serving others.
 
 mod api;
 mod connections;
@@ -42,7 +42,9 @@ mod neighbors;
 mod peer;
 mod probe;
 mod quality;
+mod reach;
 mod receive;
+mod role;
 mod rooms;
 mod send;
 mod sockets;
@@ -172,7 +174,7 @@ impl Node {
         saved: Saved,
     ) -> Result<Self, ConfigError> {
         let own_duty = match &config.role {
-            Role::Leaf => Duty::Binding,
+            Role::Leaf | Role::Auto => Duty::Binding,
             Role::Supernode { advertise } => {
                 if advertise.is_empty() || advertise.iter().any(|a| !is_sendable(*a)) {
                     return Err(ConfigError::Advertise);
@@ -184,6 +186,8 @@ impl Node {
         let gate = Gate::new(&mut rng.keys);
         let me = Identity::new(key);
         let rooms = Rooms::new(now, &me, &config, &saved, &mut rng);
+        let mut channels = Channels::default();
+        channels.cap(now, config.duty_rate_bps, config.duty_quota_bytes, saved.relayed);
         Ok(Self {
             me,
             config,
@@ -207,7 +211,7 @@ impl Node {
             inner_inits: (0, BTreeMap::new()),
             ledger: Ledger::default(),
             budget: Budget::default(),
-            channels: Channels::default(),
+            channels,
             channel_ends: BTreeMap::new(),
             duties: Duties::default(),
             calls: BTreeMap::new(),
@@ -316,8 +320,11 @@ impl Node {
             // Another way in, no other place: nothing that is known of this network is less true.
             self.on_candidates_changed(now);
         }
+        if mapped {
+            self.reach_mappings(now);
+        }
         if moved && !self.network.sockets.is_empty() {
-            if matches!(self.config.role, Role::Supernode { .. }) && !self.ready_told {
+            if self.is_serving() && !self.ready_told {
                 self.ready_told = true;
                 self.events.push_back(Event::Ready);
             }
@@ -330,6 +337,7 @@ impl Node {
     /// The wall clock: at the start, hourly, and when it jumps.
     pub fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
         self.wall = Some((now, wall));
+        self.channels.on_wall_clock(wall);
         self.settle(now);
     }
 

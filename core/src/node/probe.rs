@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use super::peer::PeerKey;
 use super::send::Outgoing;
 use super::sockets::Purpose;
-use super::{DropReason, Family, Node, Path, Role, SocketKind};
+use super::{DropReason, Family, Node, Path, SocketKind};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::message::{self, Message};
@@ -124,7 +124,7 @@ impl Node {
         alternate: bool,
     ) -> Result<(), DropReason> {
         // A TCP connection shows nothing of how UDP is mapped.
-        if !matches!(self.config.role, Role::Supernode { .. }) || path.socket.is_tcp() {
+        if !self.is_serving() || path.socket.is_tcp() {
             return Err(DropReason::WrongPath);
         }
         // Entered when the probe comes, although the answer may leave later: what came pays for it.
@@ -172,15 +172,20 @@ impl Node {
         }
     }
 
-    /// A supernode answered a probe of ours: where it came to, and from.
+    /// A supernode answered a probe of ours: where it came to, and from. Each room knows its own tokens.
     fn on_probe_reply(
         &mut self,
-        _now: Instant,
-        _key: PeerKey,
-        _path: Path,
-        _token: [u8; 8],
-        _seen: core::net::SocketAddr,
-        _alternate_port: u16,
+        now: Instant,
+        key: PeerKey,
+        path: Path,
+        token: [u8; 8],
+        seen: core::net::SocketAddr,
+        alternate_port: u16,
     ) {
+        if self.on_reach_reply(now, path, token, seen, alternate_port)
+            && self.network.sockets.iter().any(|(socket, _)| *socket == path.socket)
+        {
+            self.on_observed(now, key, path.remote, path.socket, seen);
+        }
     }
 }

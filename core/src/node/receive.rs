@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::peer::PeerKey;
-use super::{DropReason, Event, Node, Path, Received};
+use super::{DropReason, Event, Node, Path, Received, Save};
 use crate::path::{Heard, Route};
 use crate::stream::Streams;
 use crate::time::Instant;
@@ -98,11 +98,17 @@ impl Node {
             Ok(to) => {
                 self.counters.forwarded_datagrams += count as u64;
                 self.counters.forwarded_bytes += end as u64;
+                if let Some(relayed) = self.channels.poll_keep() {
+                    self.events.push_back(Event::Save(Save::Relayed(relayed)));
+                }
                 (end, Received::Forward { path: to, range: 0..end, stride })
             }
             Err(reason) => {
                 for _ in 0..count {
                     self.count_drop(reason);
+                }
+                if self.channels.is_exhausted() {
+                    self.on_relay_exhausted(now);
                 }
                 (end, Received::Dropped(reason))
             }
@@ -128,6 +134,7 @@ impl Node {
                 }
                 self.on_inner(now, channel, via, &mut packet[RELAY_HEADER_LEN..])
             }
+            Packet::Loop { token } => self.on_loop(now, token),
             _ => self.on_sealed_or_response(now, route, Some(path), packet),
         }
     }
@@ -143,7 +150,7 @@ impl Node {
         let route = Route::Relayed { channel, via };
         match Packet::decode(packet).map_err(|_| DropReason::Malformed)? {
             Packet::Init { .. } => self.on_relayed_init(now, route, packet),
-            Packet::Relay { .. } | Packet::Cookie { .. } => Err(DropReason::Malformed),
+            Packet::Relay { .. } | Packet::Cookie { .. } | Packet::Loop { .. } => Err(DropReason::Malformed),
             _ => self.on_sealed_or_response(now, route, None, packet),
         }
     }
@@ -185,7 +192,9 @@ impl Node {
                 }
                 Ok(())
             }
-            Packet::Init { .. } | Packet::Cookie { .. } | Packet::Relay { .. } => Err(DropReason::Malformed),
+            Packet::Init { .. } | Packet::Cookie { .. } | Packet::Relay { .. } | Packet::Loop { .. } => {
+                Err(DropReason::Malformed)
+            }
         }
     }
 

@@ -21,6 +21,8 @@ pub(crate) enum Purpose {
     Alternate,
     /// A TCP connection, where UDP does not work. It is the transport's business from the moment that it is open.
     Connection,
+    /// An examination's: its packets show how the router maps new sockets.
+    Reach,
 }
 
 /// See the module.
@@ -74,6 +76,9 @@ impl Node {
             return;
         }
         let (Some(purpose), Ok((socket, bound))) = (purpose, result) else {
+            if purpose == Some(Purpose::Reach) {
+                self.on_reach_socket(now, None);
+            }
             // Not asked for, or asked for no longer: given back.
             if let Ok((socket, _)) = result {
                 self.events.push_back(Event::CloseSocket(socket));
@@ -85,6 +90,7 @@ impl Node {
             // It is there when a probe asks for it.
             Purpose::Alternate => {}
             Purpose::Connection => {}
+            Purpose::Reach => self.on_reach_socket(now, Some((socket, bound))),
         }
     }
 

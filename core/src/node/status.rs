@@ -32,7 +32,10 @@ impl Node {
             .collect();
         Status {
             id: self.me.id(),
-            role: self.config.role.clone(),
+            role: self.present_role(),
+            auto: matches!(self.config.role, Role::Auto),
+            reachability: self.reachability(now),
+            relayed: self.channels.relayed(),
             observed: self.observed(),
             mapping: self.mapping(),
             udp_works: self.udp_works(),
@@ -49,9 +52,9 @@ impl Node {
     }
 
     pub(crate) fn make_ticket(&self, service: Option<ServiceName>) -> Ticket {
-        let own: Vec<_> = match &self.config.role {
+        let own: Vec<_> = match self.present_role() {
             Role::Supernode { advertise } => advertise.iter().map(|address| (self.me.id(), *address)).collect(),
-            Role::Leaf => self.own_homes(),
+            Role::Leaf | Role::Auto => self.own_homes(),
         };
         let homes: ArrayVec<_, TICKET_HOMES_MAX> = own.into_iter().take(TICKET_HOMES_MAX).collect();
         Ticket { peer: self.me.id(), homes, service }

@@ -24,7 +24,7 @@ use super::connections::Connections;
 use super::peer::{Attempt, Peer, PeerKey};
 use super::sockets::Purpose;
 use super::{
-    AttemptRoute, Event, Node, Path, Role, SocketId, SocketKind, SocketRefused, SocketRequest, StreamEnd, Transport,
+    AttemptRoute, Event, Node, Path, SocketId, SocketKind, SocketRefused, SocketRequest, StreamEnd, Transport,
 };
 use crate::identity::PeerId;
 use crate::path::Route;
@@ -118,7 +118,7 @@ impl Node {
 
     /// Supernodes are where TCP goes to; they do not open connections themselves.
     fn opens_tcp(&self) -> bool {
-        !self.leaving && !matches!(self.config.role, Role::Supernode { .. })
+        !self.leaving && !self.is_serving()
     }
 
     // ---- what is heard, and what is not ----
@@ -360,7 +360,7 @@ impl Node {
     pub(crate) fn on_tcp_accepted(&mut self, now: Instant, socket: SocketId, remote: SocketAddr) {
         assert!(socket.is_tcp(), "connections have numbers of their own");
         let remote = crate::wire::address::canonical(remote);
-        let is_open = !self.leaving && matches!(self.config.role, Role::Supernode { .. });
+        let is_open = !self.leaving && self.is_serving();
         let gone = if is_open { self.transports.connections.accept(now, socket, remote) } else { Some(socket) };
         if let Some(gone) = gone {
             self.counters.refused_connections += 1;

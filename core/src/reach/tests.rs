@@ -83,7 +83,7 @@ fn observations_are_limited_and_nonsense_is_ignored() {
 /// Whom the room asked last, and with what nonce.
 fn request(out: &mut VecDeque<Action>) -> Option<(PeerId, [u8; 8], Vec<[u8; 4]>)> {
     let Action::Send { to, messages } = out.pop_front()? else { panic!() };
-    let Ok(Message::DialBackRequest { nonce, contacted }) = decode_next(&mut &*messages) else { panic!() };
+    let Ok(Message::DialBackRequest { nonce, contacted, port: 0 }) = decode_next(&mut &*messages) else { panic!() };
     assert!(out.is_empty());
     Some((to, nonce, contacted.to_vec()))
 }
@@ -97,11 +97,14 @@ fn a_dial_back_from_a_stranger_shows_that_we_are_reachable() {
     let (asked, nonce, contacted) = request(&mut out).unwrap();
     assert_eq!(contacted.len(), 2);
     room.on_reply(s(1), &asked, nonce, None, &mut random, &mut out);
-    room.on_dial_back(s(2), &id(3), [0; 8]);
+    room.on_dial_back(s(2), &id(3), reporter(3), [0; 8], &mut random, &mut out);
     assert_eq!(room.reachable(), None, "wrong nonce");
-    room.on_dial_back(s(2), &id(1), nonce);
+    room.on_dial_back(s(2), &id(1), reporter(3), nonce, &mut random, &mut out);
     assert_eq!(room.reachable(), None, "we have sent to that one");
-    room.on_dial_back(s(2), &id(3), nonce);
+    room.on_sent(s(2), reporter(4).ip());
+    room.on_dial_back(s(2), &id(3), reporter(4), nonce, &mut random, &mut out);
+    assert_eq!(room.reachable(), None, "we have sent to that address");
+    room.on_dial_back(s(2), &id(3), reporter(3), nonce, &mut random, &mut out);
     assert_eq!(room.reachable(), Some(true));
     assert!(room.poll_timeout().is_some_and(|at| at > s(1000)));
 }
@@ -149,7 +152,7 @@ fn an_order_goes_to_one_that_was_not_contacted_and_seldom() {
     let mut ask = |now, contacted: &[[u8; 4]]| {
         let mut out = VecDeque::new();
         let to = OrderTo { linked: &linked, choice: &mut random.peer_choice };
-        duty.on_request(now, id(9), at(10), [7; 8], contacted, to, &mut out);
+        duty.on_request(now, id(9), at(10), [7; 8], contacted, 0, to, &mut out);
         out
     };
     let reply = |action: &Action| {

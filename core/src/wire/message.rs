@@ -229,6 +229,9 @@ pub enum Message<'a> {
         /// First bytes of the BLAKE3 hashes of supernodes that the sender has sent to: a dial from one of those would
         /// prove nothing.
         contacted: ArrayVec<[u8; 4], CONTACTED_MAX>,
+        /// Another port of the address that the sender is seen at, which its router maps to it; 0 for the one that it
+        /// is seen at.
+        port: u16,
     },
     /// One supernode asks another to dial a node at the address it sees it at.
     DialBackOrder {

@@ -102,7 +102,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::Hints(parts.hints.iter().copied().collect()),
         Message::LoadRequest,
         Message::LoadReply { load, time_s: number },
-        Message::DialBackRequest { nonce: token, contacted: parts.contacted.iter().copied().collect() },
+        Message::DialBackRequest { nonce: token, contacted: parts.contacted.iter().copied().collect(), port: 5 },
         Message::DialBackOrder { peer, address, nonce: token },
         Message::DialBack { nonce: token },
         Message::Upgrade(whereabouts.clone()),

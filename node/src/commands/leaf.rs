@@ -48,7 +48,7 @@ pub(super) fn run(state: &StateDir, args: &LeafArgs) -> Result<Exit, Failure> {
 }
 
 /// Waits as long as it takes; false if a signal came first.
-fn wait_for_home(host: &Host, signals: &Signals, wishes: &Wishes) -> bool {
+pub(super) fn wait_for_home(host: &Host, signals: &Signals, wishes: &Wishes) -> bool {
     let mut waited = Duration::ZERO;
     while !host.endpoint().wait_ready(LOOK_EVERY) {
         if signals.wait_timeout(Duration::ZERO) {

@@ -7,6 +7,7 @@ mod id;
 mod leaf;
 mod ping;
 mod pipe;
+mod run;
 mod status;
 mod supernode;
 mod ticket;
@@ -34,6 +35,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
     let state = || StateDir::open(cli.common.state_dir.as_deref());
     match cli.command {
         Command::Id => id::run(&state()?),
+        Command::Run(args) => run::run(&state()?, args),
         Command::Supernode(args) => supernode::run(&state()?, &args),
         Command::Leaf(args) => leaf::run(&state()?, &args),
         Command::Expose(args) => expose::run(&state()?, &args),

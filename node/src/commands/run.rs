@@ -52,7 +52,10 @@ fn auto(state: &StateDir, args: &RunArgs) -> Result<Exit, Failure> {
     let signals = super::signals()?;
     let mut config = wishes.config(Config::auto());
     args.duty.apply(&mut config);
-    let host = Host::start(state, Plan { config, listen, bootstrap: wishes.bootstrap.clone(), port_map: args.node.router.port_map() })?;
+    let host = Host::start(
+        state,
+        Plan { config, listen, bootstrap: wishes.bootstrap.clone(), port_map: args.node.router.port_map() },
+    )?;
     let _offers = wishes.offer(host.server())?;
     if is_alone {
         talk::warn(
@@ -69,8 +72,7 @@ fn auto(state: &StateDir, args: &RunArgs) -> Result<Exit, Failure> {
 
 /// The usual port where it is free, else any.
 fn usual_port() -> Vec<SocketAddr> {
-    let all: [SocketAddr; 2] =
-        [(Ipv4Addr::UNSPECIFIED, PORT).into(), (Ipv6Addr::UNSPECIFIED, PORT).into()];
+    let all: [SocketAddr; 2] = [(Ipv4Addr::UNSPECIFIED, PORT).into(), (Ipv6Addr::UNSPECIFIED, PORT).into()];
     match UdpSocket::bind(all[0]) {
         // IPv6 only where the host has it, which io finds out when it binds.
         Ok(_) => all.into_iter().filter(|at| at.is_ipv4() || UdpSocket::bind("[::1]:0").is_ok()).collect(),

@@ -36,8 +36,7 @@ pub(super) fn run(state: &StateDir, args: &SupernodeArgs) -> Result<Exit, Failur
 
     let signals = super::signals()?;
     let mut config = wishes.config(Config::supernode(advertise));
-    config.relay_rate_bps = args.relay_rate.unwrap_or(config.relay_rate_bps);
-    config.relay_quota_bytes = args.relay_quota.unwrap_or(config.relay_quota_bytes);
+    args.duty.apply(&mut config);
     let limits = RelayLimits::of(&config).to_text();
     let host = Host::start(
         state,
@@ -49,7 +48,7 @@ pub(super) fn run(state: &StateDir, args: &SupernodeArgs) -> Result<Exit, Failur
         },
     )?;
     let _offers = wishes.offer(host.server())?;
-    talk::note(format!("supernode  ON at UDP {listen}, relaying for each pair of peers: {limits}"));
+    talk::note(format!("supernode  ON at UDP {listen}, helping others within: {limits}"));
     super::announce(&format!("{}@{first}", host.endpoint().id()))?;
     Ok(super::serve(host, &signals))
 }

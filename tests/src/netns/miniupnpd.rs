@@ -7,13 +7,13 @@
 //! This needs the program `miniupnpd` (Debian package miniupnpd-nftables, which starts no service).
 
 use std::fs;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use super::process::{Process, wait_for};
+use super::tools::{ip_in, nft_table, run};
 use super::{Host, Lab, Router};
 
 /// How long the program may take to start.
@@ -63,18 +63,13 @@ impl Miniupnpd {
         let namespace = router.namespace.clone();
         let [.., number, _] = router.address.octets();
         let address = Ipv4Addr::new(45, 45, number, 1);
-        in_namespace(&namespace, &["ip", "addr", "add", &format!("{address}/32"), "dev", "wan"]);
+        ip_in(&namespace, &format!("addr add {address}/32 dev wan"));
         for host in publics {
-            in_namespace(&host.namespace, &["ip", "route", "replace", "45.45.0.0/16", "dev", "eth0"]);
+            ip_in(&host.namespace, "route replace 45.45.0.0/16 dev eth0");
         }
-        in_namespace(&namespace, &["ip", "route", "replace", "45.45.0.0/16", "dev", "wan"]);
+        ip_in(&namespace, "route replace 45.45.0.0/16 dev wan");
         let config = lab.dir().join(format!("miniupnpd-{number}.conf"));
         let logs = lab.dir().to_owned();
-        // Where routers let nothing in that they have not translated themselves.
-        let _ = Command::new("ip")
-            .args(["netns", "exec", &namespace, "nft", "add rule ip filter forward ct status dnat accept"])
-            .stderr(Stdio::null())
-            .status();
         load_rules(&namespace, address, &setup);
         let process = spawn(&namespace, &logs, &config, address, &setup);
         Self { namespace, logs, config, setup, process, address }
@@ -82,7 +77,7 @@ impl Miniupnpd {
 
     /// Another router learns the way, too.
     pub fn reachable_from(&self, other: &Router) {
-        in_namespace(&other.namespace, &["ip", "route", "replace", "45.45.0.0/16", "dev", "wan"]);
+        ip_in(&other.namespace, "route replace 45.45.0.0/16 dev wan");
     }
 
     /// Gives a host in the LAN the IPv6 address `2001:db8:2:ROUTER::2` and a way out through the router.
@@ -94,11 +89,10 @@ impl Miniupnpd {
             (&router.namespace, "lan", address(2, 1)),
             (&host.namespace, "eth0", address(2, 2)),
         ] {
-            let address = format!("{address}/64");
-            in_namespace(namespace, &["ip", "addr", "add", &address, "dev", device, "nodad"]);
+            ip_in(namespace, &format!("addr add {address}/64 dev {device} nodad"));
         }
-        in_namespace(&router.namespace, &["ip", "addr", "add", "fe80::1/64", "dev", "lan", "nodad"]);
-        in_namespace(&host.namespace, &["ip", "-6", "route", "replace", "default", "via", "fe80::1", "dev", "eth0"]);
+        ip_in(&router.namespace, "addr add fe80::1/64 dev lan nodad");
+        ip_in(&host.namespace, "-6 route replace default via fe80::1 dev eth0");
         address(2, 2)
     }
 
@@ -132,7 +126,7 @@ impl Miniupnpd {
     pub fn reboot(&mut self) {
         self.process.kill();
         load_rules(&self.namespace, self.address, &self.setup);
-        in_namespace(&self.namespace, &["conntrack", "-F"]);
+        run(Command::new("ip").args(["netns", "exec", &self.namespace, "conntrack", "-F"]));
         self.process = spawn(&self.namespace, &self.logs, &self.config, self.address, &self.setup);
     }
 
@@ -150,27 +144,18 @@ fn load_rules(namespace: &str, address: Ipv4Addr, setup: &Setup) {
         if open { String::new() } else { drop }
     };
     let rules = format!(
-        "add table inet miniupnpd\ndelete table inet miniupnpd\n\
-         table inet miniupnpd {{\n\
-           chain pre {{ type nat hook prerouting priority -110; }}\n\
-           chain post {{ type nat hook postrouting priority 80; }}\n\
-           chain allow {{ }}\n\
-           chain out {{ type nat hook postrouting priority 90;\n\
-             oifname \"wan\" snat ip to {address}{random}\n\
-           }}\n\
-           chain closed {{ type filter hook input priority -10;\n{}{}}}\n\
-         }}\n",
+        "chain pre {{ type nat hook prerouting priority -110; }}\n\
+         chain post {{ type nat hook postrouting priority 80; }}\n\
+         chain allow {{ }}\n\
+         chain out {{ type nat hook postrouting priority 90;\n\
+           oifname \"wan\" snat ip to {address}{random}\n\
+         }}\n\
+         chain closed {{ type filter hook input priority -10;\n{}{}}}",
         closed(setup.nat_pmp, 0),
         // With neither, nobody listens, and the kernel says so.
         closed(setup.pcp || !setup.nat_pmp, 2),
     );
-    let mut nft = Command::new("ip")
-        .args(["netns", "exec", namespace, "nft", "-f", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("nft starts");
-    nft.stdin.take().expect("piped").write_all(rules.as_bytes()).expect("nft reads");
-    assert!(nft.wait().expect("nft ends").success(), "nft refused:\n{rules}");
+    nft_table(namespace, "miniupnpd", &rules);
 }
 
 fn spawn(
@@ -228,10 +213,4 @@ fn spawn(
     let said = started.unwrap_or_default();
     assert!(said.contains(ready), "miniupnpd (Debian package miniupnpd-nftables) does not start: {said}");
     process
-}
-
-#[track_caller]
-fn in_namespace(namespace: &str, words: &[&str]) {
-    let output = Command::new("ip").args(["netns", "exec", namespace]).args(words).output().expect("ip starts");
-    assert!(output.status.success(), "{words:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
 }
