@@ -327,7 +327,8 @@ impl Node {
         }
     }
 
-    /// The relays of a silent link must know where we are now: our router may have moved us.
+    /// The relays of a silent link must know where we are now: our router may have moved us. Our homes too, since what
+    /// they see is what the peer is told.
     pub(crate) fn probe_relays(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let mut relays: Vec<PeerKey> = peer
@@ -338,6 +339,7 @@ impl Node {
                 Route::Direct { .. } => None,
             })
             .collect();
+        relays.extend(self.own_homes().iter().filter_map(|(home, _)| self.peers.up_key(home)));
         relays.sort_unstable();
         relays.dedup();
         for relay in relays {
