@@ -138,13 +138,14 @@ impl Node {
     }
 
     fn begin_examination(&mut self, now: Instant) {
+        self.rooms.examiner.rest();
         if self.leaving {
-            return self.rooms.examiner.rest();
+            return;
         }
         let is_serving = self.is_serving();
         let is_auto = matches!(self.config.role, Role::Auto);
         if is_serving && !is_auto {
-            return self.rooms.examiner.rest();
+            return;
         }
         let is_known = self.rooms.examiner.known().is_some();
         if is_serving && is_known && self.rooms.examiner.had_unasked(now) {
@@ -168,8 +169,7 @@ impl Node {
             if is_serving {
                 self.rooms.examiner.check_again(now, false);
             } else {
-                self.rooms.examiner.rest();
-                self.release_helpers(now);
+                self.release_helpers();
             }
         }
     }
@@ -211,7 +211,7 @@ impl Node {
                 return;
             }
         }
-        self.release_helpers(now);
+        self.release_helpers();
         if self.is_serving() {
             self.rooms.examiner.check_again(now, false);
         }
@@ -279,7 +279,11 @@ impl Node {
         alternate_port: u16,
     ) -> bool {
         let Some(current) = self.rooms.examiner.current.as_mut() else { return false };
-        current.on_reply(now, path.socket, canonical(path.remote), token, seen, alternate_port)
+        let is_ours = current.on_reply(now, path.socket, canonical(path.remote), token, seen, alternate_port);
+        if is_ours {
+            self.rooms.examiner.on_answered();
+        }
+        is_ours
     }
 
     /// A Loop packet came.
@@ -343,7 +347,7 @@ impl Node {
         }
     }
 
-    fn release_helpers(&mut self, _now: Instant) {
+    fn release_helpers(&mut self) {
         for peer in core::mem::take(&mut self.rooms.examiner.helpers) {
             self.rooms.out.push_back(Action::Release { peer });
         }
