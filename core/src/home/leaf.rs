@@ -36,6 +36,8 @@ const CANDIDATES_MAX: usize = 64;
 pub(crate) const DRAWN_MAX: usize = 3;
 /// The same for a node that may serve others, where those that nothing was sent to are to be its witnesses.
 pub(crate) const DRAWN_AUTO_MAX: usize = 2;
+/// So many supernodes in all are few: whoever draws sparingly draws none of them twice.
+const FEW: usize = DRAWN_AUTO_MAX + 3;
 /// How long the first to answer waits for adverts, and then those that answer for the others that were drawn: a round
 /// trip for a link and one for a question over it, halfway round the world.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -597,7 +599,9 @@ impl Homes {
     /// Adverts are known, or will not come: whoever was linked to hear them is drawn again only by chance.
     fn begin_draw(&mut self, now: Instant) {
         self.is_listed = true;
-        if self.chosen.len() < RECORD_HOMES_MAX {
+        // Where there are few, those linked must do: the others are to be witnesses.
+        let is_sparing = self.drawn_max < DRAWN_MAX && self.candidates.len() <= FEW;
+        if self.chosen.len() < RECORD_HOMES_MAX && !is_sparing {
             self.settle_at = Some(now + SETTLE);
             for (peer, candidate) in &mut self.candidates {
                 candidate.is_drawn &= self.chosen.contains(peer) || candidate.was_home;

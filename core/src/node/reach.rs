@@ -141,13 +141,14 @@ impl Node {
     }
 
     fn begin_examination(&mut self, now: Instant) {
+        self.rooms.examiner.rest();
         if self.leaving {
-            return self.rooms.examiner.rest();
+            return;
         }
         let is_serving = self.is_serving();
         let is_auto = matches!(self.config.role, Role::Auto);
         if is_serving && !is_auto {
-            return self.rooms.examiner.rest();
+            return;
         }
         let is_known = self.rooms.examiner.known().is_some();
         if is_serving && is_known && self.rooms.examiner.had_unasked(now) {
@@ -171,8 +172,7 @@ impl Node {
             if is_serving {
                 self.rooms.examiner.check_again(now, false);
             } else {
-                self.rooms.examiner.rest();
-                self.release_helpers(now);
+                self.release_helpers();
             }
         }
     }
@@ -214,7 +214,7 @@ impl Node {
                 return;
             }
         }
-        self.release_helpers(now);
+        self.release_helpers();
         if self.is_serving() {
             self.rooms.examiner.check_again(now, false);
         }
@@ -346,7 +346,7 @@ impl Node {
         }
     }
 
-    fn release_helpers(&mut self, _now: Instant) {
+    fn release_helpers(&mut self) {
         for peer in core::mem::take(&mut self.rooms.examiner.helpers) {
             self.rooms.out.push_back(Action::Release { peer });
         }
