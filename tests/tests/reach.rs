@@ -54,7 +54,9 @@ fn fits(ports: Ports, spec: &NatSpec) -> bool {
         // Three mappings of random ports do not show that they are random.
         (PortAssignment::Random, Ports::Unknown) => spec.mapping == Behavior::AddressDependent,
         (PortAssignment::Sequential { delta }, Ports::Sequential { step, .. }) => i16::from(step) == delta,
-        (PortAssignment::Block { width }, Ports::Block { width: found, .. }) => found >= width / 2 && found <= 4 * width,
+        (PortAssignment::Block { width }, Ports::Block { width: found, .. }) => {
+            found >= width / 2 && found <= 4 * width
+        }
         _ => false,
     }
 }
@@ -62,13 +64,18 @@ fn fits(ports: Ports, spec: &NatSpec) -> bool {
 #[test]
 fn every_behaviour_is_told_right() {
     let mut w = World::new(41);
-    w.add_supernodes(6);
+    w.add_supernodes(9);
     let both = |m| Behavior::ALL.map(|f| NatSpec::new(m, f));
     let mut specs: Vec<NatSpec> = Behavior::ALL.into_iter().flat_map(both).collect();
     specs.extend(specs.clone().into_iter().map(|spec| spec.ports(PortAssignment::Random)));
     let of_kind = kinds::all().into_iter().filter(|kind| kind.side.routers.len() == 1 && !kind.side.ipv6);
     specs.extend(of_kind.map(|kind| kind.side.routers[0]).filter(|spec| !spec.blocks_udp));
-    let leaves: Vec<(NatSpec, HostId)> = specs.into_iter().map(|spec| (spec, w.add_leaf_behind(spec))).collect();
+    let mut leaves: Vec<(NatSpec, HostId)> = Vec::new();
+    for spec in specs {
+        leaves.push((spec, w.add_leaf_behind(spec)));
+        // Supernodes dial so many a second for others, not more.
+        w.run_for(secs(2));
+    }
     w.run_for(secs(20) + EXAMINED);
     for (spec, leaf) in leaves {
         let found = reachability(&w, leaf);
@@ -77,7 +84,8 @@ fn every_behaviour_is_told_right() {
         assert_eq!(found.filtering, Some(filtering(&spec)), "{spec:?}: {found:?}");
         assert!(fits(found.ports, &spec), "{spec:?}: {found:?}");
         assert_eq!(found.udp, Some(true));
-        assert_eq!(found.reachable, Some(spec.filtering == Behavior::EndpointIndependent), "{spec:?}");
+        let reachable = Some(spec.filtering == Behavior::EndpointIndependent);
+        assert_eq!(found.reachable, reachable, "{spec:?} {:?}", w.status(leaf).observed);
         assert!(found.witnesses >= 3, "{found:?}");
         match (spec.addresses, spec.pooling, spec.mapping) {
             (1, ..) | (_, Pooling::Paired, _) => assert_eq!(found.pooled, Some(false), "{spec:?}"),
@@ -241,13 +249,15 @@ fn serving(seed: u64) -> (World, HostId) {
     (w, node)
 }
 
-/// A leaf that is told of this supernode alone.
-fn add_leaf_of(w: &mut World, home: HostId) -> HostId {
-    let router = w.add_router(NatSpec::port_restricted());
-    let leaf = w.add_leaf_down(Place::Behind(router), |_| {});
-    w.hosts[leaf.0].known = vec![w.contact(home)];
-    w.start(leaf);
-    leaf
+/// Leaves, until one of them is at home there.
+fn add_leaves_until_home(w: &mut World, home: HostId) -> Vec<HostId> {
+    let mut leaves = Vec::new();
+    while !leaves.iter().any(|leaf| is_home_of(w, home, *leaf)) {
+        assert!(leaves.len() < 20, "nobody chooses it");
+        leaves.push(w.add_leaf_behind(NatSpec::port_restricted()));
+        w.settle_homes(&leaves);
+    }
+    leaves
 }
 
 fn is_home_of(w: &World, home: HostId, leaf: HostId) -> bool {
@@ -268,12 +278,7 @@ fn a_public_node_serves_within_ten_seconds_and_leaves_register_there() {
         assert!(w.status(supernode).supernodes.iter().any(|s| s.peer == w.peer(node)), "{supernode:?}");
         assert_eq!(w.status(supernode).leaves, 0, "it is no leaf any more");
     }
-    let mut leaves = Vec::new();
-    while !leaves.iter().any(|leaf| is_home_of(&w, node, *leaf)) {
-        assert!(leaves.len() < 20, "nobody chooses it");
-        leaves.push(add_leaf_of(&mut w, node));
-        w.settle_homes(&leaves);
-    }
+    let leaves = add_leaves_until_home(&mut w, node);
     let leaf = *leaves.last().expect("one at least");
     // It introduces and relays.
     let caller = w.add_leaf_behind(NatSpec::port_restricted());
@@ -310,15 +315,7 @@ fn streams_live_through_both_changes() {
 #[test]
 fn a_node_that_loses_its_address_ceases_and_its_leaves_find_another_home() {
     let (mut w, node) = serving(52);
-    let mut leaves = Vec::new();
-    while !leaves.iter().any(|leaf| is_home_of(&w, node, *leaf)) {
-        for s in w.supernodes.clone() { eprintln!("{:?} {:?}", w.peer(s), w.status(s).load); }
-        eprintln!("{:?} {:?}", w.peer(node), w.status(node).load);
-        for l in &leaves { eprintln!("leaf {:?} {:?}", w.status(*l).homes, w.status(*l).supernodes); }
-        assert!(leaves.len() < 20, "nobody chooses it");
-        leaves.push(add_leaf_of(&mut w, node));
-        w.settle_homes(&leaves);
-    }
+    let leaves = add_leaves_until_home(&mut w, node);
     let since = w.now();
     w.move_host(node, Place::Public);
     w.tell_network(node);
@@ -381,6 +378,23 @@ fn no_router_that_filters_is_taken_for_the_internet() {
         assert!(!ever);
         assert_eq!(reachability(&w, node).reachable, Some(false));
     }
+}
+
+/// By its id alone, as somebody does who called it while it was a leaf.
+#[test]
+fn who_serves_is_found_by_whoever_calls_it() {
+    let (mut w, node) = serving(57);
+    let caller = w.add_leaf_behind(NatSpec::port_restricted());
+    w.settle_homes(&[caller]);
+    let t = w.transfer(caller, node, 1_000, 1_000);
+    w.finish("a transfer to a supernode", secs(5), &[t]);
+    w.move_host(node, Place::Public);
+    w.tell_network(node);
+    w.until("at home again", secs(60), |w| w.has_homes(node, 2));
+    let another = w.add_leaf_behind(NatSpec::port_restricted());
+    w.settle_homes(&[another]);
+    let t = w.transfer(another, node, 1_000, 1_000);
+    w.finish("a transfer to a leaf", secs(20), &[t]);
 }
 
 #[test]

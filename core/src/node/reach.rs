@@ -10,6 +10,7 @@ use super::send::Outgoing;
 use super::sockets::Purpose;
 use super::{DropReason, Family, Node, Path, Role, SocketId, SocketKind};
 use crate::action::Action;
+use crate::gossip::LISTING_LEAF_MAX;
 use crate::identity::PeerId;
 use crate::path::Route;
 use crate::reach::{Ask, Examination, MappingBehavior, Outcome, Reachability, Subject, second_nat};
@@ -93,9 +94,6 @@ impl Node {
 
     /// How many known supernodes could be witnesses: of different prefixes, and sent nothing.
     pub(super) fn count_fresh(&mut self, now: Instant) {
-        if !matches!(self.config.role, Role::Auto) {
-            return;
-        }
         let rooms = &mut self.rooms;
         let mut prefixes = BTreeSet::new();
         let fresh = rooms.book.iter().filter(|(id, advert)| {
@@ -104,7 +102,12 @@ impl Node {
             is_new && rooms.dial_back.is_fresh(now, id, ips())
         });
         let fresh = fresh.count();
-        rooms.dial_back.set_fresh(fresh);
+        // A leaf is told of so many at a time; as long as it knows fewer, it knows them all.
+        let are_all = match &rooms.side {
+            Side::Leaf(homes) => homes.had_listing() && rooms.book.len() < LISTING_LEAF_MAX,
+            Side::Supernode(_) => true,
+        };
+        rooms.dial_back.set_fresh(now, fresh, are_all);
     }
 
     // ---- time ----

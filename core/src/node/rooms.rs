@@ -405,6 +405,9 @@ impl Node {
                 if kind == SignedKind::Advert {
                     leaf!(self, now, |homes, m| homes.on_advert(now, id, bytes, m));
                     self.on_callee_advert(now, bytes);
+                    if !self.is_serving() && self.rooms.dial_back.reachable().is_none() {
+                        self.count_fresh(now);
+                    }
                 }
                 self.set_wanted(&id);
             }

@@ -32,11 +32,11 @@ const LINKED_MIN: usize = 2;
 const TRY_FOR: Duration = Duration::from_secs(5);
 /// Tries in a row, taken on and without a dial, before the answer is no.
 const TRIES_MAX: u8 = 2;
-/// Requests for each witness that no supernode took on, or that got lost, before we give up for [`AGAIN_AFTER`].
+/// Requests in a row that no supernode took on, or that got lost, before we give up for [`AGAIN_SOON`].
 const REQUESTS_MAX: u8 = 4;
 /// The question is asked again after this: routers are reconfigured, supernodes come and go.
 const AGAIN_AFTER: Duration = Duration::from_secs(3600);
-/// And after this by a node that would serve, if nothing speaks against it but that too few could try.
+/// And after this, doubling, where too few could try.
 const AGAIN_SOON: Duration = Duration::from_secs(300);
 /// Most supernodes, and most addresses, remembered as contacted. At the limit a conclusion would be unsound, so none is
 /// drawn until some are forgotten.
@@ -68,8 +68,12 @@ pub(crate) struct DialBack {
     last_sent: Option<(IpAddr, Instant)>,
     /// Until then, something that was sent to may have been forgotten too early.
     blind_until: Option<Instant>,
-    /// Supernodes that could still be witnesses, as far as we know.
-    fresh: usize,
+    /// Supernodes that could still be witnesses; none if that is not known.
+    fresh: Option<usize>,
+    /// There were none, so nobody was asked.
+    starved: bool,
+    /// How often too few could try.
+    unknowns: u32,
     witnesses: ArrayVec<IpAddr, WITNESSES>,
     current: Option<Try>,
     asked: BTreeSet<PeerId>,
@@ -111,9 +115,12 @@ impl DialBack {
         self.current.is_some()
     }
 
-    /// How many known supernodes could be witnesses.
-    pub(crate) fn set_fresh(&mut self, fresh: usize) {
-        self.fresh = fresh;
+    /// How many known supernodes could be witnesses, and whether others there are none.
+    pub(crate) fn set_fresh(&mut self, now: Instant, fresh: usize, are_all: bool) {
+        self.fresh = (are_all || fresh > 0).then_some(fresh);
+        if self.starved && fresh > 0 {
+            self.due = Some(now);
+        }
     }
 
     /// Something was sent to `peer`: it cannot be a witness any more.
@@ -235,10 +242,10 @@ impl DialBack {
         self.reachable = Some(true);
         let near = |other: &IpAddr| *other == ip || (!Prefix::is_exempt(ip) && Prefix::of(*other) == Prefix::of(ip));
         if !self.witnesses.iter().any(near) {
-            self.fresh = self.fresh.saturating_sub(1);
+            self.fresh = self.fresh.map(|fresh| fresh.saturating_sub(1));
             let _ = self.witnesses.try_push(ip);
         }
-        self.taken_on = 0;
+        (self.taken_on, self.requests) = (0, 0);
         self.current = None;
         if self.witnesses.len() >= self.wanted() {
             self.conclude(now, Some(true));
@@ -249,7 +256,7 @@ impl DialBack {
 
     /// How many witnesses are enough.
     fn wanted(&self) -> usize {
-        if self.thorough { WITNESSES.min(self.witnesses.len() + self.fresh).max(1) } else { 1 }
+        if self.thorough { WITNESSES.min(self.witnesses.len() + self.fresh.unwrap_or(0)).max(1) } else { 1 }
     }
 
     /// A link came in, not through a channel, from an address to which this socket never sent anything: that shows
@@ -267,8 +274,10 @@ impl DialBack {
         self.reachable = reachable;
         self.current = None;
         self.begin_anew();
-        let soon = self.thorough && !self.confirmed && reachable != Some(false);
-        self.due = Some(now + if soon { AGAIN_SOON } else { AGAIN_AFTER });
+        let is_open = reachable.is_none() || (self.thorough && !self.confirmed && reachable == Some(true));
+        let wait = if is_open { AGAIN_AFTER.min(AGAIN_SOON * (1 << self.unknowns.min(8))) } else { AGAIN_AFTER };
+        self.unknowns = if is_open { self.unknowns + 1 } else { 0 };
+        self.due = Some(now + wait);
     }
 
     /// Counts a try that ended, begins the next.
@@ -280,6 +289,7 @@ impl DialBack {
 
     fn step(&mut self, now: Instant, random: &mut Generators, out: &mut VecDeque<Action>) {
         self.due = None;
+        self.starved = false;
         if let Some(ended) = self.current.take() {
             self.taken_on += u8::from(ended.was_taken_on);
         }
@@ -291,12 +301,16 @@ impl DialBack {
             // Goes on when there are enough links again.
             return;
         }
+        if self.fresh == Some(0) {
+            self.conclude(now, found);
+            self.starved = true;
+            return;
+        }
         // Somebody not asked yet, before somebody asked before.
         let fresh: Vec<PeerId> = self.linked.difference(&self.asked).copied().collect();
         let pool = if fresh.is_empty() { self.linked.iter().copied().collect() } else { fresh };
         let asked = pool.get(random.peer_choice.below(pool.len())).copied();
-        let requests_max = if self.thorough { REQUESTS_MAX * WITNESSES as u8 } else { REQUESTS_MAX };
-        let Some(asked) = asked.filter(|_| self.requests < requests_max) else {
+        let Some(asked) = asked.filter(|_| self.requests < REQUESTS_MAX) else {
             return self.conclude(now, found);
         };
         self.requests += 1;
