@@ -12,8 +12,9 @@ use handfast_tests::{Behavior, HostId, NatSpec, Place, Pooling, PortAssignment, 
 
 /// Homes, a dial-back of two tries, and an examination.
 const EXAMINED: Duration = secs(40);
-/// Three dial-backs of a round trip each, after the links.
-const PROMOTED: Duration = secs(10);
+/// Three dial-backs of a round trip each, after the links; but some are wasted on supernodes that are dialled meanwhile,
+/// and one supernode orders two at once and then one in ten seconds.
+const PROMOTED: Duration = secs(30);
 
 fn reachability(w: &World, host: HostId) -> Reachability {
     w.status(host).reachability
@@ -126,7 +127,7 @@ fn hairpinning_is_told_right() {
 #[test]
 fn a_host_without_a_router_is_told_so_and_its_filter_is_looked_at() {
     let mut w = World::new(44);
-    w.add_supernodes(6);
+    w.add_supernodes(9);
     let leaf = w.add_leaf(Place::Public);
     w.run_for(secs(20) + EXAMINED);
     let found = reachability(&w, leaf);
@@ -265,7 +266,7 @@ fn is_home_of(w: &World, home: HostId, leaf: HostId) -> bool {
 }
 
 #[test]
-fn a_public_node_serves_within_ten_seconds_and_leaves_register_there() {
+fn a_public_node_serves_within_half_a_minute_and_leaves_register_there() {
     let (mut w, node) = serving(50);
     let own = SocketAddr::new(w.ip(node), w.hosts[node.0].port);
     let told = Event::RoleChanged { supernode: true, addresses: vec![own] };

@@ -196,7 +196,7 @@ impl Node {
             s.registrations.on_link_down(&id, stores.out);
         });
         self.rooms.lookups.on_link_down(now, &id, &mut self.rooms.out);
-        self.rooms.dial_back.on_link_down(now, &id);
+        self.rooms.dial_back.on_link_down(&id);
         self.rooms.examiner.helpers.retain(|helper| *helper != id);
         self.rooms.clock.forget(&id);
     }
@@ -296,7 +296,6 @@ impl Node {
                     return;
                 };
                 self.set_wanted_key(key, true);
-                self.rooms.dial_back.on_contacted(now, peer);
                 self.rooms.examiner.on_dialled(now);
                 if up {
                     self.rooms_link_there(now, peer);

@@ -90,6 +90,10 @@ impl Node {
     /// Has a socket closed; links lose their paths through it.
     pub(crate) fn close_socket(&mut self, now: Instant, socket: SocketId) {
         if self.sockets.open.remove(&socket).is_some() {
+            if self.sockets.open.is_empty() {
+                // An empty tree would keep its root.
+                self.sockets.open = BTreeMap::new();
+            }
             self.events.push_back(Event::CloseSocket(socket));
             self.remove_paths(now, |route| matches!(route, Route::Direct { socket: s, .. } if *s == socket));
         }

@@ -30,6 +30,8 @@ pub(crate) const WITNESSES: usize = 3;
 const LINKED_MIN: usize = 2;
 /// How long a try takes; also time enough for a supernode's limit of one order in ten seconds after two tries.
 const TRY_FOR: Duration = Duration::from_secs(5);
+/// Between two requests, when a supernode said that there were too many.
+const BUSY_FOR: Duration = Duration::from_secs(10);
 /// Tries in a row, taken on and without a dial, before the answer is no.
 const TRIES_MAX: u8 = 2;
 /// Requests in a row that no supernode took on, or that got lost, before we give up for [`AGAIN_SOON`].
@@ -38,7 +40,7 @@ const REQUESTS_MAX: u8 = 4;
 const AGAIN_AFTER: Duration = Duration::from_secs(3600);
 /// And after this, doubling, where too few could try.
 const AGAIN_SOON: Duration = Duration::from_secs(300);
-/// Most supernodes, and most addresses, remembered as contacted. At the limit a conclusion would be unsound, so none is
+/// Most addresses remembered as contacted. At the limit a conclusion would be unsound, so none is
 /// drawn until some are forgotten.
 const REMEMBERED_MAX: usize = 1_024;
 /// Nothing sent there for so long: no router remembers (RFC 4787 §4.3 speaks of minutes).
@@ -61,9 +63,9 @@ pub(crate) struct DialBack {
     port: u16,
     /// Supernodes linked now.
     linked: BTreeSet<PeerId>,
-    /// Whom we have sent to, and when last.
-    contacted: BTreeMap<PeerId, Instant>,
-    /// The same, by address.
+    /// Other supernodes that were sent something, as they are named in a request.
+    stale: Box<[[u8; 4]]>,
+    /// Where something was sent to, and when last.
     addresses: BTreeMap<IpAddr, Instant>,
     last_sent: Option<(IpAddr, Instant)>,
     /// Until then, something that was sent to may have been forgotten too early.
@@ -110,22 +112,18 @@ impl DialBack {
         self.thorough = thorough;
     }
 
-    /// Whether a try is under way.
+    /// Whether a try is under way, or there was one and another is to follow.
     pub(crate) fn is_trying(&self) -> bool {
-        self.current.is_some()
+        self.current.is_some() || self.requests > 0
     }
 
-    /// How many known supernodes could be witnesses, and whether others there are none.
-    pub(crate) fn set_fresh(&mut self, now: Instant, fresh: usize, are_all: bool) {
+    /// How many known supernodes could be witnesses, and whether others there are none; and those that could not be.
+    pub(crate) fn set_fresh(&mut self, now: Instant, fresh: usize, are_all: bool, stale: Vec<[u8; 4]>) {
+        self.stale = stale.into();
         self.fresh = (are_all || fresh > 0).then_some(fresh);
         if self.starved && fresh > 0 {
             self.due = Some(now);
         }
-    }
-
-    /// Something was sent to `peer`: it cannot be a witness any more.
-    pub(crate) fn on_contacted(&mut self, now: Instant, peer: PeerId) {
-        remember(&mut self.contacted, now, peer, &mut self.blind_until);
     }
 
     /// Something was sent to this address, from any socket.
@@ -134,7 +132,18 @@ impl DialBack {
             return;
         }
         self.last_sent = Some((to, now));
-        remember(&mut self.addresses, now, to, &mut self.blind_until);
+        if self.addresses.len() >= REMEMBERED_MAX && !self.addresses.contains_key(&to) {
+            if self.blind_until.is_some_and(|until| until > now + (CONTACT_AGE - CONTACT_GRAIN)) {
+                // Looked through a moment ago.
+                return;
+            }
+            self.addresses.retain(|_, at| now - *at < CONTACT_AGE);
+            if self.addresses.len() >= REMEMBERED_MAX {
+                self.blind(now);
+                return;
+            }
+        }
+        self.addresses.insert(to, now);
     }
 
     /// Much was sent that was not noted: nothing is concluded for a while.
@@ -144,10 +153,8 @@ impl DialBack {
 
     /// Whether this supernode, at these addresses, was sent nothing for an hour.
     pub(crate) fn is_fresh(&self, now: Instant, peer: &PeerId, mut addresses: impl Iterator<Item = IpAddr>) -> bool {
-        let recent = |at: &Instant| now - *at < CONTACT_AGE;
-        !self.linked.contains(peer)
-            && !self.contacted.get(peer).is_some_and(recent)
-            && !addresses.any(|ip| self.addresses.get(&ip).is_some_and(recent))
+        let is_recent = |ip: IpAddr| self.addresses.get(&ip).is_some_and(|at| now - *at < CONTACT_AGE);
+        !self.linked.contains(peer) && !addresses.any(is_recent)
     }
 
     /// A link to a supernode is up.
@@ -158,7 +165,6 @@ impl DialBack {
         random: &mut Generators,
         out: &mut VecDeque<Action>,
     ) {
-        self.on_contacted(now, supernode);
         self.linked.insert(supernode);
         if self.linked.len() >= LINKED_MIN && self.due.is_none() {
             self.step(now, random, out);
@@ -166,18 +172,15 @@ impl DialBack {
     }
 
     /// A link to a supernode ended.
-    pub(crate) fn on_link_down(&mut self, now: Instant, supernode: &PeerId) {
-        if self.linked.remove(supernode) {
-            self.on_contacted(now, *supernode);
-        }
+    pub(crate) fn on_link_down(&mut self, supernode: &PeerId) {
+        self.linked.remove(supernode);
     }
 
     /// The host's network, or the main socket, changed: all is open again.
     pub(crate) fn reset(&mut self, now: Instant, random: &mut Generators, out: &mut VecDeque<Action>) {
         let linked = core::mem::take(&mut self.linked);
-        let contacted = linked.iter().map(|peer| (*peer, now)).collect();
         // What leaves for those that are linked will be noted as it does.
-        *self = Self { contacted, linked, thorough: self.thorough, ..Self::default() };
+        *self = Self { linked, thorough: self.thorough, ..Self::default() };
         self.step(now, random, out);
     }
 
@@ -215,10 +218,14 @@ impl DialBack {
         out: &mut VecDeque<Action>,
     ) {
         let Some(current) = self.current.as_mut().filter(|t| t.asked == *from && t.nonce == nonce) else { return };
-        if refused.is_none() {
-            current.was_taken_on = true;
-        } else {
-            self.step(now, random, out);
+        match refused {
+            None => current.was_taken_on = true,
+            // Its rate is one in so long.
+            Some(Refusal::Busy) => {
+                self.current = None;
+                self.due = Some(now + BUSY_FOR);
+            }
+            Some(_) => self.step(now, random, out),
         }
     }
 
@@ -235,10 +242,16 @@ impl DialBack {
         let is_awaited = self.current.as_ref().is_some_and(|t| t.nonce == nonce);
         let ip = canonical(remote).ip();
         let is_blind = self.blind_until.is_some_and(|until| now < until);
-        if !is_awaited || is_blind || !self.is_fresh(now, from, core::iter::once(ip)) {
+        if !is_awaited || is_blind {
             return;
         }
-        self.on_contacted(now, *from);
+        if !self.is_fresh(now, from, core::iter::once(ip)) {
+            // It was dialled while the request was on its way. That shows nothing, and nothing else will come.
+            self.current = None;
+            return self.step(now, random, out);
+        }
+        // It will be answered.
+        self.on_sent(now, ip);
         self.reachable = Some(true);
         let near = |other: &IpAddr| *other == ip || (!Prefix::is_exempt(ip) && Prefix::of(*other) == Prefix::of(ip));
         if !self.witnesses.iter().any(near) {
@@ -317,13 +330,9 @@ impl DialBack {
         self.asked.insert(asked);
         // Unguessable: who knows it could make us believe that we are reachable.
         let nonce = random.keys.bytes();
-        // The latest first: they are the likeliest that a router still remembers.
-        let recent = self.contacted.iter().map(|(peer, at)| (*at, peer));
-        let mut recent: Vec<(Instant, &PeerId)> = recent.filter(|(at, _)| now - *at < CONTACT_AGE).collect();
-        recent.sort_unstable_by(|a, b| b.cmp(a));
-        let linked_first =
-            self.linked.iter().chain(recent.iter().map(|(_, p)| *p).filter(|p| !self.linked.contains(p)));
-        let contacted: ArrayVec<_, CONTACTED_MAX> = linked_first.map(id_prefix).take(CONTACTED_MAX).collect();
+        let linked = self.linked.iter().map(id_prefix);
+        let contacted: ArrayVec<_, CONTACTED_MAX> =
+            linked.chain(self.stale.iter().copied()).take(CONTACTED_MAX).collect();
         self.current = Some(Try { nonce, asked, was_taken_on: false });
         self.due = Some(now + TRY_FOR);
         send(out, asked, &Message::DialBackRequest { nonce, contacted, port: self.port });
@@ -333,20 +342,4 @@ impl DialBack {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.due
     }
-}
-
-/// Notes a contact; at the limit forgets what is too old to matter, or says that it could not be noted.
-fn remember<K: Ord>(table: &mut BTreeMap<K, Instant>, now: Instant, key: K, blind_until: &mut Option<Instant>) {
-    if table.len() >= REMEMBERED_MAX && !table.contains_key(&key) {
-        if blind_until.is_some_and(|until| until > now + (CONTACT_AGE - CONTACT_GRAIN)) {
-            // Looked through a moment ago.
-            return;
-        }
-        table.retain(|_, at| now - *at < CONTACT_AGE);
-        if table.len() >= REMEMBERED_MAX {
-            *blind_until = Some(now + CONTACT_AGE);
-            return;
-        }
-    }
-    table.insert(key, now);
 }
