@@ -101,6 +101,8 @@ enum Stage {
 pub(crate) struct Call {
     stage: Stage,
     homes: Vec<(PeerId, SocketAddr)>,
+    /// It was dialled as a supernode, in vain: it may be one no longer.
+    dialled: bool,
     round: u8,
     lookups: u8,
     /// How often it was tried as a neighbour.
@@ -249,6 +251,7 @@ impl Node {
         let call = Call {
             stage: Stage::Locating,
             homes: Vec::new(),
+            dialled: false,
             round: 0,
             lookups: 0,
             near_dials: 0,
@@ -291,7 +294,8 @@ impl Node {
         call.error = ConnectError::Unreachable;
         // The peer is at home at itself: it is a supernode.
         if call.homes.iter().any(|(home, _)| *home == id) {
-            self.dial_peer(now, id, 1);
+            let dials = 1 + u8::from(call.dialled);
+            self.dial_peer(now, id, dials);
             return;
         }
         self.ask_home(now, id, 0);
@@ -310,8 +314,16 @@ impl Node {
 
     /// A lookup ended without a record.
     pub(crate) fn on_lookup_failed(&mut self, now: Instant, id: PeerId, failure: LookupFailure) {
+        let own = self.supernode_addresses(&id).into_iter().map(|address| (id, address));
         let Some(call) = self.calls.get_mut(&id) else { return };
         if call.stage != Stage::Locating {
+            return;
+        }
+        if call.dialled {
+            // Nobody knows better where it is.
+            // As it was dialled, unless that was by a ticket.
+            call.homes.extend(own);
+            self.dial_peer(now, id, 2);
             return;
         }
         let (error, tries_max, pause) = match failure {
@@ -416,6 +428,12 @@ impl Node {
         match call.stage.clone() {
             Stage::Locating => self.on_lookup_failed(now, id, LookupFailure::NoAnswer),
             Stage::Pausing => self.locate(now, id),
+            Stage::Dialling { dials: 1 } => {
+                call.dialled = true;
+                self.forget_homes(&id);
+                self.set_stage(now, id, Stage::Locating, Some(DIAL_AGAIN));
+                self.start_lookup(now, id);
+            }
             Stage::Dialling { dials } if dials < DIALS => self.dial_peer(now, id, dials + 1),
             Stage::Dialling { .. } => {
                 let error = ConnectError::Unreachable;

@@ -3,6 +3,9 @@
 //! Filled by [`AdvertBook::insert`] with signed bytes from anybody; emptied by time. Limits keep one network prefix
 //! from filling it. Load comes from the supernode itself or, worth less, from hints of others; suspicion is what this
 //! node's own gossip found, or, worth less again, what others say.
+//!
+//! An advert without [`Capabilities::HOME`] takes back those before it. It is kept and passed on like any other, so that
+//! none of those comes back, but whom it speaks of is no supernode.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -10,8 +13,8 @@ use std::collections::BTreeMap;
 
 use arrayvec::ArrayVec;
 
-use super::Advert;
 use super::shelf::{Refused, Shelf, id_prefix};
+use super::{Advert, Capabilities};
 use crate::identity::PeerId;
 use crate::random::ChoiceRng;
 use crate::time::{Instant, WallTime};
@@ -157,12 +160,12 @@ impl AdvertBook {
 
     /// Whether `id` is a supernode that we know, other than this one.
     pub(crate) fn contains(&self, id: &PeerId) -> bool {
-        *id != self.me && self.shelf.contains(id)
+        *id != self.me && self.get(id).is_some()
     }
 
-    /// Its advert.
+    /// Its advert, unless it has taken that back.
     pub(crate) fn get(&self, id: &PeerId) -> Option<&Advert> {
-        self.shelf.value(id).map(|known| &known.advert)
+        self.shelf.value(id).map(|known| &known.advert).filter(|advert| advert.capabilities.has(Capabilities::HOME))
     }
 
     /// Its preferred address.
@@ -177,7 +180,8 @@ impl AdvertBook {
 
     /// All supernodes but this one.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Advert)> {
-        self.shelf.iter().map(|(known, _)| (&known.advert.id, &known.advert)).filter(|(id, _)| **id != self.me)
+        let adverts = self.shelf.iter().map(|(known, _)| (&known.advert.id, &known.advert));
+        adverts.filter(|(id, advert)| **id != self.me && advert.capabilities.has(Capabilities::HOME))
     }
 
     /// At most `max` adverts as they travel, the own one among them and dead ones not, beginning at a random one.

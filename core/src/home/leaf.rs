@@ -222,6 +222,11 @@ impl Homes {
         self.candidates.iter().map(|(peer, c)| (*peer, c.address, c.is_joined))
     }
 
+    /// Whether a listing of adverts has come.
+    pub(crate) fn had_listing(&self) -> bool {
+        self.had_listing && self.is_listed
+    }
+
     /// Whether any supernode is known at all.
     pub(crate) fn is_lost(&self) -> bool {
         self.candidates.is_empty()

@@ -127,11 +127,14 @@ impl Node {
         if !self.is_serving() || path.socket.is_tcp() {
             return Err(DropReason::WrongPath);
         }
-        // Entered when the probe comes, although the answer may leave later: what came pays for it.
-        self.ledger.received(now, path.remote, len);
-        let answer_len = DATA_OVERHEAD + if path.remote.is_ipv4() { 19 } else { 31 };
-        if !self.ledger.answer(now, path.remote, answer_len.min(len)) {
-            return Err(DropReason::Limited);
+        let route = Route::Direct { socket: path.socket, remote: path.remote };
+        if !self.peers.get(key).is_some_and(|p| p.paths.is_proven(&route)) {
+            // Entered when the probe comes, although the answer may leave later: what came pays for it.
+            self.ledger.received(now, path.remote, len);
+            let answer_len = DATA_OVERHEAD + if path.remote.is_ipv4() { 19 } else { 31 };
+            if !self.ledger.answer(now, path.remote, answer_len.min(len)) {
+                return Err(DropReason::Limited);
+            }
         }
         if delay.is_zero() {
             self.answer_probe(now, key, path, token, alternate);

@@ -10,11 +10,14 @@ use super::send::Outgoing;
 use super::sockets::Purpose;
 use super::{DropReason, Family, Node, Path, Role, SocketId, SocketKind};
 use crate::action::Action;
+use crate::advert::shelf::id_prefix;
+use crate::gossip::LISTING_LEAF_MAX;
 use crate::identity::PeerId;
 use crate::path::Route;
 use crate::reach::{Ask, Examination, MappingBehavior, Outcome, Reachability, Subject, second_nat};
 use crate::time::Instant;
 use crate::wire::address::{Prefix, canonical};
+use crate::wire::message::CONTACTED_MAX;
 use crate::wire::packet::loop_packet;
 
 /// Supernodes that an examination asks: three, so that one that lies is outvoted.
@@ -96,18 +99,29 @@ impl Node {
 
     /// How many known supernodes could be witnesses: of different prefixes, and sent nothing.
     pub(super) fn count_fresh(&mut self, now: Instant) {
-        if !matches!(self.config.role, Role::Auto) {
-            return;
-        }
         let rooms = &mut self.rooms;
-        let mut prefixes = BTreeSet::new();
-        let fresh = rooms.book.iter().filter(|(id, advert)| {
+        let (mut prefixes, mut fresh, mut stale) = (BTreeSet::new(), 0, Vec::new());
+        for (id, advert) in rooms.book.iter() {
             let ips = || advert.addresses.iter().map(|a| SocketAddr::from(*a).ip());
-            let is_new = ips().next().is_some_and(|ip| Prefix::is_exempt(ip) || prefixes.insert(Prefix::of(ip)));
-            is_new && rooms.dial_back.is_fresh(now, id, ips())
-        });
-        let fresh = fresh.count();
-        rooms.dial_back.set_fresh(fresh);
+            if !rooms.dial_back.is_fresh(now, id, ips()) {
+                stale.push(id_prefix(id));
+            } else if ips().next().is_some_and(|ip| Prefix::is_exempt(ip) || prefixes.insert(Prefix::of(ip))) {
+                fresh += 1;
+            }
+        }
+        if let Side::Leaf(homes) = &rooms.side {
+            // Those that were named, and have not said yet who they are.
+            let named = homes.known().filter(|(id, ..)| rooms.book.get(id).is_none());
+            let is_fresh = |id: &PeerId, at: SocketAddr| rooms.dial_back.is_fresh(now, id, core::iter::once(at.ip()));
+            stale.extend(named.filter(|(id, at, _)| !is_fresh(id, *at)).map(|(id, ..)| id_prefix(&id)));
+        }
+        stale.truncate(CONTACTED_MAX);
+        // A leaf is told of so many at a time; as long as it knows fewer, it knows them all.
+        let are_all = match &rooms.side {
+            Side::Leaf(homes) => homes.had_listing() && rooms.book.len() < LISTING_LEAF_MAX,
+            Side::Supernode(_) => true,
+        };
+        rooms.dial_back.set_fresh(now, fresh, are_all, stale);
     }
 
     // ---- time ----

@@ -202,7 +202,7 @@ impl Node {
             s.registrations.on_link_down(&id, stores.out);
         });
         self.rooms.lookups.on_link_down(now, &id, &mut self.rooms.out);
-        self.rooms.dial_back.on_link_down(now, &id);
+        self.rooms.dial_back.on_link_down(&id);
         self.rooms.examiner.helpers.retain(|helper| *helper != id);
         self.rooms.clock.forget(&id);
     }
@@ -302,7 +302,6 @@ impl Node {
                     return;
                 };
                 self.set_wanted_key(key, true);
-                self.rooms.dial_back.on_contacted(now, peer);
                 if up {
                     self.rooms_link_there(now, peer);
                 }
@@ -411,6 +410,9 @@ impl Node {
                 if kind == SignedKind::Advert {
                     leaf!(self, now, |homes, m| homes.on_advert(now, id, bytes, m));
                     self.on_callee_advert(now, bytes);
+                    if !self.is_serving() && self.rooms.dial_back.reachable().is_none() {
+                        self.count_fresh(now);
+                    }
                 }
                 self.set_wanted(&id);
             }

@@ -117,6 +117,10 @@ impl Node {
                 closed = true;
             }
         }
+        if self.sockets.open.is_empty() {
+            // An empty tree would keep its root.
+            self.sockets.open = BTreeMap::new();
+        }
         if closed {
             self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if sockets.contains(socket)));
         }

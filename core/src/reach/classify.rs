@@ -16,12 +16,13 @@ use super::{FilteringBehavior, MappingBehavior, PortAssignment};
 pub(super) const TARGETS_MAX: usize = 3;
 /// Most new mappings made in one examination.
 pub(super) const SAMPLES_MAX: usize = 2 * TARGETS_MAX + 3;
-/// Ports that follow each other within this are taken for a counter's. Random ones do so three times in a row once in
-/// four million.
+/// Ports that follow each other within this are taken for a counter's. Six of a block do so once in 360 times.
 const COUNTER_SPAN: i32 = 512;
+/// With fewer samples than [`COUNTER_SAMPLES_MIN`], they must be closer.
+const COUNTER_SPAN_FEW: i32 = 16;
 /// The largest step from one of our mappings to the next that is told to peers; what is larger is other hosts' doing.
 const STEP_MAX: i32 = 64;
-/// Samples of a counter, at least, when one supernode's are left out as lies.
+/// Samples of a counter that may have run on a little, and at least so many when one supernode's are left out as lies.
 const COUNTER_SAMPLES_MIN: usize = 4;
 /// Samples of a block, at least.
 const BLOCK_SAMPLES_MIN: usize = 5;
@@ -202,23 +203,29 @@ fn ports(evidence: &Evidence, mapping: Option<MappingBehavior>) -> PortAssignmen
     }
 }
 
-/// Asks `judge` of all samples, then of all but one supernode's.
+/// Asks `judge` of all samples, then of all but one supernode's. That one must be far off: where all are near each other,
+/// leaving some out would make order out of chance.
 fn without_a_liar<T>(
     samples: &[Sample],
     reporters: usize,
     judge: impl Fn(&[(i32, u16)], bool) -> Option<T>,
 ) -> Option<T> {
-    let numbered = |except: Option<usize>| -> Vec<(i32, u16)> {
-        let of = samples.iter().enumerate().filter(|(_, s)| Some(s.reporter) != except);
+    let numbered = |is_in: &dyn Fn(&Sample) -> bool| -> Vec<(i32, u16)> {
+        let of = samples.iter().enumerate().filter(|(_, s)| is_in(s));
         of.map(|(at, s)| (i32::try_from(at).unwrap_or(0), s.seen.port())).collect()
     };
-    if let Some(found) = judge(&numbered(None), true) {
+    if let Some(found) = judge(&numbered(&|_| true), true) {
         return Some(found);
     }
     if reporters < TARGETS_MAX {
         return None;
     }
-    (0..reporters).find_map(|liar| judge(&numbered(Some(liar)), false))
+    (0..reporters).find_map(|liar| {
+        let honest = numbered(&|s| s.reporter != liar);
+        let near = |port: u16| honest.iter().any(|(_, p)| u32::from(p.abs_diff(port)) < BLOCK_SPAN_MAX);
+        let is_far = samples.iter().any(|s| s.reporter == liar && !near(s.seen.port()));
+        judge(&honest, false).filter(|_| is_far)
+    })
 }
 
 /// The step of a counter and its newest port, if these are a counter's: (number in the order of making, port).
@@ -226,8 +233,9 @@ fn without_a_liar<T>(
 /// Other hosts take ports from the same counter, so what lies between two of ours is a multiple of the step.
 fn counter(samples: &[(i32, u16)], is_complete: bool) -> Option<(i8, u16)> {
     let min = if is_complete { 3 } else { COUNTER_SAMPLES_MIN };
+    let span_max = if samples.len() < COUNTER_SAMPLES_MIN { COUNTER_SPAN_FEW } else { COUNTER_SPAN };
     let (first, last) = (samples.first()?, samples.last()?);
-    if samples.len() < min || (i32::from(last.1) - i32::from(first.1)).abs() > COUNTER_SPAN {
+    if samples.len() < min || (i32::from(last.1) - i32::from(first.1)).abs() > span_max {
         return None;
     }
     let up = last.1 > first.1;
@@ -364,6 +372,8 @@ mod tests {
         assert_eq!(dependent([100, 101, 7, 60_000, 104, 105]), counter(1, 105), "the second lies");
         assert_eq!(dependent([7, 60_000, 102, 103, 104, 105]), counter(1, 105), "the first lies");
         assert_eq!(dependent([100, 101, 102, 103, 60_000, 7]), counter(1, 103), "the third lies");
+        let chance = dependent([1_783, 1_740, 1_750, 1_760, 1_770, 1_780]);
+        assert!(matches!(chance, PortAssignment::Block { .. }), "order by chance, in a block: {chance:?}");
     }
 
     #[test]

@@ -30,15 +30,17 @@ pub(crate) const WITNESSES: usize = 3;
 const LINKED_MIN: usize = 2;
 /// How long a try takes; also time enough for a supernode's limit of one order in ten seconds after two tries.
 const TRY_FOR: Duration = Duration::from_secs(5);
+/// Between two requests, when a supernode said that there were too many.
+const BUSY_FOR: Duration = Duration::from_secs(10);
 /// Tries in a row, taken on and without a dial, before the answer is no.
 const TRIES_MAX: u8 = 2;
-/// Requests for each witness that no supernode took on, or that got lost, before we give up for [`AGAIN_AFTER`].
+/// Requests in a row that no supernode took on, or that got lost, before we give up for [`AGAIN_SOON`].
 const REQUESTS_MAX: u8 = 4;
 /// The question is asked again after this: routers are reconfigured, supernodes come and go.
 const AGAIN_AFTER: Duration = Duration::from_secs(3600);
-/// And after this by a node that would serve, if nothing speaks against it but that too few could try.
+/// And after this, doubling, where too few could try.
 const AGAIN_SOON: Duration = Duration::from_secs(300);
-/// Most supernodes, and most addresses, remembered as contacted. At the limit a conclusion would be unsound, so none is
+/// Most addresses remembered as contacted. At the limit a conclusion would be unsound, so none is
 /// drawn until some are forgotten.
 const REMEMBERED_MAX: usize = 1_024;
 /// Nothing sent there for so long: no router remembers (RFC 4787 §4.3 speaks of minutes).
@@ -61,15 +63,19 @@ pub(crate) struct DialBack {
     port: u16,
     /// Supernodes linked now.
     linked: BTreeSet<PeerId>,
-    /// Whom we have sent to, and when last.
-    contacted: BTreeMap<PeerId, Instant>,
-    /// The same, by address.
+    /// Other supernodes that were sent something, as they are named in a request.
+    stale: Box<[[u8; 4]]>,
+    /// Where something was sent to, and when last.
     addresses: BTreeMap<IpAddr, Instant>,
     last_sent: Option<(IpAddr, Instant)>,
     /// Until then, something that was sent to may have been forgotten too early.
     blind_until: Option<Instant>,
-    /// Supernodes that could still be witnesses, as far as we know.
-    fresh: usize,
+    /// Supernodes that could still be witnesses; none if that is not known.
+    fresh: Option<usize>,
+    /// There were none, so nobody was asked.
+    starved: bool,
+    /// How often too few could try.
+    unknowns: u32,
     witnesses: ArrayVec<IpAddr, WITNESSES>,
     current: Option<Try>,
     asked: BTreeSet<PeerId>,
@@ -106,19 +112,18 @@ impl DialBack {
         self.thorough = thorough;
     }
 
-    /// Whether a try is under way.
+    /// Whether a try is under way, or there was one and another is to follow.
     pub(crate) fn is_trying(&self) -> bool {
-        self.current.is_some()
+        self.current.is_some() || self.requests > 0
     }
 
-    /// How many known supernodes could be witnesses.
-    pub(crate) fn set_fresh(&mut self, fresh: usize) {
-        self.fresh = fresh;
-    }
-
-    /// Something was sent to `peer`: it cannot be a witness any more.
-    pub(crate) fn on_contacted(&mut self, now: Instant, peer: PeerId) {
-        remember(&mut self.contacted, now, peer, &mut self.blind_until);
+    /// How many known supernodes could be witnesses, and whether others there are none; and those that could not be.
+    pub(crate) fn set_fresh(&mut self, now: Instant, fresh: usize, are_all: bool, stale: Vec<[u8; 4]>) {
+        self.stale = stale.into();
+        self.fresh = (are_all || fresh > 0).then_some(fresh);
+        if self.starved && fresh > 0 {
+            self.due = Some(now);
+        }
     }
 
     /// Something was sent to this address, from any socket.
@@ -127,7 +132,18 @@ impl DialBack {
             return;
         }
         self.last_sent = Some((to, now));
-        remember(&mut self.addresses, now, to, &mut self.blind_until);
+        if self.addresses.len() >= REMEMBERED_MAX && !self.addresses.contains_key(&to) {
+            if self.blind_until.is_some_and(|until| until > now + (CONTACT_AGE - CONTACT_GRAIN)) {
+                // Looked through a moment ago.
+                return;
+            }
+            self.addresses.retain(|_, at| now - *at < CONTACT_AGE);
+            if self.addresses.len() >= REMEMBERED_MAX {
+                self.blind(now);
+                return;
+            }
+        }
+        self.addresses.insert(to, now);
     }
 
     /// Much was sent that was not noted: nothing is concluded for a while.
@@ -137,10 +153,8 @@ impl DialBack {
 
     /// Whether this supernode, at these addresses, was sent nothing for an hour.
     pub(crate) fn is_fresh(&self, now: Instant, peer: &PeerId, mut addresses: impl Iterator<Item = IpAddr>) -> bool {
-        let recent = |at: &Instant| now - *at < CONTACT_AGE;
-        !self.linked.contains(peer)
-            && !self.contacted.get(peer).is_some_and(recent)
-            && !addresses.any(|ip| self.addresses.get(&ip).is_some_and(recent))
+        let is_recent = |ip: IpAddr| self.addresses.get(&ip).is_some_and(|at| now - *at < CONTACT_AGE);
+        !self.linked.contains(peer) && !addresses.any(is_recent)
     }
 
     /// A link to a supernode is up.
@@ -151,7 +165,6 @@ impl DialBack {
         random: &mut Generators,
         out: &mut VecDeque<Action>,
     ) {
-        self.on_contacted(now, supernode);
         self.linked.insert(supernode);
         if self.linked.len() >= LINKED_MIN && self.due.is_none() {
             self.step(now, random, out);
@@ -159,18 +172,15 @@ impl DialBack {
     }
 
     /// A link to a supernode ended.
-    pub(crate) fn on_link_down(&mut self, now: Instant, supernode: &PeerId) {
-        if self.linked.remove(supernode) {
-            self.on_contacted(now, *supernode);
-        }
+    pub(crate) fn on_link_down(&mut self, supernode: &PeerId) {
+        self.linked.remove(supernode);
     }
 
     /// The host's network, or the main socket, changed: all is open again.
     pub(crate) fn reset(&mut self, now: Instant, random: &mut Generators, out: &mut VecDeque<Action>) {
         let linked = core::mem::take(&mut self.linked);
-        let contacted = linked.iter().map(|peer| (*peer, now)).collect();
         // What leaves for those that are linked will be noted as it does.
-        *self = Self { contacted, linked, thorough: self.thorough, ..Self::default() };
+        *self = Self { linked, thorough: self.thorough, ..Self::default() };
         self.step(now, random, out);
     }
 
@@ -208,10 +218,14 @@ impl DialBack {
         out: &mut VecDeque<Action>,
     ) {
         let Some(current) = self.current.as_mut().filter(|t| t.asked == *from && t.nonce == nonce) else { return };
-        if refused.is_none() {
-            current.was_taken_on = true;
-        } else {
-            self.step(now, random, out);
+        match refused {
+            None => current.was_taken_on = true,
+            // Its rate is one in so long.
+            Some(Refusal::Busy) => {
+                self.current = None;
+                self.due = Some(now + BUSY_FOR);
+            }
+            Some(_) => self.step(now, random, out),
         }
     }
 
@@ -228,17 +242,23 @@ impl DialBack {
         let is_awaited = self.current.as_ref().is_some_and(|t| t.nonce == nonce);
         let ip = canonical(remote).ip();
         let is_blind = self.blind_until.is_some_and(|until| now < until);
-        if !is_awaited || is_blind || !self.is_fresh(now, from, core::iter::once(ip)) {
+        if !is_awaited || is_blind {
             return;
         }
-        self.on_contacted(now, *from);
+        if !self.is_fresh(now, from, core::iter::once(ip)) {
+            // It was dialled while the request was on its way. That shows nothing, and nothing else will come.
+            self.current = None;
+            return self.step(now, random, out);
+        }
+        // It will be answered.
+        self.on_sent(now, ip);
         self.reachable = Some(true);
         let near = |other: &IpAddr| *other == ip || (!Prefix::is_exempt(ip) && Prefix::of(*other) == Prefix::of(ip));
         if !self.witnesses.iter().any(near) {
-            self.fresh = self.fresh.saturating_sub(1);
+            self.fresh = self.fresh.map(|fresh| fresh.saturating_sub(1));
             let _ = self.witnesses.try_push(ip);
         }
-        self.taken_on = 0;
+        (self.taken_on, self.requests) = (0, 0);
         self.current = None;
         if self.witnesses.len() >= self.wanted() {
             self.conclude(now, Some(true));
@@ -249,7 +269,7 @@ impl DialBack {
 
     /// How many witnesses are enough.
     fn wanted(&self) -> usize {
-        if self.thorough { WITNESSES.min(self.witnesses.len() + self.fresh).max(1) } else { 1 }
+        if self.thorough { WITNESSES.min(self.witnesses.len() + self.fresh.unwrap_or(0)).max(1) } else { 1 }
     }
 
     /// A link came in, not through a channel, from an address to which this socket never sent anything: that shows
@@ -267,8 +287,10 @@ impl DialBack {
         self.reachable = reachable;
         self.current = None;
         self.begin_anew();
-        let soon = self.thorough && !self.confirmed && reachable != Some(false);
-        self.due = Some(now + if soon { AGAIN_SOON } else { AGAIN_AFTER });
+        let is_open = reachable.is_none() || (self.thorough && !self.confirmed && reachable == Some(true));
+        let wait = if is_open { AGAIN_AFTER.min(AGAIN_SOON * (1 << self.unknowns.min(8))) } else { AGAIN_AFTER };
+        self.unknowns = if is_open { self.unknowns + 1 } else { 0 };
+        self.due = Some(now + wait);
     }
 
     /// Counts a try that ended, begins the next.
@@ -280,6 +302,7 @@ impl DialBack {
 
     fn step(&mut self, now: Instant, random: &mut Generators, out: &mut VecDeque<Action>) {
         self.due = None;
+        self.starved = false;
         if let Some(ended) = self.current.take() {
             self.taken_on += u8::from(ended.was_taken_on);
         }
@@ -291,25 +314,25 @@ impl DialBack {
             // Goes on when there are enough links again.
             return;
         }
+        if self.fresh == Some(0) {
+            self.conclude(now, found);
+            self.starved = true;
+            return;
+        }
         // Somebody not asked yet, before somebody asked before.
         let fresh: Vec<PeerId> = self.linked.difference(&self.asked).copied().collect();
         let pool = if fresh.is_empty() { self.linked.iter().copied().collect() } else { fresh };
         let asked = pool.get(random.peer_choice.below(pool.len())).copied();
-        let requests_max = if self.thorough { REQUESTS_MAX * WITNESSES as u8 } else { REQUESTS_MAX };
-        let Some(asked) = asked.filter(|_| self.requests < requests_max) else {
+        let Some(asked) = asked.filter(|_| self.requests < REQUESTS_MAX) else {
             return self.conclude(now, found);
         };
         self.requests += 1;
         self.asked.insert(asked);
         // Unguessable: who knows it could make us believe that we are reachable.
         let nonce = random.keys.bytes();
-        // The latest first: they are the likeliest that a router still remembers.
-        let recent = self.contacted.iter().map(|(peer, at)| (*at, peer));
-        let mut recent: Vec<(Instant, &PeerId)> = recent.filter(|(at, _)| now - *at < CONTACT_AGE).collect();
-        recent.sort_unstable_by(|a, b| b.cmp(a));
-        let linked_first =
-            self.linked.iter().chain(recent.iter().map(|(_, p)| *p).filter(|p| !self.linked.contains(p)));
-        let contacted: ArrayVec<_, CONTACTED_MAX> = linked_first.map(id_prefix).take(CONTACTED_MAX).collect();
+        let linked = self.linked.iter().map(id_prefix);
+        let contacted: ArrayVec<_, CONTACTED_MAX> =
+            linked.chain(self.stale.iter().copied()).take(CONTACTED_MAX).collect();
         self.current = Some(Try { nonce, asked, was_taken_on: false });
         self.due = Some(now + TRY_FOR);
         send(out, asked, &Message::DialBackRequest { nonce, contacted, port: self.port });
@@ -319,20 +342,4 @@ impl DialBack {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.due
     }
-}
-
-/// Notes a contact; at the limit forgets what is too old to matter, or says that it could not be noted.
-fn remember<K: Ord>(table: &mut BTreeMap<K, Instant>, now: Instant, key: K, blind_until: &mut Option<Instant>) {
-    if table.len() >= REMEMBERED_MAX && !table.contains_key(&key) {
-        if blind_until.is_some_and(|until| until > now + (CONTACT_AGE - CONTACT_GRAIN)) {
-            // Looked through a moment ago.
-            return;
-        }
-        table.retain(|_, at| now - *at < CONTACT_AGE);
-        if table.len() >= REMEMBERED_MAX {
-            *blind_until = Some(now + CONTACT_AGE);
-            return;
-        }
-    }
-    table.insert(key, now);
 }

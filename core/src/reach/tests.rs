@@ -101,9 +101,11 @@ fn a_dial_back_from_a_stranger_shows_that_we_are_reachable() {
     assert_eq!(room.reachable(), None, "wrong nonce");
     room.on_dial_back(s(2), &id(1), reporter(3), nonce, &mut random, &mut out);
     assert_eq!(room.reachable(), None, "we have sent to that one");
+    let (_, nonce, _) = request(&mut out).expect("another is asked at once");
     room.on_sent(s(2), reporter(4).ip());
     room.on_dial_back(s(2), &id(3), reporter(4), nonce, &mut random, &mut out);
     assert_eq!(room.reachable(), None, "we have sent to that address");
+    let (_, nonce, _) = request(&mut out).unwrap();
     room.on_dial_back(s(2), &id(3), reporter(3), nonce, &mut random, &mut out);
     assert_eq!(room.reachable(), Some(true));
     assert!(room.poll_timeout().is_some_and(|at| at > s(1000)));
@@ -222,7 +224,7 @@ fn dial(
 fn who_would_serve_wants_three_witnesses_of_different_prefixes() {
     let elsewhere = |n: u8| SocketAddr::from(([198, 18, n, 1], 4000));
     let (mut room, mut random, mut out) = (DialBack::new(true), generators(5), VecDeque::new());
-    room.set_fresh(9);
+    room.set_fresh(s(1), 9, true, Vec::new());
     room.on_link_up(s(1), id(1), &mut random, &mut out);
     room.on_link_up(s(1), id(2), &mut random, &mut out);
     dial(&mut room, &mut random, &mut out, 3, elsewhere(3));
@@ -242,7 +244,7 @@ fn who_would_serve_wants_three_witnesses_of_different_prefixes() {
 #[test]
 fn where_there_are_fewer_witnesses_all_of_them_will_do() {
     let (mut room, mut random, mut out) = (DialBack::new(true), generators(6), VecDeque::new());
-    room.set_fresh(2);
+    room.set_fresh(s(1), 2, true, Vec::new());
     room.on_link_up(s(1), id(1), &mut random, &mut out);
     room.on_link_up(s(1), id(2), &mut random, &mut out);
     dial(&mut room, &mut random, &mut out, 3, SocketAddr::from(([198, 18, 3, 1], 4000)));
@@ -254,7 +256,7 @@ fn where_there_are_fewer_witnesses_all_of_them_will_do() {
 #[test]
 fn witnesses_that_are_there_and_do_not_come_through_are_missed() {
     let (mut room, mut random, mut out) = (DialBack::new(true), generators(7), VecDeque::new());
-    room.set_fresh(9);
+    room.set_fresh(s(1), 9, true, Vec::new());
     room.on_link_up(s(1), id(1), &mut random, &mut out);
     room.on_link_up(s(1), id(2), &mut random, &mut out);
     dial(&mut room, &mut random, &mut out, 3, SocketAddr::from(([198, 18, 3, 1], 4000)));
@@ -265,6 +267,26 @@ fn witnesses_that_are_there_and_do_not_come_through_are_missed() {
     }
     assert!(!room.confirmed());
     assert!(room.poll_timeout().is_some_and(|at| at <= s(12 + 300)), "tried again soon");
+}
+
+#[test]
+fn where_no_witness_is_left_nobody_is_asked_until_there_is_one() {
+    let (mut room, mut random, mut out) = (DialBack::default(), generators(11), VecDeque::new());
+    room.set_fresh(s(1), 0, true, Vec::new());
+    room.on_link_up(s(1), id(1), &mut random, &mut out);
+    room.on_link_up(s(1), id(2), &mut random, &mut out);
+    let mut at = s(1);
+    for _ in 0..6 {
+        let next = room.poll_timeout().unwrap();
+        assert!(next > at && next - at <= core::time::Duration::from_secs(3_600));
+        at = next;
+        room.handle_timeout(at, &mut random, &mut out);
+    }
+    assert!(out.is_empty());
+    room.set_fresh(at, 1, true, Vec::new());
+    assert_eq!(room.poll_timeout(), Some(at));
+    room.handle_timeout(at, &mut random, &mut out);
+    assert!(request(&mut out).is_some());
 }
 
 #[test]

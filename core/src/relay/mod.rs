@@ -98,8 +98,8 @@ pub struct Channels {
     accounts: BTreeMap<(PeerId, PeerId), Account>,
     sweep: Option<Instant>,
     /// What all pairs may have together, where that is capped.
-    fair: Option<FairShare>,
-    quota: Option<Quota>,
+    fair: Option<Box<FairShare>>,
+    quota: Option<Box<Quota>>,
     exhausted: bool,
     /// Bytes forwarded in the current second, for the load.
     second: (u64, u64),
@@ -125,8 +125,8 @@ impl Channels {
     /// Caps what all channels may carry together: bits per second, and bytes in 30 days, of which an earlier run used
     /// some. Zero is no cap.
     pub fn cap(&mut self, now: Instant, rate_bps: u64, quota_bytes: u64, relayed: Relayed) {
-        self.fair = (rate_bps != 0).then(|| FairShare::new(now, rate_bps));
-        self.quota = (quota_bytes != 0).then(|| Quota::new(quota_bytes, relayed));
+        self.fair = (rate_bps != 0).then(|| Box::new(FairShare::new(now, rate_bps)));
+        self.quota = (quota_bytes != 0).then(|| Box::new(Quota::new(quota_bytes, relayed)));
         self.exhausted = self.quota.as_ref().is_some_and(|quota| !quota.has(1));
     }
 
@@ -145,7 +145,7 @@ impl Channels {
 
     /// What was relayed in these 30 days, where that is counted.
     pub fn relayed(&self) -> Relayed {
-        self.quota.map(|quota| quota.used()).unwrap_or_default()
+        self.quota.as_ref().map(|quota| quota.used()).unwrap_or_default()
     }
 
     /// What is to be kept of that for the next run, if it changed.
