@@ -145,6 +145,8 @@ mod tests {
         Neighbor { peer, addresses: addresses.iter().map(|text| addr(text)).collect(), is_supernode }
     }
 
+    // The origin only translates.
+    #[allow(clippy::disallowed_methods)]
     fn node(config: Config) -> Node {
         let key = SecretKey::from_bytes(&[1; 32]);
         let origin = std::time::Instant::now();
