@@ -169,7 +169,7 @@ impl Duties {
         }
     }
 
-    fn admit(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
+    pub(crate) fn admit(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
         let second = now.as_micros() / 1_000_000;
         if second != self.second {
             self.in_last_second = if self.second + 1 == second { self.in_second } else { 0 };
@@ -505,6 +505,8 @@ impl Node {
             // is left at all.
             if peer.paths.current().is_none() {
                 self.drop_peer(now, key, StreamEnd::PeerGone);
+                // Somebody may have woken the link and be waiting.
+                self.events.push_back(Event::ConnectFailed { peer: id, error });
             }
             return;
         }

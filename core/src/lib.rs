@@ -36,6 +36,7 @@ pub use node::{
     SocketId, SocketKind, SocketRefused, SocketRequest, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus,
     Transmit, Transport,
 };
+pub use punch::RelayReason;
 pub use ticket::Ticket;
 pub use time::{Instant, WallTime};
 pub use wire::{DATAGRAM_LEN_MAX, ServiceName};

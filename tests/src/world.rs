@@ -379,9 +379,10 @@ impl World {
         if let Some(probes) = self.hosts[id.0].probes.as_mut().filter(|_| !to_supernode) {
             probes.extend(std::iter::repeat_n(now, segments));
         }
+        let is_router = self.wire.routers.iter().any(|r| r.nat.externals().contains(&remote.ip()));
         for segment in bytes.chunks(transmit.segment.map_or(bytes.len(), |s| usize::from(s.get()))) {
             if entry == Entry::Sent {
-                self.checks.on_sent(now, id, remote, segment);
+                self.checks.on_sent(now, id, remote, segment, is_router);
             }
             let datagram = Datagram { src, dst: remote, bytes: segment.to_vec(), ecn: transmit.ecn, origin: id };
             self.trace.datagram(now, entry, id.0, src, remote, segment);

@@ -34,6 +34,7 @@ impl Node {
 
     /// The link carries user traffic from now on.
     pub(crate) fn make_user_link(&mut self, now: Instant, key: PeerKey) {
+        let is_asleep = self.is_asleep(now, key);
         let own_duty = self.own_duty;
         let Some(peer) = self.peers.get_mut(key) else { return };
         let id = peer.id;
@@ -52,6 +53,9 @@ impl Node {
         if up {
             self.finish_call(&id);
         }
+        if is_asleep {
+            self.wake(now, key);
+        }
     }
 
     /// A link is up that was not.
@@ -65,6 +69,7 @@ impl Node {
         self.finish_call(&id);
         self.announce_path(key);
         self.open_waiting(now, &id);
+        self.start_effort(now, key);
         for sequence in self.pending_pings.remove(&id).unwrap_or_default() {
             self.send_ping(now, key, sequence);
         }
@@ -79,11 +84,15 @@ impl Node {
         let id = peer.id;
         peer.paths.remove(|_| true);
         peer.watch.on_heard();
+        self.forget_effort(now, key);
+        let Some(peer) = self.peers.get_mut(key) else { return };
         if let Some(traffic) = &mut peer.traffic {
             let standing = traffic.standing;
             let whereabouts = core::mem::take(&mut traffic.whereabouts);
+            // What its addresses got is not forgotten because it starts again.
+            let exposure = core::mem::take(&mut traffic.exposure);
             **traffic = Traffic::new(now, standing);
-            traffic.whereabouts = whereabouts;
+            (traffic.whereabouts, traffic.exposure) = (whereabouts, exposure);
         }
         if let Some(old) = peer.epoch.take() {
             self.indices.free(old.local_index());
@@ -101,6 +110,7 @@ impl Node {
         self.end_streams_of(key, end);
         self.drop_pending(key);
         let Some(mut peer) = self.peers.remove(key) else { return };
+        self.forget_effort(now, key);
         self.deadlines.set(key, &mut peer.deadline, None);
         for attempt in &peer.attempts {
             self.indices.free(attempt.index);
@@ -164,7 +174,7 @@ impl Node {
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.paths.remove(gone);
         self.choose_path(now, key);
-        if self.peers.get(key).is_some_and(|p| p.is_up() && p.paths.current().is_none()) {
+        if self.peers.get(key).is_some_and(|p| p.is_up() && p.paths.current().is_none() && !p.is_dormant(now)) {
             self.revive(now, key);
         }
     }
@@ -226,10 +236,11 @@ impl Node {
         peer.rest_if_due(now);
         self.on_streams_due(now, key);
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let duty = peer.beat_duty();
+        let pace = self.keepalive.pace();
+        let duty = peer.duty_at(now, pace);
         if peer.is_up() {
             let user = peer.traffic.is_some();
-            match peer.beats.handle_timeout(now, duty) {
+            match peer.beats.handle_timeout(now, duty, pace) {
                 Some(Due::Beat) => self.push(Outgoing::Beat { peer: key, kind: Kind::Beat, route: None }),
                 // A user link has other paths to go to: its watch decides what silence means.
                 Some(Due::Ask | Due::Dead) if user => self.probe_current(now, key),
@@ -255,6 +266,8 @@ impl Node {
         if peer.traffic.as_ref().is_some_and(|t| t.checks.is_some()) {
             self.run_checks(now, key);
         }
+        self.run_effort(now, key);
+        self.sweep_punch_sockets(now, key);
         let retry = self.peers.get(key).and_then(|p| p.traffic.as_ref()).and_then(|t| t.retry);
         if retry.is_some_and(|(at, _)| at <= now) {
             self.on_retry_due(now, key);
@@ -314,7 +327,8 @@ impl Node {
         }
     }
 
-    /// The relays of a silent link must know where we are now: our router may have moved us.
+    /// The relays of a silent link must know where we are now: our router may have moved us. Our homes too, since what
+    /// they see is what the peer is told.
     pub(crate) fn probe_relays(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let mut relays: Vec<PeerKey> = peer
@@ -325,6 +339,7 @@ impl Node {
                 Route::Direct { .. } => None,
             })
             .collect();
+        relays.extend(self.own_homes().iter().filter_map(|(home, _)| self.peers.up_key(home)));
         relays.sort_unstable();
         relays.dedup();
         for relay in relays {
@@ -366,7 +381,10 @@ impl Node {
             }
             return;
         }
-        if peer.duty != Duty::None || peer.traffic.is_some() {
+        if peer.is_dormant(now) {
+            // Its paths are not what they were, and the other side does the same.
+            self.drop_peer(now, key, StreamEnd::PeerGone);
+        } else if peer.duty != Duty::None || peer.traffic.is_some() {
             self.close_link(now, key);
         } else {
             self.drop_peer(now, key, StreamEnd::PeerGone);

@@ -45,6 +45,9 @@ impl Node {
             }
             Message::Candidates(whereabouts) => self.on_whereabouts(now, key, whereabouts),
             Message::Upgrade(whereabouts) => self.on_upgrade(now, key, whereabouts),
+            Message::Punch(state) => self.on_punch(now, key, &state),
+            Message::Vouch { peer } => self.on_vouch(now, key, &id, peer),
+            Message::Vouched { peer, address } => self.on_vouched(now, key, peer, address.into()),
             Message::Close => self.on_close(now, key),
             Message::Datagram(data) => {
                 self.on_app_datagram(now, key, data);

@@ -7,10 +7,10 @@ use slab::Slab;
 
 use super::Path;
 use crate::identity::PeerId;
-use crate::keepalive::{Beats, Duty, Watch};
+use crate::keepalive::{BEAT_INTERVAL_MAX, Beats, Duty, PROOF_AGE_MAX, Pace, Watch};
 use crate::link::{Epoch, Initiation};
 use crate::path::{Paths, Route};
-use crate::punch::Checks;
+use crate::punch::{Checks, Effort, Exposure};
 use crate::quality::{Quality, View};
 use crate::stream::Streams;
 use crate::time::{Instant, earliest};
@@ -32,9 +32,14 @@ pub(crate) const ATTEMPTS_MAX: usize = 12;
 pub(crate) const WAITING_MAX: usize = 16;
 /// Most datagrams kept for the application. At the limit the oldest goes.
 pub(crate) const DATAGRAMS_MAX: usize = 64;
-/// A link that only listens (the other side keeps it alive) is gone after so much silence: six beats of the peer.
-pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(100);
-/// A user link without streams or pings is closed after this.
+/// A link that only listens (the other side keeps it alive) is gone after so much silence: two beats of the peer may be
+/// lost even if it beats as seldom as may be.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(750);
+const _: () = assert!(SILENCE_MAX.as_secs() > 3 * BEAT_INTERVAL_MAX.as_secs());
+const _: () = assert!(SILENCE_MAX.as_secs() > 2 * PROOF_AGE_MAX.as_secs());
+/// A user link without streams, pings and datagrams is dormant after this: nothing is sent to keep its paths.
+pub(crate) const DORMANT_AFTER: Duration = Duration::from_secs(60);
+/// A dormant link is forgotten so long after its last use.
 pub(crate) const USER_IDLE_MAX: Duration = Duration::from_secs(600);
 /// A link that nothing needs is closed after this.
 pub(crate) const UNUSED_MAX: Duration = Duration::from_secs(60);
@@ -134,6 +139,17 @@ pub(crate) struct Traffic {
     pub(crate) retry: Option<(Instant, u32)>,
     pub(crate) limits: Option<ChannelLimits>,
     pub(crate) announced: Option<Route>,
+    /// Which attempt to become direct this is.
+    pub(crate) attempt: u8,
+    /// The last one whose effort ended in vain.
+    pub(crate) tried: Option<u8>,
+    pub(crate) effort: Option<Box<Effort>>,
+    /// When to look whether the sockets of efforts are still of use.
+    pub(crate) sweep: Option<Instant>,
+    /// What the addresses that the peer named have got from us.
+    pub(crate) exposure: Exposure,
+    /// The supernode that we last asked to tell the peer where we are.
+    pub(crate) vouched: Option<(PeerId, Instant)>,
     pub(crate) quality: Quality,
     /// When bulk was last judged, by how many bytes the link had carried; and whether more flows than a relay carries.
     pub(crate) bulk: (Instant, u64, bool),
@@ -152,6 +168,12 @@ impl Traffic {
             retry: None,
             limits: None,
             announced: None,
+            attempt: 0,
+            tried: None,
+            effort: None,
+            sweep: None,
+            exposure: Exposure::default(),
+            vouched: None,
             quality: Quality::new(now),
             bulk: (now, 0, false),
         }
@@ -229,18 +251,29 @@ impl Peer {
         self.epoch.is_some()
     }
 
-    /// What beats are for on the path in use: no router forgets a TCP connection before the next question whether the
-    /// peer is there (RFC 5382, REQ-5: two hours; four minutes are the least that is known).
-    pub(crate) fn beat_duty(&self) -> Duty {
-        match self.duty {
-            Duty::Binding if self.paths.current().is_some_and(|route| route.is_tcp()) => Duty::Liveness,
-            duty => duty,
-        }
-    }
-
     /// Whether a stream is open.
     pub(crate) fn has_streams(&self) -> bool {
         self.traffic.as_ref().is_some_and(|t| t.streams.as_ref().is_some_and(|s| !s.is_idle()))
+    }
+
+    /// Whether this is a session that nobody has used for [`DORMANT_AFTER`]: no path is kept for it.
+    pub(crate) fn is_dormant(&self, now: Instant) -> bool {
+        let used = self.traffic.as_ref().map(|t| t.used.max(self.needed));
+        !self.wanted && !self.has_streams() && used.is_some_and(|used| now.since(used) >= DORMANT_AFTER)
+    }
+
+    /// What this side has to do now to keep the link.
+    pub(crate) fn duty_at(&self, now: Instant, pace: Pace) -> Duty {
+        // A relayed path is kept by the beats of the link to the relay.
+        let is_relayed = || self.paths.current().is_some_and(|route| !route.is_direct());
+        // No router forgets a TCP connection before the next question whether the peer is there (RFC 5382, REQ-5: two
+        // hours; four minutes are the least that is known).
+        let is_tcp = || self.paths.current().is_some_and(|route| route.is_tcp());
+        match self.duty {
+            _ if self.is_dormant(now) => Duty::None,
+            Duty::Binding if pace == Pace::OPEN || is_relayed() || is_tcp() => Duty::Liveness,
+            duty => duty,
+        }
     }
 
     /// When the link's keys should be replaced: the initiator of the link does it, the other side half a minute later
@@ -315,12 +348,12 @@ impl Peer {
     }
 
     /// The earliest of all that this peer waits for.
-    pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&mut self, now: Instant, pace: Pace) -> Option<Instant> {
         let mut at = self.attempts.iter().map(Attempt::due).min();
         at = earliest(at, self.pending.iter().map(|p| p.at + UNCONFIRMED_AGE_MAX).min());
         at = earliest(at, self.old_epoch.as_ref().map(|old| old.1 + OLD_EPOCH_AGE_MAX));
         if self.epoch.is_some() {
-            at = earliest(at, self.beats.poll_timeout(self.beat_duty()));
+            at = earliest(at, self.beats.poll_timeout(self.duty_at(now, pace), pace));
             at = earliest(at, self.watch.poll_timeout());
             at = earliest(at, self.rekey_at());
             at = earliest(at, self.rest_at());
@@ -332,6 +365,8 @@ impl Peer {
         if let Some(traffic) = &mut self.traffic {
             at = earliest(at, traffic.checks.as_ref().and_then(Checks::poll_timeout));
             at = earliest(at, traffic.retry.map(|(at, _)| at));
+            at = earliest(at, traffic.effort.as_ref().and_then(|e| e.poll_timeout()));
+            at = earliest(at, traffic.sweep);
             if let Some(streams) = &mut traffic.streams {
                 at = earliest(at, streams.poll_timeout());
             }

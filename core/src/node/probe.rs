@@ -182,6 +182,10 @@ impl Node {
         seen: core::net::SocketAddr,
         alternate_port: u16,
     ) {
+        // Each room knows its own tokens.
+        if self.on_lifetime_reply(now, key, path.socket, token) || self.on_punch_seen(now, key, path.socket, seen) {
+            return;
+        }
         if self.on_reach_reply(now, path, token, seen, alternate_port)
             && self.network.sockets.iter().any(|(socket, _)| *socket == path.socket)
         {

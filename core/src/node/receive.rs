@@ -242,6 +242,7 @@ impl Node {
         asks: bool,
     ) {
         self.touched.push(key);
+        self.wake_by_peer(now, key, &route);
         let Some(peer) = self.peers.get_mut(key) else { return };
         if peer.pending.iter().any(|p| p.epoch.local_index() == receiver) {
             self.confirm(now, key, receiver, route);
@@ -334,7 +335,10 @@ impl Node {
         let on_current = peer.paths.current() == Some(route);
         peer.paths.on_challenge_sent(now, &route, token);
         // What a TCP connection leads to has proven its address in opening it.
-        if proven || route.is_tcp() || remote.is_none_or(|remote| self.ledger.unasked(now, remote)) {
+        let may = |node: &mut Self, to: core::net::SocketAddr| {
+            node.is_attested(now, key, to.ip()) || node.ledger.unasked(now, to)
+        };
+        if proven || route.is_tcp() || remote.is_none_or(|to| may(self, to)) {
             // Where else we ask says nothing of where we send.
             let message = if on_current { Message::challenge(token, remote) } else { Message::sample(token, remote) };
             self.send_on(key, Some(route), &message, on_current);
@@ -387,7 +391,7 @@ impl Node {
                 }
             }
             if let Some(Route::Direct { .. }) = new {
-                traffic.retry = None;
+                (traffic.retry, traffic.attempt, traffic.tried) = (None, 0, None);
             } else if traffic.retry.is_none() {
                 traffic.retry = Some((now + super::traverse::retry_wait(0), 0));
             }
@@ -395,6 +399,9 @@ impl Node {
         self.channels.set_path(key, leg);
         self.announce_path(key);
         self.mark_ready(key);
+        if old.is_none() {
+            self.on_path_found(now, key);
+        }
     }
 
     /// Tells the application which path a user link uses now.

@@ -17,10 +17,11 @@ impl Node {
             .peers
             .iter()
             .filter(|(_, p)| p.is_up())
-            .filter_map(|(_, p)| {
+            .filter_map(|(key, p)| {
                 Some(PeerStatus {
                     peer: p.id,
                     path: self.path_info(&p.paths.current()?)?,
+                    why: self.relay_reason(key),
                     transport: self.transport_of(&p.paths.current()?),
                     rtt: p.paths.rtt(),
                     rx_bytes: p.rx_bytes,
@@ -46,6 +47,8 @@ impl Node {
             supernodes: self.supernodes(now),
             load: self.own_load(now),
             leaves: self.leaves(),
+            binding_lifetime: self.keepalive.lifetime(),
+            keepalive_interval: self.keepalive_interval(),
             channels: self.channels.len(),
             counters: self.counters,
         }

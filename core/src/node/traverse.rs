@@ -1,20 +1,46 @@
 //! From relayed to direct, and back: candidates, connectivity checks and retries of user links.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use super::peer::{PeerKey, Standing};
 use super::{Node, Path};
 use crate::path::Route;
-use crate::punch::{self, Checks};
+use crate::punch::{self, Checks, Exposure, Strategy};
 use crate::time::Instant;
-use crate::wire::address::{Prefix, is_sendable};
+use crate::wire::address::{CandidateKind, Prefix, is_sendable};
 use crate::wire::message::{Message, Whereabouts};
 
 /// How long after the n-th failure a relayed link tries to become direct again.
 pub(crate) fn retry_wait(tries: u32) -> Duration {
     const WAITS: [u64; 6] = [4, 12, 30, 60, 120, 300];
     Duration::from_secs(WAITS[(tries as usize).min(WAITS.len() - 1)])
+}
+
+/// Addresses behind our own router are tried from outside only when the way inside has not worked for so long.
+const HAIRPIN_AFTER: Duration = Duration::from_millis(200);
+
+/// What a candidate costs, cheapest first; the router's strategy concerns those from [`Cost::Reflexive`] on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Cost {
+    Host,
+    Ipv6,
+    Mapped,
+    Reflexive,
+    /// On our own external address.
+    Hairpin,
+}
+
+impl Cost {
+    fn of(kind: CandidateKind, address: SocketAddr, own: &[IpAddr]) -> Self {
+        match kind {
+            CandidateKind::Host => Self::Host,
+            _ if address.is_ipv6() => Self::Ipv6,
+            _ if own.contains(&address.ip()) => Self::Hairpin,
+            CandidateKind::Mapped => Self::Mapped,
+            CandidateKind::ServerReflexive | CandidateKind::PeerReflexive => Self::Reflexive,
+        }
+    }
 }
 
 impl Node {
@@ -34,6 +60,7 @@ impl Node {
         if whereabouts.candidates.is_empty() {
             return;
         }
+        traffic.attempt = traffic.attempt.max(whereabouts.attempt);
         traffic.whereabouts = whereabouts;
         if traffic.standing == Standing::Accepted {
             self.start_checks(now, key);
@@ -60,7 +87,9 @@ impl Node {
             return;
         }
         traffic.told = true;
-        let attempt = traffic.retry.map_or(0, |(_, tries)| u8::try_from(tries).unwrap_or(u8::MAX));
+        let tries = traffic.retry.map_or(0, |(_, tries)| u8::try_from(tries).unwrap_or(u8::MAX));
+        traffic.attempt = traffic.attempt.max(tries);
+        let attempt = traffic.attempt;
         let mine = self.whereabouts(attempt);
         self.send(key, &Message::Upgrade(mine));
         self.start_checks(now, key);
@@ -86,31 +115,38 @@ impl Node {
             return;
         }
         let Some(traffic) = &peer.traffic else { return };
-        let mut known: Vec<SocketAddr> = traffic.whereabouts.candidates.iter().map(|c| c.address.into()).collect();
+        let reflexive_too = self.strategy_of(key).is_none_or(|strategy| strategy.checks_reflexive());
+        let own: Vec<IpAddr> = self.reflexive().iter().map(SocketAddr::ip).collect();
+        let candidates = traffic.whereabouts.candidates.iter().map(|c| (c.kind, SocketAddr::from(c.address)));
+        let mut known: Vec<(Cost, SocketAddr)> = candidates
+            .map(|(kind, addr)| (Cost::of(kind, addr, &own), addr))
+            .filter(|(cost, _)| reflexive_too || *cost < Cost::Reflexive)
+            .collect();
         // Where the peer was before may work again.
-        known.extend(peer.paths.routes().filter_map(|route| match route {
-            Route::Direct { remote, socket } => (!socket.is_tcp()).then_some(remote),
+        known.extend(peer.paths.proven().filter_map(|route| match route {
+            Route::Direct { remote, socket } => (!socket.is_tcp()).then_some((Cost::Reflexive, remote)),
             Route::Relayed { .. } => None,
         }));
         // Where UDP does not get out, the LAN is all that there is to try.
         let is_blocked = self.udp_works() == Some(false);
-        known.retain(|addr| !is_blocked || Prefix::is_exempt(addr.ip()));
-        known.retain(|addr| is_sendable(*addr) && self.socket_for(*addr).is_some() && !self.is_own(*addr));
+        known.retain(|(_, addr)| !is_blocked || Prefix::is_exempt(addr.ip()));
+        known.retain(|(_, addr)| is_sendable(*addr) && self.socket_for(*addr).is_some() && !self.is_own(*addr));
         known.sort_unstable();
-        known.dedup();
         let running = traffic.checks.clone().filter(|checks| checks.is_young(now));
         if let Some(checks) = &running {
-            known.retain(|addr| !checks.contains(*addr));
+            known.retain(|(_, addr)| !checks.contains(*addr));
         }
-        let granted = self.budget.take(now, known.into_iter());
+        let granted = self.budget.take(now, known.iter().map(|(_, addr)| *addr));
         let mut checks = running.unwrap_or_else(|| Checks::new(now));
-        for remote in granted {
-            checks.add(now, remote, self.rng.keys.bytes());
+        for (cost, remote) in known.into_iter().filter(|(_, addr)| granted.contains(addr)) {
+            let start = if cost == Cost::Hairpin { now + HAIRPIN_AFTER } else { now };
+            checks.add(start, remote, self.rng.keys.bytes());
         }
         if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
             traffic.checks = Some(checks);
         }
         self.run_checks(now, key);
+        self.start_effort(now, key);
     }
 
     /// Whether an address is one of this node's own sockets.
@@ -134,9 +170,9 @@ impl Node {
                 traffic.checks = None;
                 return;
             }
-            let Some((remote, token)) = checks.pop_due(now) else { return };
+            let Some((remote, token)) = checks.pop_due(now, &mut traffic.exposure) else { return };
             let Some(socket) = self.socket_for(remote) else { continue };
-            if self.ledger.unasked(now, remote) {
+            if self.is_attested(now, key, remote.ip()) || self.ledger.unasked(now, remote) {
                 let route = Route::Direct { socket, remote };
                 self.send_on(key, Some(route), &Message::sample(token, Some(remote)), false);
             }
@@ -161,6 +197,7 @@ impl Node {
             }
         }
         self.send_on(key, Some(route), &Message::ChallengeReply { token, seen: seen.map(Into::into) }, false);
+        self.keepalive_on_challenge(now, key, &route);
     }
 
     /// A challenge of ours was answered on `route`.
@@ -191,6 +228,9 @@ impl Node {
         if rtt.is_some() {
             if let Route::Direct { remote, socket } = route {
                 self.ledger.proven(remote);
+                if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
+                    traffic.exposure.attest(now, remote.ip());
+                }
                 if let Some(seen) = seen {
                     self.on_observed(now, key, remote, socket, seen);
                 }
@@ -217,7 +257,7 @@ impl Node {
         let relayed: Vec<PeerKey> = self
             .peers
             .iter()
-            .filter(|(_, p)| p.is_up() && !p.paths.has_direct())
+            .filter(|(_, p)| p.is_up() && !p.paths.has_direct() && !p.is_dormant(now))
             .filter(|(_, p)| p.traffic.as_ref().is_some_and(|t| t.standing == Standing::Accepted && t.told))
             .map(|(key, _)| key)
             .collect();
@@ -239,10 +279,15 @@ impl Node {
         self.transport_network(now);
         let is_leaf = !self.is_serving();
         // First those that relay for others.
-        let up = self.peers.iter().filter(|(_, p)| p.is_up()).map(|(key, p)| (p.traffic.is_some(), !p.wanted, key));
+        let up = self.peers.iter().filter(|(_, p)| p.is_up() && !p.is_dormant(now));
+        let up = up.map(|(key, p)| (p.traffic.is_some(), !p.wanted, key));
         let mut up: Vec<(bool, bool, PeerKey)> = up.collect();
         up.sort_unstable();
         for (is_user, is_unwanted, key) in up {
+            if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
+                // From here the same addresses may be reached.
+                traffic.exposure = Exposure::default();
+            }
             self.challenge_all(now, key);
             if is_leaf && !is_unwanted {
                 self.revive(now, key);
@@ -273,14 +318,25 @@ impl Node {
     /// A relayed link tries again.
     pub(crate) fn on_retry_due(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let direct = peer.paths.has_direct();
+        let is_over = peer.paths.has_direct() || peer.is_dormant(now);
         let Some(traffic) = peer.traffic.as_mut() else { return };
         let tries = traffic.retry.map_or(0, |(_, n)| n) + 1;
-        if direct {
+        if is_over {
             traffic.retry = None;
             return;
         }
+        if traffic.effort.is_some() {
+            // One attempt at a time.
+            traffic.retry = Some((now + retry_wait(0), tries - 1));
+            return;
+        }
         traffic.retry = Some((now + retry_wait(tries), tries));
+        if matches!(self.strategy_of(key), Some(Strategy::RelayOnly(_)))
+            && let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut())
+        {
+            // Unless a router turns out to be another, nothing will help.
+            traffic.retry = Some((now + retry_wait(u32::MAX), tries));
+        }
         self.upgrade(now, key);
     }
 

@@ -35,6 +35,9 @@ pub struct Load {
 }
 
 impl Load {
+    /// What one says that takes nobody.
+    pub const FULL: Self = Self { leaves: u8::MAX, introductions: u8::MAX, relay: u8::MAX };
+
     /// The fullest of the three: what a choice compares.
     pub fn worst(self) -> u8 {
         self.leaves.max(self.introductions).max(self.relay)
@@ -281,6 +284,37 @@ pub enum Message<'a> {
         /// The supernode's alternate port; 0 if it has none.
         alternate_port: u16,
     },
+
+    /// How far the sender is with an attempt that both sides must make at the same time.
+    Punch(PunchState),
+    /// To a supernode: tell this leaf of yours where you see me.
+    Vouch {
+        /// The leaf.
+        peer: PeerId,
+    },
+    /// From a supernode to its leaf: a peer that asked me to say so is seen there.
+    Vouched {
+        /// Who.
+        peer: PeerId,
+        /// Where.
+        address: Address,
+    },
+}
+
+/// How far one side is with an attempt to become direct that takes more than checks. A state, not an event: it may come
+/// twice, or not at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PunchState {
+    /// Which attempt.
+    pub attempt: u8,
+    /// Which round of it: each has a fresh socket behind a router that counts.
+    pub round: u8,
+    /// Whether the sender begins as soon as the receiver is ready too.
+    pub ready: bool,
+    /// The port that the sender's router, which counts, gave in this round; 0 if there is none (yet).
+    pub newest: u16,
+    /// The receiver should have itself vouched for at this supernode, a home of the sender.
+    pub vouch: Option<(PeerId, Address)>,
 }
 
 /// Where a peer may be reached, and what that takes.
