@@ -148,7 +148,7 @@ fn roam(told: bool, roamer_sends: bool, seed: u64) {
     let gap = w.now().since(since);
     let bound = if told { ms(1_500) } else { secs(3) };
     assert!(gap <= bound, "told {told}, roamer sends {roamer_sends}, seed {seed}: {gap:?}");
-    w.until("direct again", secs(10) - gap, |w| w.is_direct(a, b));
+    w.until("direct again", secs(10).saturating_sub(gap), |w| w.is_direct(a, b));
     w.finish("the transfer", secs(60), &[t]);
     w.until("its homes follow", secs(120), |w| w.has_homes(a, 2));
     assert!(!w.events_since(b, since).any(|e| matches!(e, Event::PeerGone { .. })));

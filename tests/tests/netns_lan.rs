@@ -108,6 +108,8 @@ fn a_change_of_address_or_route_is_noticed_and_a_transfer_goes_on() {
     let supernode = lab.public_host("s");
     let s = lab.supernode(&supernode, &[], &[]);
     let (host_a, host_b) = (lab.public_host("a"), lab.public_host("b"));
+    // IPv6 would carry on as if nothing had happened.
+    ip(&host_a, &["-6", "addr", "flush", "dev", "eth0"]);
     let friend = lab.identity(&host_a);
     let b = lab.leaf(&host_b, &[&s.ready], &["--expose", WEB, "--allow", &friend]);
     let a = lab.leaf(&host_a, &[&s.ready], &[]);
