@@ -54,6 +54,13 @@ impl Beats {
         self.heard
     }
 
+    /// Somebody waited for an answer in vain: the next thing to leave is an ask.
+    pub fn doubt(&mut self, now: Instant) {
+        if self.asks == 0 {
+            self.heard = self.heard.min(now - PROOF_AGE_MAX);
+        }
+    }
+
     /// A beat of another link left now. Where the two would march in step, this one's next being more than three quarters
     /// of the interval away, it comes sooner this once: half an interval after the other.
     pub fn keep_apart(&mut self, now: Instant, interval: Duration) {

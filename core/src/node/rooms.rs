@@ -276,6 +276,8 @@ impl Node {
         self.set_wanted_key(key, needed);
         if let Some(peer) = self.peers.get_mut(key) {
             peer.needed = now;
+            // Perhaps because it did not answer: a dead link must not be taken for one when the peer is dialled again.
+            peer.beats.doubt(now);
         }
     }
 

@@ -69,6 +69,9 @@ impl Node {
         result: Result<(SocketId, SocketAddr), SocketRefused>,
     ) {
         let purpose = self.sockets.asked.remove(&request);
+        if self.sockets.asked.is_empty() {
+            self.sockets.asked = BTreeMap::new();
+        }
         let (Some(purpose), Ok((socket, bound))) = (purpose, result) else {
             // Not asked for, or asked for no longer: given back.
             if let Ok((socket, _)) = result {
@@ -87,6 +90,10 @@ impl Node {
     /// Has a socket closed; links lose their paths through it.
     pub(crate) fn close_socket(&mut self, now: Instant, socket: SocketId) {
         if self.sockets.open.remove(&socket).is_some() {
+            if self.sockets.open.is_empty() {
+                // A map keeps room for what it no longer holds.
+                self.sockets.open = BTreeMap::new();
+            }
             self.events.push_back(Event::CloseSocket(socket));
             self.remove_paths(now, |route| matches!(route, Route::Direct { socket: s, .. } if *s == socket));
         }

@@ -26,8 +26,11 @@ const TRY_FOR: Duration = Duration::from_secs(5);
 const TRIES_MAX: u8 = 2;
 /// Requests that no supernode took on, or that got lost, before we give up for [`AGAIN_AFTER`].
 const REQUESTS_MAX: u8 = 4;
-/// The question is asked again after this: routers are reconfigured, supernodes come and go.
+/// The question is asked again after this, where packets come in or nobody could try: mappings end, supernodes come.
 const AGAIN_AFTER: Duration = Duration::from_secs(3600);
+/// Where none comes in it is asked again after this: routers are seldom reconfigured, and asking costs an idle leaf more
+/// than half of what keeps it reachable.
+const NO_AGAIN_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Most supernodes remembered as contacted. At the limit the conclusion would be unsound, so none is drawn.
 const REMEMBERED_MAX: usize = 256;
 
@@ -129,7 +132,7 @@ impl DialBack {
         self.current = None;
         self.asked.clear();
         (self.requests, self.taken_on) = (0, 0);
-        self.due = Some(now + AGAIN_AFTER);
+        self.due = Some(now + if reachable == Some(false) { NO_AGAIN_AFTER } else { AGAIN_AFTER });
     }
 
     /// Counts a try that ended, begins the next.
