@@ -26,11 +26,10 @@ const TRY_FOR: Duration = Duration::from_secs(5);
 const TRIES_MAX: u8 = 2;
 /// Requests that no supernode took on, or that got lost, before we give up for [`AGAIN_AFTER`].
 const REQUESTS_MAX: u8 = 4;
-/// The question is asked again after this, where packets come in or nobody could try: mappings end, supernodes come.
+/// The question is asked again after this: routers are reconfigured, supernodes come and go.
 const AGAIN_AFTER: Duration = Duration::from_secs(3600);
-/// Where none comes in it is asked again after this: routers are seldom reconfigured, and asking costs an idle leaf more
-/// than half of what keeps it reachable.
-const NO_AGAIN_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// After each answer but yes it waits twice as long, so often: to ask costs as much as to stay reachable for ten minutes.
+const DOUBLINGS: u8 = 4;
 /// Most supernodes remembered as contacted. At the limit the conclusion would be unsound, so none is drawn.
 const REMEMBERED_MAX: usize = 256;
 
@@ -52,6 +51,8 @@ pub(crate) struct DialBack {
     requests: u8,
     taken_on: u8,
     reachable: Option<bool>,
+    /// Answers in a row that were not yes.
+    in_vain: u8,
     due: Option<Instant>,
 }
 
@@ -132,7 +133,9 @@ impl DialBack {
         self.current = None;
         self.asked.clear();
         (self.requests, self.taken_on) = (0, 0);
-        self.due = Some(now + if reachable == Some(false) { NO_AGAIN_AFTER } else { AGAIN_AFTER });
+        let doublings = if reachable == Some(true) { 0 } else { self.in_vain };
+        self.in_vain = (doublings + u8::from(reachable != Some(true))).min(DOUBLINGS);
+        self.due = Some(now + AGAIN_AFTER * (1 << doublings));
     }
 
     /// Counts a try that ended, begins the next.
