@@ -99,7 +99,7 @@ impl Client {
         node.handle_wall_clock(now, WallTime::from_micros(wall.as_micros() as u64));
         node.handle_network(
             now,
-            &Network { sockets: vec![(SOCKET, end.address()?)], interfaces: Vec::new(), mappings: Vec::new() },
+            &Network { sockets: vec![(SOCKET, end.address()?)], interfaces: Vec::new(), ..Network::default() },
         );
         node.join(now, &[supernode]).map_err(|error| io::Error::other(format!("{error:?}")))?;
         let mut client = Self {

@@ -84,7 +84,7 @@ impl Net {
         node.handle_wall_clock(self.now, self.wall());
         let address = address(number);
         let network =
-            Network { sockets: vec![(SOCKET, address)], interfaces: vec![address.ip()], mappings: Vec::new() };
+            Network { sockets: vec![(SOCKET, address)], interfaces: vec![address.ip()], ..Network::default() };
         node.handle_network(self.now, &network);
         let member = Member { node, address, events: Vec::new(), relayed: None, spent: Duration::ZERO };
         assert!(self.members.insert(number, member).is_none(), "number {number} is taken");

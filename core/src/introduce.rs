@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::identity::PeerId;
 use crate::link::Accepted;
 use crate::node::{
-    AttemptRoute, CommandError, ConnectError, DropReason, Event, Node, Path, PeerKey, Role, StreamEnd, Traffic,
+    AttemptRoute, CommandError, ConnectError, DropReason, Event, Node, Path, PeerKey, StreamEnd, Traffic,
 };
 use crate::path::Route;
 use crate::relay::{End, Limits};
@@ -61,6 +61,12 @@ const LOOKUP_TRIES: u8 = 3;
 const LINK_AGAIN: Duration = Duration::from_millis(100);
 /// So often: five seconds.
 const LINK_TRIES: u8 = 50;
+/// A node that knows no supernode but listens for neighbours goes on for so long, in case one is the peer.
+const LAN_AGAIN: Duration = Duration::from_millis(500);
+/// So often: three seconds.
+const LAN_TRIES: u8 = 6;
+/// Times that one call tries the addresses that a neighbour announces: it may announce ever new ones.
+const NEAR_DIALS_MAX: u8 = 3;
 /// Most calls at a time. At the limit `open` and `connect` are refused.
 pub const CALLS_MAX: usize = 4_096;
 
@@ -97,6 +103,8 @@ pub(crate) struct Call {
     homes: Vec<(PeerId, SocketAddr)>,
     round: u8,
     lookups: u8,
+    /// How often it was tried as a neighbour.
+    near_dials: u8,
     /// The best reason so far, should it fail.
     error: ConnectError,
     pub(crate) deadline: Option<Instant>,
@@ -161,7 +169,7 @@ impl Duties {
         }
     }
 
-    fn admit(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
+    pub(crate) fn admit(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
         let second = now.as_micros() / 1_000_000;
         if second != self.second {
             self.in_last_second = if self.second + 1 == second { self.in_second } else { 0 };
@@ -243,10 +251,13 @@ impl Node {
             homes: Vec::new(),
             round: 0,
             lookups: 0,
+            near_dials: 0,
             error: ConnectError::NoSupernode,
             deadline: None,
         };
         self.calls.insert(id, call);
+        // On the same LAN it needs nobody's help; if what is known of it there is wrong, only its homes do.
+        self.dial_neighbor(now, id);
         self.locate(now, id);
         Ok(())
     }
@@ -304,6 +315,8 @@ impl Node {
             return;
         }
         let (error, tries_max, pause) = match failure {
+            // Neighbours need a moment to be heard.
+            LookupFailure::Lost if self.config.lan => (ConnectError::NoSupernode, LAN_TRIES, LAN_AGAIN),
             LookupFailure::Lost => (ConnectError::NoSupernode, 1, LOOKUP_AGAIN),
             LookupFailure::Nobody => (ConnectError::NoSupernode, LINK_TRIES, LINK_AGAIN),
             LookupFailure::NoAnswer => (ConnectError::NoSupernode, LOOKUP_TRIES, LOOKUP_AGAIN),
@@ -315,10 +328,29 @@ impl Node {
         call.lookups += 1;
         if call.lookups >= tries_max {
             let error = call.error;
+            if self.call_neighbor(now, id) {
+                return;
+            }
             self.fail_call(now, id, error);
             return;
         }
         self.set_stage(now, id, Stage::Pausing, Some(pause));
+    }
+
+    /// Nobody can say where the peer is at home, but it may be on the LAN: that is tried to its end.
+    fn call_neighbor(&mut self, now: Instant, id: PeerId) -> bool {
+        let near = self.neighbor_addresses(&id);
+        let Some(call) = self.calls.get_mut(&id).filter(|_| !near.is_empty()) else { return false };
+        call.homes = near.into_iter().map(|address| (id, address)).collect();
+        self.dial_peer(now, id, 1);
+        true
+    }
+
+    /// Counts an attempt to reach a peer on the LAN, if another one may be made in this call.
+    pub(crate) fn may_dial_neighbor(&mut self, id: &PeerId) -> bool {
+        let Some(call) = self.calls.get_mut(id) else { return false };
+        call.near_dials += u8::from(call.near_dials <= NEAR_DIALS_MAX);
+        call.near_dials <= NEAR_DIALS_MAX
     }
 
     fn set_stage(&mut self, now: Instant, id: PeerId, stage: Stage, wait: Option<Duration>) {
@@ -556,7 +588,7 @@ impl Node {
         callee: PeerId,
         init: &[u8],
     ) -> Result<ChannelId, Refusal> {
-        if !matches!(self.config.role, Role::Supernode { .. }) {
+        if !self.is_serving() {
             return Err(Refusal::NotASupernode);
         }
         let ephemeral = ephemeral_of(init).ok_or(Refusal::Unknown)?;
@@ -573,7 +605,10 @@ impl Node {
             // Repeated: the answer is there already, or the callee is being asked.
             return Ok(channel);
         }
-        if !self.duties.admit(now, callee, remote) || !self.channels.has_room(caller, callee_key) {
+        if self.channels.is_exhausted()
+            || !self.duties.admit(now, callee, remote)
+            || !self.channels.has_room(caller, callee_key)
+        {
             return Err(Refusal::Busy);
         }
         let channel = ChannelId(self.rng.keys.bytes());

@@ -22,6 +22,7 @@ pub mod keepalive;
 pub mod path;
 pub mod portmap;
 pub mod punch;
+pub mod quality;
 pub mod reach;
 pub mod relay;
 pub mod stream;
@@ -31,9 +32,11 @@ pub mod node;
 pub use identity::{PeerId, SecretKey};
 pub use node::{
     Access, CommandError, Config, ConfigError, ConnectError, Counters, DropReason, Ecn, Event, Family, Mapping,
-    MappingProtocol, Network, Node, Path, PathInfo, PeerStatus, Read, Received, Role, Save, Saved, SocketId,
-    SocketKind, SocketRefused, SocketRequest, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus, Transmit,
+    MappingProtocol, Neighbor, Network, Node, Path, PathInfo, PeerStatus, Read, Received, Relayed, Role, Save, Saved,
+    SocketId, SocketKind, SocketRefused, SocketRequest, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus,
+    Transmit, Transport,
 };
+pub use punch::RelayReason;
 pub use ticket::Ticket;
 pub use time::{Instant, WallTime};
 pub use wire::{DATAGRAM_LEN_MAX, ServiceName};

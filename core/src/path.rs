@@ -9,8 +9,9 @@
 //! paths are used. A path on which an awaited answer did not come has failed: it is kept for a while, since it may come
 //! back, but is used only when nothing else is left. It comes back when it answers a challenge.
 //!
-//! Choice: a direct path before a relayed one; between two direct paths the quicker one, with hysteresis so that two
-//! alike do not alternate; a path that the peer moved to (it roamed) at once.
+//! Choice: a direct path over UDP, then one over TCP, then a relayed one, unless [`crate::quality`] found the direct one
+//! worse; between two direct paths of a kind the quicker one, with hysteresis so that two alike do not alternate; a path
+//! that the peer moved to (it roamed) at once.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -58,6 +59,20 @@ impl Route {
     pub const fn is_direct(&self) -> bool {
         matches!(self, Self::Direct { .. })
     }
+
+    /// Whether it is a TCP connection.
+    pub const fn is_tcp(&self) -> bool {
+        matches!(self, Self::Direct { socket, .. } if socket.is_tcp())
+    }
+
+    /// Least is best: over UDP, over TCP (a lost packet holds up all behind it, and no router remembers a peer's
+    /// address by it), through a relay.
+    pub const fn class(&self) -> u8 {
+        match self {
+            Self::Direct { socket, .. } => socket.is_tcp() as u8,
+            Self::Relayed { .. } => 2,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +81,8 @@ struct PathState {
     proven: bool,
     /// An awaited answer did not come; cleared by the next challenge that is answered on it.
     failed: bool,
+    /// It works, but [`crate::quality`] found another one better.
+    worse: bool,
     /// Smoothed, in microseconds (RFC 6298 §2: one eighth of each new sample).
     rtt_us: Option<u32>,
     heard: Instant,
@@ -73,6 +90,15 @@ struct PathState {
     local: Option<IpAddr>,
     /// The last challenge sent on it.
     challenge: Option<([u8; 8], Instant)>,
+}
+
+impl PathState {
+    /// An awaited answer did not come. Perhaps this host now leaves by another interface, on which the old source
+    /// address leads nowhere: from here on the host's routes choose it, until something arrives.
+    fn fail(&mut self) {
+        self.failed = true;
+        self.local = None;
+    }
 }
 
 // A supernode keeps one for each of a million leaves.
@@ -257,6 +283,25 @@ impl Paths {
         if let Some(current) = self.current()
             && let Some(path) = self.find_mut(&current)
         {
+            path.fail();
+        }
+    }
+
+    /// No answer comes on this path any more.
+    pub fn on_dead(&mut self, route: &Route) {
+        if let Some(path) = self.find_mut(route) {
+            path.fail();
+        }
+    }
+
+    /// A handshake began at `since` over `route`, a TCP connection, and has succeeded: whoever makes one has found the
+    /// path in use silent. If that was not heard since then either, it has failed.
+    pub fn on_stand_in(&mut self, route: &Route, since: Instant) {
+        if let Some(current) = self.current()
+            && current != *route
+            && let Some(path) = self.find_mut(&current)
+            && path.heard < since
+        {
             path.failed = true;
         }
     }
@@ -275,14 +320,47 @@ impl Paths {
         self.proven().filter(Route::is_direct).collect()
     }
 
+    /// Whether there is a better path than this one although it works.
+    pub fn set_worse(&mut self, route: &Route, worse: bool) {
+        if let Some(path) = self.find_mut(route) {
+            path.worse = worse;
+        }
+    }
+
+    /// Whether it is a direct path that works and was left for a better one.
+    pub fn is_worse(&self, route: &Route) -> bool {
+        route.is_direct() && self.find(route).is_some_and(|p| p.proven && !p.failed && p.worse)
+    }
+
+    /// The path to compare the one in use with: a relayed one for a direct one, a direct one for a relayed one.
+    pub fn spare(&self) -> Option<Route> {
+        let using = self.current()?;
+        let others = self.list.iter().filter(|p| p.proven && !p.failed && p.route.is_direct() != using.is_direct());
+        others.min_by_key(|p| p.rtt_us.unwrap_or(u32::MAX)).map(|p| p.route)
+    }
+
+    /// The direct path that was heard last, if it has failed and there is no other.
+    pub fn lost(&self) -> Option<Route> {
+        let direct = || self.list.iter().filter(|p| p.proven && p.route.is_direct());
+        let works = direct().any(|p| !p.failed);
+        direct().max_by_key(|p| p.heard).filter(|_| !works).map(|p| p.route)
+    }
+
+    /// Notes a path that nothing has been heard on, so that it can be challenged.
+    pub fn add(&mut self, now: Instant, route: Route) {
+        if self.find(&route).is_none() {
+            self.insert(now, route);
+        }
+    }
+
     /// The peer's newest packet came on `route`, proven, while the path in use has been silent for `patience`: it
     /// moved. Takes effect at the next [`Self::choose`]. Patience keeps two ends that prefer different paths from
     /// following each other for ever.
     ///
-    /// From a direct path to a relayed one nobody is followed like this: the direct one is asked first.
+    /// To a path of a lesser [class](Route::class) nobody is followed like this: the better one is asked first.
     pub fn on_peer_moved(&mut self, now: Instant, route: &Route, patience: Duration) {
         let Some(current) = self.current() else { return };
-        if !self.is_proven(route) || current == *route || (current.is_direct() && !route.is_direct()) {
+        if !self.is_proven(route) || current == *route || route.class() > current.class() {
             return;
         }
         if let Some(path) = self.find_mut(&current)
@@ -295,16 +373,16 @@ impl Paths {
     /// Chooses the path to use; says what changed, if anything did.
     pub fn choose(&mut self) -> Option<Change> {
         let old = self.current();
-        let best = self
-            .list
-            .iter()
-            .filter(|p| p.proven && !(p.failed && self.is_waiting))
-            .min_by_key(|p| (p.failed, !p.route.is_direct(), Some(p.route) != old, p.rtt_us.unwrap_or(u32::MAX)))?;
+        let best =
+            self.list.iter().filter(|p| p.proven && !(p.failed && self.is_waiting)).min_by_key(|p| {
+                (p.failed, p.worse, p.route.class(), Some(p.route) != old, p.rtt_us.unwrap_or(u32::MAX))
+            })?;
         let mut choice = best.route;
-        if choice.is_direct() && !best.failed {
+        if choice.is_direct() && !best.failed && !best.worse {
             // Hysteresis: the one in use sorts first among its equals; another direct one must be clearly quicker.
             let mut rtt = best.rtt_us.unwrap_or(u32::MAX);
-            for p in self.list.iter().filter(|p| p.proven && !p.failed && p.route.is_direct()) {
+            let alike = |p: &&PathState| p.proven && !p.failed && !p.worse && p.route.class() == best.route.class();
+            for p in self.list.iter().filter(alike) {
                 let Some(other) = p.rtt_us else { continue };
                 if is_clearly_quicker(other, rtt) {
                     choice = p.route;
@@ -360,6 +438,7 @@ impl Paths {
             route,
             proven: false,
             failed: false,
+            worse: false,
             rtt_us: None,
             heard: now,
             local: None,
@@ -390,6 +469,22 @@ mod tests {
         assert_eq!(paths.on_heard(at(0), direct(1)), Heard::Unproven);
         assert_eq!(paths.choose(), None);
         assert_eq!(paths.current(), None);
+    }
+
+    #[test]
+    fn regression_a_silent_path_is_not_tied_to_an_old_address() {
+        // The host's default route moved to another interface while the old one stayed up.
+        let local = Some(IpAddr::from([192, 168, 1, 2]));
+        let mut paths = Paths::default();
+        paths.on_handshake(at(0), direct(1));
+        assert_eq!(paths.choose(), Some(Change::First));
+        paths.note_local(&direct(1), local);
+        assert_eq!(paths.local_of(&direct(1)), local);
+        paths.on_silence();
+        assert_eq!(paths.local_of(&direct(1)), None);
+        paths.note_local(&direct(1), local);
+        paths.on_dead(&direct(1));
+        assert_eq!(paths.local_of(&direct(1)), None);
     }
 
     #[test]

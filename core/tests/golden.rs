@@ -18,7 +18,7 @@ use handfast_core::link::{
     Admission, Epoch, Gate, Identity, InitFixed, Macs, PeerKeys, ResponseFixed, accept, initiate, open_cookie,
 };
 use handfast_core::random::KeyRng;
-use handfast_core::wire::packet::{ChannelId, DATA_HEADER_LEN, Kind, Packet, relay_header};
+use handfast_core::wire::packet::{ChannelId, DATA_HEADER_LEN, Kind, Packet, loop_packet, relay_header};
 use handfast_core::{DATAGRAM_LEN_MAX, Instant, SecretKey};
 use samples::{Parts, init_bodies, messages, response_bodies};
 
@@ -124,6 +124,7 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
         };
         packets.extend(names.into_iter().zip([data, stream, ask, answer, relayed]));
     }
+    packets.push(("loop", loop_packet([7; 16]).to_vec()));
     packets
 }
 
@@ -143,5 +144,5 @@ fn the_wire_is_as_it_was() {
 #[test]
 fn each_packet_kind_is_pinned() {
     let kinds: std::collections::BTreeSet<u8> = packets().iter().map(|(_, packet)| packet[0]).collect();
-    assert_eq!(kinds, (1..=8).collect());
+    assert_eq!(kinds, (1..=9).collect());
 }

@@ -8,7 +8,7 @@ use handfast_core::wire::message::{
 };
 use handfast_core::wire::nat::{FilteringBehavior, MappingBehavior, NatProfile, PortAssignment};
 use handfast_core::wire::packet::{
-    ChannelId, Kind, Packet, VERSION, data_header, init_header, relay_header, response_header,
+    ChannelId, Kind, Packet, VERSION, data_header, init_header, loop_packet, relay_header, response_header,
 };
 use handfast_core::wire::{DecodeError, SERVICE_NAME_LEN_MAX};
 use handfast_core::{DATAGRAM_LEN_MAX, SecretKey, ServiceName};
@@ -211,6 +211,7 @@ fn packets_begin_and_end_where_they_should() {
         (&data_header(Kind::Stream, 1, 2), 9 + 16, false),
         (&data_header(Kind::Beat, 1, 2), 17, true),
         (&data_header(Kind::BeatAsk, 1, 2), 17, true),
+        (&[9], 17, true),
     ];
     for (header, min, fixed) in ends {
         let mut bytes = header.to_vec();
@@ -252,6 +253,9 @@ fn fields_lie_where_they_should() {
         let expected = Packet::Beat { kind, receiver: 0x0403_0201, counter: 0x0807_0605, mac: &[7; 8] };
         assert_eq!(Packet::decode(&packet), Ok(expected));
     }
+    let packet = loop_packet([7; 16]);
+    assert_eq!(packet[..2], [9, 7]);
+    assert_eq!(Packet::decode(&packet), Ok(Packet::Loop { token: &[7; 16] }));
     let packet = [&relay_header(ChannelId([1, 2, 3, 4, 5, 6]))[..], &[4, 9, 9]].concat();
     assert_eq!(packet[..7], [5, 1, 2, 3, 4, 5, 6]);
     let expected = Packet::Relay { channel: ChannelId([1, 2, 3, 4, 5, 6]), inner: &[4, 9, 9] };
@@ -267,7 +271,7 @@ fn another_version_is_told_apart() {
     }
 }
 
-/// No Relay in Relay, and no Cookie: it would answer an Init that needs none.
+/// No Relay in Relay, no Cookie (it would answer an Init that needs none) and no Loop.
 #[test]
 fn relay_carries_what_it_may() {
     for kind in 0..=255 {
@@ -283,7 +287,7 @@ fn kinds_go_both_ways() {
     for byte in 0..=255 {
         match Kind::from_byte(byte) {
             Some(kind) => assert_eq!(kind as u8, byte),
-            None => assert!(!(1..=8).contains(&byte)),
+            None => assert!(!(1..=9).contains(&byte)),
         }
     }
 }

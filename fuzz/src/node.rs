@@ -54,7 +54,7 @@ impl Duo {
             let own = address(number);
             node.handle_network(
                 now,
-                &Network { sockets: vec![(SOCKET, own)], interfaces: vec![own.ip()], mappings: Vec::new() },
+                &Network { sockets: vec![(SOCKET, own)], interfaces: vec![own.ip()], ..Network::default() },
             );
             if number == 1 {
                 node.join(now, &[(supernode, address(0))]).expect("a new node takes a supernode");
@@ -185,7 +185,7 @@ pub fn datagram(data: &[u8]) {
             _ => {
                 let own = address(bytes.below(4));
                 let network =
-                    Network { sockets: vec![(SOCKET, own)], interfaces: vec![own.ip()], mappings: Vec::new() };
+                    Network { sockets: vec![(SOCKET, own)], interfaces: vec![own.ip()], ..Network::default() };
                 duo.nodes[number].handle_network(duo.now, &network);
             }
         }

@@ -16,16 +16,21 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A wall clock this far from where it should be has jumped; a clock being slewed stays well below.
 const JUMP_MIN: Duration = Duration::from_secs(2);
 
+/// A clock that counts sleep and is so far ahead of the one that does not: the machine slept. Shorter, and routers
+/// still know us.
+const SLEPT_MIN: Duration = Duration::from_secs(5);
+
 /// The loop's clock.
 pub(crate) struct Clock {
     origin: StdInstant,
     wall: WallWatch,
+    sleep: SleepWatch,
 }
 
 impl Clock {
     /// A clock whose zero is now.
     pub(crate) fn start() -> Self {
-        Self { origin: StdInstant::now(), wall: WallWatch::default() }
+        Self { origin: StdInstant::now(), wall: WallWatch::default(), sleep: SleepWatch::default() }
     }
 
     /// std's moment of our [`Instant::ZERO`].
@@ -48,6 +53,24 @@ impl Clock {
         let wall = WallTime::from_micros(u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX));
         self.wall.look(now, wall).then_some(wall)
     }
+
+    /// Whether the machine slept since this was last asked.
+    pub(crate) fn slept(&mut self, now: Instant) -> bool {
+        self.sleep.look_due(now) && self.sleep.look(now, sleepless())
+    }
+}
+
+/// Time on a clock that goes on while the machine sleeps. std's [`StdInstant`] stands still on Linux and macOS.
+#[cfg(target_os = "linux")]
+fn sleepless() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Where there is no such clock the wall clock serves. One that is set by hand looks like sleep, which does no harm.
+#[cfg(not(target_os = "linux"))]
+fn sleepless() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// A moment up to which a thread outside the loop waits.
@@ -91,6 +114,23 @@ impl WallWatch {
     }
 }
 
+/// Compares two clocks, of which one goes on during sleep.
+#[derive(Default)]
+struct SleepWatch {
+    looked: Option<(Instant, Duration)>,
+}
+
+impl SleepWatch {
+    fn look_due(&self, now: Instant) -> bool {
+        self.looked.is_none_or(|(looked, _)| now - looked >= LOOK_EVERY)
+    }
+
+    fn look(&mut self, now: Instant, sleepless: Duration) -> bool {
+        let before = self.looked.replace((now, sleepless));
+        before.is_some_and(|(at, then)| sleepless.saturating_sub(then) >= (now - at) + SLEPT_MIN)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +154,20 @@ mod tests {
         assert!(!watch.look(at(31), wall(3001)));
         assert!(watch.look(at(40), wall(40)), "a backward jump is");
         assert!(watch.look(at(40 + 3600), wall(40 + 3600)), "an hour is");
+    }
+
+    #[test]
+    fn sleep_shows_as_time_that_only_one_clock_counted() {
+        let mut watch = SleepWatch::default();
+        let secs = Duration::from_secs;
+        assert!(watch.look_due(at(0)));
+        assert!(!watch.look(at(0), secs(500)));
+        assert!(!watch.look(at(10), secs(510)));
+        assert!(!watch.look_due(at(10)));
+        assert!(!watch.look(at(12), secs(514)), "a nap");
+        assert!(watch.look(at(13), secs(4_000)), "a night");
+        assert!(!watch.look(at(14), secs(4_001)));
+        assert!(!watch.look(at(15), secs(100)), "a wall clock set back");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use handfast_core::portmap::UpnpAnswer;
 use handfast_core::{
-    Access, CommandError, ConnectError, Event, PathInfo, PeerId, ServiceName, Status, StreamKey, Ticket,
+    Access, CommandError, ConnectError, Event, Neighbor, PathInfo, PeerId, ServiceName, Status, StreamKey, Ticket,
 };
 
 use crate::endpoint::Pong;
@@ -117,6 +117,16 @@ pub(crate) enum Command {
     Upnp {
         internal: SocketAddr,
         answer: UpnpAnswer,
+    },
+    /// A node announced itself on the LAN. Answered when the core knows.
+    Neighbor {
+        neighbor: Neighbor,
+        reply: Reply<()>,
+    },
+    /// One of them took that back.
+    NeighborGone {
+        peer: PeerId,
+        reply: Reply<()>,
     },
     /// Say goodbye and end.
     Leave,

@@ -18,7 +18,7 @@ impl Loop {
             Event::Ready => self.board.0.set_ready(true),
             Event::Homeless => self.board.0.set_ready(false),
             Event::PathChanged { peer, path } => self.waiting.on_link(peer, path),
-            Event::PeerGone { .. } => {}
+            Event::PeerGone { .. } | Event::RoleChanged { .. } => {}
             Event::ConnectFailed { peer, error } => self.waiting.on_failed(peer, error),
             Event::Pong { peer, sequence, rtt, path } => self.waiting.on_pong(peer, sequence, Pong { rtt, path }),
             Event::StreamIncoming { stream, peer, service } => self.on_incoming(stream, peer, &service),
@@ -54,6 +54,12 @@ impl Loop {
                 });
                 self.node.handle_socket(self.now, request, opened);
             }
+            Event::OpenSocket { request, kind: SocketKind::Tcp { remote } } => {
+                if let Err(error) = self.sockets.tcp.connect(self.now, request, remote) {
+                    tracing::debug!(%error, "no TCP connection");
+                    self.node.handle_socket(self.now, request, Err(SocketRefused));
+                }
+            }
             Event::CloseSocket(socket) => self.sockets.close(socket),
             Event::Save(item) => self.saver.keep(item),
             Event::Left => self.left = true,
@@ -71,6 +77,7 @@ impl Loop {
             | Event::Save(_) => {}
             Event::Ready
             | Event::Homeless
+            | Event::RoleChanged { .. }
             | Event::PathChanged { .. }
             | Event::PeerGone { .. }
             | Event::ConnectFailed { .. }

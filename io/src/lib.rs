@@ -9,8 +9,10 @@
 //! | `run_loop` | one turn: wait, read the clock, receive, tell the time, move bytes, drain |
 //! | `events` | how the core's events are carried out |
 //! | `clock`, `entropy`, `network`, `save` | what the core is told of the world, and what it wants kept |
+//! | `lan` | announcing the node by multicast DNS, and who else is announced |
 //! | `portmap`, `upnp`, `gateway` | asking the router for a port: sockets, UPnP on a thread, which router |
 //! | `udp`, `transmit`, `forward` | UDP sockets in batches; what the node sends; what a relay forwards |
+//! | `tcp` | TCP connections, where UDP does not get through |
 //! | [`socks`] | the header that datagrams through a UDP relay carry |
 //! | `connections` | streams in use here, by whom, and which are due for a visit |
 //! | `listeners`, `local`, `pump` | local TCP and Unix sockets, pumped to and from streams |
@@ -29,6 +31,7 @@ mod entropy;
 mod events;
 mod forward;
 mod gateway;
+mod lan;
 mod listeners;
 mod local;
 mod network;
@@ -40,6 +43,7 @@ mod save;
 mod seldom;
 pub mod socks;
 mod stream;
+mod tcp;
 mod transmit;
 mod udp;
 mod upnp;
@@ -61,10 +65,14 @@ pub struct Options {
     /// This node's identity.
     pub key: SecretKey,
     /// How the core is set up. Among a supernode's addresses, port 0 stands for the port that gets bound, and none at
-    /// all for every address in `listen` that names an interface.
+    /// all for every address in `listen` that names an interface. With `lan`, the node is announced on the local network
+    /// by multicast DNS, and finds others there; not behind a `udp_proxy`.
     pub config: Config,
     /// UDP addresses to bind. Empty: 0.0.0.0:0 and [::]:0 (IPv6 where the host has it).
     pub listen: Vec<SocketAddr>,
+    /// TCP addresses to take links at beside those in `listen`, at all of which a supernode takes them anyway: port 443,
+    /// say, for leaves in networks that let little else out.
+    pub listen_tcp: Vec<SocketAddr>,
     /// Supernodes to start from.
     pub bootstrap: Vec<(PeerId, SocketAddr)>,
     /// File that keeps what the core asks to save (clock mark, sequence, anchors); none: nothing is kept.
@@ -83,6 +91,7 @@ impl Options {
             key,
             config,
             listen: Vec::new(),
+            listen_tcp: Vec::new(),
             bootstrap: Vec::new(),
             state_file: None,
             udp_proxy: None,

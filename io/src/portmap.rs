@@ -83,8 +83,8 @@ impl PortMap {
         self.network.clone()
     }
 
-    /// The way out may have changed without the addresses doing so.
-    pub(crate) fn look(&mut self, now: Instant) {
+    /// Which router leads out now?
+    fn look(&mut self, now: Instant) {
         let Some(work) = &mut self.work else { return };
         let wishes = wishes(&self.network, Gateways::look(), own_ipv4);
         if wishes != work.wishes {
@@ -340,7 +340,7 @@ mod tests {
             interfaces: ["127.0.0.1", "192.168.1.2", "::1", "2001:db8::2", "fe80::2", "10.0.0.9"]
                 .map(|ip| ip.parse().expect("an address"))
                 .to_vec(),
-            mappings: Vec::new(),
+            ..Network::default()
         };
         let told = |bound: &[&str], gateways, own: &dyn Fn(Option<SocketAddr>) -> Option<Ipv4Addr>| {
             let wishes = wishes(&network(bound), gateways, own);

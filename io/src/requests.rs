@@ -16,6 +16,14 @@ impl Loop {
     pub(crate) fn on_command(&mut self, command: Command) {
         let now = self.now;
         match command {
+            Command::Neighbor { neighbor, reply } => {
+                self.node.handle_neighbor(now, &neighbor);
+                answer(&reply, ());
+            }
+            Command::NeighborGone { peer, reply } => {
+                self.node.handle_neighbor_gone(now, peer);
+                answer(&reply, ());
+            }
             Command::Join { known, reply } => answer(&reply, self.node.join(now, &known)),
             Command::Learn { ticket, reply } => answer(&reply, self.node.learn(now, &ticket)),
             Command::Expose { service, target, access, reply } => {

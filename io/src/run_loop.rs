@@ -25,19 +25,21 @@ use crate::clock::Clock;
 use crate::command::{Command, LoopHandle};
 use crate::connections::{Connections, Target};
 use crate::forward::Batch;
+use crate::lan::Lan;
 use crate::listeners::Listeners;
 use crate::network::Watch;
 use crate::portmap::PortMap;
 use crate::pump::CHUNK_LEN;
 use crate::seldom::Seldom;
+use crate::tcp::TcpInbox;
 use crate::transmit::Outbox;
-use crate::udp::{Inbox, Sockets};
+use crate::udp::{Arrival, Inbox, Sockets};
 use crate::waiting::Waiting;
 use crate::{entropy, save};
 
-/// The loop wakes at least this often, to look after what sends no notice: interfaces, the wall clock. Cheap enough to
-/// be no load, often enough to notice another Wi-Fi.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+/// The loop wakes at least this often, to look after what sends no notice: sleep of the machine, the wall clock. Cheap
+/// enough to be no load, often enough to be back soon after it was woken.
+const WAIT_MAX: Duration = Duration::from_secs(3);
 /// A deadline nearer than this waits so long all the same: the operating system's waiting is no finer.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 /// How long connecting to the program behind a service may take.
@@ -47,18 +49,31 @@ pub(crate) const LEAVE_MAX: Duration = Duration::from_secs(2);
 /// mio events taken per turn; more come with the next.
 const EVENTS_PER_TURN: usize = 512;
 
-const KIND_BITS: u32 = 2;
+const KIND_BITS: u32 = 3;
 /// The waker, and what few sockets have a token each of their own.
 const KIND_WAKER: usize = 0;
 const KIND_UDP: usize = 1;
 const KIND_LISTENER: usize = 2;
 const KIND_CONNECTION: usize = 3;
+const KIND_TCP: usize = 4;
+const KIND_TCP_LISTENER: usize = 5;
 
 /// Of all sockets for port mapping.
 pub(crate) const PORT_MAP: Token = Token(1 << KIND_BITS | KIND_WAKER);
+/// Of the notices of network changes.
+const NETWORK: Token = Token(2 << KIND_BITS | KIND_WAKER);
 
 fn udp_token(id: SocketId) -> Token {
     Token((id.0 as usize) << KIND_BITS | KIND_UDP)
+}
+
+/// Of a TCP connection that carries packets.
+pub(crate) fn tcp_token(id: SocketId) -> Token {
+    Token(((id.0 - SocketId::TCP_FIRST.0) as usize) << KIND_BITS | KIND_TCP)
+}
+
+pub(crate) fn tcp_listener_token(number: usize) -> Token {
+    Token(number << KIND_BITS | KIND_TCP_LISTENER)
 }
 
 pub(crate) fn listener_token(number: usize) -> Token {
@@ -94,6 +109,7 @@ pub(crate) struct Loop {
     pub(crate) handle: LoopHandle,
     pub(crate) sockets: Sockets,
     inbox: Inbox,
+    tcp_inbox: TcpInbox,
     batch: Batch,
     outbox: Outbox,
     pub(crate) listeners: Listeners,
@@ -107,6 +123,8 @@ pub(crate) struct Loop {
     entropy: entropy::Refresh,
     watch: Watch,
     pub(crate) port_map: PortMap,
+    /// Announces the node while it is there.
+    _lan: Option<Lan>,
     housekeeping: Instant,
     complaint: Seldom,
     /// The node is leaving; by this time the loop ends anyway.
@@ -133,8 +151,15 @@ impl Loop {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Token(KIND_WAKER))?);
         let (handle, commands) = LoopHandle::new(waker);
-        let mut sockets = Sockets::new(poll.registry().try_clone()?, udp_token, options.udp_proxy);
+        let registry = || poll.registry().try_clone();
+        let mut sockets = Sockets::new(registry()?, registry()?, udp_token, options.udp_proxy);
+        sockets.takes_tcp = !matches!(options.config.role, Role::Leaf);
         sockets.bind_main(&options.listen)?;
+        for address in &options.listen_tcp {
+            let named =
+                |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on TCP {address}: {error}"));
+            sockets.tcp.listen(*address).map_err(named)?;
+        }
         let listen: Vec<SocketAddr> = sockets.main().iter().map(|(_, address)| *address).collect();
         fill_in_ports(&mut options.config.role, &listen);
 
@@ -142,13 +167,22 @@ impl Loop {
         let seed = entropy::fresh()?;
         let port_map = options.port_map && options.udp_proxy.is_none();
         let mut port_map = PortMap::new(port_map, &options.key, poll.registry().try_clone()?, handle.clone())?;
+        let is_supernode = matches!(options.config.role, Role::Supernode { .. });
+        let lan = if options.config.lan && options.udp_proxy.is_none() {
+            Lan::start(options.key.peer_id(), is_supernode, &listen, handle.clone()).unwrap_or_else(|error| {
+                tracing::info!(%error, "no LAN discovery");
+                None
+            })
+        } else {
+            None
+        };
         let mut node =
             Node::new(now, clock.origin(), seed, options.key, options.config, saved.clone()).map_err(refused)?;
         if let Some(wall) = clock.wall(now) {
             node.handle_wall_clock(now, wall);
         }
-        let mut watch = Watch::default();
-        if let Some(network) = watch.look(sockets.main()) {
+        let mut watch = Watch::new(now, poll.registry(), NETWORK);
+        if let Some(network) = watch.look_if_due(now, sockets.main()) {
             node.handle_network(now, &port_map.adopt(now, network));
         }
         if !options.bootstrap.is_empty() {
@@ -169,6 +203,7 @@ impl Loop {
             handle,
             sockets,
             inbox: Inbox::new(options.udp_proxy),
+            tcp_inbox: TcpInbox::new(),
             batch: Batch::new(),
             outbox: Outbox::new(),
             listeners: Listeners::default(),
@@ -182,6 +217,7 @@ impl Loop {
             entropy: entropy::Refresh::new(now),
             watch,
             port_map,
+            _lan: lan,
             housekeeping: now + WAIT_MAX,
             complaint: Seldom::default(),
             leaving: None,
@@ -212,6 +248,7 @@ impl Loop {
         self.take_hints();
         self.take_commands();
         self.receive();
+        self.receive_tcp();
         self.tell_time();
         // Before the visits, so that they find what these datagrams brought, and know why a stream is gone.
         self.take_events();
@@ -226,6 +263,7 @@ impl Loop {
         let listeners = self.listeners.next(self.now);
         let busy = self.connections.is_busy()
             || self.sockets.any_readable()
+            || self.sockets.tcp.is_busy()
             || self.port_map.is_readable()
             || listeners.is_some_and(|at| at <= self.now);
         let timeout = if busy {
@@ -234,6 +272,8 @@ impl Loop {
             let mut next = earliest(self.node.poll_timeout(), listeners);
             next = earliest(next, self.leaving);
             next = earliest(next, self.connections.next_deadline());
+            next = earliest(next, self.sockets.tcp.next_deadline());
+            next = earliest(next, Some(self.watch.next_look()));
             next = earliest(next, self.port_map.poll_timeout());
             let until = earliest(next, Some(self.housekeeping)).unwrap_or(self.housekeeping);
             (until - self.now).clamp(WAIT_MIN, WAIT_MAX)
@@ -262,11 +302,17 @@ impl Loop {
                         self.sockets.set_writable(id);
                     }
                 }
+                KIND_TCP => {
+                    let id = SocketId(SocketId::TCP_FIRST.0 + number as u32);
+                    self.sockets.tcp.on_hint(id, readable, writable);
+                }
+                KIND_TCP_LISTENER => self.sockets.tcp.on_listener_hint(number),
                 KIND_LISTENER => self.listeners.set_ready(number),
                 KIND_CONNECTION => {
                     self.connections.on_socket(number, readable, writable, broken, &mut self.node, self.now);
                 }
                 _ if event.token() == PORT_MAP => self.port_map.set_readable(),
+                _ if event.token() == NETWORK => self.watch.on_notice(self.now),
                 // The waker: commands are looked at in every turn.
                 _ => {}
             }
@@ -286,27 +332,34 @@ impl Loop {
             last = Some(id);
             let count = self.sockets.receive(id, &mut self.inbox);
             for arrival in self.inbox.arrivals(id, count) {
-                let mut rest = arrival.data;
-                while !rest.is_empty() {
-                    let (used, verdict) = self.node.handle_datagrams(self.now, arrival.path, arrival.stride, rest);
-                    debug_assert!(used > 0, "a verdict is about at least one datagram");
-                    match verdict {
-                        Received::Consumed => {}
-                        Received::Forward { path, range, stride } => {
-                            let bytes = rest.get(range).unwrap_or_default();
-                            let sockets = &mut self.sockets;
-                            self.batch.push(path, bytes, stride, |path, bytes, stride| {
-                                sockets.forward(path, bytes, stride);
-                            });
-                        }
-                        Received::Dropped(reason) => tracing::trace!(?reason, "datagrams dropped"),
-                    }
-                    let used = if used == 0 { rest.len() } else { used.min(rest.len()) };
-                    rest = rest.split_at_mut(used).1;
-                }
+                take_train(&mut self.node, &mut self.sockets, &mut self.batch, self.now, arrival);
             }
             let sockets = &mut self.sockets;
             self.batch.flush(|path, bytes, stride| sockets.forward(path, bytes, stride));
+        }
+    }
+
+    /// What is new with TCP connections: opened, come in, one read from each that has something, ended.
+    fn receive_tcp(&mut self) {
+        for (request, result) in self.sockets.tcp.opened(self.now) {
+            self.node.handle_socket(self.now, request, result);
+        }
+        for (id, remote) in self.sockets.tcp.accept(self.now) {
+            self.node.handle_connection(self.now, id, remote);
+        }
+        let mut last = None;
+        while let Some(id) = self.sockets.tcp.next_readable(last) {
+            last = Some(id);
+            let Some(path) = self.sockets.tcp.receive(id, &mut self.tcp_inbox) else { continue };
+            let (node, sockets, batch, now) = (&mut self.node, &mut self.sockets, &mut self.batch, self.now);
+            self.tcp_inbox.for_each(|data| {
+                take_train(node, sockets, batch, now, Arrival { path, stride: data.len(), data });
+            });
+            let sockets = &mut self.sockets;
+            self.batch.flush(|path, bytes, stride| sockets.forward(path, bytes, stride));
+        }
+        for id in self.sockets.tcp.take_ended() {
+            self.node.handle_socket_closed(self.now, id);
         }
     }
 
@@ -317,6 +370,14 @@ impl Loop {
         }
         if let Some(fresh) = self.entropy.take(self.now) {
             self.node.handle_entropy(&fresh);
+        }
+        if self.clock.slept(self.now) {
+            tracing::info!("the machine slept; looking whom it can still reach");
+            self.watch.on_resume(self.now);
+        }
+        if let Some(network) = self.watch.look_if_due(self.now, self.sockets.main()) {
+            tracing::info!("the network of this host changed");
+            self.node.handle_network(self.now, &self.port_map.adopt(self.now, network));
         }
         if self.now >= self.housekeeping {
             self.housekeeping = self.now + WAIT_MAX;
@@ -333,14 +394,12 @@ impl Loop {
 
     /// What sends no notice is looked at now and then.
     fn keep_house(&mut self) {
-        if let Some(network) = self.watch.look(self.sockets.main()) {
-            tracing::debug!("the network of this host changed");
-            self.node.handle_network(self.now, &self.port_map.adopt(self.now, network));
-        } else {
-            self.port_map.look(self.now);
-        }
         self.sockets.refresh();
         self.waiting.forget(self.now);
+        let tcp_full = std::mem::take(&mut self.sockets.tcp.full);
+        if tcp_full > 0 {
+            tracing::debug!(tcp_full, "packets were dropped in the last seconds: TCP connections did not take them");
+        }
         let lost = std::mem::take(&mut self.sockets.lost);
         if lost.send_errors + lost.forward_full + lost.receive_errors > 0
             && let Some(more) = self.complaint.pass(self.now)
@@ -367,9 +426,10 @@ impl Loop {
         loop {
             self.outbox.send(&mut self.node, &mut self.sockets, self.now);
             if !self.take_events() {
-                return;
+                break;
             }
         }
+        self.sockets.tcp.flush();
     }
 
     /// Carries out what the node says; whether it said anything.
@@ -388,6 +448,25 @@ impl Loop {
     }
 }
 
+/// Hands a received train to the node, and sends on what a relay forwards.
+fn take_train(node: &mut Node, sockets: &mut Sockets, batch: &mut Batch, now: Instant, arrival: Arrival<'_>) {
+    let mut rest = arrival.data;
+    while !rest.is_empty() {
+        let (used, verdict) = node.handle_datagrams(now, arrival.path, arrival.stride, rest);
+        debug_assert!(used > 0, "a verdict is about at least one datagram");
+        match verdict {
+            Received::Consumed => {}
+            Received::Forward { path, range, stride } => {
+                let bytes = rest.get(range).unwrap_or_default();
+                batch.push(path, bytes, stride, |path, bytes, stride| sockets.forward(path, bytes, stride));
+            }
+            Received::Dropped(reason) => tracing::trace!(?reason, "datagrams dropped"),
+        }
+        let used = if used == 0 { rest.len() } else { used.min(rest.len()) };
+        rest = rest.split_at_mut(used).1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -401,7 +480,7 @@ mod tests {
             fill_in_ports(&mut role, &bound);
             match role {
                 Role::Supernode { advertise } => advertise.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                Role::Leaf => panic!("another role"),
+                Role::Leaf | Role::Auto => panic!("another role"),
             }
         };
         assert_eq!(filled(&[]), ["192.0.2.1:4000", "[2001:db8::1]:6000"]);

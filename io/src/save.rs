@@ -12,6 +12,7 @@
 //! handfast-state 2
 //! clock-mark 1767225600000000
 //! sequence 12
+//! relayed 1767225600 5000000
 //! anchor hf1… 203.0.113.7:7441
 //! binding 8f14e45fceea167a 118000
 //! end
@@ -28,7 +29,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 
 use handfast_core::node::BINDINGS_MAX;
-use handfast_core::{Save, Saved};
+use handfast_core::{Relayed, Save, Saved};
 
 use crate::clock::Until;
 use crate::seldom::SELDOM;
@@ -98,6 +99,9 @@ fn parse_line(line: &str, saved: &mut Saved) -> Option<()> {
     match words.next()? {
         "clock-mark" => saved.clock_mark = words.next()?.parse().ok()?,
         "sequence" => saved.sequence = words.next()?.parse().ok()?,
+        "relayed" => {
+            saved.relayed = Relayed { since_s: words.next()?.parse().ok()?, bytes: words.next()?.parse().ok()? };
+        }
         "anchor" if saved.anchors.len() < ANCHORS_MAX => {
             saved.anchors.push((words.next()?.parse().ok()?, words.next()?.parse().ok()?));
         }
@@ -112,6 +116,9 @@ fn parse_line(line: &str, saved: &mut Saved) -> Option<()> {
 
 fn print(saved: &Saved) -> String {
     let mut text = format!("{HEADER}\nclock-mark {}\nsequence {}\n", saved.clock_mark, saved.sequence);
+    if saved.relayed != Relayed::default() {
+        let _ = writeln!(text, "relayed {} {}", saved.relayed.since_s, saved.relayed.bytes);
+    }
     for (peer, address) in saved.anchors.iter().take(ANCHORS_MAX) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "anchor {peer} {address}");
@@ -183,6 +190,7 @@ impl Saver {
             Save::ClockMark(mark) => self.saved.clock_mark = mark,
             Save::Sequence(sequence) => self.saved.sequence = sequence,
             Save::Anchors(anchors) => self.saved.anchors = anchors,
+            Save::Relayed(relayed) => self.saved.relayed = relayed,
             Save::Binding { network, lifetime_ms } => self.saved.keep_binding(network, lifetime_ms),
         }
         if let Some((writer, _)) = &self.writer {
@@ -241,6 +249,7 @@ mod tests {
         Saved {
             clock_mark: 1_767_225_600_000_000,
             sequence: 12,
+            relayed: Relayed { since_s: 1_767_225_600, bytes: 5_000_000 },
             anchors: vec![
                 (peer(1), "203.0.113.7:7441".parse().expect("address")),
                 (peer(2), "[2001:db8::7]:7441".parse().expect("address")),
@@ -284,6 +293,7 @@ mod tests {
             "sequence x",
             "sequence 1 2",
             "anchor hf1qq 1.2.3.4:5",
+            "relayed 1",
             "surprise",
         ] {
             assert!(parse(&format!("{HEADER}\n{bad}\n{FOOTER}\n")).is_err(), "{bad}");

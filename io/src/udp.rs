@@ -20,6 +20,7 @@ use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::socks;
+use crate::tcp::Tcp;
 
 /// Longest UDP payload over IPv4: 65 535 − 20 (IPv4) − 8 (UDP). The kernel takes no longer train.
 pub(crate) const TRAIN_LEN_MAX: usize = 65_507;
@@ -33,6 +34,8 @@ const TRAIN_ROOM: usize = 64 * 1024;
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// `SO_SNDBUF` asked for: a few trains per socket; more would only hide congestion.
 const SEND_BUFFER: usize = 1 << 20;
+/// Ports tried, where any would do, until one is free for UDP and TCP.
+const PORT_TRIES: u32 = 16;
 /// Most sockets that the core may have opened beside the main ones: a birthday punch uses 256.
 const EXTRA_SOCKETS_MAX: usize = 512;
 
@@ -247,12 +250,23 @@ pub(crate) struct Sockets {
     proxy: Option<SocketAddr>,
     /// What was lost here.
     pub(crate) lost: Lost,
+    /// What goes over TCP instead.
+    pub(crate) tcp: Tcp,
+    /// Whether TCP connections are taken too, at the ports of the sockets to live with.
+    pub(crate) takes_tcp: bool,
 }
 
 impl Sockets {
     /// No sockets yet; `token` gives each the token it is registered under.
-    pub(crate) fn new(registry: Registry, token: fn(SocketId) -> Token, proxy: Option<SocketAddr>) -> Self {
-        Self { registry, token, by_id: BTreeMap::new(), main: Vec::new(), next: 0, proxy, lost: Lost::default() }
+    pub(crate) fn new(
+        registry: Registry,
+        tcp_registry: Registry,
+        token: fn(SocketId) -> Token,
+        proxy: Option<SocketAddr>,
+    ) -> Self {
+        let tcp = Tcp::new(tcp_registry);
+        let (by_id, main, lost) = (BTreeMap::new(), Vec::new(), Lost::default());
+        Self { registry, token, by_id, main, next: 0, proxy, lost, tcp, takes_tcp: false }
     }
 
     /// Binds the sockets to live with. Without addresses: any port of IPv4, and of IPv6 where the host has it.
@@ -268,10 +282,23 @@ impl Sockets {
     }
 
     fn bind_one(&mut self, address: SocketAddr) -> io::Result<()> {
-        let (id, bound) = self
-            .open(address)
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on UDP {address}: {error}")))?;
-        self.main.push((id, bound));
+        for tries in 0.. {
+            let (id, bound) = self
+                .open(address)
+                .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on UDP {address}: {error}")))?;
+            if self.takes_tcp
+                && let Err(error) = self.tcp.listen(bound)
+            {
+                if address.port() == 0 && tries < PORT_TRIES {
+                    // Any port would do, and this one is somebody's for TCP.
+                    self.close(id);
+                    continue;
+                }
+                tracing::warn!("no links over TCP at {bound}: {error}");
+            }
+            self.main.push((id, bound));
+            break;
+        }
         Ok(())
     }
 
@@ -294,8 +321,12 @@ impl Sockets {
         self.open(SocketAddr::new(address.ip(), 0))
     }
 
-    /// Closes a socket that [`Sockets::open_extra`] opened.
+    /// Closes a socket that [`Sockets::open_extra`] opened, or a connection.
     pub(crate) fn close(&mut self, id: SocketId) {
+        if id.is_tcp() {
+            self.tcp.close(id);
+            return;
+        }
         if self.main.iter().any(|(main, _)| *main == id) {
             return;
         }
@@ -383,6 +414,10 @@ impl Sockets {
 
     /// Sends datagrams of `segment` bytes each (the last may be shorter). To a socket that is gone: nothing.
     pub(crate) fn send(&mut self, path: &Path, bytes: &[u8], segment: usize, ecn: Option<Ecn>) -> Sent {
+        if path.socket.is_tcp() {
+            self.tcp.send(path.socket, bytes, segment);
+            return Sent::Done;
+        }
         let Some(udp) = self.by_id.get_mut(&path.socket) else { return Sent::Done };
         let sent = match self.proxy {
             None => udp.send(path, bytes, segment.max(1), ecn, &mut self.lost),
@@ -434,7 +469,8 @@ mod tests {
 
     fn sockets(listen: &[&str]) -> (Sockets, Poll) {
         let poll = Poll::new().expect("poll");
-        let mut sockets = Sockets::new(poll.registry().try_clone().expect("registry"), token, None);
+        let registry = || poll.registry().try_clone().expect("registry");
+        let mut sockets = Sockets::new(registry(), registry(), token, None);
         let listen: Vec<SocketAddr> = listen.iter().map(|text| text.parse().expect("address")).collect();
         sockets.bind_main(&listen).expect("bound");
         (sockets, poll)
@@ -559,7 +595,8 @@ mod tests {
     fn a_port_that_is_taken_is_named() {
         let (here, _poll) = sockets(&["127.0.0.1:0"]);
         let taken = here.main()[0].1;
-        let mut other = Sockets::new(here.registry.try_clone().expect("registry"), token, None);
+        let registry = || here.registry.try_clone().expect("registry");
+        let mut other = Sockets::new(registry(), registry(), token, None);
         let error = other.bind_main(&[taken]).expect_err("taken");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(error.to_string().contains(&taken.to_string()), "{error}");

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use handfast_io::Config;
 
 use crate::exit::Failure;
 
@@ -71,9 +72,11 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// Print this node's address, hf1…; make the key if there is none
     Id,
-    /// Run a supernode: help others to find each other and relay for them
+    /// Run a node that finds its role by itself: a leaf, and a supernode once the internet is seen to reach it
+    Run(RunArgs),
+    /// Run a supernode, whatever the network looks like: help others to find each other and relay for them
     Supernode(SupernodeArgs),
-    /// Run a leaf: a node behind a router
+    /// Run a leaf, and never anything else
     Leaf(LeafArgs),
     /// Offer a local program to others while this command runs
     Expose(ExposeArgs),
@@ -109,18 +112,26 @@ pub(crate) struct NodeArgs {
     pub(crate) router: RouterArgs,
 }
 
-/// What a node may want of the router.
+/// What a node may want of the network around it.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct RouterArgs {
     /// Ask the router to let the internet in at the UDP port, by PCP, NAT-PMP or UPnP
     #[arg(long, value_name = "on|off", default_value = "on", env = "HANDFAST_PORT_MAP", hide_possible_values = true)]
     port_map: Switch,
+    /// Announce this node on the local network, and find others there, by multicast DNS; everybody there sees its hf1…
+    #[arg(long, value_name = "on|off", default_value = "on", env = "HANDFAST_LAN", hide_possible_values = true)]
+    lan: Switch,
 }
 
 impl RouterArgs {
     /// Whether the router is to be asked for a port.
     pub(crate) fn port_map(self) -> bool {
         self.port_map == Switch::On
+    }
+
+    /// Whether the local network is to know of this node.
+    pub(crate) fn lan(self) -> bool {
+        self.lan == Switch::On
     }
 }
 
@@ -135,19 +146,79 @@ pub(crate) struct SupernodeArgs {
     /// UDP address to bind; port 0 picks a free one
     #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_LISTEN")]
     pub(crate) listen: String,
+    /// TCP address to take links at beside the port of --listen, for networks that let no UDP out: 0.0.0.0:443, say
+    /// (repeatable)
+    #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_LISTEN_TCP", value_delimiter = ',')]
+    pub(crate) listen_tcp: Vec<String>,
     /// Address at which the internet reaches it [default: the listen address]; port 0 means the bound port
     #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_ADVERTISE", value_delimiter = ',')]
     pub(crate) advertise: Vec<String>,
-    /// Most bits per second to relay for a pair of peers, both ways together; 500k, 2M or 1G will do, 0 is unlimited
-    /// [default: 2M]
-    #[arg(long, value_name = "BPS", env = "HANDFAST_RELAY_RATE", value_parser = amount)]
-    pub(crate) relay_rate: Option<u64>,
-    /// Most bytes a day to relay for a pair of peers, both ways together; 500k, 2M or 1G will do, 0 is unlimited
-    /// [default: 1 GiB]
-    #[arg(long, value_name = "BYTES", env = "HANDFAST_RELAY_QUOTA", value_parser = amount)]
-    pub(crate) relay_quota: Option<u64>,
+    #[command(flatten)]
+    pub(crate) duty: DutyArgs,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
+}
+
+/// How much a supernode does for others.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct DutyArgs {
+    /// Most bits per second to relay in all; 500k, 20M or 1G will do, 0 is unlimited [default: 20M for a node that
+    /// became a supernode by itself, else unlimited]
+    #[arg(long, value_name = "BPS", env = "HANDFAST_RATE", value_parser = amount)]
+    rate: Option<u64>,
+    /// Most bytes to relay in 30 days in all; 200G or 1T will do, 0 is unlimited [default: 200G for a node that became a
+    /// supernode by itself, else unlimited]
+    #[arg(long, value_name = "BYTES", env = "HANDFAST_QUOTA", value_parser = amount)]
+    quota: Option<u64>,
+    /// Most bits per second to relay for a pair of peers, both ways together; 0 is unlimited [default: 2M]
+    #[arg(long, value_name = "BPS", env = "HANDFAST_RELAY_RATE", value_parser = amount)]
+    relay_rate: Option<u64>,
+    /// Most bytes a day to relay for a pair of peers, both ways together; 0 is unlimited [default: 1 GiB]
+    #[arg(long, value_name = "BYTES", env = "HANDFAST_RELAY_QUOTA", value_parser = amount)]
+    relay_quota: Option<u64>,
+}
+
+impl DutyArgs {
+    /// Enters what was said; the rest stays as it is.
+    pub(crate) fn apply(self, config: &mut Config) {
+        config.duty_rate_bps = self.rate.unwrap_or(config.duty_rate_bps);
+        config.duty_quota_bytes = self.quota.unwrap_or(config.duty_quota_bytes);
+        config.relay_rate_bps = self.relay_rate.unwrap_or(config.relay_rate_bps);
+        config.relay_quota_bytes = self.relay_quota.unwrap_or(config.relay_quota_bytes);
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// What the node is to others; auto: a leaf, and a supernode once the internet is seen to reach it
+    #[arg(
+        long,
+        value_name = "auto|leaf|supernode",
+        default_value = "auto",
+        env = "HANDFAST_ROLE",
+        hide_possible_values = true
+    )]
+    pub(crate) role: RoleChoice,
+    /// UDP address to bind (repeatable) [default: port 7441 on all addresses, any port where that is taken]
+    #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_LISTEN", value_delimiter = ',')]
+    pub(crate) listen: Vec<String>,
+    /// TCP address to take links at beside the ports of --listen, while it serves others (repeatable)
+    #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_LISTEN_TCP", value_delimiter = ',')]
+    pub(crate) listen_tcp: Vec<String>,
+    /// With --role supernode: address at which the internet reaches it
+    #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_ADVERTISE", value_delimiter = ',')]
+    pub(crate) advertise: Vec<String>,
+    #[command(flatten)]
+    pub(crate) duty: DutyArgs,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RoleChoice {
+    Auto,
+    Leaf,
+    Supernode,
 }
 
 #[derive(Args, Debug)]
@@ -271,12 +342,13 @@ pub(crate) struct DemoArgs {
     pub(crate) size: u64,
 }
 
-/// Reads a number that may end in a decimal prefix: `500k`, `2M`, `1G`.
+/// Reads a number that may end in a decimal prefix: `500k`, `2M`, `1G`, `1T`.
 fn amount(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.char_indices().last() {
         Some((at, 'k' | 'K')) => (&text[..at], 1_000),
         Some((at, 'M')) => (&text[..at], 1_000_000),
         Some((at, 'G')) => (&text[..at], 1_000_000_000),
+        Some((at, 'T')) => (&text[..at], 1_000_000_000_000),
         _ => (text, 1),
     };
     // Not `parse` alone: it would take a sign.
@@ -319,8 +391,8 @@ mod tests {
 
     #[test]
     fn amounts_have_decimal_prefixes() {
-        let good = ["0", "1500", "500k", "2M", "1G", "7K"].map(|text| amount(text).unwrap());
-        assert_eq!(good, [0, 1_500, 500_000, 2_000_000, 1_000_000_000, 7_000]);
+        let good = ["0", "1500", "500k", "2M", "1G", "7K", "1T"].map(|text| amount(text).unwrap());
+        assert_eq!(good, [0, 1_500, 500_000, 2_000_000, 1_000_000_000, 7_000, 1_000_000_000_000]);
         for text in ["", "k", "-1", "+1", "1.5M", "1m", "2 M", "99999999999G", "18446744073709551616", "1ä"] {
             amount(text).unwrap_err();
         }

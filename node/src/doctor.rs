@@ -118,9 +118,9 @@ impl Diagnosis {
             add("homes", verdict, format!("registered at {} of {known} supernodes known", status.homes.len()));
         }
         if let Some(lifetime) = status.binding_lifetime_ms {
-            let every = status.keepalive_interval_ms.map_or_else(String::new, |ms| {
-                format!(": a keep-alive after {} of silence", seconds(ms))
-            });
+            let every = status
+                .keepalive_interval_ms
+                .map_or_else(String::new, |ms| format!(": a keep-alive after {} of silence", seconds(ms)));
             add("keep-alive", Verdict::Ok, format!("the router keeps a UDP binding for {}{every}", seconds(lifetime)));
         } else if !open {
             add("keep-alive", Verdict::Neutral, "how long the router keeps a binding is not measured yet".into());
@@ -232,11 +232,15 @@ fn consequences(status: &StatusReport, it: Consequence) -> (Vec<String>, Vec<Str
     } else if it.hard {
         meaning.push(match status.nat.ports.as_deref() {
             Some("sequential") => "direct with most peers: this router's next port can be foretold".into(),
-            _ => "direct with peers behind an easy NAT (after some seconds of trying), a mapped port or IPv6; by relay \
+            _ => {
+                "direct with peers behind an easy NAT (after some seconds of trying), a mapped port or IPv6; by relay \
                   with peers whose NAT is as hard as this one"
-                .into(),
+                    .into()
+            }
         });
-        advice.push(format!("to be direct with everyone: enable UPnP or NAT-PMP on {router}, or forward {port} to this machine"));
+        advice.push(format!(
+            "to be direct with everyone: enable UPnP or NAT-PMP on {router}, or forward {port} to this machine"
+        ));
     } else {
         meaning.push("direct with nearly every peer; those behind a hard NAT take some seconds of trying".into());
     }
@@ -244,7 +248,11 @@ fn consequences(status: &StatusReport, it: Consequence) -> (Vec<String>, Vec<Str
 }
 
 fn seconds(ms: u64) -> String {
-    if ms % 1000 == 0 || ms >= 20_000 { format!("{} s", (ms + 500) / 1000) } else { format!("{:.1} s", ms as f64 / 1e3) }
+    if ms % 1000 == 0 || ms >= 20_000 {
+        format!("{} s", (ms + 500) / 1000)
+    } else {
+        format!("{:.1} s", ms as f64 / 1e3)
+    }
 }
 
 #[cfg(test)]

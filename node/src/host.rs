@@ -6,7 +6,7 @@
 //! through the same socket, so that each command knows one way only and a second command finds the first one's node.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) config: Config,
     /// UDP addresses to bind.
     pub(crate) listen: Vec<SocketAddr>,
+    /// TCP addresses to take links at beside those.
+    pub(crate) listen_tcp: Vec<SocketAddr>,
     /// Supernodes to start from.
     pub(crate) bootstrap: Vec<(PeerId, SocketAddr)>,
     /// Whether the router is asked for a port.
@@ -56,8 +58,9 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// A leaf on any port.
-    pub(crate) fn leaf(bootstrap: Vec<(PeerId, SocketAddr)>, port_map: bool) -> Self {
-        Self { config: Config::leaf(), listen: Vec::new(), bootstrap, port_map }
+    pub(crate) fn leaf(bootstrap: Vec<(PeerId, SocketAddr)>, router: &RouterArgs) -> Self {
+        let config = Config { lan: router.lan(), ..Config::leaf() };
+        Self { config, listen: Vec::new(), listen_tcp: Vec::new(), bootstrap, port_map: router.port_map() }
     }
 }
 
@@ -81,11 +84,12 @@ impl Host {
             listen: plan.listen,
             bootstrap: plan.bootstrap,
             state_file: Some(state.saved()),
+            listen_tcp: plan.listen_tcp,
             udp_proxy: None,
             port_map: plan.port_map,
         })
         .map_err(|error| cannot_start(&error, &listen, state))?;
-        narrate(&endpoint)?;
+        narrate(&endpoint, relay_limits)?;
         state.create_socket_directory()?;
         let server = Server::start(state.socket(), endpoint.clone(), relay_limits).map_err(|error| {
             let next = match error.kind() {
@@ -145,6 +149,8 @@ pub(crate) struct Way {
     state: StateDir,
     starting: Option<Endpoint>,
     known: Vec<(PeerId, SocketAddr)>,
+    /// Whom the command is about.
+    peer: Option<PeerId>,
 }
 
 /// Finds the node of the state directory, or starts one that knows the supernodes `known`.
@@ -160,8 +166,8 @@ pub(crate) fn attach(
         }
         match state.lock() {
             Ok(lock) => {
-                needs_someone(state, known)?;
-                let host = Host::start_locked(state, lock, Plan::leaf(known.to_vec(), router.port_map()))?;
+                needs_someone(state, known, router)?;
+                let host = Host::start_locked(state, lock, Plan::leaf(known.to_vec(), router))?;
                 return Ok(Attached { state: state.clone(), host: Some(host) });
             }
             // A node between its lock and its socket.
@@ -179,6 +185,7 @@ impl Attached {
             state: self.state.clone(),
             starting: self.host.as_ref().map(|host| host.endpoint.clone()),
             known: known.to_vec(),
+            peer: None,
         }
     }
 
@@ -199,11 +206,37 @@ impl Attached {
 }
 
 impl Way {
+    /// The same, for a command that is about this peer: it needs no supernode to reach a neighbour.
+    pub(crate) fn towards(self, peer: PeerId) -> Self {
+        Self { peer: Some(peer), ..self }
+    }
+
+    /// Waits until a node that was just started can be used: for its first home, or for the peer on the same LAN. One
+    /// that knows no supernode has nothing to wait for; the core waits for neighbours.
+    fn wait_usable(&self, endpoint: &Endpoint) -> bool {
+        if !knows_someone(&self.state, &self.known) {
+            return true;
+        }
+        let since = Instant::now();
+        let is_near = |peer: PeerId| {
+            endpoint.status().is_some_and(|status| status.neighbors.iter().any(|(near, _)| *near == peer))
+        };
+        while !endpoint.wait_ready(LOOK_EVERY) {
+            if self.peer.is_some_and(is_near) {
+                return true;
+            }
+            if since.elapsed() >= READY_TIMEOUT {
+                return false;
+            }
+        }
+        true
+    }
+
     /// A connection to the node, once it can be used.
     pub(crate) fn connect(&self) -> Result<Client, Failure> {
         let mut client = Client::connect_running(self.state.socket())?;
         match &self.starting {
-            Some(endpoint) if !endpoint.wait_ready(READY_TIMEOUT) => {
+            Some(endpoint) if !self.wait_usable(endpoint) => {
                 return Err(Failure::new(
                     Exit::Unreachable,
                     format!("no supernode answers ({})", places(&self.known)),
@@ -235,10 +268,19 @@ impl Way {
     }
 }
 
-/// A leaf that knows nobody can do nothing, and waiting does not help it.
-pub(crate) fn needs_someone(state: &StateDir, known: &[(PeerId, SocketAddr)]) -> Result<(), Failure> {
+/// Whether a node has any supernode to start from.
+pub(crate) fn knows_someone(state: &StateDir, known: &[(PeerId, SocketAddr)]) -> bool {
     // An earlier run has left the supernodes it knew.
-    if known.is_empty() && !has_anchor(&state.saved()) {
+    !known.is_empty() || has_anchor(&state.saved())
+}
+
+/// A leaf that knows nobody, and may not look on the local network, can do nothing, and waiting does not help it.
+pub(crate) fn needs_someone(
+    state: &StateDir,
+    known: &[(PeerId, SocketAddr)],
+    router: &RouterArgs,
+) -> Result<(), Failure> {
+    if !knows_someone(state, known) && !router.lan() {
         return Err(Failure::usage(
             "this node knows no supernode yet",
             "name one with --bootstrap hf1…@HOST:PORT, or use a ticket (its owner gets it from: handfast ticket)",
@@ -252,10 +294,20 @@ fn has_anchor(path: &Path) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| line.starts_with("anchor ")))
 }
 
-/// `at` with a free port in place of 0. A supernode signs its port before it starts, so it has to be known by then;
+/// `at` with a port in place of 0 that is free for UDP and TCP. A supernode signs its port before it starts, so it has to be known by then;
 /// another program could take it in the moment between, and then the start fails and says so.
 pub(crate) fn free_port(at: SocketAddr) -> io::Result<SocketAddr> {
-    if at.port() == 0 { UdpSocket::bind(at)?.local_addr() } else { Ok(at) }
+    if at.port() != 0 {
+        return Ok(at);
+    }
+    let mut bound = UdpSocket::bind(at)?.local_addr()?;
+    for _ in 0..16 {
+        if TcpListener::bind(bound).is_ok() {
+            break;
+        }
+        bound = UdpSocket::bind(at)?.local_addr()?;
+    }
+    Ok(bound)
 }
 
 /// Addresses of supernodes, for an error.
@@ -278,12 +330,23 @@ pub(crate) fn load_key(state: &StateDir) -> Result<handfast_io::SecretKey, Failu
 }
 
 /// Says in the log what happens to the node.
-fn narrate(endpoint: &Endpoint) -> Result<(), Failure> {
+fn narrate(endpoint: &Endpoint, relay_limits: RelayLimits) -> Result<(), Failure> {
     let events = endpoint.events();
     let tell = move || {
         for event in events {
             match event {
                 Event::Ready => tracing::info!("ready"),
+                Event::RoleChanged { supernode: true, addresses } => {
+                    let at = addresses.iter().map(|at| format!("{at} (udp)")).collect::<Vec<_>>().join(", ");
+                    talk::note(format!(
+                        "supernode  ON at {at}, which others have dialled; helping others within: {}. Change: --rate, \
+                         --quota; never: --role leaf",
+                        relay_limits.to_text()
+                    ));
+                }
+                Event::RoleChanged { supernode: false, .. } => {
+                    talk::note("supernode  OFF: the internet reaches this node no longer; it goes on as a leaf");
+                }
                 Event::Homeless => tracing::warn!("no home answers any more; trying others"),
                 Event::PathChanged { peer, path } => {
                     let path = PathReport::from(path);

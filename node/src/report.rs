@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use handfast_core::node::DropReason;
-use handfast_core::reach::MappingBehavior;
+use handfast_core::node::{DropReason, Transport};
+use handfast_core::reach::{FilteringBehavior, MappingBehavior, PortAssignment, Reachability};
 use handfast_core::wire::message::Load;
-use handfast_io::{Config, Event, PathInfo, PortMappingOutcome, PortMappingReport, Role, Status};
+use handfast_io::{Config, Event, PathInfo, PeerId, PortMappingOutcome, PortMappingReport, Role, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -46,6 +46,9 @@ pub(crate) struct StatusReport {
     #[serde(default)]
     pub(crate) keepalive_interval_ms: Option<u64>,
     pub(crate) homes: Vec<PlaceReport>,
+    /// Who announces itself on the local network, and where.
+    #[serde(default)]
+    pub(crate) neighbors: Vec<PlaceReport>,
     pub(crate) peers: Vec<PeerReport>,
     pub(crate) supernodes: Vec<SupernodeReport>,
     pub(crate) load: LoadReport,
@@ -87,6 +90,44 @@ pub(crate) struct NatReport {
     pub(crate) second_nat: Option<bool>,
     /// Where supernodes saw us, and how many agree.
     pub(crate) addresses: Vec<AddressReport>,
+}
+
+impl From<&Reachability> for NatReport {
+    fn from(reach: &Reachability) -> Self {
+        let (ports, step, block) = match reach.ports {
+            PortAssignment::Unknown => (None, None, None),
+            PortAssignment::Preserving => (Some("preserving"), None, None),
+            PortAssignment::Sequential { step, .. } => (Some("sequential"), Some(step), None),
+            PortAssignment::Block { first, width } => (Some("block"), None, Some((first, width))),
+            PortAssignment::Random => (Some("random"), None, None),
+        };
+        Self {
+            examined: reach.age.is_some(),
+            none: reach.translated == Some(false),
+            filtering: reach.filtering.map(|filtering| filtering_word(filtering).into()),
+            ports: ports.map(Into::into),
+            step,
+            block,
+            hairpinning: reach.hairpinning,
+            pooled: reach.pooled,
+            second_nat: reach.second_nat,
+            addresses: reach
+                .public_addresses
+                .iter()
+                .map(|(address, witnesses)| AddressReport { address: *address, witnesses: *witnesses })
+                .collect(),
+        }
+    }
+}
+
+impl From<&Reachability> for Ipv6Report {
+    fn from(reach: &Reachability) -> Self {
+        let filtering = reach.v6.and_then(|v6| v6.filtering);
+        Self {
+            address: reach.v6.map(|v6| v6.address),
+            open: filtering.map(|filtering| filtering == FilteringBehavior::EndpointIndependent),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -144,7 +185,8 @@ impl From<PortMappingOutcome> for MappingOutcome {
         let (word, code, address) = match outcome {
             PortMappingOutcome::Unknown => ("unknown", None, None),
             PortMappingOutcome::None => ("none", None, None),
-            PortMappingOutcome::Refused(code) => ("refused", Some(code), None),
+            // 0: without a number.
+            PortMappingOutcome::Refused(code) => ("refused", Some(code).filter(|code| *code != 0), None),
             PortMappingOutcome::Mapped(address) => ("mapped", None, Some(address)),
         };
         Self { outcome: word.into(), code, address }
@@ -197,6 +239,9 @@ pub(crate) struct PeerReport {
     pub(crate) id: String,
     #[serde(flatten)]
     pub(crate) path: PathReport,
+    /// `udp` or `tcp`: what carries packets to the peer, or to the relay.
+    #[serde(default)]
+    pub(crate) transport: String,
     pub(crate) rtt_ms: Option<f64>,
     pub(crate) rx_bytes: u64,
     pub(crate) tx_bytes: u64,
@@ -223,8 +268,16 @@ pub(crate) struct LoadReport {
 /// Both ways together; 0 is unlimited.
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RelayLimits {
+    /// For a pair of peers.
     pub(crate) rate_bps: u64,
+    /// For a pair of peers, each day.
     pub(crate) quota_bytes: u64,
+    /// In all.
+    #[serde(default)]
+    pub(crate) total_rate_bps: u64,
+    /// In all, in 30 days.
+    #[serde(default)]
+    pub(crate) total_quota_bytes: u64,
 }
 
 #[derive(Serialize, Deserialize, Debug)]
@@ -279,10 +332,11 @@ impl StatusReport {
 
     pub(crate) fn new(status: Status, around: Surroundings) -> Self {
         let (role, advertise, relay_limits) = match status.role {
-            Role::Leaf => ("leaf", Vec::new(), None),
+            Role::Leaf | Role::Auto => ("leaf", Vec::new(), None),
             Role::Supernode { advertise } => ("supernode", advertise, Some(around.relay_limits)),
         };
         let counters = status.counters;
+        let reach = status.reachability;
         Self {
             schema: Self::SCHEMA.into(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -299,20 +353,25 @@ impl StatusReport {
                 .collect(),
             mapping: status.mapping.map(|mapping| mapping_word(mapping).into()),
             reachable: status.reachable,
-            auto: false,
-            udp: None,
-            nat: NatReport::default(),
-            ipv6: Ipv6Report::default(),
+            auto: status.auto,
+            udp: status.udp_works,
+            nat: NatReport::from(&reach),
+            ipv6: Ipv6Report::from(&reach),
             port_mapping: around.port_mapping.map(PortMapping::from),
             binding_lifetime_ms: status.binding_lifetime.map(whole_millis),
             keepalive_interval_ms: Some(whole_millis(status.keepalive_interval)),
-            homes: status.homes.into_iter().map(|(id, address)| PlaceReport { id: id.to_string(), address }).collect(),
+            homes: places(status.homes),
+            neighbors: places(status.neighbors),
             peers: status
                 .peers
                 .into_iter()
                 .map(|peer| PeerReport {
                     id: peer.peer.to_string(),
                     path: peer.path.into(),
+                    transport: match peer.transport {
+                        Transport::Udp => "udp".into(),
+                        Transport::Tcp => "tcp".into(),
+                    },
                     rtt_ms: peer.rtt.map(millis),
                     rx_bytes: peer.rx_bytes,
                     tx_bytes: peer.tx_bytes,
@@ -372,13 +431,21 @@ impl StatusReport {
             out.push(format!("mapped to  {address}, says the router"));
         }
         if let Some(interval) = self.keepalive_interval_ms {
-            let lifetime = self.binding_lifetime_ms.map_or_else(String::new, |lifetime| {
-                format!(" · the router remembers for {} s", lifetime / 1000)
-            });
+            let lifetime = self
+                .binding_lifetime_ms
+                .map_or_else(String::new, |lifetime| format!(" · the router remembers for {} s", lifetime / 1000));
             out.push(format!("keep-alive after {} s of silence{lifetime}", interval / 1000));
         }
         let homes: Vec<_> = self.homes.iter().map(|home| format!("{} at {}", short(&home.id), home.address)).collect();
         out.push(format!("homes      {}", list(&homes, "none")));
+        if self.udp == Some(false) {
+            out.push("transport  UDP does not get out of this network: links go over TCP".into());
+        }
+        if !self.neighbors.is_empty() {
+            let near: Vec<_> =
+                self.neighbors.iter().map(|near| format!("{} at {}", short(&near.id), near.address)).collect();
+            out.push(format!("on the LAN {}", list(&near, "nobody")));
+        }
         for service in &self.services {
             let target = service.target.map_or_else(|| "a local program".into(), |target| target.to_string());
             let allow = list(&service.allow.iter().map(|who| short(who)).collect::<Vec<_>>(), "nobody");
@@ -395,7 +462,7 @@ impl StatusReport {
             ));
         }
         if let Some(limits) = self.relay_limits {
-            out.push(format!("relaying   for each pair of peers: {}", limits.to_text()));
+            out.push(format!("relaying   within: {}", limits.to_text()));
         }
         if !self.peers.is_empty() {
             out.push(String::new());
@@ -406,6 +473,9 @@ impl StatusReport {
             for peer in &self.peers {
                 let rtt = peer.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.1} ms"));
                 let mut path = peer.path.to_text();
+                if peer.transport == "tcp" {
+                    path.push_str(" by TCP");
+                }
                 if peer.control {
                     path.push_str(" (network)");
                 }
@@ -440,19 +510,29 @@ impl From<Load> for LoadReport {
 
 impl RelayLimits {
     pub(crate) fn of(config: &Config) -> Self {
-        Self { rate_bps: config.relay_rate_bps, quota_bytes: config.relay_quota_bytes }
+        Self {
+            rate_bps: config.relay_rate_bps,
+            quota_bytes: config.relay_quota_bytes,
+            total_rate_bps: config.duty_rate_bps,
+            total_quota_bytes: config.duty_quota_bytes,
+        }
     }
 
     pub(crate) fn to_text(self) -> String {
-        let rate = match self.rate_bps {
-            0 => "any rate".into(),
-            1..1_000_000 => format!("at most {} kbit/s", self.rate_bps.div_ceil(1_000)),
-            _ => format!("at most {:.1} Mbit/s", self.rate_bps as f64 / 1e6),
-        };
-        match self.quota_bytes {
-            0 => format!("{rate}, any amount"),
-            quota => format!("{rate}, {} a day", bytes(quota)),
+        let mut parts = Vec::new();
+        if self.total_rate_bps != 0 {
+            parts.push(format!("{} total", rate(self.total_rate_bps)));
         }
+        if self.rate_bps != 0 {
+            parts.push(format!("{} per pair", rate(self.rate_bps)));
+        }
+        if self.quota_bytes != 0 {
+            parts.push(format!("{} a day per pair", bytes(self.quota_bytes)));
+        }
+        if self.total_quota_bytes != 0 {
+            parts.push(format!("{} in 30 days", bytes(self.total_quota_bytes)));
+        }
+        if parts.is_empty() { "no limit".into() } else { parts.join(" · ") }
     }
 }
 
@@ -527,6 +607,10 @@ pub(crate) fn event(event: &Event) -> Option<Value> {
     let mut value = match event {
         Event::Ready => json!({ "event": "ready" }),
         Event::Homeless => json!({ "event": "homeless" }),
+        Event::RoleChanged { supernode, addresses } => {
+            let role = if *supernode { "supernode" } else { "leaf" };
+            json!({ "event": "role", "role": role, "addresses": addresses })
+        }
         Event::PathChanged { peer, path: to } => {
             let mut value = path(to);
             value["event"] = json!("path");
@@ -563,6 +647,14 @@ pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
+/// A rate for people.
+fn rate(bps: u64) -> String {
+    match bps {
+        0..1_000_000 => format!("{} kbit/s", bps.div_ceil(1_000)),
+        _ => format!("{:.1} Mbit/s", bps as f64 / 1e6).replace(".0 Mbit", " Mbit"),
+    }
+}
+
 /// A size for people.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
@@ -586,11 +678,23 @@ pub(crate) fn short(id: &str) -> String {
     }
 }
 
+fn places(of: Vec<(PeerId, SocketAddr)>) -> Vec<PlaceReport> {
+    of.into_iter().map(|(id, address)| PlaceReport { id: id.to_string(), address }).collect()
+}
+
 fn mapping_word(mapping: MappingBehavior) -> &'static str {
     match mapping {
         MappingBehavior::EndpointIndependent => "endpoint-independent",
         MappingBehavior::AddressDependent => "address-dependent",
         MappingBehavior::AddressAndPortDependent => "address-and-port-dependent",
+    }
+}
+
+fn filtering_word(filtering: FilteringBehavior) -> &'static str {
+    match filtering {
+        FilteringBehavior::EndpointIndependent => "endpoint-independent",
+        FilteringBehavior::AddressDependent => "address-dependent",
+        FilteringBehavior::AddressAndPortDependent => "address-and-port-dependent",
     }
 }
 
@@ -620,12 +724,20 @@ impl StatusReport {
         counters.dropped[DropReason::Replayed as usize] = 9;
         let status = Status {
             id: me,
+            udp_works: None,
+            binding_lifetime: None,
+            keepalive_interval: Duration::from_secs(15),
             role: Role::Leaf,
+            auto: false,
+            reachability: Default::default(),
+            relayed: Default::default(),
             observed: vec![(home, at)],
             mapping: Some(MappingBehavior::EndpointIndependent),
             reachable: None,
             homes: vec![(home, at)],
+            neighbors: vec![(other, at)],
             peers: vec![PeerStatus {
+                why: Some(handfast_core::RelayReason::BothRandom),
                 peer: other,
                 path: PathInfo::Relay { via: home },
                 rtt: Some(Duration::from_micros(12_345)),
@@ -633,6 +745,7 @@ impl StatusReport {
                 tx_bytes: 2,
                 relayed_bytes: 3,
                 control: false,
+                transport: Transport::Udp,
             }],
             supernodes: vec![SupernodeStatus {
                 peer: home,
@@ -645,7 +758,7 @@ impl StatusReport {
             counters,
         };
         let services = vec![ServiceReport { name: "ssh".into(), target: Some(at), allow: Vec::new() }];
-        let relay_limits = RelayLimits { rate_bps: 2_000_000, quota_bytes: 0 };
+        let relay_limits = RelayLimits { rate_bps: 2_000_000, quota_bytes: 0, total_rate_bps: 0, total_quota_bytes: 0 };
         let around = Surroundings {
             uptime: Duration::from_secs(61),
             listen: vec![at],
@@ -669,9 +782,18 @@ mod tests {
         {
             assert!(value.get(name).is_some(), "{name}");
         }
-        for name in
-            ["leaves", "channels", "counters", "uptime_ms", "services", "version", "pid", "advertise", "relay_limits"]
-        {
+        for name in [
+            "neighbors",
+            "leaves",
+            "channels",
+            "counters",
+            "uptime_ms",
+            "services",
+            "version",
+            "pid",
+            "advertise",
+            "relay_limits",
+        ] {
             assert!(value.get(name).is_some(), "{name}");
         }
         let peer = &value["peers"][0];
@@ -708,10 +830,15 @@ mod tests {
 
     #[test]
     fn relay_limits_read_well() {
-        let text = |rate_bps, quota_bytes| RelayLimits { rate_bps, quota_bytes }.to_text();
-        assert_eq!(text(0, 0), "any rate, any amount");
-        assert_eq!(text(2_000_000, 1_000_000_000), "at most 2.0 Mbit/s, 1.0 GB a day");
-        assert_eq!(text(500_000, 1), "at most 500 kbit/s, 1 B a day");
+        let text = |rate_bps, quota_bytes, total_rate_bps, total_quota_bytes| {
+            RelayLimits { rate_bps, quota_bytes, total_rate_bps, total_quota_bytes }.to_text()
+        };
+        assert_eq!(text(0, 0, 0, 0), "no limit");
+        assert_eq!(text(2_000_000, 1_000_000_000, 0, 0), "2 Mbit/s per pair · 1.0 GB a day per pair");
+        assert_eq!(
+            text(500_000, 0, 20_000_000, 200_000_000_000),
+            "20 Mbit/s total · 500 kbit/s per pair · 200 GB in 30 days"
+        );
     }
 
     #[test]

@@ -95,8 +95,8 @@ impl Running {
 /// The command in an empty environment and without standard input.
 fn bare(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_handfast"));
-    // What router this machine has is none of these tests' business.
-    command.args(args).env_clear().env("HANDFAST_PORT_MAP", "off").stdin(Stdio::null());
+    // What router and what neighbours this machine has is none of these tests' business.
+    command.args(args).env_clear().env("HANDFAST_PORT_MAP", "off").env("HANDFAST_LAN", "off").stdin(Stdio::null());
     command
 }
 

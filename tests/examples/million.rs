@@ -35,7 +35,7 @@ fn start(now: Instant, origin: std::time::Instant, n: u32, at: SocketAddr, confi
     node.handle_wall_clock(now, WALL + now.since(Instant::ZERO));
     node.handle_network(
         now,
-        &Network { sockets: vec![(SocketId(0), at)], interfaces: vec![at.ip()], mappings: Vec::new() },
+        &Network { sockets: vec![(SocketId(0), at)], interfaces: vec![at.ip()], ..Network::default() },
     );
     node
 }

@@ -112,6 +112,8 @@ pub struct Host {
     pub(crate) sockets_made: u32,
     /// Addresses that the node is told in place of the real ones: a liar's, or those of a host with many cards.
     pub pretended: Option<Vec<IpAddr>>,
+    /// Goes up when the host slept: see `Network::epoch`.
+    pub epoch: u32,
     /// The application.
     pub app: App,
     /// Events since the world began, but for `Readable` and `Writable`.
@@ -149,6 +151,7 @@ impl Host {
             sockets: BTreeMap::new(),
             sockets_made: 0,
             pretended: None,
+            epoch: 0,
             app,
             events: Vec::new(),
             traffic: Traffic::default(),
@@ -172,7 +175,7 @@ impl Host {
         }
         // The main ones: those that the node had opened are its own business.
         let sockets = self.sockets.iter().filter(|(id, _)| id.0 < 2).map(|(id, addr)| (*id, *addr)).collect();
-        Network { sockets, interfaces, mappings: Vec::new() }
+        Network { sockets, interfaces, epoch: self.epoch, ..Network::default() }
     }
 
     /// How many sockets the node has had opened in all its runs.
@@ -236,6 +239,7 @@ impl Host {
             Save::ClockMark(us) => self.saved.clock_mark = us,
             Save::Sequence(n) => self.saved.sequence = n,
             Save::Anchors(anchors) => self.saved.anchors = anchors,
+            Save::Relayed(relayed) => self.saved.relayed = relayed,
             Save::Binding { network, lifetime_ms } => self.saved.keep_binding(network, lifetime_ms),
         }
     }

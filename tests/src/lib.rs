@@ -23,6 +23,7 @@ pub mod random;
 pub mod report;
 pub mod script;
 pub mod survey;
+pub mod tcp;
 pub mod topology;
 pub mod trace;
 pub mod wire;

@@ -372,7 +372,7 @@ impl Wire {
         self.send_inside(now, lan, datagram);
     }
 
-    fn is_cut(&self, from: HostId, to: HostId) -> bool {
+    pub(crate) fn is_cut(&self, from: HostId, to: HostId) -> bool {
         let group = |host| self.groups.get(&host).copied().unwrap_or(0);
         self.cuts.contains(&(from, to)) || group(from) != group(to)
     }

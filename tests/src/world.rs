@@ -18,6 +18,7 @@ use handfast_core::{
 use crate::host::{Host, HostId, Traffic};
 use crate::invariant::{self, Invariants};
 use crate::random::{Dice, derive};
+use crate::tcp::{News, Tcp};
 use crate::trace::{Entry, Trace};
 use crate::wire::{Datagram, INTERNET, Wire};
 
@@ -42,6 +43,8 @@ pub struct World {
     pub supernodes: Vec<HostId>,
     /// What is between them.
     pub wire: Wire,
+    /// Their TCP connections.
+    pub tcp: Tcp,
     /// What happened.
     pub trace: Trace,
     /// A deadline is served up to this late, as by a busy machine.
@@ -70,6 +73,7 @@ impl World {
             hosts: Vec::new(),
             supernodes: Vec::new(),
             wire: Wire::new(seed),
+            tcp: Tcp::default(),
             trace: Trace::default(),
             lateness: Duration::ZERO,
             first_contact: 0,
@@ -143,7 +147,8 @@ impl World {
 
     /// When something happens next.
     pub fn next_moment(&self) -> Option<Instant> {
-        handfast_core::time::earliest(self.wire.next(), self.deadlines.next()).map(|at| at.max(self.now))
+        let next = handfast_core::time::earliest(self.wire.next(), self.tcp.next());
+        handfast_core::time::earliest(next, self.deadlines.next()).map(|at| at.max(self.now))
     }
 
     /// Jumps to the next moment and makes the call that is due.
@@ -156,6 +161,12 @@ impl World {
         if self.wire.next().is_some_and(|due| due <= at) {
             if let Some((host, datagram)) = self.wire.pop(at) {
                 self.deliver(host, datagram);
+            }
+            return;
+        }
+        if self.tcp.next().is_some_and(|due| due <= at) {
+            if let Some((host, news)) = self.tcp.pop(at, &self.wire, &self.hosts) {
+                self.on_tcp(host, news);
             }
             return;
         }
@@ -217,6 +228,7 @@ impl World {
         let host = &mut self.hosts[id.0];
         host.node = None;
         host.sockets.clear();
+        self.tcp.on_crash(self.now, id);
         let old = &mut host.deadline;
         self.deadlines.set(id, old, None);
     }
@@ -327,6 +339,10 @@ impl World {
                 host.sockets.insert(socket, bound);
                 node.handle_socket(now, *request, Ok((socket, bound)));
             }
+            Event::OpenSocket { request, kind: SocketKind::Tcp { remote } } => {
+                self.tcp.connect(now, &self.wire, host, *request, *remote);
+            }
+            Event::CloseSocket(socket) if socket.is_tcp() => self.tcp.close(now, *socket),
             Event::CloseSocket(socket) => {
                 assert!(host.sockets.remove(socket).is_some(), "{socket:?} is not open");
             }
@@ -343,6 +359,9 @@ impl World {
     fn transmit(&mut self, id: HostId, transmit: &Transmit, bytes: &[u8], entry: Entry) {
         let now = self.now;
         let remote = transmit.path.remote;
+        if transmit.path.socket.is_tcp() {
+            return self.transmit_tcp(id, transmit, bytes, entry);
+        }
         let host = &mut self.hosts[id.0];
         let Some(bound) = host.sockets.get(&transmit.path.socket).copied() else {
             panic!("{id:?} sends from {:?}, which is not open", transmit.path.socket)
@@ -360,15 +379,55 @@ impl World {
         if let Some(probes) = self.hosts[id.0].probes.as_mut().filter(|_| !to_supernode) {
             probes.extend(std::iter::repeat_n(now, segments));
         }
+        let is_router = self.wire.routers.iter().any(|r| r.nat.externals().contains(&remote.ip()));
         for segment in bytes.chunks(transmit.segment.map_or(bytes.len(), |s| usize::from(s.get()))) {
             if entry == Entry::Sent {
-                self.checks.on_sent(now, id, remote, segment);
+                self.checks.on_sent(now, id, remote, segment, is_router);
             }
             let datagram = Datagram { src, dst: remote, bytes: segment.to_vec(), ecn: transmit.ecn, origin: id };
             self.trace.datagram(now, entry, id.0, src, remote, segment);
             self.hosts[id.0].account(now, true, &datagram);
             self.wire.send(now, from.lan, datagram);
         }
+    }
+
+    /// The same over a connection; one that is gone takes nothing.
+    fn transmit_tcp(&mut self, id: HostId, transmit: &Transmit, bytes: &[u8], entry: Entry) {
+        let now = self.now;
+        let Some((src, dst)) = self.tcp.ends(transmit.path.socket) else { return };
+        assert_eq!(dst, transmit.path.remote, "{id:?} sends to another one than the connection leads to");
+        for segment in bytes.chunks(transmit.segment.map_or(bytes.len(), |s| usize::from(s.get()))) {
+            self.trace.datagram(now, entry, id.0, src, dst, segment);
+            let packet = Datagram { src, dst, bytes: segment.to_vec(), ecn: None, origin: id };
+            self.hosts[id.0].account(now, true, &packet);
+            self.tcp.send(now, &self.wire, &self.hosts, transmit.path.socket, packet.bytes);
+        }
+    }
+
+    /// Something happened with a host's TCP connections.
+    fn on_tcp(&mut self, id: HostId, news: News) {
+        let now = self.now;
+        self.trace.note(now, Entry::Event, id.0, &format!("{news:?}"));
+        let node = self.hosts[id.0].node.as_mut().expect("only who is up has news");
+        match news {
+            News::Answer { request, socket } => {
+                // Nothing depends on the address.
+                let local = SocketAddr::from(([0, 0, 0, 0], 0));
+                let result = socket.map(|socket| (socket, local)).ok_or(handfast_core::SocketRefused);
+                node.handle_socket(now, request, result);
+            }
+            News::Accepted { socket, remote } => node.handle_connection(now, socket, remote),
+            News::Packet { socket, remote, mut bytes } => {
+                let src = remote;
+                let packet = Datagram { src, dst: src, bytes: bytes.clone(), ecn: None, origin: id };
+                self.hosts[id.0].account(now, false, &packet);
+                let path = Path { socket, remote, local: None };
+                let stride = bytes.len();
+                self.feed(id, path, stride, &mut bytes);
+            }
+            News::Closed { socket } => node.handle_socket_closed(now, socket),
+        }
+        self.drain(id, false);
     }
 
     /// A datagram reached a host: hands it to the node, with those right behind it where they make a train.

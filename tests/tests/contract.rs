@@ -32,7 +32,7 @@ fn lone(config: Config) -> (Node, Instant) {
     let mut node = Node::new(now, std::time::Instant::now(), [2; 32], key, config, Saved::default()).expect("starts");
     node.handle_wall_clock(now, WallTime::from_micros(1_780_000_000_000_000));
     let sockets = vec![(SocketId(0), "0.0.0.0:7000".parse().unwrap())];
-    node.handle_network(now, &Network { sockets, interfaces: vec!["10.0.0.2".parse().unwrap()], mappings: Vec::new() });
+    node.handle_network(now, &Network { sockets, interfaces: vec!["10.0.0.2".parse().unwrap()], ..Network::default() });
     (node, now)
 }
 
@@ -453,7 +453,7 @@ fn c8_an_init_from_anywhere_is_answered_once_and_shorter() {
     let mut node = Node::new(now, std::time::Instant::now(), [3; 32], key, config, saved).expect("starts");
     node.handle_wall_clock(now, WallTime::from_micros(1_780_000_000_000_000));
     let sockets = vec![(SocketId(0), "0.0.0.0:4433".parse().unwrap())];
-    node.handle_network(now, &Network { sockets, interfaces: vec![known()[0].1.ip()], mappings: Vec::new() });
+    node.handle_network(now, &Network { sockets, interfaces: vec![known()[0].1.ip()], ..Network::default() });
     drain(&mut node, now);
     leaf.join(now, &known()).expect("join");
     let init = transmits(&mut leaf, now).swap_remove(0).1;
@@ -513,7 +513,7 @@ fn same_seed_same_calls_same_bytes() {
         let sockets = vec![(SocketId(0), "0.0.0.0:7000".parse().unwrap())];
         node.handle_network(
             now,
-            &Network { sockets, interfaces: vec!["10.0.0.2".parse().unwrap()], mappings: Vec::new() },
+            &Network { sockets, interfaces: vec!["10.0.0.2".parse().unwrap()], ..Network::default() },
         );
         node.join(now, &known()).expect("join");
         let mut out = transmits(&mut node, now);

@@ -135,28 +135,76 @@ fn f1_a_router_reboots_in_silence() {
     w.until("direct again", secs(60), |w| w.is_direct(a, b));
 }
 
-#[test]
-fn f2_a_leaf_roams() {
-    for told in [true, false] {
-        for first_byte_up in [true, false] {
-            let (mut w, a, b) = direct_pair(6);
-            let (from, to) = if first_byte_up { (a, b) } else { (b, a) };
-            let t = under_way(&mut w, from, to);
-            let router = w.add_router(NatSpec::port_restricted());
-            w.move_host(a, Place::Behind(router));
-            if told {
-                w.tell_network(a);
-            }
-            let gap = next_byte(&mut w, t, secs(30));
-            let bound = if told { secs(4) } else { secs(10) };
-            assert!(gap <= bound, "told {told}, roamer sends {first_byte_up}: {gap:?}");
-            w.finish("the transfer", secs(60), &[t]);
-            w.until("direct again", secs(60), |w| w.is_direct(a, b));
-            w.until("its homes follow", secs(120), |w| w.has_homes(a, 2));
-            let now = w.now();
-            assert!(!w.events_since(b, now).any(|e| matches!(e, Event::PeerGone { .. })));
-        }
+/// Bytes flow again by relay within 3 s and directly within 10 s, whichever way they go.
+fn roam(told: bool, roamer_sends: bool, seed: u64) {
+    let (mut w, a, b) = direct_pair(seed);
+    let (from, to) = if roamer_sends { (a, b) } else { (b, a) };
+    let t = under_way(&mut w, from, to);
+    let router = w.add_router(NatSpec::port_restricted());
+    w.move_host(a, Place::Behind(router));
+    let since = w.now();
+    if told {
+        w.tell_network(a);
     }
+    // What was on its way still arrives.
+    w.run_for(ms(50));
+    next_byte(&mut w, t, secs(30));
+    let gap = w.now().since(since);
+    let bound = if told { ms(1_500) } else { secs(3) };
+    assert!(gap <= bound, "told {told}, roamer sends {roamer_sends}, seed {seed}: {gap:?}");
+    w.until("direct again", secs(10) - gap, |w| w.is_direct(a, b));
+    w.finish("the transfer", secs(60), &[t]);
+    w.until("its homes follow", secs(120), |w| w.has_homes(a, 2));
+    assert!(!w.events_since(b, since).any(|e| matches!(e, Event::PeerGone { .. })));
+}
+
+#[test]
+fn f2_a_leaf_roams_and_is_told() {
+    for seed in 60..64 {
+        roam(true, true, seed);
+        roam(true, false, seed);
+    }
+}
+
+#[test]
+fn f2_a_leaf_roams_and_is_not_told() {
+    for seed in 60..64 {
+        roam(false, true, seed);
+        roam(false, false, seed);
+    }
+}
+
+#[test]
+fn f2_a_leaf_that_slept_is_at_home_again_at_once() {
+    let (mut w, a, _) = World::pair(20, NatSpec::port_restricted(), NatSpec::port_restricted());
+    // Its homes, and its router, have forgotten it, and it does not know.
+    let registered = |w: &World| w.supernodes.iter().map(|s| w.status(*s).leaves).sum::<usize>();
+    for (s, _) in w.status(a).homes {
+        let s = w.host_of(s);
+        w.crash(s);
+        w.start(s);
+    }
+    let router = w.router_of(a);
+    w.reboot_router(router);
+    assert!(w.has_homes(a, 2), "as far as it knows");
+    let before = registered(&w);
+    w.hosts[a.0].epoch += 1;
+    w.tell_network(a);
+    let took = w.until("at home", secs(10), |w| w.is_ready(a) && w.has_homes(a, 2) && registered(w) >= before + 2);
+    assert!(took <= secs(1), "{took:?}");
+}
+
+#[test]
+fn f2_a_homeless_leaf_does_not_wait_when_the_network_is_another_one() {
+    let (mut w, a, _) = World::pair(21, NatSpec::port_restricted(), NatSpec::port_restricted());
+    w.partition(&[a]);
+    w.run_for(secs(1_800));
+    assert!(!w.is_ready(a));
+    w.calm();
+    w.hosts[a.0].epoch += 1;
+    w.tell_network(a);
+    let took = w.until("at home", secs(400), |w| w.is_ready(a));
+    assert!(took <= secs(2), "{took:?}");
 }
 
 #[test]

@@ -128,7 +128,6 @@ fn pairs_that_cannot_be_direct_are_relayed() {
 }
 
 #[test]
-#[ignore = "needs ports foreseen"]
 fn pairs_that_can_be_foreseen_become_direct() {
     let (count, wrong) = wrong(|v| *v == Verdict::DirectByPrediction);
     assert!(count > 10, "{count}");
@@ -136,7 +135,6 @@ fn pairs_that_can_be_foreseen_become_direct() {
 }
 
 #[test]
-#[ignore = "needs ports guessed"]
 fn pairs_that_can_be_guessed_become_direct_as_often_as_the_oracle_says() {
     let (kinds, cells) = matrix();
     let (mut runs, mut direct, mut low, mut high, mut variance) = (0, 0, 0.0, 0.0, 0.0);
@@ -181,7 +179,6 @@ fn traffic_flows_by_the_relay_all_the_while() {
 }
 
 #[test]
-#[ignore = "needs profiles compared before probing"]
 fn two_routers_that_change_with_every_packet_waste_few_probes() {
     let (kinds, cells) = matrix();
     for cell in cells.iter().filter(|c| c.verdict.why() == Some(Why::BothChange)) {

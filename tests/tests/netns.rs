@@ -1,146 +1,23 @@
 //! Real `handfast` processes behind real routers. Needs root; see `handfast_tests::netns`.
 //!
-//! The scene of every test: three supernodes on the public segment; a leaf `a`, the one who dials, and a leaf `b`, the
-//! one who offers, each behind a router of its own. Everything goes through the command line.
+//! The scene of every test is a [`Scene`]: three supernodes, and a leaf `a` that dials `b`. Everything goes through the
+//! command line.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use handfast_tests::netns::handfast::{Node, program};
+use handfast_tests::netns::handfast::program;
 use handfast_tests::netns::process::{Process, wait_for};
-use handfast_tests::netns::{Host, Lab, Nat, Router};
+use handfast_tests::netns::scene::{GENEROUS, Pair, SOON, Scene, TRANSFER, WEB};
+use handfast_tests::netns::{Host, Nat, Router};
 use serde_json::Value;
 
-/// How long anything that ought to take a second or two may take on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
-/// How long a large transfer may take.
-const TRANSFER: Duration = Duration::from_secs(240);
-/// Supernodes that relay as much as the wire carries.
-const GENEROUS: &[&str] = &["--relay-rate", "0", "--relay-quota", "0"];
-const WEB: &str = "web=127.0.0.1:8000";
 const SSH: &str = "ssh=127.0.0.1:22";
-
-// Fields are dropped in this order: nodes before the lab that prints their logs and removes their namespaces.
-struct Scene {
-    a: Node,
-    b: Node,
-    supernodes: Vec<Node>,
-    routers: [Router; 2],
-    lab: Lab,
-}
-
-/// `b` offers `service` to `a` alone.
-fn scene(nats: [Nat; 2], service: &str, relay_limits: &[&str]) -> Scene {
-    let mut lab = Lab::new();
-    let supernodes = supernodes(&mut lab, relay_limits);
-    let mut routers = nats.map(|nat| lab.router(nat));
-    let host_a = lab.lan_host(&mut routers[0], "a");
-    let host_b = lab.lan_host(&mut routers[1], "b");
-    // Each leaf knows another two of the three.
-    let [s1, s2, s3] = [0, 1, 2].map(|i: usize| supernodes[i].ready.clone());
-    let dialer = lab.identity(&host_a);
-    let b = lab.leaf(&host_b, &[&s2, &s3], &["--expose", service, "--allow", &dialer]);
-    let a = lab.leaf(&host_a, &[&s1, &s2], &[]);
-    Scene { a, b, supernodes, routers, lab }
-}
-
-fn supernodes(lab: &mut Lab, relay_limits: &[&str]) -> Vec<Node> {
-    let mut nodes: Vec<Node> = Vec::new();
-    for name in ["s1", "s2", "s3"] {
-        let host = lab.public_host(name);
-        let known: Vec<String> = nodes.iter().map(|node| node.ready.clone()).collect();
-        let known: Vec<&str> = known.iter().map(String::as_str).collect();
-        let node = lab.supernode(&host, &known, relay_limits);
-        nodes.push(node);
-    }
-    nodes
-}
-
-impl Scene {
-    fn target(&self, service: &str) -> String {
-        format!("{}/{service}", self.b.id())
-    }
-
-    #[track_caller]
-    fn wait_direct(&self) {
-        let (lines, code) = self.a.ping(self.b.id(), &["--until-direct"], SOON);
-        assert_eq!(code, 0, "{lines:?}");
-        assert_eq!(lines.last().expect("a line")["path"], "direct", "{lines:?}");
-    }
-
-    /// One ping that is answered, tried again until `limit`.
-    #[track_caller]
-    fn wait_ping(&self, limit: Duration) -> Value {
-        let answer = wait_for(limit, || {
-            let (lines, code) = self.a.ping(self.b.id(), &["-c", "1"], SOON);
-            (code == 0).then(|| lines.last().cloned()).flatten()
-        });
-        answer.unwrap_or_else(|| panic!("no ping was answered within {limit:?}"))
-    }
-
-    /// Serves a directory with a file `data` of so many bytes at `b`, and opens `connect` at `a`.
-    fn serve(&self, len: usize) -> Download {
-        let root = self.lab.dir().join("www");
-        fs::create_dir(&root).expect("a directory");
-        let mut content = vec![0; len];
-        blake3::Hasher::new().update(b"content").finalize_xof().fill(&mut content);
-        fs::write(root.join("data"), &content).expect("a file");
-        let mut python = self.b.host().command("python3");
-        python.args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory"]).arg(&root).arg("8000");
-        let mut server = self.b.host().spawn("http", &mut python);
-        server.wait_line(SOON, |line| line.starts_with("Serving").then_some(()));
-        let mut connect = self.a.spawn(&["connect", &self.target("web")]);
-        let address = connect.wait_line(SOON, |line| Some(line.trim().to_owned()));
-        Download {
-            host: self.a.host().clone(),
-            url: format!("http://{address}/data"),
-            file: self.lab.dir().join("downloaded"),
-            len,
-            hash: blake3::hash(&content),
-            _keep: (server, connect),
-        }
-    }
-}
-
-struct Download {
-    host: Host,
-    url: String,
-    file: PathBuf,
-    len: usize,
-    hash: blake3::Hash,
-    _keep: (Process, Process),
-}
-
-impl Download {
-    /// Starts `curl`, at most so many bytes a second, so that something can happen meanwhile.
-    fn start(&self, rate: &str) -> Process {
-        let _ = fs::remove_file(&self.file);
-        let mut curl = self.host.command("curl");
-        curl.args(["--silent", "--show-error", "--fail", "--max-time", "200", "--limit-rate", rate, "--output"]);
-        self.host.spawn("curl", curl.arg(&self.file).arg(&self.url))
-    }
-
-    /// Waits until a part of the file is there.
-    #[track_caller]
-    fn wait_part(&self, percent: usize) {
-        let part = wait_for(TRANSFER, || {
-            let have = fs::metadata(&self.file).map_or(0, |meta| meta.len());
-            (have >= (self.len / 100 * percent) as u64).then_some(())
-        });
-        assert!(part.is_some(), "the download did not come to {percent} %");
-    }
-
-    #[track_caller]
-    fn finish(&self, curl: Process) {
-        curl.finish(TRANSFER).ok();
-        let content = fs::read(&self.file).expect("the downloaded file");
-        assert_eq!(content.len(), self.len);
-        assert_eq!(blake3::hash(&content), self.hash, "what was downloaded is not what was served");
-    }
-}
+const EASY_PAIR: Pair = Pair::homes(Nat::EASY, Nat::EASY);
+const HARD_PAIR: Pair = Pair::homes(Nat::HARD, Nat::HARD);
 
 /// Whether `id` stands anywhere in a part of a status.
 fn mentions(value: &Value, id: &str) -> bool {
@@ -149,7 +26,7 @@ fn mentions(value: &Value, id: &str) -> bool {
 
 #[test]
 fn two_leaves_behind_two_routers_become_direct() {
-    let scene = scene([Nat::EASY, Nat::EASY], SSH, &[]);
+    let scene = Scene::new(EASY_PAIR, SSH, &[]);
     scene.wait_direct();
     let (lines, code) = scene.a.ping(scene.b.id(), &["-c", "3"], SOON);
     assert_eq!(code, 0);
@@ -181,24 +58,8 @@ fn two_leaves_behind_two_routers_become_direct() {
 }
 
 #[test]
-fn two_leaves_in_one_lan_become_direct() {
-    let mut lab = Lab::new();
-    let supernodes = supernodes(&mut lab, &[]);
-    let mut router = lab.router(Nat::HARD);
-    let (host_a, host_b) = (lab.lan_host(&mut router, "a"), lab.lan_host(&mut router, "b"));
-    let dialer = lab.identity(&host_a);
-    let b = lab.leaf(&host_b, &[&supernodes[0].ready], &["--expose", SSH, "--allow", &dialer]);
-    let a = lab.leaf(&host_a, &[&supernodes[1].ready], &[]);
-    let (lines, code) = a.ping(b.id(), &["--until-direct"], SOON);
-    assert_eq!(code, 0, "{lines:?}");
-    let last = lines.last().expect("a line");
-    assert_eq!(last["path"], "direct");
-    assert!(last["remote"].as_str().expect("a remote").starts_with(&host_b.address.to_string()), "{last}");
-}
-
-#[test]
 fn ssh_session_through_pipe() {
-    let scene = scene([Nat::EASY, Nat::EASY], SSH, &[]);
+    let scene = Scene::new(EASY_PAIR, SSH, &[]);
     let dir = scene.lab.dir().join("ssh");
     fs::create_dir(&dir).expect("a directory");
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).expect("ours");
@@ -259,7 +120,7 @@ fn sshd(host: &Host, dir: &Path) -> Process {
 
 #[test]
 fn curl_of_100_mib_through_connect() {
-    let scene = scene([Nat::EASY, Nat::EASY], WEB, &[]);
+    let scene = Scene::new(EASY_PAIR, WEB, &[]);
     let download = scene.serve(100 << 20);
     let curl = download.start("1G");
     download.finish(curl);
@@ -269,7 +130,7 @@ fn curl_of_100_mib_through_connect() {
 
 #[test]
 fn transfer_survives_router_reboots() {
-    let scene = scene([Nat::EASY, Nat::EASY], WEB, GENEROUS);
+    let scene = Scene::new(EASY_PAIR, WEB, GENEROUS);
     let download = scene.serve(40 << 20);
     let curl = download.start("8M");
     download.wait_part(20);
@@ -284,7 +145,7 @@ fn transfer_survives_router_reboots() {
 
 #[test]
 fn transfer_survives_a_new_public_address() {
-    let mut scene = scene([Nat::EASY, Nat::EASY], WEB, GENEROUS);
+    let mut scene = Scene::new(EASY_PAIR, WEB, GENEROUS);
     let download = scene.serve(40 << 20);
     let curl = download.start("8M");
     download.wait_part(20);
@@ -297,8 +158,45 @@ fn transfer_survives_a_new_public_address() {
 }
 
 #[test]
+fn transfer_survives_roaming() {
+    let mut scene = Scene::new(EASY_PAIR, WEB, GENEROUS);
+    let download = scene.serve(40 << 20);
+    let curl = download.start("8M");
+    download.wait_part(20);
+    scene.wait_direct();
+    // The one who offers moves to another network, then the one who dials, to a worse one; the interface is a new one.
+    let mut other = scene.lab.router(Nat::MOVED);
+    other.take(&mut scene.b.host().clone());
+    download.wait_part(50);
+    let mut mobile = scene.lab.router(Nat::HARD);
+    mobile.take(&mut scene.a.host().clone());
+    download.wait_part(80);
+    download.finish(curl);
+    let back = scene.wait_ping(SOON);
+    assert!(
+        back["path"] == "relay" || back["remote"].as_str().expect("a remote").starts_with(&other.address.to_string())
+    );
+}
+
+#[test]
+fn transfer_survives_an_interface_that_goes_and_comes() {
+    let scene = Scene::new(EASY_PAIR, WEB, GENEROUS);
+    let download = scene.serve(40 << 20);
+    let curl = download.start("8M");
+    for (percent, node) in [(20, &scene.b), (50, &scene.a)] {
+        download.wait_part(percent);
+        scene.wait_direct();
+        node.host().set_interface(false);
+        std::thread::sleep(Duration::from_secs(2));
+        node.host().set_interface(true);
+    }
+    download.finish(curl);
+    scene.wait_direct();
+}
+
+#[test]
 fn hard_pair_stays_on_relay_and_works() {
-    let scene = scene([Nat::HARD, Nat::HARD], WEB, &[]);
+    let scene = Scene::new(HARD_PAIR, WEB, &[]);
     let (lines, code) = scene.a.ping(scene.b.id(), &["-c", "4"], SOON);
     assert_eq!(code, 0, "{lines:?}");
     for line in &lines {
@@ -316,7 +214,7 @@ fn hard_pair_stays_on_relay_and_works() {
 
 #[test]
 fn killed_relay_is_replaced_and_comes_back() {
-    let mut scene = scene([Nat::HARD, Nat::HARD], WEB, GENEROUS);
+    let mut scene = Scene::new(HARD_PAIR, WEB, GENEROUS);
     for leaf in [&scene.a, &scene.b] {
         leaf.wait_status("two homes", SOON, |status| (status["homes"].as_array()?.len() == 2).then_some(()));
     }
@@ -342,7 +240,7 @@ fn killed_relay_is_replaced_and_comes_back() {
 
 #[test]
 fn killed_leaf_comes_back_under_its_key() {
-    let mut scene = scene([Nat::EASY, Nat::EASY], WEB, &[]);
+    let mut scene = Scene::new(EASY_PAIR, WEB, &[]);
     scene.wait_direct();
     scene.b.kill();
     scene.b.start_again();
@@ -354,7 +252,7 @@ fn killed_leaf_comes_back_under_its_key() {
 
 #[test]
 fn terminated_leaf_says_goodbye() {
-    let mut scene = scene([Nat::EASY, Nat::EASY], WEB, &[]);
+    let mut scene = Scene::new(EASY_PAIR, WEB, &[]);
     scene.wait_direct();
     let id = scene.b.id().to_owned();
     let home = scene.supernodes.iter().find(|node| mentions(&node.status()["peers"], &id)).expect("a home of b");
@@ -368,7 +266,7 @@ fn terminated_leaf_says_goodbye() {
 
 #[test]
 fn who_is_not_allowed_is_refused() {
-    let mut scene = scene([Nat::EASY, Nat::EASY], WEB, &[]);
+    let mut scene = Scene::new(EASY_PAIR, WEB, &[]);
     let host = scene.lab.lan_host(&mut scene.routers[0], "c");
     let stranger = scene.lab.leaf(&host, &[&scene.supernodes[2].ready], &[]);
     let refused = stranger.run(&["pipe", &scene.target("web")], SOON);

@@ -169,16 +169,19 @@ fn a_router_that_restarts_with_its_address_or_another() {
 fn a_transfer_survives_roaming_and_restarts_with_every_byte() {
     let mut p = Pinging::new(8);
     let (a, b) = (p.a, p.b);
-    let t: TransferId = p.w.transfer(a, b, 12_000_000, 0);
-    p.w.run_for(ms(300));
+    let t: TransferId = p.w.transfer(a, b, 8_000_000, 0);
+    let more = |w: &mut World| {
+        let at = w.server(t).map_or(0, |s| s.in_pos);
+        w.until("some more bytes", secs(30), |w| w.server(t).is_some_and(|s| s.in_pos > at + 100_000));
+        assert!(!w.is_done(t));
+    };
+    more(&mut p.w);
     let router = p.w.add_router(NatSpec::port_restricted());
     p.w.move_host(b, Place::Behind(router));
     p.w.tell_network(b);
-    p.w.run_for(secs(12));
-    assert!(!p.w.is_done(t));
+    more(&mut p.w);
     p.w.renumber(router);
-    p.w.run_for(secs(12));
-    assert!(!p.w.is_done(t));
+    more(&mut p.w);
     let router = p.w.router_of(a);
     p.w.reboot_router(router);
     p.w.finish("the transfer, every byte of which is checked", secs(120), &[t]);
@@ -220,7 +223,8 @@ fn a_route_that_is_cut_for_longer_falls_back_and_returns() {
         let healed = p.w.now();
         p.w.calm();
         p.run(secs(60));
-        assert!(p.w.is_direct(p.a, p.b), "{one_way:?}");
+        let again = p.direct_again(healed);
+        assert!(again.is_some_and(|t| t <= DIRECT_AGAIN), "{one_way:?}: direct again after {again:?}");
         assert!(p.gap_since(healed) <= ms(400), "{one_way:?}: {:?}", p.gap_since(healed));
         p.assert_no_flapping(healed, 1);
     }

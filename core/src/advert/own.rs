@@ -21,6 +21,8 @@ use crate::wire::message::ADVERT_ADDRESSES_MAX;
 const RENEW_AFTER: Duration = Duration::from_secs(20 * 60);
 /// See [`RENEW_AFTER`].
 const RENEW_JITTER: Duration = Duration::from_secs(10 * 60);
+/// An advert that takes back those before it ends so soon: time enough to arrive, and for clocks to differ.
+const WITHDRAWN_FOR: Duration = Duration::from_secs(10);
 /// How far ahead of use sequence numbers are saved. About the seconds of an hour: one save an hour.
 const SAVE_AHEAD: u64 = 4096;
 
@@ -86,18 +88,34 @@ impl OwnAdvert {
         jitter: &mut ChoiceRng,
     ) -> (Advert, Box<[u8]>) {
         self.renew_at = own_renewal(now, jitter);
-        let advert = Advert {
+        let advert = self.advert(wall, key, sequence, LIFETIME_MAX, Capabilities::ALL);
+        let bytes = advert.sign(key);
+        (advert, bytes)
+    }
+
+    /// The bytes of an advert that takes back those before it: it offers nothing, and expires at once.
+    pub(crate) fn withdrawal(&self, wall: Option<WallTime>, key: &SecretKey, sequence: u64) -> Box<[u8]> {
+        self.advert(wall, key, sequence, WITHDRAWN_FOR, Capabilities::default()).sign(key)
+    }
+
+    fn advert(
+        &self,
+        wall: Option<WallTime>,
+        key: &SecretKey,
+        sequence: u64,
+        lifetime: Duration,
+        capabilities: Capabilities,
+    ) -> Advert {
+        Advert {
             id: key.peer_id(),
             sequence,
             issued_s: wall.map_or(0, WallTime::as_secs),
-            lifetime_s: LIFETIME_MAX.as_secs() as u16,
-            capabilities: Capabilities::ALL,
+            lifetime_s: lifetime.as_secs() as u16,
+            capabilities,
             leaves_max: self.leaves_max,
             relay_kbps: self.relay_kbps,
             addresses: self.addresses.clone(),
-        };
-        let bytes = advert.sign(key);
-        (advert, bytes)
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use self::pack::Packer;
 use crate::action::Action;
 use crate::advert::rate::{Rate, RateTable};
 use crate::advert::statement::speaks_of;
-use crate::advert::{AdvertBook, OwnAdvert, Sequence, Suspicion, shelf};
+use crate::advert::{AdvertBook, Capabilities, OwnAdvert, Sequence, Suspicion, shelf};
 use crate::directory::RecordStore;
 use crate::identity::{PeerId, SecretKey};
 use crate::node::{Event, Save};
@@ -143,6 +143,26 @@ impl Gossip {
             self.meet(now, *peer, Some(*address), now);
         }
         self.dial_due(now, s);
+    }
+
+    /// All supernodes in the book become neighbours: this node was a leaf, and knows them.
+    pub(crate) fn meet_all(&mut self, now: Instant, s: &mut Stores<'_>) {
+        let known: Vec<PeerId> = s.book.iter().map(|(peer, _)| *peer).collect();
+        for peer in known {
+            self.meet(now, peer, None, now + s.random.jitter.jitter(DIAL_SPREAD));
+        }
+    }
+
+    /// This node is a supernode no longer: those linked are told, and drop its advert.
+    pub(crate) fn withdraw(&mut self, key: &SecretKey, sequence: &mut Sequence, s: &mut Stores<'_>) {
+        let number = sequence.next(s.wall, s.out);
+        let bytes = self.own.withdrawal(s.wall, key, number);
+        self.push(SignedKind::Advert, &bytes, s.out);
+    }
+
+    /// All neighbours, and where each was last said to be.
+    pub(crate) fn addresses(&self, book: &AdvertBook) -> Vec<(PeerId, SocketAddr)> {
+        self.neighbours.iter().filter_map(|(peer, n)| Some((*peer, book.address(peer).or(n.joined)?))).collect()
     }
 
     /// The own load, as the next hints tell it.
@@ -331,6 +351,10 @@ impl Gossip {
     fn on_advert(&mut self, now: Instant, from: PeerId, bytes: &[u8], s: &mut Stores<'_>) -> bool {
         let Ok(advert) = s.book.insert(now, &from, s.wall, bytes) else { return false };
         self.count_fresh(now, true, s);
+        if !advert.capabilities.has(Capabilities::HOME) {
+            // It takes its adverts back.
+            return true;
+        }
         let is_known = self.neighbours.contains_key(&advert.id);
         self.meet(now, advert.id, None, now + s.random.jitter.jitter(DIAL_SPREAD));
         if advert.id == from && !is_known {

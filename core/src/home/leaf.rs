@@ -20,7 +20,7 @@ use arrayvec::ArrayVec;
 
 use super::candidate::{Candidate, Link, Question, coarse};
 use crate::action::Action;
-use crate::advert::{AdvertBook, Sequence};
+use crate::advert::{AdvertBook, Capabilities, Sequence};
 use crate::directory::{RECORD_LIFETIME_MAX, Record};
 use crate::gossip::LISTING_LEAF_MAX;
 use crate::gossip::pack::send;
@@ -33,7 +33,11 @@ use crate::wire::message::{Load, Message, RECORD_HOMES_MAX, Refusal};
 /// Most candidates remembered; at the limit one that never worked and that nobody told us to join makes room.
 const CANDIDATES_MAX: usize = 64;
 /// Candidates drawn while homes are being chosen: two to become homes and one to compare with, and to be seen by.
-const DRAWN_MAX: usize = 3;
+pub(crate) const DRAWN_MAX: usize = 3;
+/// The same for a node that may serve others, where those that nothing was sent to are to be its witnesses.
+pub(crate) const DRAWN_AUTO_MAX: usize = 2;
+/// So many supernodes in all are few: whoever draws sparingly draws none of them twice.
+const FEW: usize = DRAWN_AUTO_MAX + 3;
 /// How long the first to answer waits for adverts, and then those that answer for the others that were drawn: a round
 /// trip for a link and one for a question over it, halfway round the world.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -91,6 +95,7 @@ struct Listing {
 /// See the module.
 pub(crate) struct Homes {
     me: PeerId,
+    drawn_max: usize,
     candidates: BTreeMap<PeerId, Candidate>,
     deadlines: Deadlines<PeerId>,
     /// Those that are homes or have been asked to be, best first.
@@ -115,10 +120,12 @@ pub(crate) struct Homes {
 }
 
 impl Homes {
-    /// The room of the leaf `me`. Nothing happens before [`join`](Self::join).
-    pub(crate) fn new(me: PeerId) -> Self {
+    /// The room of the leaf `me`, which draws so many candidates ([`DRAWN_MAX`]). Nothing happens before
+    /// [`join`](Self::join).
+    pub(crate) fn new(me: PeerId, drawn_max: usize) -> Self {
         Self {
             me,
+            drawn_max,
             candidates: BTreeMap::new(),
             deadlines: Deadlines::default(),
             chosen: ArrayVec::new(),
@@ -158,6 +165,24 @@ impl Homes {
         self.advance(now, m);
     }
 
+    /// Supernodes that others name: tried when nothing better is known, forgotten first.
+    pub(crate) fn hear_of(&mut self, now: Instant, known: &[(PeerId, SocketAddr)], m: &mut Means<'_>) {
+        for (peer, address) in known {
+            self.learn(*peer, *address, false);
+        }
+        self.advance(now, m);
+    }
+
+    /// The host's network is another one: who did not answer before may do so now, and there is no reason to wait.
+    pub(crate) fn on_network(&mut self, now: Instant, m: &mut Means<'_>) {
+        self.sweeps_failed = 0;
+        self.sweep_at = None;
+        for candidate in self.candidates.values_mut().filter(|c| c.link == Link::Down) {
+            candidate.is_tried = false;
+        }
+        self.advance(now, m);
+    }
+
     fn learn(&mut self, peer: PeerId, address: SocketAddr, is_joined: bool) {
         if peer == self.me {
             return;
@@ -190,6 +215,11 @@ impl Homes {
     pub(crate) fn linked(&self) -> impl Iterator<Item = PeerId> {
         let rest = self.candidates.iter().filter(|(peer, c)| c.link == Link::Up && !self.chosen.contains(peer));
         self.registered().map(|(peer, _)| peer).chain(rest.map(|(peer, _)| *peer))
+    }
+
+    /// All supernodes known, and whether the user or an earlier run named them.
+    pub(crate) fn known(&self) -> impl Iterator<Item = (PeerId, SocketAddr, bool)> {
+        self.candidates.iter().map(|(peer, c)| (*peer, c.address, c.is_joined))
     }
 
     /// Whether any supernode is known at all.
@@ -352,7 +382,9 @@ impl Homes {
         self.on_listing(now, from, m);
         let Ok(advert) = m.book.insert(now, &from, m.wall, bytes) else { return };
         let Some(address) = advert.address() else { return };
-        self.learn(advert.id, address, false);
+        if advert.capabilities.has(Capabilities::HOME) {
+            self.learn(advert.id, address, false);
+        }
         self.advance(now, m);
     }
 
@@ -567,7 +599,9 @@ impl Homes {
     /// Adverts are known, or will not come: whoever was linked to hear them is drawn again only by chance.
     fn begin_draw(&mut self, now: Instant) {
         self.is_listed = true;
-        if self.chosen.len() < RECORD_HOMES_MAX {
+        // Where there are few, those linked must do: the others are to be witnesses.
+        let is_sparing = self.drawn_max < DRAWN_MAX && self.candidates.len() <= FEW;
+        if self.chosen.len() < RECORD_HOMES_MAX && !is_sparing {
             self.settle_at = Some(now + SETTLE);
             for (peer, candidate) in &mut self.candidates {
                 candidate.is_drawn &= self.chosen.contains(peer) || candidate.was_home;
@@ -579,7 +613,7 @@ impl Homes {
     /// the next sweep.
     fn draw(&mut self, now: Instant, m: &mut Means<'_>) {
         let drawn = |homes: &Self| homes.candidates.values().filter(|c| c.is_drawn && c.link != Link::Down).count();
-        while self.chosen.len() < RECORD_HOMES_MAX && drawn(self) < DRAWN_MAX {
+        while self.chosen.len() < RECORD_HOMES_MAX && drawn(self) < self.drawn_max {
             let Some(peer) = self.next_drawn(now, m) else { break };
             let Some(candidate) = self.candidates.get_mut(&peer) else { break };
             candidate.is_drawn = true;

@@ -9,7 +9,7 @@ mod leaf;
 mod load;
 mod registrations;
 
-pub(crate) use leaf::{Homes, Means};
+pub(crate) use leaf::{DRAWN_AUTO_MAX, DRAWN_MAX, Homes, Means};
 pub(crate) use load::LoadCounts;
 #[cfg(test)]
 pub(crate) use registrations::Registered;

@@ -102,6 +102,11 @@ impl Registrations {
         self.leaves.len()
     }
 
+    /// Who is registered here.
+    pub(crate) fn leaves(&self) -> impl Iterator<Item = &PeerId> {
+        self.leaves.keys()
+    }
+
     /// Whether `leaf` is registered here.
     pub(crate) fn contains(&self, leaf: &PeerId) -> bool {
         self.leaves.contains_key(leaf)

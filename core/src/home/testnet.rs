@@ -148,7 +148,7 @@ impl TestNet {
         let anchors = saved.anchors.clone();
         let mut node = self.node(n, SocketAddr::from(([198, 51, 100, n], 5000)), saved, LEAF_ADVERTS_MAX);
         let id = node.key.peer_id();
-        node.homes = Some(Homes::new(id));
+        node.homes = Some(Homes::new(id, crate::home::DRAWN_MAX));
         self.nodes.insert(id, node);
         self.with(id, |node, now, out| {
             node.homes(now, out, |homes, m| {

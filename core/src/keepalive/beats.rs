@@ -61,6 +61,11 @@ impl Beats {
         }
     }
 
+    /// Whether two answers that were asked for are missing.
+    pub fn is_overdue(&self) -> bool {
+        self.asks > 2
+    }
+
     /// A beat of another link left now. Where the two would march in step, this one's next being more than three quarters
     /// of the interval away, it comes sooner this once: half an interval after the other.
     pub fn keep_apart(&mut self, now: Instant, interval: Duration) {

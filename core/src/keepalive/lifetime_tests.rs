@@ -224,7 +224,7 @@ fn a_check_costs_four_probes_when_nothing_changed() {
         assert!(rig.bytes <= 600, "{timeout_s} s: {} bytes", rig.bytes);
     }
     let mut rig = Rig::new(Lifetime::check(Duration::from_secs(300)), 900_000);
-    assert_eq!(rig.known().0, 300.0);
+    assert!((rig.known().0 - 300.0).abs() < 0.001);
     assert!(rig.bytes <= 300, "{} bytes", rig.bytes);
 }
 

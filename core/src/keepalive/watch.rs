@@ -9,8 +9,8 @@ use crate::time::Instant;
 
 /// An answer overdue by this: the path is probed.
 pub const PROBE_AFTER: Duration = Duration::from_secs(1);
-/// An answer overdue by this: the other paths are used.
-pub const FAILOVER_AFTER: Duration = Duration::from_secs(3);
+/// An answer overdue by this: the other paths are used, so that bytes flow again within 3 s.
+pub const FAILOVER_AFTER: Duration = Duration::from_millis(2_500);
 /// An answer overdue by this: new handshakes go out on all paths.
 pub const REVIVE_AFTER: Duration = Duration::from_secs(5);
 /// Between two rounds of handshakes and introductions while a peer stays silent.
@@ -118,7 +118,7 @@ mod tests {
         let mut steps = Vec::new();
         while let Some(due) = watch.poll_timeout() {
             let step = watch.handle_timeout(due).expect("due");
-            steps.push((due.as_micros() / 1_000_000, step));
+            steps.push((due.as_micros() / 1_000, step));
             if step == Step::Gone {
                 break;
             }
@@ -126,14 +126,14 @@ mod tests {
         assert_eq!(
             steps,
             [
-                (1, Step::Probe),
-                (3, Step::Failover),
-                (5, Step::Revive),
-                (13, Step::Revive),
-                (21, Step::Revive),
-                (29, Step::Revive),
-                (37, Step::Revive),
-                (45, Step::Gone)
+                (1_000, Step::Probe),
+                (2_500, Step::Failover),
+                (5_000, Step::Revive),
+                (13_000, Step::Revive),
+                (21_000, Step::Revive),
+                (29_000, Step::Revive),
+                (37_000, Step::Revive),
+                (45_000, Step::Gone)
             ]
         );
         watch.on_heard();

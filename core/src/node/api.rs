@@ -12,8 +12,30 @@ use crate::wire::ServiceName;
 use crate::wire::message::Load;
 
 /// A socket that io holds and the core knows by number.
+///
+/// The number tells the transport: those from [`SocketId::TCP_FIRST`] on are TCP connections, all others UDP sockets.
+/// So whoever sees a path knows what it is made of, and io and core cannot disagree.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SocketId(pub u32);
+
+impl SocketId {
+    /// The lowest number of a TCP connection.
+    pub const TCP_FIRST: Self = Self(1 << 31);
+
+    /// Whether it is a TCP connection.
+    pub const fn is_tcp(self) -> bool {
+        self.0 >= Self::TCP_FIRST.0
+    }
+}
+
+/// What carries packets between two nodes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Transport {
+    /// UDP, what everything is made for.
+    Udp,
+    /// TCP, to a supernode, where UDP does not work.
+    Tcp,
+}
 
 /// One use of the network: from which socket to which remote address.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +134,9 @@ pub struct Network {
     pub interfaces: Vec<IpAddr>,
     /// Ports that a router maps to the sockets. That they come and go is no change of the network: paths stay.
     pub mappings: Vec<Mapping>,
+    /// Grows when the network may be another one although all addresses are the same: the host slept, or its default
+    /// route moved.
+    pub epoch: u32,
 }
 
 /// A port that a router lets the internet use to reach a socket, as the router claims.
@@ -134,6 +159,17 @@ pub enum MappingProtocol {
     NatPmp,
     /// UPnP Internet Gateway Device.
     Upnp,
+}
+
+/// A node that announced itself on the local network. All of it is hearsay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Neighbor {
+    /// Who it says that it is.
+    pub peer: PeerId,
+    /// Where it says that it is.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether it says that it is a supernode.
+    pub is_supernode: bool,
 }
 
 /// A socket that the core asks io to open.
@@ -161,6 +197,12 @@ impl Family {
 pub enum SocketKind {
     /// UDP, on a port of the system's choice, where the main socket of the family is bound.
     Udp(Family),
+    /// A TCP connection to this address, which carries packets as [`wire::frame`](crate::wire::frame) says. io gives up
+    /// after 4 s.
+    Tcp {
+        /// Where to.
+        remote: SocketAddr,
+    },
 }
 
 /// io could not open the socket asked for.
@@ -177,6 +219,8 @@ pub enum Role {
         /// Addresses for the advert; the first is the preferred one.
         advertise: Vec<SocketAddr>,
     },
+    /// Begins as a leaf, and serves others as a supernode while dial-backs show that the internet can reach it.
+    Auto,
 }
 
 /// Who may use a service.
@@ -198,7 +242,7 @@ impl Access {
     }
 }
 
-/// How a node is set up. `Config::leaf()` and `Config::supernode(..)` give the defaults.
+/// How a node is set up. `Config::auto()`, `Config::leaf()` and `Config::supernode(..)` give the defaults.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
     /// What the node is to others.
@@ -213,6 +257,16 @@ pub struct Config {
     pub relay_quota_bytes: u64,
     /// Most registered leaves.
     pub leaves_max: usize,
+    /// Whether io announces this node on the local network and listens there for others, whom it tells by
+    /// [`Node::handle_neighbor`](super::Node::handle_neighbor): then a call that knows no other way waits for them a
+    /// moment. The announcement shows everybody on the LAN who this is.
+    pub lan: bool,
+    /// Most bits per second that this node relays for all together; 0 is unlimited. Pairs that want more than there is
+    /// share it fairly.
+    pub duty_rate_bps: u64,
+    /// Most bytes that this node relays in 30 days; 0 is unlimited. They begin with the first byte relayed after the 30
+    /// days before have ended, by the wall clock.
+    pub duty_quota_bytes: u64,
 }
 
 impl Config {
@@ -225,7 +279,16 @@ impl Config {
             relay_rate_bps: 2_000_000,
             relay_quota_bytes: 1 << 30,
             leaves_max: 100_000,
+            lan: false,
+            duty_rate_bps: 0,
+            duty_quota_bytes: 0,
         }
+    }
+
+    /// A node that serves others if it can, with small caps since nobody set it up for that: 20 Mbit/s, and 200 GB in 30
+    /// days.
+    pub fn auto() -> Self {
+        Self { role: Role::Auto, duty_rate_bps: 20_000_000, duty_quota_bytes: 200_000_000_000, ..Self::leaf() }
     }
 
     /// A supernode reachable at these addresses.
@@ -262,6 +325,8 @@ pub enum Save {
     Sequence(u64),
     /// Supernodes worth trying first after a restart.
     Anchors(Vec<(PeerId, SocketAddr)>),
+    /// What was relayed in the present 30 days; counted ahead, so that a crash forgets nothing.
+    Relayed(Relayed),
     /// How long the router of a network keeps an idle UDP binding: the newest word on this network.
     Binding {
         /// The network, by a hash.
@@ -269,6 +334,15 @@ pub enum Save {
         /// Milliseconds.
         lifetime_ms: u32,
     },
+}
+
+/// What a node relayed in a period of 30 days.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Relayed {
+    /// When the period began: seconds since the Unix epoch.
+    pub since_s: u64,
+    /// Bytes.
+    pub bytes: u64,
 }
 
 /// What an earlier run asked to keep. `Saved::default()` on the first run.
@@ -280,6 +354,8 @@ pub struct Saved {
     pub sequence: u64,
     /// See [`Save::Anchors`].
     pub anchors: Vec<(PeerId, SocketAddr)>,
+    /// See [`Save::Relayed`].
+    pub relayed: Relayed,
     /// See [`Save::Binding`]: network and milliseconds, the newest last. [`Saved::keep_binding`] adds one.
     pub bindings: Vec<([u8; 8], u32)>,
 }
@@ -413,6 +489,13 @@ pub enum Event {
     Ready,
     /// A leaf lost its last home; it keeps trying.
     Homeless,
+    /// A node in role [`Role::Auto`] began to serve others, or stopped.
+    RoleChanged {
+        /// Whether it is a supernode now.
+        supernode: bool,
+        /// The addresses that it advertises, or advertised.
+        addresses: Vec<SocketAddr>,
+    },
     /// A link to a peer is up, or moved to another path.
     PathChanged {
         /// The peer.
@@ -516,6 +599,8 @@ pub struct Counters {
     pub forwarded_bytes: u64,
     /// Datagrams dropped, by [`DropReason`] in order of declaration.
     pub dropped: [u64; 10],
+    /// TCP connections ended because there were too many, or because nobody accepts any here.
+    pub refused_connections: u64,
     /// Introductions carried as a home.
     pub introductions: u64,
     /// Datagrams and UDP payload bytes, both ways, that introductions cost as a home.
@@ -531,6 +616,10 @@ pub struct PeerStatus {
     pub peer: PeerId,
     /// The path in use.
     pub path: PathInfo,
+    /// Why the path is relayed; none where it is direct, or serves only the network.
+    pub why: Option<crate::punch::RelayReason>,
+    /// What carries packets on it: to the peer, or to the relay.
+    pub transport: Transport,
     /// Smoothed round-trip time of the path in use, when measured.
     pub rtt: Option<Duration>,
     /// UDP payload bytes received on this link.
@@ -559,16 +648,26 @@ pub struct SupernodeStatus {
 pub struct Status {
     /// This node.
     pub id: PeerId,
-    /// Its role.
+    /// What it is to others at present: a leaf or a supernode.
     pub role: Role,
+    /// Whether it chose that itself ([`Role::Auto`]).
+    pub auto: bool,
+    /// What stands between it and the internet.
+    pub reachability: crate::reach::Reachability,
+    /// What it relayed in the present 30 days, where [`Config::duty_quota_bytes`] counts that.
+    pub relayed: Relayed,
     /// Addresses that supernodes saw us at, newest last, with who saw it.
     pub observed: Vec<(PeerId, SocketAddr)>,
     /// RFC 4787 mapping behaviour, when at least two supernodes gave evidence.
     pub mapping: Option<crate::reach::MappingBehavior>,
+    /// Whether UDP gets through to supernodes, when that is known. Where it does not, TCP stands in.
+    pub udp_works: Option<bool>,
     /// Whether a dial-back from a supernode that we never contacted arrived.
     pub reachable: Option<bool>,
     /// Homes at which we are registered.
     pub homes: Vec<(PeerId, SocketAddr)>,
+    /// Nodes that announced themselves on the local network, each with an address that it named.
+    pub neighbors: Vec<(PeerId, SocketAddr)>,
     /// Links.
     pub peers: Vec<PeerStatus>,
     /// Supernodes known.

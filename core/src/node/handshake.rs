@@ -12,7 +12,7 @@ use super::peer::{
     ATTEMPTS_MAX, Attempt, AttemptRoute, PENDING_MAX, Peer, PeerKey, Pending, Standing, Traffic, UNCONFIRMED_MAX,
 };
 use super::send::Outgoing;
-use super::{DropReason, Event, Node, Path, Role, Save, StreamEnd};
+use super::{DropReason, Event, Node, Path, Save, StreamEnd};
 use crate::identity::PeerId;
 use crate::keepalive::Duty;
 use crate::link::{self, Accepted, Admission, Epoch, InitFixed, Macs, PeerKeys, ResponseFixed};
@@ -133,7 +133,7 @@ impl Node {
             AttemptRoute::Direct(path) => {
                 let known = Route::Direct { socket: path.socket, remote: path.remote };
                 let proven = self.peers.get(key).is_some_and(|p| p.paths.is_proven(&known));
-                if proven || self.ledger.unasked(now, path.remote) {
+                if proven || path.socket.is_tcp() || self.ledger.unasked(now, path.remote) {
                     self.push(Outgoing::Raw { path, bytes: packet.into() });
                 }
             }
@@ -158,6 +158,10 @@ impl Node {
             return None;
         }
         let key = self.ensure_peer(now, id)?;
+        let body = InitBody::Direct { early };
+        if self.dial_blocked(now, id, address, &body) {
+            return Some(key);
+        }
         let socket = self.socket_for(address)?;
         let path = Path { socket, remote: address, local: None };
         let peer = self.peers.get_mut(key)?;
@@ -165,7 +169,8 @@ impl Node {
         if peer.attempts.iter().any(|a| a.route == route) {
             return Some(key);
         }
-        self.attempt(now, key, route, &InitBody::Direct { early })?;
+        self.attempt(now, key, route, &body)?;
+        self.transport_asked(now);
         Some(key)
     }
 
@@ -292,6 +297,7 @@ impl Node {
         let rtt = (attempt.sent == 1).then(|| now.since(attempt.at));
         let id = peer.id;
         let early = attempt.body.clone();
+        let first = attempt.first;
         let body: ResponseBody<'_> = postcard::from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
 
         let same = fixed.resumed && peer.is_up() && fixed.session == peer.session;
@@ -318,9 +324,11 @@ impl Node {
         }
         peer.beats.on_heard(now);
         peer.watch.on_heard();
+        self.transport_answered(now, key, &route, first);
         self.choose_path(now, key);
         // The responder changes keys only when it sees the new ones used.
         self.send(key, &Message::Confirm);
+        self.challenge_relayed(now, key);
         self.flush_waiting(key);
         if same {
             // Another way to the peer was looked for, and is found.
@@ -456,6 +464,11 @@ impl Node {
         if !self.may_link(&id, early.as_ref()) {
             return Err(DropReason::Limited);
         }
+        if let (Some(Message::DialBack { nonce }), Arrival::Direct(path)) = (&early, arrival) {
+            // Before anything is answered: what counts is that nothing was sent there. Whoever knows the nonce may be
+            // believed, fresh or not.
+            self.on_dialled_back(now, &id, path.remote, *nonce);
+        }
         let fresh = self.is_fresh(now, &id, accepted.fixed.time_us);
         let key = self.ensure_peer(now, id).ok_or(DropReason::Limited)?;
         let Arrival::Direct(path) = arrival else {
@@ -471,7 +484,7 @@ impl Node {
             return self.on_early_introduce(now, key, path, accepted, *peer, init, init_len);
         }
         let reply = match early {
-            Some(early) if fresh => self.on_early(now, key, early),
+            Some(early) if fresh => self.on_early(now, early),
             _ => None,
         };
         self.answer_init(now, key, path, accepted, reply, init_len, fresh)
@@ -618,7 +631,7 @@ impl Node {
         let pending = peer.pending.remove(at);
         let same = peer.is_up() && peer.session == pending.session;
         let was_up = peer.is_up();
-        let unasked = !was_up && peer.attempts.is_empty() && route.is_direct();
+        let unasked = !was_up && peer.attempts.is_empty() && route.is_direct() && !route.is_tcp();
         self.pending_by_ephemeral.remove(&pending.ephemeral);
         self.forget_confirmed();
         if was_up && !same {
@@ -646,6 +659,9 @@ impl Node {
         // Whoever holds these keys has the Response, which went there. Where this packet came from is another matter: it
         // may be forged, and is challenged like any other new address.
         peer.paths.on_handshake(now, pending.route);
+        if pending.route.is_tcp() {
+            peer.paths.on_stand_in(&pending.route, pending.at);
+        }
         self.choose_path(now, key);
         if unasked {
             self.rooms_unasked_link(now);
@@ -729,7 +745,7 @@ impl Node {
 
     /// Whether we answer a direct Init of this peer at all.
     fn may_link(&self, id: &PeerId, early: Option<&Message<'_>>) -> bool {
-        matches!(self.config.role, Role::Supernode { .. })
+        self.is_serving()
             || self.peers.key_of(id).is_some()
             || matches!(early, Some(Message::DialBack { .. }))
             || self.is_supernode(id)

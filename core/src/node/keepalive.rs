@@ -188,11 +188,13 @@ impl Node {
     }
 
     /// A probe was answered, perhaps one of these.
-    pub(crate) fn on_lifetime_reply(&mut self, now: Instant, key: PeerKey, socket: SocketId, token: [u8; 8]) {
+    pub(crate) fn on_lifetime_reply(&mut self, now: Instant, key: PeerKey, socket: SocketId, token: [u8; 8]) -> bool {
         let running = self.keepalive.running.as_mut().filter(|r| r.home == key);
-        if running.is_some_and(|r| r.lifetime.on_reply(now, socket, token)) {
+        let is_ours = running.is_some_and(|r| r.lifetime.on_reply(now, socket, token));
+        if is_ours {
             self.run_measurement(now);
         }
+        is_ours
     }
 
     pub(crate) fn keepalive_timeout(&mut self, now: Instant) {

@@ -69,6 +69,7 @@ impl Node {
         self.finish_call(&id);
         self.announce_path(key);
         self.open_waiting(now, &id);
+        self.start_effort(now, key);
         for sequence in self.pending_pings.remove(&id).unwrap_or_default() {
             self.send_ping(now, key, sequence);
         }
@@ -83,11 +84,15 @@ impl Node {
         let id = peer.id;
         peer.paths.remove(|_| true);
         peer.watch.on_heard();
+        self.forget_effort(now, key);
+        let Some(peer) = self.peers.get_mut(key) else { return };
         if let Some(traffic) = &mut peer.traffic {
             let standing = traffic.standing;
             let whereabouts = core::mem::take(&mut traffic.whereabouts);
+            // What its addresses got is not forgotten because it starts again.
+            let exposure = core::mem::take(&mut traffic.exposure);
             **traffic = Traffic::new(now, standing);
-            traffic.whereabouts = whereabouts;
+            (traffic.whereabouts, traffic.exposure) = (whereabouts, exposure);
         }
         if let Some(old) = peer.epoch.take() {
             self.indices.free(old.local_index());
@@ -105,6 +110,7 @@ impl Node {
         self.end_streams_of(key, end);
         self.drop_pending(key);
         let Some(mut peer) = self.peers.remove(key) else { return };
+        self.forget_effort(now, key);
         self.deadlines.set(key, &mut peer.deadline, None);
         for attempt in &peer.attempts {
             self.indices.free(attempt.index);
@@ -141,6 +147,10 @@ impl Node {
     /// All our Inits to a peer stayed unanswered.
     pub(crate) fn on_dial_failed(&mut self, now: Instant, key: PeerKey) {
         let Some(id) = self.peers.get(key).map(|p| p.id) else { return };
+        if self.is_opening_tcp(&id) {
+            // The last word is not spoken.
+            return;
+        }
         if self.calls.contains_key(&id) {
             // The call has its own deadline and its own error; the rooms are told.
             self.rooms_link_down(now, &id);
@@ -154,14 +164,19 @@ impl Node {
         let hit: Vec<PeerKey> =
             self.peers.iter().filter(|(_, p)| p.paths.routes().any(|r| gone(&r))).map(|(key, _)| key).collect();
         for key in hit {
-            let Some(peer) = self.peers.get_mut(key) else { continue };
-            peer.paths.remove(&gone);
-            self.choose_path(now, key);
-            if self.peers.get(key).is_some_and(|p| p.is_up() && p.paths.current().is_none() && !p.is_dormant(now)) {
-                self.revive(now, key);
-            }
+            self.remove_paths_of(now, key, &gone);
         }
         self.channel_ends.retain(|channel, (_, via)| !gone(&Route::Relayed { channel: *channel, via: *via }));
+    }
+
+    /// The same for one link.
+    pub(crate) fn remove_paths_of(&mut self, now: Instant, key: PeerKey, gone: impl Fn(&Route) -> bool) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.paths.remove(gone);
+        self.choose_path(now, key);
+        if self.peers.get(key).is_some_and(|p| p.is_up() && p.paths.current().is_none() && !p.is_dormant(now)) {
+            self.revive(now, key);
+        }
     }
 
     /// Tells the legs of closed channels.
@@ -183,7 +198,11 @@ impl Node {
         let Some(peer) = self.peers.get(key) else { return };
         let id = peer.id;
         let user = peer.traffic.is_some();
-        let routes: Vec<Route> = peer.paths.proven().collect();
+        // The peer keeps so many answered handshakes, and one is the introduction's: another would push out the very one
+        // that comes to be confirmed.
+        let mut routes: Vec<Route> = peer.paths.proven().collect();
+        routes.sort_by_key(|route| core::cmp::Reverse(peer.paths.heard_at(route)));
+        routes.truncate(super::peer::PENDING_MAX - 1);
         let in_flight: Vec<AttemptRoute> = peer.attempts.iter().map(|a| a.route).collect();
         for route in routes {
             let to = match Self::path_of_route(&route) {
@@ -225,7 +244,13 @@ impl Node {
                 Some(Due::Beat) => self.push(Outgoing::Beat { peer: key, kind: Kind::Beat, route: None }),
                 // A user link has other paths to go to: its watch decides what silence means.
                 Some(Due::Ask | Due::Dead) if user => self.probe_current(now, key),
-                Some(Due::Ask) => self.push(Outgoing::Beat { peer: key, kind: Kind::BeatAsk, route: None }),
+                Some(Due::Ask) => {
+                    let is_overdue = peer.beats.is_overdue();
+                    self.push(Outgoing::Beat { peer: key, kind: Kind::BeatAsk, route: None });
+                    if is_overdue {
+                        self.stand_in(now, key);
+                    }
+                }
                 Some(Due::Dead) => {
                     self.drop_peer(now, key, StreamEnd::PeerGone);
                     return;
@@ -233,6 +258,7 @@ impl Node {
                 None => {}
             }
             self.on_watch_due(now, key);
+            self.on_quality_due(now, key);
             self.on_rekey_due(now, key);
             self.on_idle_due(now, key);
         }
@@ -240,6 +266,8 @@ impl Node {
         if peer.traffic.as_ref().is_some_and(|t| t.checks.is_some()) {
             self.run_checks(now, key);
         }
+        self.run_effort(now, key);
+        self.sweep_punch_sockets(now, key);
         let retry = self.peers.get(key).and_then(|p| p.traffic.as_ref()).and_then(|t| t.retry);
         if retry.is_some_and(|(at, _)| at <= now) {
             self.on_retry_due(now, key);
@@ -255,7 +283,7 @@ impl Node {
     }
 
     /// Challenges the path in use.
-    fn probe_current(&mut self, now: Instant, key: PeerKey) {
+    pub(crate) fn probe_current(&mut self, now: Instant, key: PeerKey) {
         let Some(current) = self.peers.get(key).and_then(|p| p.paths.current()) else { return };
         self.challenge(now, key, current);
     }
@@ -265,13 +293,14 @@ impl Node {
         match step {
             Step::Probe => {
                 self.probe_current(now, key);
-                if self.peers.get(key).and_then(|p| p.paths.current()).is_some_and(|route| !route.is_direct()) {
-                    self.probe_relays(now, key);
-                }
+                // If it was we who moved, they have to know by the time they are needed.
+                self.probe_relays(now, key);
+                self.stand_in(now, key);
             }
             Step::Failover => {
                 self.challenge_all(now, key);
                 self.probe_relays(now, key);
+                self.note_left(now, key);
                 if let Some(peer) = self.peers.get_mut(key) {
                     peer.paths.on_silence();
                 }
@@ -283,12 +312,14 @@ impl Node {
                 self.probe_relays(now, key);
                 self.revive(now, key);
                 self.upgrade(now, key);
+                self.stand_in(now, key);
             }
             Step::Gone => self.drop_peer(now, key, StreamEnd::PeerGone),
         }
     }
 
-    fn challenge_all(&mut self, now: Instant, key: PeerKey) {
+    /// Challenges every proven path.
+    pub(crate) fn challenge_all(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let routes: Vec<Route> = peer.paths.proven().collect();
         for route in routes {
@@ -296,8 +327,9 @@ impl Node {
         }
     }
 
-    /// The relays of a silent link must know where we are now: our router may have moved us.
-    fn probe_relays(&mut self, now: Instant, key: PeerKey) {
+    /// The relays of a silent link must know where we are now: our router may have moved us. Our homes too, since what
+    /// they see is what the peer is told.
+    pub(crate) fn probe_relays(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let mut relays: Vec<PeerKey> = peer
             .paths
@@ -307,6 +339,7 @@ impl Node {
                 Route::Direct { .. } => None,
             })
             .collect();
+        relays.extend(self.own_homes().iter().filter_map(|(home, _)| self.peers.up_key(home)));
         relays.sort_unstable();
         relays.dedup();
         for relay in relays {

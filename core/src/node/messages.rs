@@ -35,14 +35,24 @@ impl Node {
         let id = self.peers.get(key).map(|p| p.id).ok_or(DropReason::UnknownReceiver)?;
         match message {
             Message::Confirm => {}
-            Message::Challenge { token, room } => self.on_challenge(now, key, route, token, room.len()),
+            Message::Challenge { token, room } => {
+                self.on_challenge(now, key, route, token, room.len());
+                // Samples too: while the peer measures, it uses the link.
+                self.on_lively(now, key, &route);
+            }
             Message::ChallengeReply { token, seen } => {
                 self.on_challenge_reply(now, key, route, token, seen.map(Into::into));
             }
             Message::Candidates(whereabouts) => self.on_whereabouts(now, key, whereabouts),
             Message::Upgrade(whereabouts) => self.on_upgrade(now, key, whereabouts),
+            Message::Punch(state) => self.on_punch(now, key, &state),
+            Message::Vouch { peer } => self.on_vouch(now, key, &id, peer),
+            Message::Vouched { peer, address } => self.on_vouched(now, key, peer, address.into()),
             Message::Close => self.on_close(now, key),
-            Message::Datagram(data) => self.on_app_datagram(now, key, data),
+            Message::Datagram(data) => {
+                self.on_app_datagram(now, key, data);
+                self.on_lively(now, key, &route);
+            }
 
             Message::Introduce { peer, init } => self.on_introduce(now, key, peer, init),
             Message::Introduced { channel, limits, init } => {

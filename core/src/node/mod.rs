@@ -26,26 +26,37 @@
 //! # Inside
 //!
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
-//! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `streams.rs` keeps the
+//! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `effort.rs` where that
+//! takes more than checks, `streams.rs` keeps the
 //! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
-//! `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like outside,
-//! `keepalive.rs` has the router's memory measured and sets the pace of beats, `dormant.rs` puts idle sessions to sleep.
+//! `neighbors.rs` knows who is on the same LAN, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
+//! work, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like
+//! outside, `reach.rs` finds out what stands between this node and the internet, `role.rs` begins and ends serving
+//! others, `keepalive.rs` has the router's memory measured and sets the pace of beats, `dormant.rs` puts idle sessions to
+//! sleep.
 
 mod api;
+mod connections;
 mod dormant;
+mod effort;
 mod handshake;
 mod keepalive;
 mod ledger;
 mod links;
 mod messages;
+mod neighbors;
 mod peer;
 mod probe;
+mod quality;
+mod reach;
 mod receive;
+mod role;
 mod rooms;
 mod send;
 mod sockets;
 mod status;
 mod streams;
+mod transport;
 mod traverse;
 
 use core::net::SocketAddr;
@@ -54,6 +65,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use api::*;
 pub use links::LEAVE_MAX;
+pub use neighbors::{NEIGHBOR_ADDRESSES_MAX, NEIGHBORS_MAX};
 pub use peer::PeerKey;
 pub(crate) use peer::{AttemptRoute, Standing, Traffic};
 pub(crate) use send::MESSAGES_LEN_MAX;
@@ -61,12 +73,14 @@ pub use streams::DATAGRAM_DATA_MAX;
 
 use self::keepalive::KeepAlive;
 use self::ledger::Ledger;
+use self::neighbors::Neighbors;
 use self::peer::{Indices, Peers};
 use self::probe::DelayedReplies;
 use self::rooms::Rooms;
 use self::send::Outgoing;
 use self::sockets::ExtraSockets;
 use self::streams::StreamTable;
+use self::transport::Transports;
 use crate::identity::{PeerId, SecretKey};
 use crate::introduce::{Call, Duties};
 use crate::keepalive::Duty;
@@ -110,6 +124,7 @@ pub struct Node {
     keepalive: KeepAlive,
     network: Network,
     sockets: ExtraSockets,
+    transports: Transports,
     delayed: DelayedReplies,
     wall: Option<(Instant, WallTime)>,
     /// The latest moment that any call named.
@@ -127,6 +142,8 @@ pub struct Node {
     inner_inits: (u64, BTreeMap<PeerKey, u32>),
     ledger: Ledger,
     budget: Budget,
+    /// For whom ports are guessed or held now: for one at a time.
+    birthday: Option<PeerKey>,
 
     pub(crate) channels: Channels,
     channel_ends: BTreeMap<ChannelId, (PeerKey, PeerKey)>,
@@ -134,6 +151,7 @@ pub struct Node {
     pub(crate) calls: BTreeMap<PeerId, Call>,
     pub(crate) known_homes: BTreeMap<PeerId, Vec<(PeerId, SocketAddr)>>,
     rooms: Rooms,
+    neighbors: Neighbors,
 
     streams: StreamTable,
     pings: VecDeque<Ping>,
@@ -166,7 +184,7 @@ impl Node {
         saved: Saved,
     ) -> Result<Self, ConfigError> {
         let own_duty = match &config.role {
-            Role::Leaf => Duty::Binding,
+            Role::Leaf | Role::Auto => Duty::Binding,
             Role::Supernode { advertise } => {
                 if advertise.is_empty() || advertise.iter().any(|a| !is_sendable(*a)) {
                     return Err(ConfigError::Advertise);
@@ -178,6 +196,8 @@ impl Node {
         let gate = Gate::new(&mut rng.keys);
         let me = Identity::new(key);
         let rooms = Rooms::new(now, &me, &config, &saved, &mut rng);
+        let mut channels = Channels::default();
+        channels.cap(now, config.duty_rate_bps, config.duty_quota_bytes, saved.relayed);
         Ok(Self {
             me,
             config,
@@ -187,6 +207,7 @@ impl Node {
             keepalive: KeepAlive::new(&saved.bindings),
             network: Network::default(),
             sockets: ExtraSockets::default(),
+            transports: Transports::default(),
             delayed: DelayedReplies::default(),
             wall: None,
             now,
@@ -201,12 +222,14 @@ impl Node {
             inner_inits: (0, BTreeMap::new()),
             ledger: Ledger::default(),
             budget: Budget::default(),
-            channels: Channels::default(),
+            birthday: None,
+            channels,
             channel_ends: BTreeMap::new(),
             duties: Duties::default(),
             calls: BTreeMap::new(),
             known_homes: BTreeMap::new(),
             rooms,
+            neighbors: Neighbors::default(),
             streams: StreamTable::default(),
             pings: VecDeque::new(),
             pending_pings: BTreeMap::new(),
@@ -253,6 +276,7 @@ impl Node {
                 self.tell_closed(closed);
                 self.on_duties_timeout(now);
                 self.on_delayed_due(now);
+                self.on_transports_due(now);
                 self.keepalive_timeout(now);
                 self.gate.handle_timeout(now);
                 self.settle(now);
@@ -286,17 +310,34 @@ impl Node {
         self.settle(now);
     }
 
+    /// A TCP connection came in and has this number, at least [`SocketId::TCP_FIRST`] and never used before.
+    pub fn handle_connection(&mut self, now: Instant, socket: SocketId, remote: SocketAddr) {
+        self.on_tcp_accepted(now, socket, remote);
+        self.settle(now);
+    }
+
+    /// A TCP connection ended, or broke the format: its number means nothing any more. Not called for those that
+    /// [`Event::CloseSocket`] named.
+    pub fn handle_socket_closed(&mut self, now: Instant, socket: SocketId) {
+        self.on_tcp_closed(now, socket);
+        self.settle(now);
+    }
+
     /// The bound sockets, interface addresses and mapped ports, at the start and whenever they change.
     pub fn handle_network(&mut self, now: Instant, network: &Network) {
-        let moved = self.network.sockets != network.sockets || self.network.interfaces != network.interfaces;
-        let mapped = self.network.mappings != network.mappings;
+        let mappings = core::mem::replace(&mut self.network.mappings, network.mappings.clone());
+        let mapped = mappings != network.mappings;
+        let moved = self.network != *network;
         self.network = network.clone();
         if mapped && !moved {
             // Another way in, no other place: nothing that is known of this network is less true.
             self.on_candidates_changed(now);
         }
+        if mapped {
+            self.reach_mappings(now);
+        }
         if moved && !self.network.sockets.is_empty() {
-            if matches!(self.config.role, Role::Supernode { .. }) && !self.ready_told {
+            if self.is_serving() && !self.ready_told {
                 self.ready_told = true;
                 self.events.push_back(Event::Ready);
             }
@@ -310,6 +351,7 @@ impl Node {
     /// The wall clock: at the start, hourly, and when it jumps.
     pub fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
         self.wall = Some((now, wall));
+        self.channels.on_wall_clock(wall);
         self.settle(now);
     }
 
@@ -566,6 +608,7 @@ impl Node {
         at = earliest(at, self.channels.poll_timeout());
         at = earliest(at, self.duties.poll_timeout());
         at = earliest(at, self.delayed.poll_timeout());
+        at = earliest(at, self.transports.poll_timeout());
         at = earliest(at, self.keepalive.poll_timeout());
         earliest(at, self.rooms_poll_timeout())
     }

@@ -10,7 +10,8 @@ use crate::identity::PeerId;
 use crate::keepalive::{BEAT_INTERVAL_MAX, Beats, Duty, PROOF_AGE_MAX, Pace, Watch};
 use crate::link::{Epoch, Initiation};
 use crate::path::{Paths, Route};
-use crate::punch::Checks;
+use crate::punch::{Checks, Effort, Exposure};
+use crate::quality::{Quality, View};
 use crate::stream::Streams;
 use crate::time::{Instant, earliest};
 use crate::wire::message::{ChannelLimits, Whereabouts};
@@ -138,6 +139,20 @@ pub(crate) struct Traffic {
     pub(crate) retry: Option<(Instant, u32)>,
     pub(crate) limits: Option<ChannelLimits>,
     pub(crate) announced: Option<Route>,
+    /// Which attempt to become direct this is.
+    pub(crate) attempt: u8,
+    /// The last one whose effort ended in vain.
+    pub(crate) tried: Option<u8>,
+    pub(crate) effort: Option<Box<Effort>>,
+    /// When to look whether the sockets of efforts are still of use.
+    pub(crate) sweep: Option<Instant>,
+    /// What the addresses that the peer named have got from us.
+    pub(crate) exposure: Exposure,
+    /// The supernode that we last asked to tell the peer where we are.
+    pub(crate) vouched: Option<(PeerId, Instant)>,
+    pub(crate) quality: Quality,
+    /// When bulk was last judged, by how many bytes the link had carried; and whether more flows than a relay carries.
+    pub(crate) bulk: (Instant, u64, bool),
 }
 
 impl Traffic {
@@ -153,6 +168,14 @@ impl Traffic {
             retry: None,
             limits: None,
             announced: None,
+            attempt: 0,
+            tried: None,
+            effort: None,
+            sweep: None,
+            exposure: Exposure::default(),
+            vouched: None,
+            quality: Quality::new(now),
+            bulk: (now, 0, false),
         }
     }
 }
@@ -243,9 +266,12 @@ impl Peer {
     pub(crate) fn duty_at(&self, now: Instant, pace: Pace) -> Duty {
         // A relayed path is kept by the beats of the link to the relay.
         let is_relayed = || self.paths.current().is_some_and(|route| !route.is_direct());
+        // No router forgets a TCP connection before the next question whether the peer is there (RFC 5382, REQ-5: two
+        // hours; four minutes are the least that is known).
+        let is_tcp = || self.paths.current().is_some_and(|route| route.is_tcp());
         match self.duty {
             _ if self.is_dormant(now) => Duty::None,
-            Duty::Binding if pace == Pace::OPEN || is_relayed() => Duty::Liveness,
+            Duty::Binding if pace == Pace::OPEN || is_relayed() || is_tcp() => Duty::Liveness,
             duty => duty,
         }
     }
@@ -308,6 +334,19 @@ impl Peer {
         })
     }
 
+    /// What the measurement of a user link goes by.
+    pub(crate) fn quality_view(&self) -> Option<View> {
+        let traffic = self.traffic.as_ref().filter(|_| self.is_up())?;
+        Some(View {
+            using: self.paths.current()?,
+            other: self.paths.spare(),
+            lost: self.paths.lost(),
+            used: traffic.used,
+            heard: self.beats.heard(),
+            bulk: traffic.bulk.2,
+        })
+    }
+
     /// The earliest of all that this peer waits for.
     pub(crate) fn next_deadline(&mut self, now: Instant, pace: Pace) -> Option<Instant> {
         let mut at = self.attempts.iter().map(Attempt::due).min();
@@ -320,9 +359,14 @@ impl Peer {
             at = earliest(at, self.rest_at());
             at = earliest(at, self.idle_at());
         }
+        if let Some(view) = self.quality_view() {
+            at = earliest(at, self.traffic.as_ref().and_then(|t| t.quality.poll_timeout(&view)));
+        }
         if let Some(traffic) = &mut self.traffic {
             at = earliest(at, traffic.checks.as_ref().and_then(Checks::poll_timeout));
             at = earliest(at, traffic.retry.map(|(at, _)| at));
+            at = earliest(at, traffic.effort.as_ref().and_then(|e| e.poll_timeout()));
+            at = earliest(at, traffic.sweep);
             if let Some(streams) = &mut traffic.streams {
                 at = earliest(at, streams.poll_timeout());
             }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use super::peer::PeerKey;
 use super::send::Outgoing;
 use super::sockets::Purpose;
-use super::{DropReason, Family, Node, Path, Role, SocketKind};
+use super::{DropReason, Family, Node, Path, SocketKind};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::message::{self, Message};
@@ -123,7 +123,8 @@ impl Node {
         delay: Duration,
         alternate: bool,
     ) -> Result<(), DropReason> {
-        if !matches!(self.config.role, Role::Supernode { .. }) {
+        // A TCP connection shows nothing of how UDP is mapped.
+        if !self.is_serving() || path.socket.is_tcp() {
             return Err(DropReason::WrongPath);
         }
         // Entered when the probe comes, although the answer may leave later: what came pays for it.
@@ -171,17 +172,24 @@ impl Node {
         }
     }
 
-    /// A supernode answered a probe of ours: where it came to, and from.
+    /// A supernode answered a probe of ours: where it came to, and from. Each room knows its own tokens.
     fn on_probe_reply(
         &mut self,
         now: Instant,
         key: PeerKey,
         path: Path,
         token: [u8; 8],
-        _seen: core::net::SocketAddr,
-        _alternate_port: u16,
+        seen: core::net::SocketAddr,
+        alternate_port: u16,
     ) {
         // Each room knows its own tokens.
-        self.on_lifetime_reply(now, key, path.socket, token);
+        if self.on_lifetime_reply(now, key, path.socket, token) || self.on_punch_seen(now, key, path.socket, seen) {
+            return;
+        }
+        if self.on_reach_reply(now, path, token, seen, alternate_port)
+            && self.network.sockets.iter().any(|(socket, _)| *socket == path.socket)
+        {
+            self.on_observed(now, key, path.remote, path.socket, seen);
+        }
     }
 }

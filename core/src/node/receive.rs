@@ -3,16 +3,15 @@
 use core::time::Duration;
 
 use super::peer::PeerKey;
-use super::{DropReason, Event, Node, Path, Received};
+use super::{DropReason, Event, Node, Path, Received, Save};
 use crate::path::{Heard, Route};
 use crate::stream::Streams;
 use crate::time::Instant;
+use crate::wire::RECEIVE_LEN_MAX;
 use crate::wire::address::canonical;
 use crate::wire::message::{self, Message};
 use crate::wire::packet::{ChannelId, Kind, Packet, RELAY_HEADER_LEN};
 
-/// Longest datagram that is looked at: what QUIC's path MTU discovery may reach on Ethernet.
-const RECEIVE_LEN_MAX: usize = 1_472;
 /// Most datagrams forwarded as one batch: the kernel's limit for GSO.
 const FORWARD_SEGMENTS_MAX: usize = 64;
 /// A peer with user traffic is followed to another known path only when the one in use has been silent for this long.
@@ -99,11 +98,17 @@ impl Node {
             Ok(to) => {
                 self.counters.forwarded_datagrams += count as u64;
                 self.counters.forwarded_bytes += end as u64;
+                if let Some(relayed) = self.channels.poll_keep() {
+                    self.events.push_back(Event::Save(Save::Relayed(relayed)));
+                }
                 (end, Received::Forward { path: to, range: 0..end, stride })
             }
             Err(reason) => {
                 for _ in 0..count {
                     self.count_drop(reason);
+                }
+                if self.channels.is_exhausted() {
+                    self.on_relay_exhausted(now);
                 }
                 (end, Received::Dropped(reason))
             }
@@ -129,6 +134,7 @@ impl Node {
                 }
                 self.on_inner(now, channel, via, &mut packet[RELAY_HEADER_LEN..])
             }
+            Packet::Loop { token } => self.on_loop(now, token),
             _ => self.on_sealed_or_response(now, route, Some(path), packet),
         }
     }
@@ -144,7 +150,7 @@ impl Node {
         let route = Route::Relayed { channel, via };
         match Packet::decode(packet).map_err(|_| DropReason::Malformed)? {
             Packet::Init { .. } => self.on_relayed_init(now, route, packet),
-            Packet::Relay { .. } | Packet::Cookie { .. } => Err(DropReason::Malformed),
+            Packet::Relay { .. } | Packet::Cookie { .. } | Packet::Loop { .. } => Err(DropReason::Malformed),
             _ => self.on_sealed_or_response(now, route, None, packet),
         }
     }
@@ -165,9 +171,14 @@ impl Node {
                 if kind == Kind::Data && message::is_probe(plain) {
                     return self.on_probe_packet(now, key, receiver, path, len, plain);
                 }
-                self.on_authentic(now, key, receiver, route, path, len, newest);
+                let newest = newest && !(kind == Kind::Data && message::is_about_path(plain));
+                let asks = kind == Kind::Data && message::is_question(plain);
+                self.on_authentic(now, key, receiver, route, path, len, newest, asks);
                 match kind {
-                    Kind::Stream => self.on_stream_packet(now, key, plain),
+                    Kind::Stream => {
+                        self.on_lively(now, key, &route);
+                        self.on_stream_packet(now, key, plain)
+                    }
                     _ => self.on_messages(now, key, route, plain),
                 }
             }
@@ -175,13 +186,15 @@ impl Node {
                 let len = packet.len();
                 let key = self.indices.get(receiver).ok_or(DropReason::UnknownReceiver)?;
                 let newest = self.open_beat(key, receiver, counter, packet)?;
-                self.on_authentic(now, key, receiver, route, path, len, newest);
+                self.on_authentic(now, key, receiver, route, path, len, newest, kind == Kind::BeatAsk);
                 if kind == Kind::BeatAsk && self.peers.get(key).is_some_and(|peer| peer.paths.is_proven(&route)) {
                     self.push(super::send::Outgoing::Beat { peer: key, kind: Kind::Beat, route: Some(route) });
                 }
                 Ok(())
             }
-            Packet::Init { .. } | Packet::Cookie { .. } | Packet::Relay { .. } => Err(DropReason::Malformed),
+            Packet::Init { .. } | Packet::Cookie { .. } | Packet::Relay { .. } | Packet::Loop { .. } => {
+                Err(DropReason::Malformed)
+            }
         }
     }
 
@@ -226,6 +239,7 @@ impl Node {
         path: Option<Path>,
         len: usize,
         newest: bool,
+        asks: bool,
     ) {
         self.touched.push(key);
         self.wake_by_peer(now, key, &route);
@@ -240,6 +254,7 @@ impl Node {
             let id = peer.id;
             self.rooms_heard(now, &id);
         }
+        self.transport_heard(now, key, &route);
         let Some(peer) = self.peers.get_mut(key) else { return };
         if let Route::Relayed { via, .. } = route {
             peer.relayed_bytes += len as u64;
@@ -256,7 +271,8 @@ impl Node {
             peer.paths.note_local(&route, path.local);
         }
         let current = peer.paths.current();
-        if current == Some(route) {
+        // A question may come although nothing of ours arrives.
+        if current == Some(route) && !asks {
             let troubled = peer.watch.is_troubled();
             peer.watch.on_heard();
             if troubled && let Some(streams) = self.streams_of(key) {
@@ -268,12 +284,26 @@ impl Node {
         let Some(peer) = self.peers.get_mut(key) else { return };
         match heard {
             Heard::Proven => {
+                if newest && current == Some(route) {
+                    peer.traffic.iter_mut().for_each(|t| t.quality.on_peer_here(now));
+                }
                 if newest && current != Some(route) {
                     let patience = if peer.traffic.is_some() { FOLLOW_PATIENCE } else { Duration::ZERO };
-                    peer.paths.on_peer_moved(now, &route, patience);
+                    if !peer.paths.is_worse(&route) {
+                        peer.paths.on_peer_moved(now, &route, patience);
+                    } else if peer.traffic.as_ref().is_some_and(|t| t.quality.has_taken_back(now)) {
+                        peer.paths.set_worse(&route, false);
+                    }
+                    if let Some(current) = current.filter(|c| c.is_direct() && !route.is_direct())
+                        && let Some(at) = peer.paths.heard_at(&current)
+                        && peer.traffic.as_mut().is_some_and(|t| t.quality.on_peer_elsewhere(now, at))
+                    {
+                        peer.paths.set_worse(&current, true);
+                        // It does not wait on the relay for what it asked on the direct path.
+                        peer.watch.on_heard();
+                    }
                     if let Some(current) = current
-                        && current.is_direct()
-                        && !route.is_direct()
+                        && route.class() > current.class()
                         && peer.paths.wants_challenge(now, &current)
                     {
                         peer.watch.on_peer_elsewhere(now);
@@ -304,8 +334,14 @@ impl Node {
         let proven = peer.paths.is_proven(&route);
         let on_current = peer.paths.current() == Some(route);
         peer.paths.on_challenge_sent(now, &route, token);
-        if proven || remote.is_none_or(|remote| self.ledger.unasked(now, remote)) {
-            self.send_on(key, Some(route), &Message::challenge(token, remote), on_current);
+        // What a TCP connection leads to has proven its address in opening it.
+        let may = |node: &mut Self, to: core::net::SocketAddr| {
+            node.is_attested(now, key, to.ip()) || node.ledger.unasked(now, to)
+        };
+        if proven || route.is_tcp() || remote.is_none_or(|to| may(self, to)) {
+            // Where else we ask says nothing of where we send.
+            let message = if on_current { Message::challenge(token, remote) } else { Message::sample(token, remote) };
+            self.send_on(key, Some(route), &message, on_current);
         }
         token
     }
@@ -347,6 +383,7 @@ impl Node {
             _ => None,
         };
         if let (Some(change), Some(traffic)) = (change, peer.traffic.as_mut()) {
+            traffic.quality.on_path_changed(now);
             if let Some(streams) = &mut traffic.streams {
                 match change {
                     crate::path::Change::Upgrade => streams.path_upgraded(now),
@@ -354,7 +391,7 @@ impl Node {
                 }
             }
             if let Some(Route::Direct { .. }) = new {
-                traffic.retry = None;
+                (traffic.retry, traffic.attempt, traffic.tried) = (None, 0, None);
             } else if traffic.retry.is_none() {
                 traffic.retry = Some((now + super::traverse::retry_wait(0), 0));
             }

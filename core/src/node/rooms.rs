@@ -8,19 +8,24 @@ use super::peer::PeerKey;
 use super::send::Outgoing;
 use super::{Config, Node, Role, Saved, SocketId, SupernodeStatus};
 use crate::action::Action;
-use crate::advert::{AdvertBook, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
+use crate::advert::{
+    Advert, AdvertBook, Capabilities, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence, statement,
+};
 use crate::directory::{LookupOutcome, LookupStart, Lookups, RECORDS_MAX, Record, RecordStore};
+use crate::gossip::pack::send;
 use crate::gossip::{Gossip, Stores};
-use crate::home::{Homes, LoadCounts, Means, Registrations};
+use crate::home::{DRAWN_AUTO_MAX, DRAWN_MAX, Homes, LoadCounts, Registrations};
 use crate::identity::PeerId;
 use crate::introduce::{LookupFailure, RATE_MAX};
 use crate::keepalive::Duty;
 use crate::link::Identity;
 use crate::path::Route;
 use crate::random::Generators;
-use crate::reach::{DialBack, DialBackDuty, MappingBehavior, NatProfile, NetworkClock, Observations, OrderTo};
+use crate::reach::{
+    DialBack, DialBackDuty, Examiner, MappingBehavior, NatProfile, NetworkClock, Observations, OrderTo, RoleWatch, Way,
+};
 use crate::time::{Instant, WallTime, earliest};
-use crate::wire::message::{self, Load, Message, SignedKind};
+use crate::wire::message::{self, Load, Message, Refusal, SignedKind};
 
 /// Introductions per second at which a supernode counts as full: what one core carries with room to spare.
 const INTRODUCTIONS_FULL: u64 = RATE_MAX as u64 * 50;
@@ -30,28 +35,62 @@ const RELAY_FULL: u64 = 12_500_000;
 const ACTIONS_MAX: usize = 1 << 20;
 
 /// What this node does for others.
-enum Side {
+pub(super) enum Side {
     Leaf(Box<Homes>),
     Supernode(Box<Supernode>),
 }
 
-struct Supernode {
-    gossip: Gossip,
-    registrations: Registrations,
-    dial_backs: DialBackDuty,
+impl Side {
+    /// That of a leaf.
+    pub(super) fn leaf(me: PeerId, role: &Role) -> Self {
+        // One that may serve leaves a supernode more alone: those that nothing was sent to are its witnesses.
+        let drawn = if matches!(role, Role::Auto) { DRAWN_AUTO_MAX } else { DRAWN_MAX };
+        Self::Leaf(Box::new(Homes::new(me, drawn)))
+    }
+
+    /// That of a supernode.
+    pub(super) fn supernode(
+        now: Instant,
+        me: PeerId,
+        config: &Config,
+        advertise: &[SocketAddr],
+        rng: &mut Generators,
+    ) -> Self {
+        let leaves = u32::try_from(config.leaves_max).unwrap_or(u32::MAX);
+        let relay_kbps = u32::try_from(config.relay_rate_bps.div_ceil(1_000)).unwrap_or(u32::MAX);
+        let own = OwnAdvert::new(now, advertise, leaves, relay_kbps);
+        Self::Supernode(Box::new(Supernode {
+            advertise: advertise.to_vec(),
+            way: Way::Own,
+            gossip: Gossip::new(now, me, own, rng),
+            registrations: Registrations::new(me, config.leaves_max),
+            dial_backs: DialBackDuty::new(),
+        }))
+    }
+}
+
+pub(super) struct Supernode {
+    pub(super) advertise: Vec<SocketAddr>,
+    /// Where this node decided to serve: why it can.
+    pub(super) way: Way,
+    pub(super) gossip: Gossip,
+    pub(super) registrations: Registrations,
+    pub(super) dial_backs: DialBackDuty,
 }
 
 /// See the module.
 pub(crate) struct Rooms {
-    side: Side,
-    out: VecDeque<Action>,
-    sequence: Sequence,
-    book: AdvertBook,
-    records: RecordStore,
+    pub(super) side: Side,
+    pub(super) out: VecDeque<Action>,
+    pub(super) sequence: Sequence,
+    pub(super) book: AdvertBook,
+    pub(super) records: RecordStore,
     lookups: Lookups,
-    observations: Observations,
+    pub(super) observations: Observations,
     clock: NetworkClock,
-    dial_back: DialBack,
+    pub(super) dial_back: DialBack,
+    pub(super) examiner: Examiner,
+    pub(super) role: RoleWatch,
     anchors: Vec<(PeerId, SocketAddr)>,
 }
 
@@ -59,17 +98,9 @@ impl Rooms {
     pub(crate) fn new(now: Instant, me: &Identity, config: &Config, saved: &Saved, rng: &mut Generators) -> Self {
         let id = me.id();
         let (side, adverts_max, records_max) = match &config.role {
-            Role::Leaf => (Side::Leaf(Box::new(Homes::new(id))), LEAF_ADVERTS_MAX, 0),
+            Role::Leaf | Role::Auto => (Side::leaf(id, &config.role), LEAF_ADVERTS_MAX, 0),
             Role::Supernode { advertise } => {
-                let leaves = u32::try_from(config.leaves_max).unwrap_or(u32::MAX);
-                let relay_kbps = u32::try_from(config.relay_rate_bps.div_ceil(1_000)).unwrap_or(u32::MAX);
-                let own = OwnAdvert::new(now, advertise, leaves, relay_kbps);
-                let supernode = Supernode {
-                    gossip: Gossip::new(now, id, own, rng),
-                    registrations: Registrations::new(id, config.leaves_max),
-                    dial_backs: DialBackDuty::new(),
-                };
-                (Side::Supernode(Box::new(supernode)), SUPERNODE_ADVERTS_MAX, RECORDS_MAX)
+                (Side::supernode(now, id, config, advertise, rng), SUPERNODE_ADVERTS_MAX, RECORDS_MAX)
             }
         };
         Self {
@@ -81,7 +112,9 @@ impl Rooms {
             lookups: Lookups::default(),
             observations: Observations::default(),
             clock: NetworkClock::default(),
-            dial_back: DialBack::default(),
+            dial_back: DialBack::new(matches!(config.role, Role::Auto)),
+            examiner: Examiner::default(),
+            role: RoleWatch::default(),
             anchors: saved.anchors.clone(),
         }
     }
@@ -91,9 +124,10 @@ impl Rooms {
 macro_rules! leaf {
     ($node:expr, $now:expr, |$homes:ident, $means:ident| $call:expr) => {{
         let wall = $node.wall_time($now);
-        let Rooms { side, out, sequence, book, .. } = &mut $node.rooms;
-        if let Side::Leaf($homes) = side {
-            let mut means = Means { key: $node.me.secret(), wall, random: &mut $node.rng, book, sequence, out };
+        let $crate::node::rooms::Rooms { side, out, sequence, book, .. } = &mut $node.rooms;
+        if let $crate::node::rooms::Side::Leaf($homes) = side {
+            let mut means =
+                $crate::home::Means { key: $node.me.secret(), wall, random: &mut $node.rng, book, sequence, out };
             let $means = &mut means;
             Some($call)
         } else {
@@ -106,9 +140,9 @@ macro_rules! leaf {
 macro_rules! supernode {
     ($node:expr, $now:expr, |$supernode:ident, $stores:ident| $call:expr) => {{
         let wall = $node.wall_time($now);
-        let Rooms { side, out, book, records, .. } = &mut $node.rooms;
-        if let Side::Supernode($supernode) = side {
-            let mut stores = Stores { wall, random: &mut $node.rng, book, records, out };
+        let $crate::node::rooms::Rooms { side, out, book, records, .. } = &mut $node.rooms;
+        if let $crate::node::rooms::Side::Supernode($supernode) = side {
+            let mut stores = $crate::gossip::Stores { wall, random: &mut $node.rng, book, records, out };
             let $stores = &mut stores;
             Some($call)
         } else {
@@ -116,6 +150,8 @@ macro_rules! supernode {
         }
     }};
 }
+
+pub(super) use leaf;
 
 impl Node {
     // ---- news for the rooms ----
@@ -125,9 +161,15 @@ impl Node {
         supernode!(self, now, |s, stores| s.gossip.join(now, known, stores));
     }
 
+    /// Supernodes that somebody on the LAN claims to be.
+    pub(crate) fn rooms_hear_of(&mut self, now: Instant, known: &[(PeerId, SocketAddr)]) {
+        leaf!(self, now, |homes, m| homes.hear_of(now, known, m));
+    }
+
     pub(crate) fn rooms_network(&mut self, now: Instant) {
         self.rooms.observations.clear();
-        self.rooms.dial_back.reset(now, &mut self.rng, &mut self.rooms.out);
+        self.reach_network(now);
+        leaf!(self, now, |homes, m| homes.on_network(now, m));
         let anchors = core::mem::take(&mut self.rooms.anchors);
         if !anchors.is_empty() {
             leaf!(self, now, |homes, m| homes.rejoin(now, &anchors, m));
@@ -147,7 +189,7 @@ impl Node {
         leaf!(self, now, |homes, m| homes.on_link_up(now, id, m));
         supernode!(self, now, |s, stores| s.gossip.on_link_up(now, id, stores));
         if dialled && self.is_supernode(&id) {
-            self.rooms.dial_back.on_link_up(now, id, &mut self.rng, &mut self.rooms.out);
+            self.reach_link_up(now, id);
         }
         self.set_wanted(&id);
     }
@@ -160,7 +202,8 @@ impl Node {
             s.registrations.on_link_down(&id, stores.out);
         });
         self.rooms.lookups.on_link_down(now, &id, &mut self.rooms.out);
-        self.rooms.dial_back.on_link_down(&id);
+        self.rooms.dial_back.on_link_down(now, &id);
+        self.rooms.examiner.helpers.retain(|helper| *helper != id);
         self.rooms.clock.forget(&id);
     }
 
@@ -176,6 +219,7 @@ impl Node {
     /// A link came in from an address that we never sent anything to.
     pub(crate) fn rooms_unasked_link(&mut self, now: Instant) {
         self.rooms.dial_back.on_unasked_link(now);
+        self.rooms.examiner.on_unasked(now);
     }
 
     pub(crate) fn rooms_leave(&mut self, now: Instant) {
@@ -197,11 +241,11 @@ impl Node {
                 s.dial_backs.handle_timeout(now);
             }
         }
-        let Rooms { out, book, records, lookups, dial_back, .. } = &mut self.rooms;
+        let Rooms { out, book, records, lookups, .. } = &mut self.rooms;
         book.handle_timeout(now);
         records.handle_timeout(now);
         lookups.handle_timeout(now, out);
-        dial_back.handle_timeout(now, &mut self.rng, out);
+        self.reach_timeout(now);
     }
 
     pub(crate) fn rooms_poll_timeout(&self) -> Option<Instant> {
@@ -215,6 +259,8 @@ impl Node {
             rooms.records.poll_timeout(),
             rooms.lookups.poll_timeout(),
             rooms.dial_back.poll_timeout(),
+            rooms.examiner.poll_timeout(),
+            rooms.role.poll_timeout(),
         ]
         .into_iter()
         .fold(side, earliest)
@@ -256,7 +302,7 @@ impl Node {
                     return;
                 };
                 self.set_wanted_key(key, true);
-                self.rooms.dial_back.on_contacted(peer);
+                self.rooms.dial_back.on_contacted(now, peer);
                 if up {
                     self.rooms_link_there(now, peer);
                 }
@@ -272,16 +318,24 @@ impl Node {
     /// A room needs the link no longer; it stays while another room does.
     fn release(&mut self, now: Instant, id: &PeerId) {
         let needed = self.rooms_need(id);
+        let is_leaf_here = self.is_registered(id);
         let Some(key) = self.peers.key_of(id) else { return };
         self.set_wanted_key(key, needed);
         if let Some(peer) = self.peers.get_mut(key) {
             peer.needed = now;
             // Perhaps because it did not answer: a dead link must not be taken for one when the peer is dialled again.
             peer.beats.doubt(now);
+            if !needed && is_leaf_here && peer.traffic.is_none() {
+                // It was a supernode, and is a leaf of ours now: it keeps the link alive.
+                peer.duty = Duty::None;
+            }
         }
     }
 
-    fn rooms_need(&self, id: &PeerId) -> bool {
+    pub(super) fn rooms_need(&self, id: &PeerId) -> bool {
+        if self.rooms.examiner.helpers.contains(id) {
+            return true;
+        }
         match &self.rooms.side {
             Side::Leaf(homes) => homes.needs(id),
             Side::Supernode(s) => s.gossip.needs(id) || (s.registrations.needs(id) && !s.registrations.contains(id)),
@@ -295,7 +349,7 @@ impl Node {
         }
     }
 
-    fn set_wanted_key(&mut self, key: PeerKey, wanted: bool) {
+    pub(super) fn set_wanted_key(&mut self, key: PeerKey, wanted: bool) {
         let own_duty = self.own_duty;
         if let Some(peer) = self.peers.get_mut(key) {
             peer.wanted = wanted;
@@ -320,6 +374,12 @@ impl Node {
         match message {
             Message::Lookup { peer } => {
                 if matches!(self.rooms.side, Side::Supernode(_)) {
+                    // Who serves others has no home, and is found by its advert. It may have been a leaf when it was
+                    // looked for last.
+                    if let Some(bytes) = self.rooms.book.bytes(&peer) {
+                        send(&mut self.rooms.out, id, &Message::Signed { kind: SignedKind::Advert, bytes });
+                    }
+                    self.rooms_settle(now);
                     let mut buf = [0; super::MESSAGES_LEN_MAX];
                     if let Some(len) = message::encode(&self.rooms.records.answer(peer), &mut buf) {
                         self.send_bytes(key, None, buf[..len].into(), false);
@@ -352,6 +412,7 @@ impl Node {
                 supernode!(self, now, |s, stores| s.gossip.on_signed(now, id, kind, bytes, stores));
                 if kind == SignedKind::Advert {
                     leaf!(self, now, |homes, m| homes.on_advert(now, id, bytes, m));
+                    self.on_callee_advert(now, bytes);
                 }
                 self.set_wanted(&id);
             }
@@ -381,16 +442,16 @@ impl Node {
                     s.registrations.on_heard(&id);
                 });
             }
-            Message::DialBackRequest { nonce, contacted } => {
+            Message::DialBackRequest { nonce, contacted, port } => {
                 let Route::Direct { remote, .. } = route else { return };
-                if !self.peers.get(key).is_some_and(|p| p.paths.is_proven(&route)) {
+                if route.is_tcp() || !self.peers.get(key).is_some_and(|p| p.paths.is_proven(&route)) {
                     return;
                 }
                 let Rooms { side, out, .. } = &mut self.rooms;
                 if let Side::Supernode(s) = side {
                     let linked: Vec<PeerId> = s.gossip.linked().copied().collect();
                     let to = OrderTo { linked: &linked, choice: &mut self.rng.peer_choice };
-                    s.dial_backs.on_request(now, id, remote, nonce, &contacted, to, out);
+                    s.dial_backs.on_request(now, id, remote, nonce, &contacted, port, to, out);
                 }
             }
             Message::DialBackOrder { peer, address, nonce } => {
@@ -401,10 +462,12 @@ impl Node {
                 }
             }
             Message::DialBackReply { nonce, refused } => {
+                self.count_fresh(now);
                 let Rooms { dial_back, out, .. } = &mut self.rooms;
                 dial_back.on_reply(now, &id, nonce, refused, &mut self.rng, out);
             }
-            Message::DialBack { nonce } => self.rooms.dial_back.on_dial_back(now, &id, nonce),
+            // It was an early message, and taken as such.
+            Message::DialBack { .. } => {}
 
             // The rest is not for these rooms; `on_message` has taken it.
             Message::Confirm
@@ -420,19 +483,17 @@ impl Node {
             | Message::Upgrade(_)
             | Message::Datagram(_)
             | Message::Probe { .. }
-            | Message::ProbeReply { .. } => debug_assert!(false, "taken before"),
+            | Message::ProbeReply { .. }
+            | Message::Punch(_)
+            | Message::Vouch { .. }
+            | Message::Vouched { .. } => debug_assert!(false, "taken before"),
         }
     }
 
     /// The early message of an Init that is fresh: the answer, if it has one.
-    pub(crate) fn on_early(&mut self, now: Instant, key: PeerKey, early: Message<'_>) -> Option<Box<[u8]>> {
+    pub(crate) fn on_early(&mut self, now: Instant, early: Message<'_>) -> Option<Box<[u8]>> {
         let mut buf = [0; super::MESSAGES_LEN_MAX];
         let reply = match early {
-            Message::DialBack { nonce } => {
-                let id = self.peers.get(key)?.id;
-                self.rooms.dial_back.on_dial_back(now, &id, nonce);
-                return None;
-            }
             Message::Lookup { peer } if matches!(self.rooms.side, Side::Supernode(_)) => {
                 message::encode(&self.rooms.records.answer(peer), &mut buf)
             }
@@ -444,6 +505,12 @@ impl Node {
     }
 
     fn on_register(&mut self, now: Instant, id: PeerId, other_home: Option<PeerId>, record: &[u8]) {
+        if !self.is_serving() {
+            // It was a supernode when the leaf heard of it.
+            let refused = Some(Refusal::NotASupernode);
+            send(&mut self.rooms.out, id, &Message::RegisterReply { refused, load: Load::FULL });
+            return;
+        }
         let load = self.own_load(now);
         supernode!(self, now, |s, stores| {
             let registered = s.registrations.on_register(now, id, other_home, record, load, stores);
@@ -465,16 +532,18 @@ impl Node {
         seen: SocketAddr,
     ) {
         let Some(id) = self.peers.get(key).map(|p| p.id) else { return };
-        if !self.is_supernode(&id) {
+        // The source of a TCP connection is nowhere that a datagram could be sent to.
+        if socket.is_tcp() || !self.is_supernode(&id) {
             return;
         }
         self.keepalive_on_seen(now, key, reporter_address, socket, seen);
         let before = self.rooms.observations.candidates(socket);
         self.rooms.observations.on_observed(id, reporter_address, socket, seen);
         let after = self.rooms.observations.candidates(socket);
-        if !before.is_empty() && after.iter().any(|a| !before.contains(a)) {
+        if after.iter().any(|a| !before.contains(a)) {
             self.on_candidates_changed(now);
         }
+        self.reach_observed(now, !before.is_empty() && before != after);
     }
 
     /// Addresses that supernodes see us at, per socket, the most agreed on first.
@@ -501,10 +570,10 @@ impl Node {
 
     /// Where a peer is at home, as far as is known without asking.
     pub(crate) fn known_homes_of(&self, id: &PeerId) -> Vec<(PeerId, SocketAddr)> {
-        if let (Side::Supernode(s), Role::Supernode { advertise }) = (&self.rooms.side, &self.config.role)
+        if let Side::Supernode(s) = &self.rooms.side
             && s.registrations.contains(id)
         {
-            return advertise.first().map(|address| (self.me.id(), *address)).into_iter().collect();
+            return s.advertise.first().map(|address| (self.me.id(), *address)).into_iter().collect();
         }
         if let Some(homes) = self.known_homes.get(id) {
             return homes.clone();
@@ -541,6 +610,24 @@ impl Node {
         self.rooms.lookups.forget(id);
     }
 
+    /// An advert of somebody whom this leaf calls: it is found where that says, whether there is room for it in the book
+    /// or not.
+    fn on_callee_advert(&mut self, now: Instant, bytes: &[u8]) {
+        if self.calls.is_empty() || self.is_serving() {
+            return;
+        }
+        let Ok(advert) = statement::parse::<Advert>(bytes) else { return };
+        let is_good = self.calls.contains_key(&advert.id)
+            && advert.capabilities.has(Capabilities::HOME)
+            && statement::time_left(&advert, self.wall_time(now)).is_ok()
+            && statement::verify(&advert, bytes).is_ok();
+        if is_good {
+            let homes: Vec<_> = advert.addresses.iter().map(|address| (advert.id, (*address).into())).collect();
+            self.remember_homes(advert.id, homes.clone());
+            self.on_located(now, advert.id, homes);
+        }
+    }
+
     fn on_record_found(&mut self, now: Instant, id: PeerId, record: &Record) {
         self.on_located(now, id, homes_of(record));
     }
@@ -555,21 +642,28 @@ impl Node {
     }
 
     /// The time for statements: by the own wall clock, unless that is wrong.
-    fn wall_time(&self, now: Instant) -> Option<WallTime> {
+    pub(super) fn wall_time(&self, now: Instant) -> Option<WallTime> {
         self.rooms.clock.time(now, self.own_wall(now), matches!(self.rooms.side, Side::Leaf(_)))
     }
 
     pub(crate) fn own_load(&self, now: Instant) -> Load {
         let Side::Supernode(s) = &self.rooms.side else { return Load::default() };
-        LoadCounts {
+        let mut load = LoadCounts {
             leaves: s.registrations.len() as u64,
             leaves_max: self.config.leaves_max as u64,
             introductions: self.duties.per_second(now).into(),
             introductions_max: INTRODUCTIONS_FULL,
             relay_bytes: self.channels.bytes_per_second(now),
-            relay_bytes_max: RELAY_FULL,
+            relay_bytes_max: match self.config.duty_rate_bps / 8 {
+                0 => RELAY_FULL,
+                capped => capped.min(RELAY_FULL),
+            },
         }
-        .load()
+        .load();
+        if self.channels.is_exhausted() {
+            load.relay = u8::MAX;
+        }
+        load
     }
 
     pub(crate) fn observed(&self) -> Vec<(PeerId, SocketAddr)> {
@@ -583,7 +677,7 @@ impl Node {
 
     /// What is known of our router.
     pub(crate) fn nat_profile(&self) -> NatProfile {
-        NatProfile { mapping: self.mapping(), ..NatProfile::default() }
+        self.rooms.examiner.profile(self.mapping(), self.is_open())
     }
 
     pub(crate) fn reachable(&self) -> Option<bool> {

@@ -96,11 +96,13 @@ impl Node {
         assert!(buf.len() >= DATAGRAM_LEN_MAX, "poll_transmit needs room for one datagram");
         while let Some(outgoing) = self.outgoing.pop_front() {
             if let Some(transmit) = self.encode(now, outgoing, buf) {
+                self.reach_sent(now, transmit.path.remote);
                 return Some(transmit);
             }
         }
         while let Some(key) = self.ready.pop_front() {
             if let Some(transmit) = self.encode_streams(now, key, segments_max, buf) {
+                self.reach_sent(now, transmit.path.remote);
                 self.ready.push_back(key);
                 return Some(transmit);
             }

@@ -5,9 +5,9 @@
 //! go with it.
 
 use core::net::SocketAddr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, Node, SocketId, SocketKind, SocketRefused, SocketRequest};
+use super::{Event, Node, PeerKey, SocketId, SocketKind, SocketRefused, SocketRequest};
 use crate::path::Route;
 use crate::time::Instant;
 
@@ -19,6 +19,12 @@ const SOCKETS_MAX: usize = 320;
 pub(crate) enum Purpose {
     /// A supernode's alternate port: answers leave from it that show what a router lets in.
     Alternate,
+    /// One of those that open a way to a peer; the one that did so stays as long as the way.
+    Punch(PeerKey),
+    /// A TCP connection, where UDP does not work. It is the transport's business from the moment that it is open.
+    Connection,
+    /// An examination's: its packets show how the router maps new sockets.
+    Reach,
     /// Measures how long the router keeps a binding.
     Lifetime,
 }
@@ -72,7 +78,17 @@ impl Node {
         if self.sockets.asked.is_empty() {
             self.sockets.asked = BTreeMap::new();
         }
+        if let (Some(Purpose::Punch(key)), Err(SocketRefused)) = (purpose, result) {
+            self.on_punch_socket(now, key, None);
+        }
+        if purpose == Some(Purpose::Connection) {
+            self.on_tcp_opened(now, request, result.map(|(socket, _)| socket));
+            return;
+        }
         let (Some(purpose), Ok((socket, bound))) = (purpose, result) else {
+            if purpose == Some(Purpose::Reach) {
+                self.on_reach_socket(now, None);
+            }
             // Not asked for, or asked for no longer: given back.
             if let Ok((socket, _)) = result {
                 self.events.push_back(Event::CloseSocket(socket));
@@ -83,19 +99,33 @@ impl Node {
         match purpose {
             // It is there when a probe asks for it.
             Purpose::Alternate => {}
+            Purpose::Punch(key) => self.on_punch_socket(now, key, Some(socket)),
+            Purpose::Connection => {}
+            Purpose::Reach => self.on_reach_socket(now, Some((socket, bound))),
             Purpose::Lifetime => self.on_lifetime_socket(now, request, socket),
         }
     }
 
     /// Has a socket closed; links lose their paths through it.
     pub(crate) fn close_socket(&mut self, now: Instant, socket: SocketId) {
-        if self.sockets.open.remove(&socket).is_some() {
+        self.close_sockets(now, &BTreeSet::from([socket]));
+    }
+
+    /// Has sockets closed; links lose their paths through them.
+    pub(crate) fn close_sockets(&mut self, now: Instant, sockets: &BTreeSet<SocketId>) {
+        let mut closed = false;
+        for socket in sockets {
+            if self.sockets.open.remove(socket).is_some() {
+                self.events.push_back(Event::CloseSocket(*socket));
+                closed = true;
+            }
+        }
+        if closed {
             if self.sockets.open.is_empty() {
                 // A map keeps room for what it no longer holds.
                 self.sockets.open = BTreeMap::new();
             }
-            self.events.push_back(Event::CloseSocket(socket));
-            self.remove_paths(now, |route| matches!(route, Route::Direct { socket: s, .. } if *s == socket));
+            self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if sockets.contains(socket)));
         }
     }
 }

@@ -17,10 +17,12 @@ impl Node {
             .peers
             .iter()
             .filter(|(_, p)| p.is_up())
-            .filter_map(|(_, p)| {
+            .filter_map(|(key, p)| {
                 Some(PeerStatus {
                     peer: p.id,
                     path: self.path_info(&p.paths.current()?)?,
+                    why: self.relay_reason(key),
+                    transport: self.transport_of(&p.paths.current()?),
                     rtt: p.paths.rtt(),
                     rx_bytes: p.rx_bytes,
                     tx_bytes: p.tx_bytes,
@@ -31,11 +33,16 @@ impl Node {
             .collect();
         Status {
             id: self.me.id(),
-            role: self.config.role.clone(),
+            role: self.present_role(),
+            auto: matches!(self.config.role, Role::Auto),
+            reachability: self.reachability(now),
+            relayed: self.channels.relayed(),
             observed: self.observed(),
             mapping: self.mapping(),
+            udp_works: self.udp_works(),
             reachable: self.reachable(),
             homes: self.own_homes(),
+            neighbors: self.neighbors.iter().collect(),
             peers,
             supernodes: self.supernodes(now),
             load: self.own_load(now),
@@ -48,9 +55,9 @@ impl Node {
     }
 
     pub(crate) fn make_ticket(&self, service: Option<ServiceName>) -> Ticket {
-        let own: Vec<_> = match &self.config.role {
+        let own: Vec<_> = match self.present_role() {
             Role::Supernode { advertise } => advertise.iter().map(|address| (self.me.id(), *address)).collect(),
-            Role::Leaf => self.own_homes(),
+            Role::Leaf | Role::Auto => self.own_homes(),
         };
         let homes: ArrayVec<_, TICKET_HOMES_MAX> = own.into_iter().take(TICKET_HOMES_MAX).collect();
         Ticket { peer: self.me.id(), homes, service }

@@ -1,20 +1,46 @@
 //! From relayed to direct, and back: candidates, connectivity checks and retries of user links.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use super::peer::{PeerKey, Standing};
 use super::{Node, Path};
 use crate::path::Route;
-use crate::punch::{self, Checks};
+use crate::punch::{self, Checks, Exposure, Strategy};
 use crate::time::Instant;
-use crate::wire::address::is_sendable;
+use crate::wire::address::{CandidateKind, Prefix, is_sendable};
 use crate::wire::message::{Message, Whereabouts};
 
 /// How long after the n-th failure a relayed link tries to become direct again.
 pub(crate) fn retry_wait(tries: u32) -> Duration {
     const WAITS: [u64; 6] = [4, 12, 30, 60, 120, 300];
     Duration::from_secs(WAITS[(tries as usize).min(WAITS.len() - 1)])
+}
+
+/// Addresses behind our own router are tried from outside only when the way inside has not worked for so long.
+const HAIRPIN_AFTER: Duration = Duration::from_millis(200);
+
+/// What a candidate costs, cheapest first; the router's strategy concerns those from [`Cost::Reflexive`] on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Cost {
+    Host,
+    Ipv6,
+    Mapped,
+    Reflexive,
+    /// On our own external address.
+    Hairpin,
+}
+
+impl Cost {
+    fn of(kind: CandidateKind, address: SocketAddr, own: &[IpAddr]) -> Self {
+        match kind {
+            CandidateKind::Host => Self::Host,
+            _ if address.is_ipv6() => Self::Ipv6,
+            _ if own.contains(&address.ip()) => Self::Hairpin,
+            CandidateKind::Mapped => Self::Mapped,
+            CandidateKind::ServerReflexive | CandidateKind::PeerReflexive => Self::Reflexive,
+        }
+    }
 }
 
 impl Node {
@@ -34,6 +60,7 @@ impl Node {
         if whereabouts.candidates.is_empty() {
             return;
         }
+        traffic.attempt = traffic.attempt.max(whereabouts.attempt);
         traffic.whereabouts = whereabouts;
         if traffic.standing == Standing::Accepted {
             self.start_checks(now, key);
@@ -60,7 +87,9 @@ impl Node {
             return;
         }
         traffic.told = true;
-        let attempt = traffic.retry.map_or(0, |(_, tries)| u8::try_from(tries).unwrap_or(u8::MAX));
+        let tries = traffic.retry.map_or(0, |(_, tries)| u8::try_from(tries).unwrap_or(u8::MAX));
+        traffic.attempt = traffic.attempt.max(tries);
+        let attempt = traffic.attempt;
         let mine = self.whereabouts(attempt);
         self.send(key, &Message::Upgrade(mine));
         self.start_checks(now, key);
@@ -86,31 +115,42 @@ impl Node {
             return;
         }
         let Some(traffic) = &peer.traffic else { return };
-        let mut known: Vec<SocketAddr> = traffic.whereabouts.candidates.iter().map(|c| c.address.into()).collect();
+        let reflexive_too = self.strategy_of(key).is_none_or(|strategy| strategy.checks_reflexive());
+        let own: Vec<IpAddr> = self.reflexive().iter().map(SocketAddr::ip).collect();
+        let candidates = traffic.whereabouts.candidates.iter().map(|c| (c.kind, SocketAddr::from(c.address)));
+        let mut known: Vec<(Cost, SocketAddr)> = candidates
+            .map(|(kind, addr)| (Cost::of(kind, addr, &own), addr))
+            .filter(|(cost, _)| reflexive_too || *cost < Cost::Reflexive)
+            .collect();
         // Where the peer was before may work again.
-        known.extend(peer.paths.routes().filter_map(|route| match route {
-            Route::Direct { remote, .. } => Some(remote),
+        known.extend(peer.paths.proven().filter_map(|route| match route {
+            Route::Direct { remote, socket } => (!socket.is_tcp()).then_some((Cost::Reflexive, remote)),
             Route::Relayed { .. } => None,
         }));
-        known.retain(|addr| is_sendable(*addr) && self.socket_for(*addr).is_some() && !self.is_own(*addr));
+        // Where UDP does not get out, the LAN is all that there is to try.
+        let is_blocked = self.udp_works() == Some(false);
+        known.retain(|(_, addr)| !is_blocked || Prefix::is_exempt(addr.ip()));
+        known.retain(|(_, addr)| is_sendable(*addr) && self.socket_for(*addr).is_some() && !self.is_own(*addr));
         known.sort_unstable();
-        known.dedup();
         let running = traffic.checks.clone().filter(|checks| checks.is_young(now));
         if let Some(checks) = &running {
-            known.retain(|addr| !checks.contains(*addr));
+            known.retain(|(_, addr)| !checks.contains(*addr));
         }
-        let granted = self.budget.take(now, known.into_iter());
+        let granted = self.budget.take(now, known.iter().map(|(_, addr)| *addr));
         let mut checks = running.unwrap_or_else(|| Checks::new(now));
-        for remote in granted {
-            checks.add(now, remote, self.rng.keys.bytes());
+        for (cost, remote) in known.into_iter().filter(|(_, addr)| granted.contains(addr)) {
+            let start = if cost == Cost::Hairpin { now + HAIRPIN_AFTER } else { now };
+            checks.add(start, remote, self.rng.keys.bytes());
         }
         if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
             traffic.checks = Some(checks);
         }
         self.run_checks(now, key);
+        self.start_effort(now, key);
     }
 
-    fn is_own(&self, address: SocketAddr) -> bool {
+    /// Whether an address is one of this node's own sockets.
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
         self.network.sockets.iter().any(|(_, bound)| {
             bound.port() == address.port()
                 && (bound.ip() == address.ip()
@@ -130,11 +170,11 @@ impl Node {
                 traffic.checks = None;
                 return;
             }
-            let Some((remote, token)) = checks.pop_due(now) else { return };
+            let Some((remote, token)) = checks.pop_due(now, &mut traffic.exposure) else { return };
             let Some(socket) = self.socket_for(remote) else { continue };
-            if self.ledger.unasked(now, remote) {
+            if self.is_attested(now, key, remote.ip()) || self.ledger.unasked(now, remote) {
                 let route = Route::Direct { socket, remote };
-                self.send_on(key, Some(route), &Message::challenge(token, Some(remote)), false);
+                self.send_on(key, Some(route), &Message::sample(token, Some(remote)), false);
             }
         }
     }
@@ -186,9 +226,18 @@ impl Node {
             peer.paths.on_check_answered(now, route, sample);
             rtt = Some(sample);
         }
+        if rtt.is_none()
+            && let Some(sample) = peer.traffic.as_mut().and_then(|t| t.quality.on_reply(now, &route, token))
+        {
+            peer.paths.on_check_answered(now, route, sample);
+            rtt = Some(sample);
+        }
         if rtt.is_some() {
             if let Route::Direct { remote, socket } = route {
                 self.ledger.proven(remote);
+                if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
+                    traffic.exposure.attest(now, remote.ip());
+                }
                 if let Some(seen) = seen {
                     self.on_observed(now, key, remote, socket, seen);
                 }
@@ -224,19 +273,52 @@ impl Node {
         }
     }
 
-    /// Sockets or interfaces changed: paths through sockets that are gone are gone, all others are doubtful.
+    /// Sockets, interfaces or routes changed: paths through sockets that are gone are gone, all others are doubtful.
+    /// Those of user links are all asked whether they still work, and what is in use has a second to answer. The links
+    /// that we keep up for the network are shaken hands with anew: that moves them here in one round trip, and brings
+    /// them back where the other side has forgotten us while we slept.
     pub(crate) fn on_network_changed(&mut self, now: Instant) {
         let mut sockets: Vec<super::SocketId> = self.network.sockets.iter().map(|(socket, _)| *socket).collect();
         sockets.extend(self.sockets.open());
-        self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if !sockets.contains(socket)));
-        let up: Vec<(PeerKey, Route)> = self
-            .peers
-            .iter()
-            .filter(|(_, p)| p.is_up() && !p.is_dormant(now))
-            .filter_map(|(key, p)| Some((key, p.paths.current()?)))
-            .collect();
-        for (key, route) in up {
-            self.challenge(now, key, route);
+        // TCP connections end by themselves.
+        let is_gone = |socket: super::SocketId| !sockets.contains(&socket) && !socket.is_tcp();
+        self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if is_gone(*socket)));
+        self.transport_network(now);
+        let is_leaf = !self.is_serving();
+        // First those that relay for others.
+        let up = self.peers.iter().filter(|(_, p)| p.is_up() && !p.is_dormant(now));
+        let up = up.map(|(key, p)| (p.traffic.is_some(), !p.wanted, key));
+        let mut up: Vec<(bool, bool, PeerKey)> = up.collect();
+        up.sort_unstable();
+        for (is_user, is_unwanted, key) in up {
+            if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
+                // From here the same addresses may be reached.
+                traffic.exposure = Exposure::default();
+            }
+            self.challenge_all(now, key);
+            if is_leaf && !is_unwanted {
+                self.revive(now, key);
+            }
+            if is_user && let Some(peer) = self.peers.get_mut(key) {
+                peer.watch.on_peer_elsewhere(now);
+                self.touched.push(key);
+            }
+        }
+    }
+
+    /// A relay knows where we are from now on: what goes through it may work again, and shows the peer that we moved.
+    pub(crate) fn challenge_relayed(&mut self, now: Instant, relay: PeerKey) {
+        let ends = self.channel_ends.iter().filter(|(_, (_, via))| *via == relay);
+        let ends: Vec<(PeerKey, Route)> =
+            ends.map(|(channel, (end, via))| (*end, Route::Relayed { channel: *channel, via: *via })).collect();
+        for (end, route) in ends {
+            let Some(peer) = self.peers.get_mut(end).filter(|p| p.is_up() && p.paths.is_proven(&route)) else {
+                continue;
+            };
+            let token = self.rng.keys.bytes();
+            peer.paths.on_challenge_sent(now, &route, token);
+            // No sample: that we are heard there is what the peer is to notice.
+            self.send_on(end, Some(route), &Message::challenge(token, None), false);
         }
     }
 
@@ -250,7 +332,18 @@ impl Node {
             traffic.retry = None;
             return;
         }
+        if traffic.effort.is_some() {
+            // One attempt at a time.
+            traffic.retry = Some((now + retry_wait(0), tries - 1));
+            return;
+        }
         traffic.retry = Some((now + retry_wait(tries), tries));
+        if matches!(self.strategy_of(key), Some(Strategy::RelayOnly(_)))
+            && let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut())
+        {
+            // Unless a router turns out to be another, nothing will help.
+            traffic.retry = Some((now + retry_wait(u32::MAX), tries));
+        }
         self.upgrade(now, key);
     }
 

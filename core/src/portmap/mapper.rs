@@ -89,6 +89,8 @@ impl Mapper {
         if !self.leases.iter().any(|lease| lease.wish.gateway == Some(from)) {
             return;
         }
+        // Version and epoch, and whether it may be an announcement: those are sent by routers that lost their mappings,
+        // and not always in the version that we speak with them.
         let epoch = match data.first() {
             None => return,
             Some(&natpmp::VERSION) => {
@@ -96,21 +98,30 @@ impl Mapper {
                 for lease in self.leases.iter_mut().filter(|lease| lease.wish.gateway == Some(from)) {
                     lease.on_nat_pmp(now, &answer, &mut self.out);
                 }
-                let said = !matches!(answer.body, natpmp::Body::Refused { .. });
-                said.then_some((natpmp::VERSION, answer.epoch_s))
+                match answer.body {
+                    natpmp::Body::Address(_) => Some((natpmp::VERSION, answer.epoch_s, true)),
+                    natpmp::Body::Mapped { .. } => Some((natpmp::VERSION, answer.epoch_s, false)),
+                    natpmp::Body::Refused { .. } => None,
+                }
             }
             Some(_) => {
                 let Some(answer) = pcp::Answer::decode(data) else { return };
                 for lease in self.leases.iter_mut().filter(|lease| lease.wish.gateway == Some(from)) {
                     lease.on_pcp(now, &answer, &mut self.out);
                 }
-                (answer.body != pcp::Body::Bare).then_some((pcp::VERSION, answer.epoch_s))
+                match answer.body {
+                    pcp::Body::Announce => Some((pcp::VERSION, answer.epoch_s, true)),
+                    pcp::Body::Map { .. } => Some((pcp::VERSION, answer.epoch_s, false)),
+                    pcp::Body::Bare => None,
+                }
             }
         };
-        if let Some((version, epoch_s)) = epoch
-            && let Some((then, last_s)) = self.epochs.insert((from, version), (now, epoch_s))
-            && has_restarted(now.since(then), last_s, epoch_s)
-        {
+        let Some((version, epoch_s, unasked)) = epoch else { return };
+        let restarted = match self.epochs.insert((from, version), (now, epoch_s)) {
+            Some((then, last_s)) => has_restarted(now.since(then), last_s, epoch_s),
+            None => unasked,
+        };
+        if restarted {
             for lease in self.leases.iter_mut().filter(|lease| lease.wish.gateway == Some(from)) {
                 let wait = self.out.jitter.jitter(ANNOUNCED_WAIT);
                 lease.look_soon(now, wait, &mut self.out);

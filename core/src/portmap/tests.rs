@@ -390,6 +390,20 @@ fn a_reboot_is_noticed_by_asking_and_sooner_by_an_announcement() {
     }
 }
 
+/// miniupnpd announces in PCP alone, also to those who speak NAT-PMP with it.
+#[test]
+fn regression_an_announcement_in_another_version_counts() {
+    let mut scene = Scene::new(Router { nat_pmp: true, ..Router::new() });
+    scene.settle();
+    scene.pass(s(50));
+    scene.router.reboot(scene.now);
+    let mut announcement = [0; 24];
+    announcement[..2].copy_from_slice(&[2, 0x80]);
+    scene.mapper.handle_datagram(scene.now, addr(GATEWAY), &announcement);
+    scene.pass(s(6));
+    assert_eq!(scene.router.mapped.len(), 1);
+}
+
 #[test]
 fn announcements_make_no_flood() {
     let mut scene = Scene::new(Router { pcp: true, ..Router::new() });

@@ -1,8 +1,10 @@
 //! The supernode's side of a dial-back: ordering one, and carrying one out.
 //!
 //! Both are limited, and the address dialled is never one that the requester names: it is the one that the supernode
-//! asked sees its packets come from, passed on by that supernode. What a dishonest supernode can do with that is make
-//! others send one Init each to an address of its choice, at the rate allowed here.
+//! asked sees its packets come from, passed on by that supernode; only the port may be another one, which the router at
+//! that address maps to it. What a dishonest supernode can do with that is make others dial an address of its choice,
+//! three Inits of 162 bytes a dial, twice and then once a minute each; what anybody else can do is make them dial the
+//! host or router that its own packets come from.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -21,6 +23,8 @@ use crate::wire::message::{Message, Refusal};
 
 /// One request in ten seconds, and one try more: a try that brought nothing is followed by a second.
 const EACH: Rate = Rate { interval: Duration::from_secs(10), burst: 2 };
+/// The dials of one address, by all who ask: 6 packets and 972 bytes in the first minute (threat D1: 10 and 1 024).
+const EACH_ADDRESS: Rate = Rate { interval: Duration::from_secs(60), burst: 2 };
 /// All requests and all orders together.
 const ALL: Rate = Rate { interval: Duration::from_millis(50), burst: 40 };
 /// Most requesters, and most target prefixes, whose rate is kept.
@@ -39,6 +43,7 @@ pub(crate) struct DialBackDuty {
     requests: RateTable<PeerId>,
     /// By whom is dialled and by where: an order names both, and neither must become a flood.
     dials: RateTable<PeerId>,
+    addresses: RateTable<SocketAddr>,
     prefixes: RateTable<Prefix>,
 }
 
@@ -48,6 +53,7 @@ impl DialBackDuty {
         Self {
             requests: RateTable::new(EACH, ALL, SOURCES_MAX),
             dials: RateTable::new(EACH, ALL, SOURCES_MAX),
+            addresses: RateTable::new(EACH_ADDRESS, ALL, SOURCES_MAX),
             prefixes: RateTable::new(Rate { interval: Duration::from_millis(500), burst: 20 }, ALL, SOURCES_MAX),
         }
     }
@@ -56,11 +62,13 @@ impl DialBackDuty {
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.requests.handle_timeout(now);
         self.dials.handle_timeout(now);
+        self.addresses.handle_timeout(now);
         self.prefixes.handle_timeout(now);
     }
 
     /// `requester`, whose packets come from `seen_address` on a proven direct path, wants to be dialled by a
-    /// supernode that it has not contacted. It is told whether one was ordered to.
+    /// supernode that it has not contacted, at the port that it is seen at or, if one is named, at that. It is told
+    /// whether one was ordered to.
     pub(crate) fn on_request(
         &mut self,
         now: Instant,
@@ -68,6 +76,7 @@ impl DialBackDuty {
         seen_address: SocketAddr,
         nonce: [u8; 8],
         contacted: &[[u8; 4]],
+        port: u16,
         to: OrderTo<'_>,
         out: &mut VecDeque<Action>,
     ) {
@@ -77,7 +86,8 @@ impl DialBackDuty {
             let fitting: Vec<&PeerId> = to.linked.iter().filter(fits).collect();
             match fitting.get(to.choice.below(fitting.len())) {
                 Some(&&supernode) => {
-                    let address = seen_address.into();
+                    let port = if port == 0 { seen_address.port() } else { port };
+                    let address = SocketAddr::new(seen_address.ip(), port).into();
                     send(out, supernode, &Message::DialBackOrder { peer: requester, address, nonce });
                 }
                 None => refused = Some(Refusal::Unknown),
@@ -107,10 +117,12 @@ impl DialBackDuty {
         }
         let prefix = Prefix::of(address.ip());
         let is_exempt = Prefix::is_exempt(address.ip());
-        if !self.dials.allows(now, &peer) || (!is_exempt && !self.prefixes.allows(now, &prefix)) {
+        let is_free = self.dials.allows(now, &peer) && self.addresses.allows(now, &address);
+        if !is_free || (!is_exempt && !self.prefixes.allows(now, &prefix)) {
             return;
         }
         self.dials.charge(now, peer);
+        self.addresses.charge(now, address);
         if !is_exempt {
             self.prefixes.charge(now, prefix);
         }

@@ -63,6 +63,13 @@ impl Observations {
         self.newest_last.iter().map(|o| (o.reporter, o.seen))
     }
 
+    /// The address that more than half of those who saw `socket`, and at least two, agree on.
+    pub(crate) fn agreed(&self, socket: SocketId) -> Option<SocketAddr> {
+        let all = self.newest_last.iter().filter(|o| o.socket == socket).count();
+        let (seen, count) = self.counted(socket).into_iter().next()?;
+        (count >= 2 && count * 2 > all).then_some(seen)
+    }
+
     /// How the router maps `socket`; nothing if fewer than two reporters at different addresses gave evidence.
     ///
     /// Endpoint-independent if more than half of the reporters saw one and the same address. Only reporters at
@@ -92,15 +99,20 @@ impl Observations {
     /// Server-reflexive candidates (RFC 8445 §5.1.1) of `socket`: the addresses seen, first those that most reporters
     /// agree on, then the newest.
     pub(crate) fn candidates(&self, socket: SocketId) -> ArrayVec<SocketAddr, CANDIDATES_MAX> {
-        let mut distinct: Vec<(Reverse<usize>, SocketAddr)> = Vec::new();
+        self.counted(socket).into_iter().map(|(seen, _)| seen).take(CANDIDATES_MAX).collect()
+    }
+
+    /// The addresses that `socket` was seen at, and by how many: most first, then the newest.
+    pub(crate) fn counted(&self, socket: SocketId) -> Vec<(SocketAddr, usize)> {
+        let mut distinct: Vec<(SocketAddr, usize)> = Vec::new();
         for observation in self.newest_last.iter().rev().filter(|o| o.socket == socket) {
-            match distinct.iter_mut().find(|(_, seen)| *seen == observation.seen) {
-                Some((count, _)) => count.0 += 1,
-                None => distinct.push((Reverse(1), observation.seen)),
+            match distinct.iter_mut().find(|(seen, _)| *seen == observation.seen) {
+                Some((_, count)) => *count += 1,
+                None => distinct.push((observation.seen, 1)),
             }
         }
         // Stable, so among equals the newest stays first.
-        distinct.sort_by_key(|(count, _)| *count);
-        distinct.into_iter().map(|(_, seen)| seen).take(CANDIDATES_MAX).collect()
+        distinct.sort_by_key(|(_, count)| Reverse(*count));
+        distinct
     }
 }

@@ -35,6 +35,9 @@ pub struct Load {
 }
 
 impl Load {
+    /// What one says that takes nobody.
+    pub const FULL: Self = Self { leaves: u8::MAX, introductions: u8::MAX, relay: u8::MAX };
+
     /// The fullest of the three: what a choice compares.
     pub fn worst(self) -> u8 {
         self.leaves.max(self.introductions).max(self.relay)
@@ -229,6 +232,9 @@ pub enum Message<'a> {
         /// First bytes of the BLAKE3 hashes of supernodes that the sender has sent to: a dial from one of those would
         /// prove nothing.
         contacted: ArrayVec<[u8; 4], CONTACTED_MAX>,
+        /// Another port of the address that the sender is seen at, which its router maps to it; 0 for the one that it
+        /// is seen at.
+        port: u16,
     },
     /// One supernode asks another to dial a node at the address it sees it at.
     DialBackOrder {
@@ -278,6 +284,37 @@ pub enum Message<'a> {
         /// The supernode's alternate port; 0 if it has none.
         alternate_port: u16,
     },
+
+    /// How far the sender is with an attempt that both sides must make at the same time.
+    Punch(PunchState),
+    /// To a supernode: tell this leaf of yours where you see me.
+    Vouch {
+        /// The leaf.
+        peer: PeerId,
+    },
+    /// From a supernode to its leaf: a peer that asked me to say so is seen there.
+    Vouched {
+        /// Who.
+        peer: PeerId,
+        /// Where.
+        address: Address,
+    },
+}
+
+/// How far one side is with an attempt to become direct that takes more than checks. A state, not an event: it may come
+/// twice, or not at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PunchState {
+    /// Which attempt.
+    pub attempt: u8,
+    /// Which round of it: each has a fresh socket behind a router that counts.
+    pub round: u8,
+    /// Whether the sender begins as soon as the receiver is ready too.
+    pub ready: bool,
+    /// The port that the sender's router, which counts, gave in this round; 0 if there is none (yet).
+    pub newest: u16,
+    /// The receiver should have itself vouched for at this supernode, a home of the sender.
+    pub vouch: Option<(PeerId, Address)>,
 }
 
 /// Where a peer may be reached, and what that takes.
@@ -306,6 +343,36 @@ impl Message<'static> {
             Some(core::net::SocketAddr::V6(_)) => 19,
         };
         Self::Challenge { token, room: &ROOM[..room] }
+    }
+}
+
+/// The room of a sample begins with 1: its sender measures this path, and may use another.
+const SAMPLE_ROOM: [u8; 19] = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+impl Message<'static> {
+    /// A challenge that measures a path; through a relay too it has room, to be told from others.
+    pub fn sample(token: [u8; 8], remote: Option<core::net::SocketAddr>) -> Self {
+        let room = match remote {
+            None => 1,
+            Some(core::net::SocketAddr::V4(_)) => 7,
+            Some(core::net::SocketAddr::V6(_)) => 19,
+        };
+        Self::Challenge { token, room: &SAMPLE_ROOM[..room] }
+    }
+}
+
+/// Whether a Data packet's plaintext only asks: no sign that anything of ours has arrived.
+pub fn is_question(plain: &[u8]) -> bool {
+    matches!(plain.first(), Some(1))
+}
+
+/// Whether a Data packet's plaintext goes where its first message has to, rather than where its sender prefers: a
+/// sample goes where it measures, and an answer where it was asked. Both are first in their packet, and alone.
+pub fn is_about_path(plain: &[u8]) -> bool {
+    match plain {
+        [1, _, _, _, _, _, _, _, _, room_len, room, ..] => *room_len > 0 && *room == 1,
+        [2, ..] => true,
+        _ => false,
     }
 }
 

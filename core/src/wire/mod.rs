@@ -1,10 +1,11 @@
 //! Bytes, and nothing but bytes: what is on the wire.
 //!
 //! [`packet`] has the outer headers, at fixed places; [`message`] the inner messages, in postcard; [`address`] socket
-//! addresses and candidates, [`nat`] what is said of a router. Decoding borrows from the packet, allocates nothing and never panics; encoding writes to
+//! addresses and candidates, [`nat`] what is said of a router, [`frame`] how packets stand in a TCP connection. Decoding borrows from the packet, allocates nothing and never panics; encoding writes to
 //! a slice and says how much.
 
 pub mod address;
+pub mod frame;
 pub mod message;
 pub mod nat;
 pub mod packet;
@@ -17,6 +18,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest UDP payload until a path has proven more: IPv6's minimum MTU of 1 280, less 40 (IPv6) and 8 (UDP).
 pub const DATAGRAM_LEN_MAX: usize = 1280 - 40 - 8;
+/// Longest datagram that is looked at: what QUIC's path MTU discovery may reach on Ethernet.
+pub const RECEIVE_LEN_MAX: usize = 1_472;
 
 /// Longest [`ServiceName`], in bytes.
 pub const SERVICE_NAME_LEN_MAX: usize = 32;

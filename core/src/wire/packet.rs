@@ -9,6 +9,7 @@
 //! | 5 Relay | channel 6, a packet of kind 1, 2, 4, 6, 7 or 8 |
 //! | 6 Beat, 8 BeatAsk | receiver u32, counter u32, mac 8 |
 //! | 7 Stream | as Data; the plaintext is one QUIC packet |
+//! | 9 Loop | token 16 |
 
 use super::DecodeError;
 
@@ -25,6 +26,8 @@ pub const DATA_OVERHEAD: usize = DATA_HEADER_LEN + TAG_LEN;
 pub const RELAY_HEADER_LEN: usize = 1 + 6;
 /// A Beat or BeatAsk.
 pub const BEAT_LEN: usize = 1 + 4 + 4 + 8;
+/// A Loop.
+pub const LOOP_LEN: usize = 1 + 16;
 /// A Cookie.
 pub const COOKIE_LEN: usize = 1 + 4 + 24 + 32;
 /// Each of mac1 and mac2.
@@ -61,6 +64,8 @@ pub enum Kind {
     Stream = 7,
     /// Keep-alive that asks for a Beat.
     BeatAsk = 8,
+    /// To ourselves, by way of our own external address: does the router bring it back (RFC 4787 §6)? Never answered.
+    Loop = 9,
 }
 
 impl Kind {
@@ -75,13 +80,14 @@ impl Kind {
             6 => Self::Beat,
             7 => Self::Stream,
             8 => Self::BeatAsk,
+            9 => Self::Loop,
             _ => return None,
         })
     }
 
     /// Whether a Relay packet may carry it.
     pub const fn is_relayable(self) -> bool {
-        !matches!(self, Self::Relay | Self::Cookie)
+        !matches!(self, Self::Relay | Self::Cookie | Self::Loop)
     }
 }
 
@@ -141,6 +147,11 @@ pub enum Packet<'a> {
         counter: u32,
         /// Truncated keyed hash over all before it.
         mac: &'a [u8; 8],
+    },
+    /// Kind 9. Whoever does not wait for the token drops it.
+    Loop {
+        /// What the sender waits for.
+        token: &'a [u8; 16],
     },
 }
 
@@ -213,6 +224,11 @@ impl<'a> Packet<'a> {
                 end(bytes)?;
                 Self::Beat { kind, receiver, counter, mac }
             }
+            Kind::Loop => {
+                let token = split::<16>(bytes, "token")?;
+                end(bytes)?;
+                Self::Loop { token }
+            }
         })
     }
 }
@@ -244,5 +260,12 @@ pub fn data_header(kind: Kind, receiver: u32, counter: u32) -> [u8; DATA_HEADER_
 pub fn relay_header(channel: ChannelId) -> [u8; RELAY_HEADER_LEN] {
     let mut out = [Kind::Relay as u8; RELAY_HEADER_LEN];
     out[1..].copy_from_slice(&channel.0);
+    out
+}
+
+/// A Loop packet.
+pub fn loop_packet(token: [u8; 16]) -> [u8; LOOP_LEN] {
+    let mut out = [Kind::Loop as u8; LOOP_LEN];
+    out[1..].copy_from_slice(&token);
     out
 }

@@ -2,7 +2,8 @@
 
 use handfast_core::wire::address::{Address, Candidate, CandidateKind, Candidates};
 use handfast_core::wire::message::{
-    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, Refusal, ResponseBody, SignedKind, Whereabouts,
+    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, PunchState, Refusal, ResponseBody, SignedKind,
+    Whereabouts,
 };
 use handfast_core::wire::nat::{MappingBehavior, NatProfile, PortAssignment};
 use handfast_core::wire::packet::ChannelId;
@@ -102,7 +103,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::Hints(parts.hints.iter().copied().collect()),
         Message::LoadRequest,
         Message::LoadReply { load, time_s: number },
-        Message::DialBackRequest { nonce: token, contacted: parts.contacted.iter().copied().collect() },
+        Message::DialBackRequest { nonce: token, contacted: parts.contacted.iter().copied().collect(), port: 5 },
         Message::DialBackOrder { peer, address, nonce: token },
         Message::DialBack { nonce: token },
         Message::Upgrade(whereabouts.clone()),
@@ -111,6 +112,10 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::DialBackReply { nonce: token, refused: None },
         Message::Probe { token, delay_ds: 1_800, alternate: yes, room: bytes },
         Message::ProbeReply { token, seen: address, alternate_port: 40_000 },
+        Message::Punch(PunchState { attempt: 2, round: 1, ready: yes, newest: 40_000, vouch: Some((peer, address)) }),
+        Message::Punch(PunchState { attempt: 2, round: 0, ready: yes, newest: 0, vouch: None }),
+        Message::Vouch { peer },
+        Message::Vouched { peer, address },
     ];
     let mut numbers: Vec<u8> = all.iter().map(number_of).collect();
     numbers.dedup();
@@ -119,7 +124,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
 }
 
 /// The number of the last variant.
-pub(crate) const LAST: u8 = 29;
+pub(crate) const LAST: u8 = 32;
 
 /// The number that a variant has on the wire. No wildcard: a new variant must be added here, and then above.
 pub(crate) fn number_of(message: &Message<'_>) -> u8 {
@@ -154,6 +159,9 @@ pub(crate) fn number_of(message: &Message<'_>) -> u8 {
         Message::DialBackReply { .. } => 27,
         Message::Probe { .. } => 28,
         Message::ProbeReply { .. } => 29,
+        Message::Punch(_) => 30,
+        Message::Vouch { .. } => 31,
+        Message::Vouched { .. } => 32,
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn run(state: &StateDir, args: &ConnectArgs) -> Result<Exit, Failure>
 
     let signals = super::signals()?;
     let attached = host::attach(state, &known, &args.reach.router)?;
-    let way = attached.way(&known);
+    let way = attached.way(&known).towards(target.ticket.peer);
     match signals.run(move || listen_for(&way, &target, service, listen, timeout)) {
         Outcome::Done(result) => {
             attached.abandon();

@@ -21,7 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(super) fn run(state: &StateDir, args: &LeafArgs) -> Result<Exit, Failure> {
     let wishes = Wishes::read(&args.node)?;
     let listen = args.listen.iter().map(|text| target::resolve_one(text)).collect::<Result<Vec<_>, _>>()?;
-    host::needs_someone(state, &wishes.bootstrap)?;
+    host::needs_someone(state, &wishes.bootstrap, &args.node.router)?;
+    let is_alone = !host::knows_someone(state, &wishes.bootstrap);
 
     let signals = super::signals()?;
     let host = Host::start(
@@ -29,12 +30,17 @@ pub(super) fn run(state: &StateDir, args: &LeafArgs) -> Result<Exit, Failure> {
         Plan {
             config: wishes.config(Config::leaf()),
             listen,
+            listen_tcp: Vec::new(),
             bootstrap: wishes.bootstrap.clone(),
             port_map: args.node.router.port_map(),
         },
     )?;
     let _offers = wishes.offer(host.server())?;
-    if !wait_for_home(&host, &signals, &wishes) {
+    if is_alone {
+        talk::warn(
+            "no supernode is known: only nodes on this local network can be reached. --bootstrap hf1…@HOST:PORT names one",
+        );
+    } else if !wait_for_home(&host, &signals, &wishes) {
         host.close();
         return Ok(Exit::Ok);
     }
@@ -43,7 +49,7 @@ pub(super) fn run(state: &StateDir, args: &LeafArgs) -> Result<Exit, Failure> {
 }
 
 /// Waits as long as it takes; false if a signal came first.
-fn wait_for_home(host: &Host, signals: &Signals, wishes: &Wishes) -> bool {
+pub(super) fn wait_for_home(host: &Host, signals: &Signals, wishes: &Wishes) -> bool {
     let mut waited = Duration::ZERO;
     while !host.endpoint().wait_ready(LOOK_EVERY) {
         if signals.wait_timeout(Duration::ZERO) {

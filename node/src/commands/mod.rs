@@ -7,6 +7,7 @@ mod id;
 mod leaf;
 mod ping;
 mod pipe;
+mod run;
 mod status;
 mod supernode;
 mod ticket;
@@ -34,6 +35,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
     let state = || StateDir::open(cli.common.state_dir.as_deref());
     match cli.command {
         Command::Id => id::run(&state()?),
+        Command::Run(args) => run::run(&state()?, args),
         Command::Supernode(args) => supernode::run(&state()?, &args),
         Command::Leaf(args) => leaf::run(&state()?, &args),
         Command::Expose(args) => expose::run(&state()?, &args),
@@ -52,18 +54,19 @@ struct Wishes {
     bootstrap: Vec<(PeerId, SocketAddr)>,
     exposures: Vec<Exposure>,
     access: Access,
+    lan: bool,
 }
 
 impl Wishes {
     fn read(args: &NodeArgs) -> Result<Self, Failure> {
         let exposures = args.expose.iter().map(|text| text.parse()).collect::<Result<Vec<Exposure>, _>>()?;
         let access = target::access(&args.allow)?;
-        Ok(Self { bootstrap: bootstraps(&args.bootstrap)?, exposures, access })
+        Ok(Self { bootstrap: bootstraps(&args.bootstrap)?, exposures, access, lan: args.router.lan() })
     }
 
     /// The core's configuration with these wishes: who is allowed may also `ping`, without any service.
     fn config(&self, config: Config) -> Config {
-        Config { contacts: self.access.clone(), ..config }
+        Config { contacts: self.access.clone(), lan: self.lan, ..config }
     }
 
     /// Offers what is to be exposed, as long as the node runs.

@@ -41,7 +41,7 @@ pub(super) fn run(state: &StateDir, args: &PingArgs) -> Result<Exit, Failure> {
 
     let signals = super::signals()?;
     let attached = host::attach(state, &known, &args.reach.router)?;
-    let way = attached.way(&known);
+    let way = attached.way(&known).towards(target.ticket.peer);
     match signals.run(move || ping(&way, &target, plan)) {
         Outcome::Done(result) => {
             attached.finish(&signals, None);

@@ -38,7 +38,7 @@ pub(super) fn run(state: &StateDir, args: &PipeArgs) -> Result<Exit, Failure> {
 
     let signals = super::signals()?;
     let attached = host::attach(state, &known, &args.reach.router)?;
-    let (way, mine) = (attached.way(&known), Mine::default());
+    let (way, mine) = (attached.way(&known).towards(target.ticket.peer), Mine::default());
     let outcome = signals.run({
         let mine = mine.clone();
         move || carry(&way, &target, service, timeout, &mine)

@@ -29,6 +29,7 @@ pub(super) fn run(state: &StateDir, args: &SupernodeArgs) -> Result<Exit, Failur
             "name the address at which the internet reaches this machine",
         ));
     }
+    let listen_tcp = args.listen_tcp.iter().map(|text| target::resolve_one(text)).collect::<Result<Vec<_>, _>>()?;
     let listen = host::free_port(asked).map_err(|error| host::cannot_start(&error, &[asked], state))?;
     let advertise = advertised(listen, &claimed);
     // claimed or the listen address: never empty.
@@ -36,20 +37,20 @@ pub(super) fn run(state: &StateDir, args: &SupernodeArgs) -> Result<Exit, Failur
 
     let signals = super::signals()?;
     let mut config = wishes.config(Config::supernode(advertise));
-    config.relay_rate_bps = args.relay_rate.unwrap_or(config.relay_rate_bps);
-    config.relay_quota_bytes = args.relay_quota.unwrap_or(config.relay_quota_bytes);
+    args.duty.apply(&mut config);
     let limits = RelayLimits::of(&config).to_text();
     let host = Host::start(
         state,
         Plan {
             config,
             listen: vec![listen],
+            listen_tcp,
             bootstrap: wishes.bootstrap.clone(),
             port_map: args.node.router.port_map(),
         },
     )?;
     let _offers = wishes.offer(host.server())?;
-    talk::note(format!("supernode  ON at UDP {listen}, relaying for each pair of peers: {limits}"));
+    talk::note(format!("supernode  ON at UDP and TCP {listen}, helping others within: {limits}"));
     super::announce(&format!("{}@{first}", host.endpoint().id()))?;
     Ok(super::serve(host, &signals))
 }

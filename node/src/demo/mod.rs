@@ -208,6 +208,7 @@ fn start_node(
         listen: vec![listen],
         bootstrap,
         state_file: None,
+        listen_tcp: Vec::new(),
         udp_proxy,
         port_map: false,
     })

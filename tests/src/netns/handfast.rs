@@ -63,6 +63,24 @@ impl Lab {
         Node::start(host, self.dir(), arguments)
     }
 
+    /// The same, reachable by IPv6 too.
+    pub fn supernode_with_ipv6(&self, host: &Host, bootstrap: &[&str], more: &[&str]) -> Node {
+        let v6 = host.address6.expect("an IPv6 address");
+        let mut arguments = vec!["supernode".to_owned(), "--listen".to_owned(), format!("[::]:{PORT}")];
+        for advertised in [format!("{}:{PORT}", host.address), format!("[{v6}]:{PORT}")] {
+            arguments.extend(["--advertise".to_owned(), advertised]);
+        }
+        extend(&mut arguments, bootstrap, more);
+        Node::start(host, self.dir(), arguments)
+    }
+
+    /// A node that finds its role by itself.
+    pub fn auto(&self, host: &Host, bootstrap: &[&str], more: &[&str]) -> Node {
+        let mut arguments = vec!["run".to_owned()];
+        extend(&mut arguments, bootstrap, more);
+        Node::start(host, self.dir(), arguments)
+    }
+
     /// A leaf, joined to the network by `bootstrap`.
     pub fn leaf(&self, host: &Host, bootstrap: &[&str], more: &[&str]) -> Node {
         let mut arguments = vec!["leaf".to_owned()];
@@ -118,6 +136,12 @@ impl Node {
         self.process = process;
     }
 
+    /// The same with more arguments.
+    pub fn start_again_with(&mut self, more: &[&str]) {
+        self.arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+        self.start_again();
+    }
+
     /// The command `handfast ARGUMENTS` of this node's state directory, in its host.
     pub fn command(&self, arguments: &[&str]) -> Command {
         command(&self.host, &self.state, arguments)
@@ -167,7 +191,8 @@ fn command(host: &Host, state: &Path, arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command.args(arguments).arg("--state-dir").arg(state);
+    // On one segment of a lab everybody would be everybody's neighbour: tests that want that say so.
+    command.env("HANDFAST_LAN", "off").args(arguments).arg("--state-dir").arg(state);
     command
 }
 

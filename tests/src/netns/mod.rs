@@ -1,10 +1,16 @@
 //! A laboratory of network namespaces: real kernels' routing and NAT between real processes, on one machine.
 //!
-//! A [`Lab`] is one bridge in a namespace of its own, the *public segment* (198.18.0.0/15, every host in a /24 of its
-//! own, since nodes treat a /24 as one owner). On it stand public [`Host`]s and [`Router`]s; behind a router stand
-//! hosts with private addresses. Routers translate with nftables: what a LAN sends leaves masqueraded, what comes
-//! unasked is dropped. Processes are started inside a namespace by [`Host::spawn`] and [`Host::run`]
-//! (see [`process`]); [`handfast`] starts and questions real `handfast` nodes that way.
+//! A [`Lab`] is one bridge in a namespace of its own, the *public segment* (198.18.0.0/15 and 2001:db8::/32, every host
+//! in a /24 and a /48 of its own, since nodes treat those as one owner). On it stand public [`Host`]s and
+//! [`router::Router`]s; behind a router stand hosts with private addresses, or, behind a carrier's (100.64.0.0/10),
+//! home routers. How a router translates and whom it lets in is a [`nat::Nat`]: every behaviour that RFC 4787 has a
+//! word for, made of nftables rules that are written here and nowhere else. A router can be rebooted, renumbered, cut
+//! off or made to drop packets, and a host can be unplugged or moved, while processes run. A [`meter::Meter`] counts
+//! what a host sends and receives.
+//!
+//! Processes are started inside a namespace by [`Host::spawn`] and [`Host::run`] (see [`process`]); [`handfast`] starts
+//! and questions real `handfast` nodes that way, [`scene`] puts two of them and their supernodes together, and
+//! [`matrix`] does that for a table of pairs.
 //!
 //! A lab lives as long as its value: dropping it kills what still runs in its namespaces and deletes them. Names carry
 //! the process id, so that runs do not meet each other; a run that was killed leaves namespaces behind, which the next
@@ -15,48 +21,28 @@
 //! the reason where one is missing. That is why the tests on top of it stand behind the feature `netns`.
 
 pub mod handfast;
+pub mod matrix;
+pub mod meter;
+pub mod miniupnpd;
+pub mod nat;
 pub mod process;
+pub mod router;
+pub mod scene;
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::net::Ipv4Addr;
-use std::os::unix::fs::MetadataExt as _;
+mod tools;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+pub use self::meter::Meter;
+pub use self::nat::{Filtering, Mapping, Nat};
+pub use self::router::{Router, Uplink};
+
 use self::process::{Finished, Process, show_logs};
-
-/// What all namespaces of all labs are called at first: `hflab<pid>-<number>-<host>`.
-const PREFIX: &str = "hflab";
-
-/// How a router translates, in the words of RFC 4787.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Nat {
-    /// How it picks the outer port.
-    pub mapping: Mapping,
-    /// How long it keeps a UDP binding that has seen one direction, and one that has seen both. None: Linux's own 30
-    /// and 120 s.
-    pub udp_timeout: Option<(Duration, Duration)>,
-}
-
-/// How a router picks the outer port of a flow.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mapping {
-    /// The inner one where it is free: as good as endpoint-independent for whoever does not share a port.
-    PortPreserving,
-    /// Another random one for each destination: address- and port-dependent.
-    Random,
-}
-
-impl Nat {
-    /// Port-preserving mapping; filtering is address- and port-dependent as with every Linux router.
-    pub const EASY: Self = Self { mapping: Mapping::PortPreserving, udp_timeout: None };
-    /// A random port for each destination: no two such routers can be punched through.
-    pub const HARD: Self = Self { mapping: Mapping::Random, udp_timeout: None };
-}
+use self::tools::{PREFIX, add_bridge, check_tools, ip, ip_in, namespaces, remove_namespace, set_kernel, sweep};
 
 /// A namespace with one address: a public host, or one behind a router.
 #[derive(Clone, Debug)]
@@ -64,19 +50,20 @@ pub struct Host {
     namespace: String,
     name: String,
     logs: std::path::PathBuf,
+    cable: Cable,
+    uplink: Option<Uplink>,
+    gateway6: Option<Ipv6Addr>,
     /// Its address: public, or of the LAN.
     pub address: Ipv4Addr,
+    /// Its IPv6 address, if it has one.
+    pub address6: Option<Ipv6Addr>,
 }
 
-/// A router between the public segment and a LAN of its own.
-#[derive(Clone, Debug)]
-pub struct Router {
+/// What leads to an interface: the far end, at a bridge.
+#[derive(Clone, Default, Debug)]
+struct Cable {
     namespace: String,
-    index: u8,
-    hosts: u8,
-    moves: u8,
-    /// Its address on the public segment.
-    pub address: Ipv4Addr,
+    port: String,
 }
 
 /// The public segment and all that hangs on it.
@@ -101,9 +88,7 @@ impl Lab {
         }
         let lab = Self { prefix, logs, publics: 0, routers: 0 };
         lab.add_namespace("public");
-        let public = lab.namespace("public");
-        ip(&["-n", &public, "link", "add", "name", "segment", "type", "bridge"]);
-        ip(&["-n", &public, "link", "set", "dev", "segment", "up"]);
+        add_bridge(&lab.namespace("public"), "segment");
         lab
     }
 
@@ -115,56 +100,80 @@ impl Lab {
     /// A host on the public segment.
     pub fn public_host(&mut self, name: &str) -> Host {
         self.publics += 1;
-        let address = Ipv4Addr::new(198, 18, self.publics, 1);
-        let namespace = self.add_namespace(name);
-        plug(&self.namespace("public"), &format!("h{}", self.publics), &namespace, "eth0");
-        ip(&["-n", &namespace, "addr", "add", &format!("{address}/15"), "dev", "eth0"]);
-        Host { namespace, name: name.to_owned(), logs: self.dir().to_owned(), address }
+        let mut host = self.host(name);
+        host.cable = self.segment_cable(&format!("h{}", self.publics), &host.namespace, "eth0");
+        host.address = Ipv4Addr::new(198, 18, self.publics, 1);
+        let v6 = public_v6(u16::from(self.publics), 1);
+        host.address6 = Some(v6);
+        ip_in(&host.namespace, &format!("addr add {}/15 dev eth0", host.address));
+        ip_in(&host.namespace, &format!("addr add {v6}/32 dev eth0 nodad"));
+        host
     }
 
-    /// A router on the public segment, with an empty LAN behind it.
+    /// A router on the public segment, with empty LANs behind it.
     pub fn router(&mut self, nat: Nat) -> Router {
+        self.segment_router(nat, false)
+    }
+
+    /// A carrier's router on the public segment: behind it stand home routers.
+    pub fn carrier(&mut self, nat: Nat) -> Router {
+        self.segment_router(nat, true)
+    }
+
+    /// A home router behind a carrier's.
+    pub fn router_behind(&mut self, carrier: &mut Router, nat: Nat) -> Router {
         self.routers += 1;
-        let index = self.routers;
-        let namespace = self.add_namespace(&format!("r{index}"));
-        plug(&self.namespace("public"), &format!("r{index}"), &namespace, "wan");
-        ip(&["-n", &namespace, "link", "add", "name", "lan", "type", "bridge"]);
-        ip(&["-n", &namespace, "link", "set", "lan", "up"]);
-        let address = Ipv4Addr::new(198, 19, index, 1);
-        ip(&["-n", &namespace, "addr", "add", &format!("{address}/15"), "dev", "wan"]);
-        ip(&["-n", &namespace, "addr", "add", &format!("192.168.{index}.1/24"), "dev", "lan"]);
-        let router = Router { namespace, index, hosts: 0, moves: 0, address };
-        router.set_kernel("net/ipv4/ip_forward", "1");
-        router.set_nat(nat);
+        let namespace = self.add_namespace(&format!("r{}", self.routers));
+        Router::behind(namespace, self.routers, carrier, nat)
+    }
+
+    /// A router whose line is dead: a LAN without internet.
+    pub fn router_without_line(&mut self) -> Router {
+        let router = self.router(Nat::EASY);
+        router.set_cable(false);
         router
     }
 
     /// A host in the LAN of `router`.
     pub fn lan_host(&self, router: &mut Router, name: &str) -> Host {
-        router.hosts += 1;
-        let address = Ipv4Addr::new(192, 168, router.index, 1 + router.hosts);
-        let namespace = self.add_namespace(name);
-        let port = format!("h{}", router.hosts);
-        ip(&[
-            "-n",
-            &router.namespace,
-            "link",
-            "add",
-            &port,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "eth0",
-            "netns",
-            &namespace,
-        ]);
-        ip(&["-n", &router.namespace, "link", "set", "dev", &port, "master", "lan", "up"]);
-        ip(&["-n", &namespace, "link", "set", "eth0", "up"]);
-        ip(&["-n", &namespace, "addr", "add", &format!("{address}/24"), "dev", "eth0"]);
-        let gateway = format!("192.168.{}.1", router.index);
-        ip(&["-n", &namespace, "route", "add", "default", "via", &gateway]);
-        Host { namespace, name: name.to_owned(), logs: self.dir().to_owned(), address }
+        let mut host = self.host(name);
+        router.connect(&mut host, "lan");
+        host
+    }
+
+    /// A host in the second LAN of `router`, whose hosts and those of the first cannot reach each other's addresses.
+    pub fn guest_host(&self, router: &mut Router, name: &str) -> Host {
+        let mut host = self.host(name);
+        router.connect(&mut host, "guest");
+        host
+    }
+
+    fn segment_router(&mut self, nat: Nat, carrier: bool) -> Router {
+        self.routers += 1;
+        let name = format!("r{}", self.routers);
+        let namespace = self.add_namespace(&name);
+        let cable = self.segment_cable(&name, &namespace, "wan");
+        Router::on_segment(namespace, cable, self.routers, carrier, nat)
+    }
+
+    fn segment_cable(&self, port: &str, namespace: &str, device: &str) -> Cable {
+        let cable = Cable { namespace: self.namespace("public"), port: port.to_owned() };
+        cable.lay("segment", namespace, device);
+        cable
+    }
+
+    /// A host that is plugged in nowhere yet.
+    fn host(&self, name: &str) -> Host {
+        Host {
+            namespace: self.add_namespace(name),
+            name: name.to_owned(),
+            logs: self.dir().to_owned(),
+            cable: Cable::default(),
+            uplink: None,
+            gateway6: None,
+            address: Ipv4Addr::UNSPECIFIED,
+            address6: None,
+        }
     }
 
     fn namespace(&self, name: &str) -> String {
@@ -174,7 +183,10 @@ impl Lab {
     fn add_namespace(&self, name: &str) -> String {
         let namespace = self.namespace(name);
         ip(&["netns", "add", &namespace]);
-        ip(&["-n", &namespace, "link", "set", "lo", "up"]);
+        ip_in(&namespace, "link set lo up");
+        // Whether an address is taken is known here; asking would keep IPv6 silent for a second or two.
+        let no_detection = [("net/ipv6/conf/all/accept_dad", "0"), ("net/ipv6/conf/default/accept_dad", "0")];
+        set_kernel(&namespace, &no_detection);
         namespace
     }
 }
@@ -220,133 +232,72 @@ impl Host {
         self.spawn(label, command).finish(limit)
     }
 
-    /// Unplugs the cable, or plugs it in again.
+    /// Unplugs the cable, or plugs it in again: addresses and routes stay, nothing passes.
     pub fn set_cable(&self, plugged: bool) {
-        ip(&["-n", &self.namespace, "link", "set", "eth0", if plugged { "up" } else { "down" }]);
+        self.cable.set(plugged);
     }
-}
 
-impl Router {
-    /// Translates in this way from now on.
-    pub fn set_nat(&self, nat: Nat) {
-        let masquerade = match nat.mapping {
-            Mapping::PortPreserving => "masquerade",
-            Mapping::Random => "masquerade fully-random",
-        };
-        // Unasked packets are dropped before conntrack commits an entry for them; an entry would take the port that
-        // the LAN's own packet to that peer, a moment later, needs to keep.
-        let rules = format!(
-            "flush ruleset\n\
-             table ip nat {{\n\
-               chain post {{\n\
-                 type nat hook postrouting priority 100\n\
-                 oifname \"wan\" {masquerade}\n\
-               }}\n\
-             }}\n\
-             table ip filter {{\n\
-               chain input {{ type filter hook input priority 0; policy accept;\n\
-                 iifname \"wan\" ct state established,related accept\n\
-                 iifname \"wan\" drop\n\
-               }}\n\
-               chain forward {{ type filter hook forward priority 0; policy drop;\n\
-                 iifname \"lan\" accept\n\
-                 ct state established,related accept\n\
-               }}\n\
-             }}\n"
-        );
-        let mut nft = Command::new("ip")
-            .args(["netns", "exec", &self.namespace, "nft", "-f", "-"])
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("nft starts");
-        nft.stdin.take().expect("piped").write_all(rules.as_bytes()).expect("nft reads");
-        assert!(nft.wait().expect("nft ends").success(), "nft refused:\n{rules}");
-        if let Some((one_way, both_ways)) = nat.udp_timeout {
-            self.set_kernel("net/netfilter/nf_conntrack_udp_timeout", &one_way.as_secs().to_string());
-            self.set_kernel("net/netfilter/nf_conntrack_udp_timeout_stream", &both_ways.as_secs().to_string());
+    /// Takes its interface down, with all routes, or up again.
+    pub fn set_interface(&self, up: bool) {
+        ip_in(&self.namespace, &format!("link set eth0 {}", if up { "up" } else { "down" }));
+        if !up {
+            return;
         }
-    }
-
-    /// Forgets all bindings, as a router that was switched off and on. Its address stays.
-    pub fn reboot(&self) {
-        run(Command::new("ip").args(["netns", "exec", &self.namespace, "conntrack", "-F"]));
-    }
-
-    /// Comes back with another public address, as after a forced reconnect of the line. Bindings are gone too.
-    pub fn renumber(&mut self) -> Ipv4Addr {
-        self.moves += 1;
-        let new = Ipv4Addr::new(198, 19, self.index + 16 * self.moves, 1);
-        ip(&["-n", &self.namespace, "addr", "del", &format!("{}/15", self.address), "dev", "wan"]);
-        ip(&["-n", &self.namespace, "addr", "add", &format!("{new}/15"), "dev", "wan"]);
-        self.address = new;
-        self.reboot();
-        new
-    }
-
-    /// Unplugs the line, or plugs it in again.
-    pub fn set_cable(&self, plugged: bool) {
-        ip(&["-n", &self.namespace, "link", "set", "wan", if plugged { "up" } else { "down" }]);
-    }
-
-    fn set_kernel(&self, name: &str, value: &str) {
-        let script = format!("echo {value} > /proc/sys/{name}");
-        run(Command::new("ip").args(["netns", "exec", &self.namespace, "sh", "-c", &script]));
-    }
-}
-
-/// A cable from the bridge of the public segment to a namespace.
-fn plug(public: &str, port: &str, namespace: &str, device: &str) {
-    ip(&["-n", public, "link", "add", "name", port, "type", "veth", "peer", "name", device, "netns", namespace]);
-    ip(&["-n", public, "link", "set", "dev", port, "master", "segment", "up"]);
-    ip(&["-n", namespace, "link", "set", "dev", device, "up"]);
-}
-
-fn ip(args: &[&str]) {
-    run(Command::new("ip").args(args));
-}
-
-fn run(command: &mut Command) {
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-}
-
-fn check_tools() {
-    let me = std::fs::metadata("/proc/self").expect("Linux with /proc").uid();
-    assert!(me == 0, "network-namespace tests need root: run them with sudo, or leave out `--features netns`");
-    let mut missing = String::new();
-    for (tool, flag, package) in [("ip", "-V", "iproute2"), ("nft", "-v", "nftables"), ("conntrack", "-V", "conntrack")]
-    {
-        let found = Command::new(tool).arg(flag).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if found.is_err() {
-            let _ = write!(missing, " {tool} (Debian package {package})");
+        // The kernel has forgotten these; a real host's network manager would bring them back, too.
+        if let Some(v6) = self.address6 {
+            ip_in(&self.namespace, &format!("addr replace {v6}/{} dev eth0 nodad", self.prefix_v6()));
         }
+        self.restore_routes();
     }
-    assert!(missing.is_empty(), "network-namespace tests need these tools:{missing}");
-}
 
-fn namespaces() -> BTreeSet<String> {
-    let Ok(output) = Command::new("ip").args(["netns", "list"]).output() else { return BTreeSet::new() };
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
-}
+    /// Gives it one more address, which nobody routes to it.
+    pub fn add_address(&self, address: Ipv4Addr) {
+        ip_in(&self.namespace, &format!("addr add {address}/32 dev eth0"));
+    }
 
-/// Deletes what earlier, killed runs left behind: namespaces whose process is gone.
-fn sweep() {
-    for namespace in namespaces() {
-        let Some(rest) = namespace.strip_prefix(PREFIX) else { continue };
-        let Some((pid, _)) = rest.split_once('-') else { continue };
-        if pid.bytes().all(|b| b.is_ascii_digit()) && !Path::new("/proc").join(pid).exists() {
-            remove_namespace(&namespace);
+    /// Leaves by another way from now on: by a [`Router::second_uplink`], or, with None, by none at all.
+    pub fn set_default_route(&mut self, uplink: Option<Uplink>) {
+        if self.uplink.is_some() {
+            ip_in(&self.namespace, "route del default");
+        }
+        self.uplink = uplink;
+        self.restore_routes();
+    }
+
+    /// Its first way out.
+    pub fn uplink(&self) -> Option<Uplink> {
+        self.uplink
+    }
+
+    fn prefix_v6(&self) -> u8 {
+        if self.gateway6.is_some() { 64 } else { 32 }
+    }
+
+    fn restore_routes(&self) {
+        if let Some(Uplink { device, gateway, .. }) = self.uplink {
+            ip_in(&self.namespace, &format!("route replace default via {gateway} dev {device}"));
+        }
+        if let Some(gateway) = self.gateway6 {
+            ip_in(&self.namespace, &format!("-6 route replace default via {gateway} dev eth0"));
         }
     }
 }
 
-/// Kills whatever runs inside, then deletes it. Says nothing when another sweep was faster.
-fn remove_namespace(namespace: &str) {
-    if let Ok(pids) = Command::new("ip").args(["netns", "pids", namespace]).stderr(Stdio::null()).output() {
-        for pid in String::from_utf8_lossy(&pids.stdout).split_whitespace() {
-            process::signal(pid, "KILL");
-        }
+impl Cable {
+    /// Lays it from a bridge to a new interface of another namespace.
+    fn lay(&self, bridge: &str, namespace: &str, device: &str) {
+        let Self { namespace: from, port } = self;
+        ip_in(from, &format!("link add name {port} type veth peer name {device} netns {namespace}"));
+        ip_in(from, &format!("link set dev {port} master {bridge} up"));
+        ip_in(namespace, &format!("link set dev {device} up"));
     }
-    let _ = Command::new("ip").args(["netns", "del", namespace]).stderr(Stdio::null()).status();
+
+    fn set(&self, plugged: bool) {
+        ip_in(&self.namespace, &format!("link set dev {} {}", self.port, if plugged { "up" } else { "down" }));
+    }
+}
+
+/// Host `host` in the /48 of number `net` of the public segment.
+fn public_v6(net: u16, host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, net, 0, 0, 0, 0, host)
 }

@@ -82,6 +82,11 @@ impl Process {
         fs::read(&self.stdout).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        fs::read(&self.stderr).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
     /// Waits for a whole line on standard output that `wanted` takes. Panics when the process ends or `limit` passes
     /// before that.
     #[track_caller]

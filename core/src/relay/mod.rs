@@ -5,14 +5,23 @@
 //! here ([`Channels::forward`]): a token bucket for the rate and a daily count of bytes per pair, whatever the number of
 //! channels the pair opens one after the other. There is no queue: what does not fit is dropped, as a policer does.
 //!
+//! The relay itself may have caps ([`Channels::cap`]): a rate for all pairs together, of which each gets its fair share
+//! (`fair`), and bytes in 30 days (`quota`). When those are used up it relays nothing more: its channels
+//! [close](Channels::close_all), both ends are told, and introductions are refused.
+//!
 //! A channel lives while both links live, and at most [`CHANNEL_IDLE_MAX`] without a packet.
+
+mod fair;
+mod quota;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::fair::{FairShare, Share};
+use self::quota::Quota;
 use crate::identity::PeerId;
-use crate::node::{DropReason, Path, PeerKey};
-use crate::time::{Instant, earliest};
+use crate::node::{DropReason, Path, PeerKey, Relayed};
+use crate::time::{Instant, WallTime, earliest};
 use crate::wire::packet::ChannelId;
 
 /// Most channels of one relay. At the limit an introduction is refused as busy.
@@ -58,9 +67,11 @@ struct Channel {
     /// Bytes that may pass now.
     tokens: u64,
     refilled: Instant,
-    /// Bytes left of the day's quota, taken from the pair's account at opening and settled at closing.
-    quota_left: u64,
+    /// Bytes left of the day's quota, taken from the pair's account at opening and settled at closing. An older channel
+    /// of a pair has some left even where the day has no limit: the rate is the pair's, not the channel's.
+    quota_left: Option<u64>,
     used: u64,
+    share: Share,
     last: Instant,
 }
 
@@ -86,6 +97,10 @@ pub struct Channels {
     by_leg: BTreeSet<(PeerKey, ChannelId)>,
     accounts: BTreeMap<(PeerId, PeerId), Account>,
     sweep: Option<Instant>,
+    /// What all pairs may have together, where that is capped.
+    fair: Option<FairShare>,
+    quota: Option<Quota>,
+    exhausted: bool,
     /// Bytes forwarded in the current second, for the load.
     second: (u64, u64),
     last_second_bytes: u64,
@@ -107,6 +122,43 @@ fn pair(a: PeerId, b: PeerId) -> (PeerId, PeerId) {
 }
 
 impl Channels {
+    /// Caps what all channels may carry together: bits per second, and bytes in 30 days, of which an earlier run used
+    /// some. Zero is no cap.
+    pub fn cap(&mut self, now: Instant, rate_bps: u64, quota_bytes: u64, relayed: Relayed) {
+        self.fair = (rate_bps != 0).then(|| FairShare::new(now, rate_bps));
+        self.quota = (quota_bytes != 0).then(|| Quota::new(quota_bytes, relayed));
+        self.exhausted = self.quota.as_ref().is_some_and(|quota| !quota.has(1));
+    }
+
+    /// The wall clock says so: 30 days may be over.
+    pub fn on_wall_clock(&mut self, wall: WallTime) {
+        if let Some(quota) = &mut self.quota {
+            quota.on_wall_clock(wall);
+            self.exhausted &= !quota.has(1);
+        }
+    }
+
+    /// Whether all that may be relayed in these 30 days has been.
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
+    /// What was relayed in these 30 days, where that is counted.
+    pub fn relayed(&self) -> Relayed {
+        self.quota.map(|quota| quota.used()).unwrap_or_default()
+    }
+
+    /// What is to be kept of that for the next run, if it changed.
+    pub fn poll_keep(&mut self) -> Option<Relayed> {
+        self.quota.as_mut()?.poll_keep()
+    }
+
+    /// Closes all channels; returns both legs of each.
+    pub fn close_all(&mut self, now: Instant) -> Vec<Closed> {
+        let ids: Vec<ChannelId> = self.map.keys().copied().collect();
+        ids.into_iter().flat_map(|id| self.close(now, id)).collect()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.map.len()
@@ -130,15 +182,16 @@ impl Channels {
         debug_assert!(!self.map.contains_key(&id), "channel ids are never reused");
         let pair = pair(a.id, b.id);
         let closed = self.close_older(now, a.peer, pair);
-        let quota_left = self.take_over(now, a.peer, pair, limits.quota_bytes);
+        let (quota_left, tokens) = self.take_over(now, a.peer, pair, limits);
         let channel = Channel {
             legs: [Leg { peer: a.peer, path: a.path }, Leg { peer: b.peer, path: b.path }],
             pair,
             limits,
-            tokens: burst(limits),
+            tokens,
             refilled: now,
             quota_left,
             used: 0,
+            share: Share::default(),
             last: now,
         };
         self.map.insert(id, channel);
@@ -157,18 +210,22 @@ impl Channels {
         ids.into_iter().flat_map(|(_, id)| self.close(now, id)).collect()
     }
 
-    /// What is left of the pair's quota for a new channel. One that the two have open already keeps a little, so that
-    /// what is under way on it still arrives.
-    fn take_over(&mut self, now: Instant, leg: PeerKey, pair: (PeerId, PeerId), quota: u64) -> u64 {
+    /// What is left of the pair's quota, and of its rate, for a new channel. One that the two have open already keeps a
+    /// little, so that what is under way on it still arrives.
+    fn take_over(&mut self, now: Instant, leg: PeerKey, pair: (PeerId, PeerId), limits: Limits) -> (Option<u64>, u64) {
         let ids: Vec<ChannelId> = self.of_leg(leg).collect();
         let mut spoken_for = self.account(now, pair).bytes;
+        let mut tokens = burst(limits);
         for id in ids {
             if let Some(channel) = self.map.get_mut(&id).filter(|c| c.pair == pair) {
-                channel.quota_left = channel.quota_left.min(REST_OF_OLD);
-                spoken_for = spoken_for.saturating_add(channel.used).saturating_add(channel.quota_left);
+                let rest = channel.quota_left.map_or(REST_OF_OLD, |left| left.min(REST_OF_OLD));
+                channel.quota_left = Some(rest);
+                spoken_for = spoken_for.saturating_add(channel.used).saturating_add(rest);
+                tokens = tokens.min(channel.tokens);
             }
         }
-        quota.saturating_sub(spoken_for)
+        let quota = (limits.quota_bytes != 0).then(|| limits.quota_bytes.saturating_sub(spoken_for));
+        (quota, tokens)
     }
 
     /// Whether `channel` exists.
@@ -188,6 +245,13 @@ impl Channels {
         };
         let to = to.ok_or(DropReason::WrongPath)?;
         let bytes = bytes as u64;
+        if ch.quota_left.is_some_and(|left| left < bytes) {
+            return Err(DropReason::Quota);
+        }
+        if self.quota.as_ref().is_some_and(|quota| !quota.has(bytes)) {
+            self.exhausted = true;
+            return Err(DropReason::Quota);
+        }
         if ch.limits.rate_bps != 0 {
             let us = u64::try_from(now.since(ch.refilled).as_micros()).unwrap_or(u64::MAX);
             let earned = ch.limits.rate_bps.saturating_mul(us) / 8_000_000;
@@ -198,13 +262,20 @@ impl Channels {
             if ch.tokens < bytes {
                 return Err(DropReason::Quota);
             }
+        }
+        if let Some(fair) = &mut self.fair
+            && !fair.admit(now, &mut ch.share, bytes)
+        {
+            return Err(DropReason::Quota);
+        }
+        if ch.limits.rate_bps != 0 {
             ch.tokens -= bytes;
         }
-        if ch.limits.quota_bytes != 0 {
-            if ch.quota_left < bytes {
-                return Err(DropReason::Quota);
-            }
-            ch.quota_left -= bytes;
+        if let Some(left) = &mut ch.quota_left {
+            *left -= bytes;
+        }
+        if let Some(quota) = &mut self.quota {
+            quota.take(bytes);
         }
         ch.used += bytes;
         ch.last = now;
@@ -390,5 +461,80 @@ mod tests {
         let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
         assert_eq!(channels.close_leg(at(1), end(1).peer), [Closed { channel: ID, leg: end(2).peer }]);
         assert!(channels.is_empty());
+    }
+
+    #[test]
+    fn regression_an_older_channel_of_a_pair_does_not_double_its_rate() {
+        let mut channels = Channels::default();
+        let limits = Limits { rate_bps: 2_000_000, quota_bytes: 0 };
+        let (old, new) = (ID, ChannelId([7; 6]));
+        let _ = channels.open(at(0), old, end(1), end(2), limits);
+        let _ = channels.open(at(0), new, end(1), end(2), limits);
+        let mut passed = 0u64;
+        for ms in 0..10_000 {
+            let now = Instant::from_micros(ms * 1_000);
+            for channel in [old, new] {
+                passed += if channels.forward(now, channel, &path(1), 1_200).is_ok() { 1_200 } else { 0 };
+            }
+        }
+        let fair = 2_000_000 / 8 * 10 + BURST_MIN + REST_OF_OLD;
+        assert!(passed <= fair, "{passed} of {fair}");
+    }
+
+    #[test]
+    fn regression_opening_channels_one_after_the_other_does_not_fill_the_bucket() {
+        let mut channels = Channels::default();
+        let limits = Limits { rate_bps: 1_000, quota_bytes: 0 };
+        let mut passed = 0u64;
+        for n in 0..50 {
+            let id = ChannelId([n; 6]);
+            let _ = channels.open(at(0), id, end(1), end(2), limits);
+            while channels.forward(at(0), id, &path(1), 1_200).is_ok() {
+                passed += 1_200;
+            }
+        }
+        assert!(passed <= BURST_MIN, "{passed}");
+    }
+
+    #[test]
+    fn the_relays_own_rate_bounds_all_pairs_together() {
+        let mut channels = Channels::default();
+        channels.cap(at(0), 2_000_000, 0, Relayed::default());
+        for n in 0..10 {
+            let limits = Limits { rate_bps: 0, quota_bytes: 0 };
+            let _ = channels.open(at(0), ChannelId([n; 6]), end(2 * n), end(2 * n + 1), limits);
+        }
+        let mut passed = [0u64; 10];
+        for ms in 0..10_000 {
+            let now = Instant::from_micros(ms * 1_000);
+            for n in 0..10 {
+                let from = path(u16::from(2 * n));
+                if channels.forward(now, ChannelId([n; 6]), &from, 1_200).is_ok() {
+                    passed[usize::from(n)] += 1_200;
+                }
+            }
+        }
+        let all: u64 = passed.iter().sum();
+        let fair = 2_000_000 / 8 * 10;
+        assert!((fair * 9 / 10..=fair + 3 * BURST_MIN).contains(&all), "{all} of {fair}");
+        let (least, most) = (passed.iter().min().unwrap(), passed.iter().max().unwrap());
+        assert!(most - least <= 2 * BURST_MIN, "{passed:?}");
+    }
+
+    #[test]
+    fn a_relay_whose_30_days_are_used_up_forwards_nothing_more_and_closes() {
+        let mut channels = Channels::default();
+        let wall = |days: u64| WallTime::from_micros(days * 86_400 * 1_000_000);
+        channels.cap(at(0), 0, 1_000, Relayed { since_s: 100 * 86_400, bytes: 700 });
+        channels.on_wall_clock(wall(101));
+        let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
+        assert!(channels.forward(at(0), ID, &path(1), 200).is_ok());
+        assert!(channels.poll_keep().is_some_and(|kept| kept.bytes >= 900));
+        assert!(!channels.is_exhausted());
+        assert_eq!(channels.forward(at(0), ID, &path(1), 200), Err(DropReason::Quota));
+        assert!(channels.is_exhausted());
+        assert_eq!(channels.close_all(at(1)).len(), 2);
+        channels.on_wall_clock(wall(131));
+        assert!(!channels.is_exhausted());
     }
 }

@@ -1,0 +1,124 @@
+//! What a relay may carry in 30 days, counted over restarts.
+//!
+//! A period begins with the first byte relayed after the one before has ended, by the wall clock, which is told now and
+//! then. What is to be kept is counted ahead by [`AHEAD_SHARE`] of the quota: a crash never makes the count smaller.
+
+use core::time::Duration;
+
+use crate::node::Relayed;
+use crate::time::WallTime;
+
+/// Length of a period.
+const PERIOD: Duration = Duration::from_secs(30 * 86_400);
+/// This part of the quota is kept ahead of its use: 256 small writes in 30 days, at most.
+const AHEAD_SHARE: u64 = 256;
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quota {
+    max: u64,
+    used: Relayed,
+    kept: u64,
+    wall_s: u64,
+    to_keep: bool,
+}
+
+impl Quota {
+    /// As an earlier run left it.
+    pub(super) fn new(max: u64, used: Relayed) -> Self {
+        Self { max, used, kept: used.bytes, wall_s: 0, to_keep: false }
+    }
+
+    /// What was used in this period.
+    pub(super) fn used(&self) -> Relayed {
+        self.used
+    }
+
+    /// The wall clock says so; a period may be over.
+    pub(super) fn on_wall_clock(&mut self, wall: WallTime) {
+        self.wall_s = wall.as_secs();
+        let since = self.used.since_s;
+        if since != 0 && self.wall_s >= since.saturating_add(PERIOD.as_secs()) {
+            self.used = Relayed::default();
+            (self.kept, self.to_keep) = (0, true);
+        } else if since > self.wall_s {
+            // The clock was ahead when the period began.
+            self.used.since_s = self.wall_s.max(1);
+        }
+    }
+
+    /// Whether there is room for so many bytes.
+    pub(super) fn has(&self, bytes: u64) -> bool {
+        self.used.bytes.saturating_add(bytes) <= self.max
+    }
+
+    /// They were relayed.
+    pub(super) fn take(&mut self, bytes: u64) {
+        if self.used.since_s == 0 {
+            self.used.since_s = self.wall_s.max(1);
+        }
+        self.used.bytes = self.used.bytes.saturating_add(bytes);
+        if self.used.bytes > self.kept {
+            self.kept = self.used.bytes.saturating_add(self.max / AHEAD_SHARE).min(self.max.max(self.used.bytes));
+            self.to_keep = true;
+        }
+    }
+
+    /// What is to be kept for the next run, if that changed.
+    pub(super) fn poll_keep(&mut self) -> Option<Relayed> {
+        core::mem::take(&mut self.to_keep).then_some(Relayed { since_s: self.used.since_s, bytes: self.kept })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY_S: u64 = 86_400;
+
+    fn wall(s: u64) -> WallTime {
+        WallTime::from_micros(s * 1_000_000)
+    }
+
+    #[test]
+    fn a_period_begins_with_its_first_byte_and_lasts_30_days() {
+        let mut quota = Quota::new(1_000, Relayed::default());
+        quota.on_wall_clock(wall(100 * DAY_S));
+        assert!(quota.has(1_000) && !quota.has(1_001));
+        quota.take(600);
+        quota.on_wall_clock(wall(129 * DAY_S));
+        assert!(!quota.has(500));
+        assert_eq!(quota.used(), Relayed { since_s: 100 * DAY_S, bytes: 600 });
+        quota.on_wall_clock(wall(130 * DAY_S));
+        assert!(quota.has(1_000));
+        quota.on_wall_clock(wall(140 * DAY_S));
+        quota.take(1);
+        assert_eq!(quota.used().since_s, 140 * DAY_S);
+    }
+
+    #[test]
+    fn a_restart_never_makes_the_count_smaller_and_little_larger() {
+        let mut kept = Relayed::default();
+        let mut used = 0;
+        for _ in 0..50 {
+            let mut quota = Quota::new(1_000_000, kept);
+            quota.on_wall_clock(wall(100 * DAY_S));
+            assert!(quota.used().bytes >= used);
+            for _ in 0..10 {
+                quota.take(1_000);
+                kept = quota.poll_keep().unwrap_or(kept);
+            }
+            used = quota.used().bytes;
+        }
+        assert!((500_000..=500_000 + 50 * 4_000).contains(&used), "{used}");
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_does_not_end_the_period_late() {
+        let mut quota = Quota::new(1_000, Relayed { since_s: 1_000 * DAY_S, bytes: 900 });
+        quota.on_wall_clock(wall(100 * DAY_S));
+        assert!(!quota.has(200));
+        quota.on_wall_clock(wall(130 * DAY_S));
+        assert!(quota.has(1_000));
+    }
+}
