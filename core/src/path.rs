@@ -130,6 +130,8 @@ pub struct Paths {
     list: Vec<PathState>,
     /// Where in the list the path in use is.
     current: Option<u8>,
+    /// All direct paths were in doubt, and none has shown itself since: nothing is risked on one that failed.
+    is_waiting: bool,
     /// Addresses that the peer was heard from for the first time in this stretch of [`STRANGERS_EVERY`].
     strangers: (u32, u8),
 }
@@ -304,6 +306,20 @@ impl Paths {
         }
     }
 
+    /// Routers may have forgotten the direct paths while nobody used them. They are failed until they answer; nothing is
+    /// sent on them meanwhile, not even where there is no other path. Says which they are. Call [`Self::choose`] after it.
+    pub fn doubt_direct(&mut self) -> Vec<Route> {
+        let direct = |p: &&mut PathState| p.route.is_direct() && p.proven;
+        for path in self.list.iter_mut().filter(direct) {
+            path.failed = true;
+        }
+        if self.current().is_some_and(|route| route.is_direct()) {
+            self.set_current(None);
+        }
+        self.is_waiting = true;
+        self.proven().filter(Route::is_direct).collect()
+    }
+
     /// Whether there is a better path than this one although it works.
     pub fn set_worse(&mut self, route: &Route, worse: bool) {
         if let Some(path) = self.find_mut(route) {
@@ -358,7 +374,7 @@ impl Paths {
     pub fn choose(&mut self) -> Option<Change> {
         let old = self.current();
         let best =
-            self.list.iter().filter(|p| p.proven).min_by_key(|p| {
+            self.list.iter().filter(|p| p.proven && !(p.failed && self.is_waiting)).min_by_key(|p| {
                 (p.failed, p.worse, p.route.class(), Some(p.route) != old, p.rtt_us.unwrap_or(u32::MAX))
             })?;
         let mut choice = best.route;
@@ -378,6 +394,7 @@ impl Paths {
             return None;
         }
         self.set_current(Some(choice));
+        self.is_waiting = false;
         Some(match old {
             None => Change::First,
             Some(old) if self.find(&old).is_some_and(|p| !p.failed) => Change::Upgrade,
@@ -546,6 +563,25 @@ mod tests {
         assert_eq!(asked.count(), usize::from(STRANGERS_MAX));
         assert!(paths.admits_stranger(at(1_000), &relayed()), "known paths are no strangers");
         assert!(paths.admits_stranger(at(10_000), &direct(5_000)), "another stretch of time");
+    }
+
+    #[test]
+    fn direct_paths_in_doubt_wait_for_an_answer_unless_there_is_a_relay() {
+        let mut paths = Paths::default();
+        paths.on_check_answered(at(0), direct(1), Duration::from_millis(20));
+        paths.choose();
+        assert_eq!(paths.doubt_direct(), [direct(1)]);
+        assert_eq!((paths.choose(), paths.current()), (None, None));
+        let mut relayed_too = paths.clone();
+        relayed_too.on_handshake(at(1), relayed());
+        assert_eq!(relayed_too.choose(), Some(Change::First));
+        assert_eq!(relayed_too.current(), Some(relayed()));
+        paths.on_challenge_sent(at(1), &direct(1), [7; 8]);
+        assert!(paths.on_reply(at(21), &direct(1), [7; 8]).is_some());
+        assert_eq!(paths.choose(), Some(Change::First));
+        // From now on a failed path is again better than none.
+        paths.on_silence();
+        assert_eq!((paths.choose(), paths.current()), (None, Some(direct(1))));
     }
 
     #[test]

@@ -178,6 +178,11 @@ impl Host {
         Network { sockets, interfaces, epoch: self.epoch, ..Network::default() }
     }
 
+    /// How many sockets the node has had opened in all its runs.
+    pub fn sockets_opened(&self) -> u32 {
+        self.sockets_made
+    }
+
     /// Binds the main sockets, as io does at start: one per address family that the host has.
     pub(crate) fn bind(&mut self) {
         self.sockets.clear();

@@ -77,6 +77,10 @@ fn e4_a_home_dies_and_the_leaf_stays_reachable() {
 #[test]
 fn e8_direct_sessions_outlive_all_supernodes() {
     let (mut w, a, b) = direct_pair(2);
+    // An idle session would sleep, and takes a home to wake.
+    let (peer, service) = (w.peer(b), handfast_tests::XFER.parse().expect("a service name"));
+    w.with(a, |node, now| node.open(now, peer, &service)).expect("a stream that stays open");
+    w.run_for(secs(1));
     for s in w.supernodes.clone() {
         w.crash(s);
     }
@@ -373,7 +377,8 @@ fn e8_an_isolated_leaf_finds_its_way_back() {
 fn e8_an_isolated_leaf_asks_seldom() {
     let (mut w, a, _) = World::pair(17, NatSpec::port_restricted(), NatSpec::port_restricted());
     w.partition(&[a]);
-    w.run_for(secs(300));
+    // It knows after 308 s at most, and then looks for others more and more seldom.
+    w.run_for(secs(900));
     let before = w.traffic(a);
     w.run_for(secs(1800));
     let spent = w.traffic(a) - before;

@@ -91,8 +91,8 @@ fn a_registered_leaf_costs_its_supernode_1_kib() {
         let s = w.add_supernode();
         let all: Vec<HostId> = (0..leaves).map(|_| w.add_leaf(Place::Public)).collect();
         w.settle_homes(&all);
-        // Old key epochs and handshake state are gone after that.
-        w.run_for(secs(300));
+        // Old key epochs, handshake state and the leaves' measurements of their routers are gone after that.
+        w.run_for(secs(900));
         assert_eq!(w.status(s).leaves, leaves);
         weigh(&mut w, s)
     };

@@ -54,6 +54,13 @@ impl Beats {
         self.heard
     }
 
+    /// Somebody waited for an answer in vain: the next thing to leave is an ask.
+    pub fn doubt(&mut self, now: Instant) {
+        if self.asks == 0 {
+            self.heard = self.heard.min(now - PROOF_AGE_MAX);
+        }
+    }
+
     /// Whether two answers that were asked for are missing.
     pub fn is_overdue(&self) -> bool {
         self.asks > 2

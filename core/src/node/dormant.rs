@@ -7,10 +7,10 @@
 //! kept is bounded by that, and by the number of peers.
 //!
 //! The next use wakes the link ([`Node::wake`]). Routers may have forgotten its direct paths meanwhile, and a packet
-//! that is lost there would cost seconds. So the paths are dropped, and a new introduction is asked for, with which
-//! checks start as on a first call; meanwhile user bytes take the relayed path, if the channel still stands. The other
-//! side does the same with its old direct paths when the first packet comes by relay. What finds no path at all waits
-//! ([`Node::on_path_found`]).
+//! that is lost there would cost seconds. So these paths are asked first, and at the same time a new introduction is
+//! begun, with which checks start as on a first call. User bytes take whichever path shows itself first, or at once the
+//! relayed one, if the channel still stands; until there is one they wait ([`Node::on_path_found`]). The other side
+//! does the same with its old direct paths when the first packet comes by relay.
 
 use super::Node;
 use super::peer::PeerKey;
@@ -21,10 +21,14 @@ use crate::time::Instant;
 impl Node {
     /// The application uses a link that slept: its paths are made anew.
     pub(crate) fn wake(&mut self, now: Instant, key: PeerKey) {
-        self.forget_direct(now, key);
+        self.doubt_direct(now, key);
         if let Some(peer) = self.peers.get_mut(key) {
             peer.beats = Beats::new(now);
             let id = peer.id;
+            // A channel may stand although the peer is gone.
+            if let Some(route) = peer.paths.current() {
+                self.challenge(now, key, route);
+            }
             // Too many calls at once: the bytes go by relay, or wait for the watch.
             let _ = self.call(now, id);
         }
@@ -33,7 +37,7 @@ impl Node {
     /// A packet came on `route` for a link: if it slept, the peer found its direct paths doubtful, and so do we.
     pub(crate) fn wake_by_peer(&mut self, now: Instant, key: PeerKey, route: &Route) {
         if !route.is_direct() && self.is_asleep(now, key) {
-            self.forget_direct(now, key);
+            self.doubt_direct(now, key);
         }
     }
 
@@ -44,11 +48,14 @@ impl Node {
             .is_some_and(|p| p.is_up() && p.is_dormant(now) && now.since(p.beats.heard()) >= BEAT_INTERVAL)
     }
 
-    fn forget_direct(&mut self, now: Instant, key: PeerKey) {
+    fn doubt_direct(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        peer.paths.remove(Route::is_direct);
+        let doubtful = peer.paths.doubt_direct();
         peer.watch.on_heard();
         self.choose_path(now, key);
+        for route in doubtful {
+            self.challenge(now, key, route);
+        }
     }
 
     /// A link has a path that had none: what waited for it goes.

@@ -19,7 +19,7 @@ use super::{BINDINGS_MAX, Event, Family, Node, Path, Role, Save, SocketId, Socke
 use crate::keepalive::{Do, Duty, Lifetime, Outcome, Pace};
 use crate::path::Route;
 use crate::time::Instant;
-use crate::wire::address::Prefix;
+use crate::wire::address::{Address, Prefix};
 
 /// A home was found: the measurement waits until its link is at rest.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -33,8 +33,17 @@ const OPEN_CHECK_AFTER: Duration = Duration::from_secs(3_600);
 const RETRY_AFTER: Duration = Duration::from_secs(600);
 /// A router that forgets, or is restarted, more often than this is measured no sooner.
 const MISS_EVERY: Duration = Duration::from_secs(600);
-/// Most homes whose view of us is remembered.
-const SEEN_MAX: usize = 4;
+/// Most supernodes whose view of us is remembered: two homes, and one to compare with. At the limit the oldest goes.
+const SEEN_MAX: usize = 3;
+
+/// Where a supernode at `remote` saw a socket of ours.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    supernode: PeerKey,
+    remote: Address,
+    socket: SocketId,
+    seen: Address,
+}
 
 /// A measurement under way.
 #[derive(Debug)]
@@ -57,8 +66,7 @@ pub(crate) struct KeepAlive {
     began: Option<Instant>,
     /// By network, in milliseconds, the one used last at the end.
     bindings: Vec<([u8; 8], u32)>,
-    /// Where a home saw a socket of ours.
-    seen: ArrayVec<(PeerKey, SocketAddr, SocketId, SocketAddr), SEEN_MAX>,
+    seen: ArrayVec<Seen, SEEN_MAX>,
 }
 
 impl KeepAlive {
@@ -129,12 +137,13 @@ impl Node {
         seen: SocketAddr,
     ) {
         let list = &mut self.keepalive.seen;
-        let at = list.iter().position(|(k, r, s, _)| (*k, *r, *s) == (key, remote, socket));
-        let before = at.map(|at| list.remove(at).3);
+        let (remote, seen) = (Address::from(remote), Address::from(seen));
+        let same = |s: &Seen| s.supernode == key && s.remote == remote && s.socket == socket;
+        let before = list.iter().position(same).map(|at| list.remove(at).seen);
         if list.is_full() {
             list.remove(0);
         }
-        list.push((key, remote, socket, seen));
+        list.push(Seen { supernode: key, remote, socket, seen });
         if before.is_some_and(|before| before != seen) {
             self.on_forgotten(now);
         }
@@ -341,8 +350,9 @@ impl Node {
     }
 
     fn seen_by(&self, home: PeerKey, remote: SocketAddr, socket: SocketId) -> Option<SocketAddr> {
-        let seen = self.keepalive.seen.iter().find(|(k, r, s, _)| (*k, *r, *s) == (home, remote, socket));
-        seen.map(|(_, _, _, seen)| *seen)
+        let remote = Address::from(remote);
+        let same = |s: &&Seen| s.supernode == home && s.remote == remote && s.socket == socket;
+        self.keepalive.seen.iter().find(same).map(|s| s.seen.into())
     }
 
     /// Names the network that we are in: by the prefix that a home sees us in, and those of our interfaces. A hash,

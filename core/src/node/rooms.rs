@@ -322,6 +322,8 @@ impl Node {
         self.set_wanted_key(key, needed);
         if let Some(peer) = self.peers.get_mut(key) {
             peer.needed = now;
+            // Perhaps because it did not answer: a dead link must not be taken for one when the peer is dialled again.
+            peer.beats.doubt(now);
             if !needed && is_leaf_here && peer.traffic.is_none() {
                 // It was a supernode, and is a leaf of ours now: it keeps the link alive.
                 peer.duty = Duty::None;

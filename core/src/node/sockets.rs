@@ -75,6 +75,9 @@ impl Node {
         result: Result<(SocketId, SocketAddr), SocketRefused>,
     ) {
         let purpose = self.sockets.asked.remove(&request);
+        if self.sockets.asked.is_empty() {
+            self.sockets.asked = BTreeMap::new();
+        }
         if let (Some(Purpose::Punch(key)), Err(SocketRefused)) = (purpose, result) {
             self.on_punch_socket(now, key, None);
         }
@@ -122,6 +125,10 @@ impl Node {
             self.sockets.open = BTreeMap::new();
         }
         if closed {
+            if self.sockets.open.is_empty() {
+                // A map keeps room for what it no longer holds.
+                self.sockets.open = BTreeMap::new();
+            }
             self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if sockets.contains(socket)));
         }
     }

@@ -40,6 +40,9 @@ const REQUESTS_MAX: u8 = 4;
 const AGAIN_AFTER: Duration = Duration::from_secs(3600);
 /// And after this, doubling, where too few could try.
 const AGAIN_SOON: Duration = Duration::from_secs(300);
+/// Both double with each answer in a row that is not yes, up to this: to ask costs an idle leaf as much as to stay
+/// reachable for ten minutes.
+const AGAIN_MAX: Duration = Duration::from_secs(16 * 3600);
 /// Most addresses remembered as contacted. At the limit a conclusion would be unsound, so none is
 /// drawn until some are forgotten.
 const REMEMBERED_MAX: usize = 1_024;
@@ -74,8 +77,6 @@ pub(crate) struct DialBack {
     fresh: Option<usize>,
     /// There were none, so nobody was asked.
     starved: bool,
-    /// How often too few could try.
-    unknowns: u32,
     witnesses: ArrayVec<IpAddr, WITNESSES>,
     current: Option<Try>,
     asked: BTreeSet<PeerId>,
@@ -83,6 +84,8 @@ pub(crate) struct DialBack {
     taken_on: u8,
     reachable: Option<bool>,
     confirmed: bool,
+    /// Answers in a row that were not yes.
+    in_vain: u8,
     due: Option<Instant>,
 }
 
@@ -288,9 +291,10 @@ impl DialBack {
         self.current = None;
         self.begin_anew();
         let is_open = reachable.is_none() || (self.thorough && !self.confirmed && reachable == Some(true));
-        let wait = if is_open { AGAIN_AFTER.min(AGAIN_SOON * (1 << self.unknowns.min(8))) } else { AGAIN_AFTER };
-        self.unknowns = if is_open { self.unknowns + 1 } else { 0 };
-        self.due = Some(now + wait);
+        let wait = if is_open { AGAIN_SOON } else { AGAIN_AFTER };
+        self.in_vain = if reachable == Some(true) { 0 } else { self.in_vain.saturating_add(1) };
+        let doublings = self.in_vain.saturating_sub(1).min(8);
+        self.due = Some(now + (wait * (1 << doublings)).min(AGAIN_MAX));
     }
 
     /// Counts a try that ended, begins the next.

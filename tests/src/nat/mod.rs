@@ -51,6 +51,8 @@ pub struct Nat {
     /// By binding, or by internal endpoint alone: see [`FilterScope`].
     contacts: BTreeMap<BindingKey, Contacts>,
     swept: Instant,
+    /// How often an internal endpoint had to open the way to a remote one: more than once, where it was forgotten between.
+    pub opened: BTreeMap<(SocketAddr, SocketAddr), u64>,
     /// Datagrams that came for no binding, or were filtered.
     pub refused: u64,
     /// Bindings that ran out.
@@ -74,6 +76,7 @@ impl Nat {
             by_external: BTreeMap::new(),
             contacts: BTreeMap::new(),
             swept: Instant::ZERO,
+            opened: BTreeMap::new(),
             refused: 0,
             expired: 0,
             exhausted: 0,
@@ -104,6 +107,9 @@ impl Nat {
         }
         self.sweep(now);
         let key = (src, self.spec.mapping.key(dst));
+        if !self.is_open(now, key, dst) {
+            *self.opened.entry((src, dst)).or_default() += 1;
+        }
         let external = match self.bindings.get(&key) {
             Some(binding) if self.is_fresh(now, binding.refreshed) => binding.external,
             _ => self.bind(now, key)?,
@@ -131,6 +137,14 @@ impl Nat {
 
     fn is_fresh(&self, now: Instant, refreshed: Instant) -> bool {
         now.since(refreshed) < self.spec.binding_timeout
+    }
+
+    /// Whether a datagram from `dst` would get in through this binding.
+    fn is_open(&self, now: Instant, key: BindingKey, dst: SocketAddr) -> bool {
+        let contacts = self.contacts.get(&self.filter_of(key));
+        let contact = contacts.and_then(|contacts| contacts.get(&self.spec.filtering.key(dst)));
+        let binding = self.bindings.get(&key);
+        contact.is_some_and(|at| self.is_fresh(now, *at)) && binding.is_some_and(|b| self.is_fresh(now, b.refreshed))
     }
 
     /// Whose contacts count for a binding.
