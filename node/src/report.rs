@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use handfast_core::RelayReason;
 use handfast_core::node::{DropReason, Transport};
 use handfast_core::reach::{FilteringBehavior, MappingBehavior, PortAssignment, Reachability};
 use handfast_core::wire::message::Load;
@@ -248,6 +249,20 @@ pub(crate) struct PeerReport {
     pub(crate) relayed_bytes: u64,
     /// The link only serves the network: a home, a registered leaf, another supernode.
     pub(crate) control: bool,
+    /// Why packets go through a relay; absent when they do not, or for a link that only serves the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
+}
+
+/// For people, and as stable as the rest of the report.
+const fn relay_words(why: RelayReason) -> &'static str {
+    match why {
+        RelayReason::NotTriedYet => "nothing has been tried yet",
+        RelayReason::Trying => "a direct path is being tried",
+        RelayReason::BothRandom => "both routers pick ports that nobody can foresee",
+        RelayReason::Refused => "no service lets the peer in",
+        RelayReason::TriedInVain => "every way was tried in vain; again later",
+    }
 }
 
 #[derive(Serialize, Deserialize, Debug)]
@@ -377,6 +392,7 @@ impl StatusReport {
                     tx_bytes: peer.tx_bytes,
                     relayed_bytes: peer.relayed_bytes,
                     control: peer.control,
+                    why: peer.why.map(relay_words).map(Into::into),
                 })
                 .collect(),
             supernodes: status

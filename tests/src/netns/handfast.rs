@@ -66,9 +66,9 @@ impl Lab {
     /// The same, reachable by IPv6 too.
     pub fn supernode_with_ipv6(&self, host: &Host, bootstrap: &[&str], more: &[&str]) -> Node {
         let v6 = host.address6.expect("an IPv6 address");
-        let mut arguments = vec!["supernode".to_owned(), "--listen".to_owned(), format!("[::]:{PORT}")];
-        for advertised in [format!("{}:{PORT}", host.address), format!("[{v6}]:{PORT}")] {
-            arguments.extend(["--advertise".to_owned(), advertised]);
+        let mut arguments = vec!["supernode".to_owned()];
+        for address in [format!("{}:{PORT}", host.address), format!("[{v6}]:{PORT}")] {
+            arguments.extend(["--listen".to_owned(), address]);
         }
         extend(&mut arguments, bootstrap, more);
         Node::start(host, self.dir(), arguments)
