@@ -39,6 +39,9 @@ impl Node {
     pub(crate) fn strategy_of(&self, key: PeerKey) -> Option<Strategy> {
         let peer = self.peers.get(key)?;
         let traffic = peer.traffic.as_ref()?;
+        if self.udp_works() == Some(false) {
+            return Some(Strategy::RelayOnly(RelayReason::UdpBlocked));
+        }
         let controls = self.me.id() < peer.id;
         Some(punch::choose(&self.nat_profile(), &traffic.whereabouts.nat, traffic.attempt, controls))
     }

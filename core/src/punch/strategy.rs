@@ -21,6 +21,8 @@ pub enum RelayReason {
     Trying,
     /// Both routers use another port for every packet, and neither's can be foreseen: trying would be a waste.
     BothRandom,
+    /// No UDP leaves this network: there is nothing to try but the LAN.
+    UdpBlocked,
     /// The peer is let in by no service: it is not told our addresses.
     Refused,
     /// Everything that may help was tried, and nothing worked; it is tried again now and then.
