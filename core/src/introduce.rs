@@ -505,6 +505,8 @@ impl Node {
             // is left at all.
             if peer.paths.current().is_none() {
                 self.drop_peer(now, key, StreamEnd::PeerGone);
+                // Somebody may have woken the link and be waiting.
+                self.events.push_back(Event::ConnectFailed { peer: id, error });
             }
             return;
         }

@@ -144,5 +144,5 @@ fn the_wire_is_as_it_was() {
 #[test]
 fn each_packet_kind_is_pinned() {
     let kinds: std::collections::BTreeSet<u8> = packets().iter().map(|(_, packet)| packet[0]).collect();
-    assert_eq!(kinds, (1..=8).collect());
+    assert_eq!(kinds, (1..=9).collect());
 }

@@ -17,7 +17,7 @@ pub use node::{datagram, peer};
 pub use portmap::{mapper, nat_pmp, pcp};
 pub use statement::{advert, record};
 pub use stream::stream;
-pub use wire::{init_body, message, packet, response_body, roundtrip, ticket};
+pub use wire::{frames, init_body, message, packet, response_body, roundtrip, ticket};
 
 /// A body.
 pub type Target = fn(&[u8]);
@@ -27,6 +27,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("advert", advert),
     ("cookie", cookie),
     ("datagram", datagram),
+    ("frames", frames),
     ("handshake", handshake),
     ("init_body", init_body),
     ("mapper", mapper),

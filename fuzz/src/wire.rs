@@ -1,5 +1,6 @@
 //! Targets for everything that `wire` and tickets decode.
 
+use handfast_core::wire::frame::{FRAME_LEN_MAX, FRAME_PACKET_LEN_MAX, frame_header, split};
 use handfast_core::wire::message::{InitBody, Message, ResponseBody, decode_next, encode};
 use handfast_core::wire::packet::{
     DATA_HEADER_LEN, INIT_HEADER_LEN, Kind, Packet, RELAY_HEADER_LEN, RESPONSE_HEADER_LEN, data_header, init_header,
@@ -28,6 +29,37 @@ pub fn packet(data: &[u8]) {
             let _ = Packet::decode(inner);
         }
         Packet::Loop { token } => assert_eq!(data, loop_packet(*token)),
+    }
+}
+
+/// Packets in a TCP connection: read in pieces as in one go, and what is kept in between is shorter than a frame. The
+/// first byte says how long the pieces are.
+pub fn frames(data: &[u8]) {
+    let Some((piece, stream)) = data.split_first() else { return };
+    let mut whole = Vec::new();
+    let result = split(stream, |range| whole.push(stream[range].to_vec()));
+    let (mut buffer, mut pieces, mut failed) = (Vec::new(), Vec::new(), None);
+    for piece in stream.chunks(usize::from(*piece) + 1) {
+        buffer.extend_from_slice(piece);
+        match split(&buffer, |range| pieces.push(buffer[range].to_vec())) {
+            Ok(done) => drop(buffer.drain(..done)),
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+        assert!(buffer.len() < FRAME_LEN_MAX);
+    }
+    assert_eq!(pieces, whole);
+    assert_eq!(failed, result.err());
+    for packet in &whole {
+        assert!((1..=FRAME_PACKET_LEN_MAX).contains(&packet.len()));
+    }
+    if let Ok(done) = result {
+        let again: Vec<u8> =
+            whole.iter().flat_map(|p| frame_header(p.len()).into_iter().flatten().chain(p.clone())).collect();
+        assert_eq!(again, stream[..done]);
+        assert_eq!(buffer, stream[done..]);
     }
 }
 

@@ -9,13 +9,17 @@
 //! The file is a few lines of text:
 //!
 //! ```text
-//! handfast-state 1
+//! handfast-state 2
 //! clock-mark 1767225600000000
 //! sequence 12
 //! relayed 1767225600 5000000
 //! anchor hf1… 203.0.113.7:7441
+//! binding 8f14e45fceea167a 118000
 //! end
 //! ```
+//!
+//! A binding is how many milliseconds the router of a network keeps one; the network is named by a hash. Version 1 had no
+//! bindings, and is read.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -24,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 
+use handfast_core::node::BINDINGS_MAX;
 use handfast_core::{Relayed, Save, Saved};
 
 use crate::clock::Until;
@@ -34,7 +39,9 @@ const FILE_LEN_MAX: u64 = 64 * 1024;
 /// Most anchors that are written or read: with the longest addresses they stay well below [`FILE_LEN_MAX`].
 const ANCHORS_MAX: usize = 256;
 /// First line; the number grows when an older program could not read the file.
-const HEADER: &str = "handfast-state 1";
+const HEADER: &str = "handfast-state 2";
+/// First lines of files that are read as well.
+const OLDER_HEADERS: [&str; 1] = ["handfast-state 1"];
 /// Last line: without it the file was cut short.
 const FOOTER: &str = "end";
 
@@ -71,7 +78,7 @@ fn refusal(path: &Path, kind: io::ErrorKind, what: &str) -> io::Error {
 fn parse(text: &str) -> Result<Saved, String> {
     let mut lines = text.lines().enumerate();
     match lines.next() {
-        Some((_, HEADER)) => {}
+        Some((_, line)) if line == HEADER || OLDER_HEADERS.contains(&line) => {}
         Some((_, line)) if line.starts_with("handfast-state ") => {
             return Err("was written by a newer version of handfast".to_owned());
         }
@@ -98,6 +105,10 @@ fn parse_line(line: &str, saved: &mut Saved) -> Option<()> {
         "anchor" if saved.anchors.len() < ANCHORS_MAX => {
             saved.anchors.push((words.next()?.parse().ok()?, words.next()?.parse().ok()?));
         }
+        "binding" if saved.bindings.len() < BINDINGS_MAX => {
+            let network = u64::from_str_radix(words.next().filter(|word| word.len() == 16)?, 16).ok()?;
+            saved.keep_binding(network.to_be_bytes(), words.next()?.parse().ok()?);
+        }
         _ => return None,
     }
     words.next().is_none().then_some(())
@@ -111,6 +122,9 @@ fn print(saved: &Saved) -> String {
     for (peer, address) in saved.anchors.iter().take(ANCHORS_MAX) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "anchor {peer} {address}");
+    }
+    for (network, lifetime_ms) in saved.bindings.iter().take(BINDINGS_MAX) {
+        let _ = writeln!(text, "binding {:016x} {lifetime_ms}", u64::from_be_bytes(*network));
     }
     text.push_str(FOOTER);
     text.push('\n');
@@ -177,6 +191,7 @@ impl Saver {
             Save::Sequence(sequence) => self.saved.sequence = sequence,
             Save::Anchors(anchors) => self.saved.anchors = anchors,
             Save::Relayed(relayed) => self.saved.relayed = relayed,
+            Save::Binding { network, lifetime_ms } => self.saved.keep_binding(network, lifetime_ms),
         }
         if let Some((writer, _)) = &self.writer {
             // A writer that panicked keeps nothing; the node does not need it to run.
@@ -239,6 +254,7 @@ mod tests {
                 (peer(1), "203.0.113.7:7441".parse().expect("address")),
                 (peer(2), "[2001:db8::7]:7441".parse().expect("address")),
             ],
+            bindings: vec![([0, 1, 2, 3, 4, 5, 6, 0xff], 118_000), ([9; 8], 9_900)],
         }
     }
 
@@ -267,10 +283,41 @@ mod tests {
             assert!(error.to_string().contains("state"), "{error}");
             assert_eq!(fs::read(&path).expect("still there"), &text.as_bytes()[..len]);
         }
-        for bad in ["sequence x", "sequence 1 2", "anchor hf1qq 1.2.3.4:5", "relayed 1", "surprise"] {
+        let crowd: String = (0..=BINDINGS_MAX).map(|n| format!("binding {n:016x} 1\n")).collect();
+        for bad in [
+            crowd.trim_end(),
+            "binding 0 1",
+            "binding 00000000000000000 1",
+            "binding 000000000000000g 1",
+            "binding 0000000000000001 -1",
+            "sequence x",
+            "sequence 1 2",
+            "anchor hf1qq 1.2.3.4:5",
+            "relayed 1",
+            "surprise",
+        ] {
             assert!(parse(&format!("{HEADER}\n{bad}\n{FOOTER}\n")).is_err(), "{bad}");
         }
-        assert!(parse("handfast-state 2\nend\n").expect_err("newer").contains("newer"));
+        assert!(parse("handfast-state 3\nend\n").expect_err("newer").contains("newer"));
+    }
+
+    #[test]
+    fn a_file_of_the_version_before_is_read() {
+        let saved = parse("handfast-state 1\nclock-mark 7\nsequence 9\nend\n").expect("read");
+        assert_eq!(saved, Saved { clock_mark: 7, sequence: 9, ..Saved::default() });
+        assert_eq!(parse(&print(&saved)), Ok(saved), "and written as the newest");
+    }
+
+    #[test]
+    fn the_newest_word_on_a_network_counts_and_the_oldest_networks_go() {
+        let mut saver = Saver::start(None, Saved::default()).expect("started");
+        for n in 0..40u8 {
+            saver.keep(Save::Binding { network: [n; 8], lifetime_ms: 1_000 });
+        }
+        saver.keep(Save::Binding { network: [30; 8], lifetime_ms: 2_000 });
+        assert_eq!(saver.saved.bindings.len(), BINDINGS_MAX);
+        assert_eq!(saver.saved.bindings.first(), Some(&([24; 8], 1_000)));
+        assert_eq!(saver.saved.bindings.last(), Some(&([30; 8], 2_000)));
     }
 
     #[test]

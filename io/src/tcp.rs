@@ -379,3 +379,162 @@ impl Tcp {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use mio::{Events, Poll};
+
+    use super::*;
+
+    const NOW: Instant = Instant::ZERO;
+
+    /// A side, and the packets that came to it.
+    struct Side {
+        poll: Poll,
+        tcp: Tcp,
+        inbox: TcpInbox,
+        packets: Vec<Vec<u8>>,
+        sockets: Vec<SocketId>,
+        refused: usize,
+        ended: usize,
+    }
+
+    impl Side {
+        fn new() -> Self {
+            let poll = Poll::new().expect("poll");
+            let tcp = Tcp::new(poll.registry().try_clone().expect("registry"));
+            let (packets, sockets) = (Vec::new(), Vec::new());
+            Self { poll, tcp, inbox: TcpInbox::new(), packets, sockets, refused: 0, ended: 0 }
+        }
+
+        /// One turn of a loop. Events are hints, so it does no harm to give more of them.
+        fn turn(&mut self) {
+            let mut events = Events::with_capacity(64);
+            self.poll.poll(&mut events, Some(Duration::from_millis(20))).expect("polled");
+            let all: Vec<SocketId> = self.tcp.connections.keys().chain(self.tcp.connecting.keys()).copied().collect();
+            all.iter().for_each(|id| self.tcp.on_hint(*id, true, true));
+            self.tcp.on_listener_hint(0);
+            self.sockets.extend(self.tcp.accept(NOW).iter().map(|(id, _)| *id));
+            for (_, result) in self.tcp.opened(NOW) {
+                match result {
+                    Ok((id, _)) => self.sockets.push(id),
+                    Err(SocketRefused) => self.refused += 1,
+                }
+            }
+            let mut last = None;
+            while let Some(id) = self.tcp.next_readable(last) {
+                last = Some(id);
+                self.tcp.receive(id, &mut self.inbox);
+                self.inbox.for_each(|packet| self.packets.push(packet.to_vec()));
+            }
+            self.tcp.flush();
+            self.ended += self.tcp.take_ended().len();
+        }
+    }
+
+    /// Turns both until `done`.
+    fn until(a: &mut Side, b: &mut Side, what: &str, mut done: impl FnMut(&Side, &Side) -> bool) {
+        for _ in 0..2_000 {
+            if done(a, b) {
+                return;
+            }
+            a.turn();
+            b.turn();
+        }
+        panic!("not in 2000 turns: {what}");
+    }
+
+    fn pair() -> (Side, Side) {
+        let (mut a, mut b) = (Side::new(), Side::new());
+        b.tcp.listen(([127, 0, 0, 1], 0).into()).expect("listening");
+        let at = b.tcp.listeners[0].socket.local_addr().expect("an address");
+        a.tcp.connect(NOW, SocketRequest(1), at).expect("connecting");
+        until(&mut a, &mut b, "connected", |a, b| a.sockets.len() == 1 && b.sockets.len() == 1);
+        (a, b)
+    }
+
+    #[test]
+    fn packets_and_trains_arrive_as_they_were_sent() {
+        let (mut a, mut b) = pair();
+        let sent: Vec<Vec<u8>> = (1..=30u8).map(|n| vec![n; usize::from(n) * 40]).collect();
+        for packet in &sent {
+            a.tcp.send(a.sockets[0], packet, packet.len());
+        }
+        let train = [vec![7; 1_200], vec![8; 1_200], vec![9; 5]].concat();
+        a.tcp.send(a.sockets[0], &train, 1_200);
+        b.tcp.send(b.sockets[0], b"back", 4);
+        a.tcp.flush();
+        b.tcp.flush();
+        until(&mut a, &mut b, "all", |a, b| b.packets.len() == 33 && a.packets.len() == 1);
+        assert_eq!(b.packets[..30], sent);
+        assert_eq!(b.packets[30..].concat(), train);
+        assert_eq!(a.packets[0], b"back");
+    }
+
+    #[test]
+    fn what_a_connection_does_not_take_is_dropped_whole_and_counted() {
+        let (mut a, mut b) = pair();
+        let id = a.sockets[0];
+        // Nobody reads: the kernel's buffers fill, then ours.
+        let mut sent = 0u32;
+        while a.tcp.full < 100 {
+            let packet = [sent.to_le_bytes().as_slice(), &[0; 1_196]].concat();
+            a.tcp.send(id, &packet, packet.len());
+            sent += 1;
+            assert!(sent < 100_000, "a bound there must be");
+        }
+        let connection = &a.tcp.connections[&id];
+        assert!(connection.out.len() - connection.taken <= OUT_MAX);
+        let kept = sent as usize - 100;
+        until(&mut a, &mut b, "what was kept", |_, b| b.packets.len() >= kept);
+        let numbers: Vec<u32> =
+            b.packets.iter().map(|p| u32::from_le_bytes(p[..4].try_into().expect("4 bytes"))).collect();
+        assert!(numbers.is_sorted() && b.packets.iter().all(|p| p.len() == 1_200));
+        a.tcp.send(id, b"goes on", 7);
+        until(&mut a, &mut b, "the next", |_, b| b.packets.last().is_some_and(|p| p == b"goes on"));
+    }
+
+    #[test]
+    fn the_end_is_told_to_the_other_side_and_not_to_who_closed() {
+        let (mut a, mut b) = pair();
+        a.tcp.close(a.sockets[0]);
+        until(&mut a, &mut b, "its end", |_, b| b.ended == 1);
+        assert_eq!(a.ended, 0);
+        b.tcp.send(b.sockets[0], b"nobody", 6);
+        assert!(b.tcp.connections.is_empty());
+    }
+
+    #[test]
+    fn a_refusal_is_told() {
+        let (mut a, mut b) = (Side::new(), Side::new());
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+        // Some systems refuse at once.
+        if a.tcp.connect(NOW, SocketRequest(1), free).is_ok() {
+            until(&mut a, &mut b, "refused", |a, _| a.refused == 1);
+        }
+        assert!(a.tcp.connections.is_empty() && a.tcp.connecting.is_empty());
+    }
+
+    #[test]
+    fn connecting_is_given_up() {
+        let mut a = Side::new();
+        // A port where the kernel has all the connections it keeps says nothing more.
+        let crowded = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        crowded.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bound");
+        crowded.listen(0).expect("listening");
+        let at = crowded.local_addr().expect("an address").as_socket().expect("of IP");
+        for n in 0..4 {
+            a.tcp.connect(NOW, SocketRequest(n), at).expect("connecting");
+        }
+        (0..10).for_each(|_| a.turn());
+        let left = a.tcp.connecting.len();
+        assert!(left > 0 || !cfg!(target_os = "linux"));
+        assert_eq!(a.tcp.next_deadline(), (left > 0).then(|| NOW + CONNECT_MAX));
+        let given_up = a.tcp.opened(NOW + CONNECT_MAX);
+        assert_eq!(given_up.len(), left);
+        assert!(given_up.iter().all(|(_, result)| result.is_err()));
+        assert_eq!(a.tcp.next_deadline(), None);
+    }
+}

@@ -146,6 +146,10 @@ pub(crate) struct SupernodeArgs {
     /// UDP address to bind; port 0 picks a free one
     #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_LISTEN")]
     pub(crate) listen: String,
+    /// TCP address to take links at beside the port of --listen, for networks that let no UDP out: 0.0.0.0:443, say
+    /// (repeatable)
+    #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_LISTEN_TCP", value_delimiter = ',')]
+    pub(crate) listen_tcp: Vec<String>,
     /// Address at which the internet reaches it [default: the listen address]; port 0 means the bound port
     #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_ADVERTISE", value_delimiter = ',')]
     pub(crate) advertise: Vec<String>,
@@ -198,6 +202,9 @@ pub(crate) struct RunArgs {
     /// UDP address to bind (repeatable) [default: port 7441 on all addresses, any port where that is taken]
     #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_LISTEN", value_delimiter = ',')]
     pub(crate) listen: Vec<String>,
+    /// TCP address to take links at beside the ports of --listen, while it serves others (repeatable)
+    #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_LISTEN_TCP", value_delimiter = ',')]
+    pub(crate) listen_tcp: Vec<String>,
     /// With --role supernode: address at which the internet reaches it
     #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_ADVERTISE", value_delimiter = ',')]
     pub(crate) advertise: Vec<String>,

@@ -6,7 +6,7 @@
 //! through the same socket, so that each command knows one way only and a second command finds the first one's node.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) config: Config,
     /// UDP addresses to bind.
     pub(crate) listen: Vec<SocketAddr>,
+    /// TCP addresses to take links at beside those.
+    pub(crate) listen_tcp: Vec<SocketAddr>,
     /// Supernodes to start from.
     pub(crate) bootstrap: Vec<(PeerId, SocketAddr)>,
     /// Whether the router is asked for a port.
@@ -58,7 +60,7 @@ impl Plan {
     /// A leaf on any port.
     pub(crate) fn leaf(bootstrap: Vec<(PeerId, SocketAddr)>, router: &RouterArgs) -> Self {
         let config = Config { lan: router.lan(), ..Config::leaf() };
-        Self { config, listen: Vec::new(), bootstrap, port_map: router.port_map() }
+        Self { config, listen: Vec::new(), listen_tcp: Vec::new(), bootstrap, port_map: router.port_map() }
     }
 }
 
@@ -82,7 +84,7 @@ impl Host {
             listen: plan.listen,
             bootstrap: plan.bootstrap,
             state_file: Some(state.saved()),
-            listen_tcp: Vec::new(),
+            listen_tcp: plan.listen_tcp,
             udp_proxy: None,
             port_map: plan.port_map,
         })
@@ -292,10 +294,20 @@ fn has_anchor(path: &Path) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| line.starts_with("anchor ")))
 }
 
-/// `at` with a free port in place of 0. A supernode signs its port before it starts, so it has to be known by then;
+/// `at` with a port in place of 0 that is free for UDP and TCP. A supernode signs its port before it starts, so it has to be known by then;
 /// another program could take it in the moment between, and then the start fails and says so.
 pub(crate) fn free_port(at: SocketAddr) -> io::Result<SocketAddr> {
-    if at.port() == 0 { UdpSocket::bind(at)?.local_addr() } else { Ok(at) }
+    if at.port() != 0 {
+        return Ok(at);
+    }
+    let mut bound = UdpSocket::bind(at)?.local_addr()?;
+    for _ in 0..16 {
+        if TcpListener::bind(bound).is_ok() {
+            break;
+        }
+        bound = UdpSocket::bind(at)?.local_addr()?;
+    }
+    Ok(bound)
 }
 
 /// Addresses of supernodes, for an error.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use handfast_core::node::DropReason;
+use handfast_core::node::{DropReason, Transport};
 use handfast_core::reach::{FilteringBehavior, MappingBehavior, PortAssignment, Reachability};
 use handfast_core::wire::message::Load;
 use handfast_io::{Config, Event, PathInfo, PeerId, PortMappingOutcome, PortMappingReport, Role, Status};
@@ -239,6 +239,9 @@ pub(crate) struct PeerReport {
     pub(crate) id: String,
     #[serde(flatten)]
     pub(crate) path: PathReport,
+    /// `udp` or `tcp`: what carries packets to the peer, or to the relay.
+    #[serde(default)]
+    pub(crate) transport: String,
     pub(crate) rtt_ms: Option<f64>,
     pub(crate) rx_bytes: u64,
     pub(crate) tx_bytes: u64,
@@ -351,12 +354,12 @@ impl StatusReport {
             mapping: status.mapping.map(|mapping| mapping_word(mapping).into()),
             reachable: status.reachable,
             auto: status.auto,
-            udp: reach.udp,
+            udp: status.udp_works,
             nat: NatReport::from(&reach),
             ipv6: Ipv6Report::from(&reach),
             port_mapping: around.port_mapping.map(PortMapping::from),
-            binding_lifetime_ms: None,
-            keepalive_interval_ms: None,
+            binding_lifetime_ms: status.binding_lifetime.map(whole_millis),
+            keepalive_interval_ms: Some(whole_millis(status.keepalive_interval)),
             homes: places(status.homes),
             neighbors: places(status.neighbors),
             peers: status
@@ -365,6 +368,10 @@ impl StatusReport {
                 .map(|peer| PeerReport {
                     id: peer.peer.to_string(),
                     path: peer.path.into(),
+                    transport: match peer.transport {
+                        Transport::Udp => "udp".into(),
+                        Transport::Tcp => "tcp".into(),
+                    },
                     rtt_ms: peer.rtt.map(millis),
                     rx_bytes: peer.rx_bytes,
                     tx_bytes: peer.tx_bytes,
@@ -423,8 +430,17 @@ impl StatusReport {
         if let Some(address) = self.port_mapping.as_ref().and_then(PortMapping::mapped) {
             out.push(format!("mapped to  {address}, says the router"));
         }
+        if let Some(interval) = self.keepalive_interval_ms {
+            let lifetime = self
+                .binding_lifetime_ms
+                .map_or_else(String::new, |lifetime| format!(" · the router remembers for {} s", lifetime / 1000));
+            out.push(format!("keep-alive after {} s of silence{lifetime}", interval / 1000));
+        }
         let homes: Vec<_> = self.homes.iter().map(|home| format!("{} at {}", short(&home.id), home.address)).collect();
         out.push(format!("homes      {}", list(&homes, "none")));
+        if self.udp == Some(false) {
+            out.push("transport  UDP does not get out of this network: links go over TCP".into());
+        }
         if !self.neighbors.is_empty() {
             let near: Vec<_> =
                 self.neighbors.iter().map(|near| format!("{} at {}", short(&near.id), near.address)).collect();
@@ -457,6 +473,9 @@ impl StatusReport {
             for peer in &self.peers {
                 let rtt = peer.rtt_ms.map_or_else(|| "-".into(), |rtt| format!("{rtt:.1} ms"));
                 let mut path = peer.path.to_text();
+                if peer.transport == "tcp" {
+                    path.push_str(" by TCP");
+                }
                 if peer.control {
                     path.push_str(" (network)");
                 }
@@ -619,6 +638,10 @@ pub(crate) fn event(event: &Event) -> Option<Value> {
     Some(value)
 }
 
+fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Milliseconds with microsecond digits.
 pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
@@ -702,6 +725,8 @@ impl StatusReport {
         let status = Status {
             id: me,
             udp_works: None,
+            binding_lifetime: None,
+            keepalive_interval: Duration::from_secs(15),
             role: Role::Leaf,
             auto: false,
             reachability: Default::default(),
@@ -720,7 +745,7 @@ impl StatusReport {
                 tx_bytes: 2,
                 relayed_bytes: 3,
                 control: false,
-                transport: handfast_core::node::Transport::Udp,
+                transport: Transport::Udp,
             }],
             supernodes: vec![SupernodeStatus {
                 peer: home,

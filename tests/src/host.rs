@@ -235,6 +235,7 @@ impl Host {
             Save::Sequence(n) => self.saved.sequence = n,
             Save::Anchors(anchors) => self.saved.anchors = anchors,
             Save::Relayed(relayed) => self.saved.relayed = relayed,
+            Save::Binding { network, lifetime_ms } => self.saved.keep_binding(network, lifetime_ms),
         }
     }
 }

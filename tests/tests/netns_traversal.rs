@@ -250,8 +250,8 @@ fn lan_behind_a_dead_line_is_enough() {
     let mut router = lab.router_without_line();
     let hosts = ["a", "b"].map(|name| lab.lan_host(&mut router, name));
     let dialer = lab.identity(&hosts[0]);
-    let b = lab.leaf(&hosts[1], &[], &["--expose", SSH, "--allow", &dialer]);
-    let a = lab.leaf(&hosts[0], &[], &[]);
+    let b = lab.leaf(&hosts[1], &[], &["--lan", "on", "--expose", SSH, "--allow", &dialer]);
+    let a = lab.leaf(&hosts[0], &[], &["--lan", "on"]);
     let answer = wait_for(SOON, || {
         let (lines, code) = a.ping(b.id(), &["--until-direct"], SOON);
         (code == 0).then(|| lines.last().cloned()).flatten()
@@ -265,7 +265,7 @@ fn public_node_becomes_a_supernode_and_a_hidden_one_does_not() {
     let mut lab = Lab::new();
     let nodes = supernodes(&mut lab, &[]);
     let known: Vec<&str> = nodes.iter().map(|node| node.ready.as_str()).collect();
-    let public = lab.public_host("public");
+    let public = lab.public_host("open");
     let mut routers = Vec::new();
     let hosts = place(&mut lab, &mut routers, EASY_PAIR);
     let open = lab.auto(&public, &known, &[]);

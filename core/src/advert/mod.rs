@@ -15,15 +15,16 @@ pub(crate) mod shelf;
 pub mod statement;
 
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use book::{AdvertBook, LEAF_ADVERTS_MAX, SUPERNODE_ADVERTS_MAX, Suspicion};
-pub(crate) use own::{OwnAdvert, Sequence, own_renewal};
+pub(crate) use own::{OwnAdvert, Sequence};
 pub use statement::StatementError;
 
-use self::statement::Statement;
+use self::statement::{LIFETIME_MAX, Statement};
 use crate::identity::{PeerId, SecretKey, SignatureKind};
 use crate::wire::address::{Address, is_sendable};
 use crate::wire::message::ADVERT_ADDRESSES_MAX;
@@ -96,6 +97,7 @@ impl Statement for Advert {
     /// Version 1, id 32, sequence 10, issued 5, lifetime 3, capabilities 1, leaves 5, relay 5, addresses 77,
     /// signature 64 make 203; usual ones with one IPv4 address have 130.
     const LEN_MAX: usize = 208;
+    const LIFETIME_MAX: Duration = LIFETIME_MAX;
 
     fn id(&self) -> PeerId {
         self.id

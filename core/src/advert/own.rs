@@ -53,8 +53,8 @@ impl Sequence {
     }
 }
 
-/// When an own advert or record that is made now is to be made again.
-pub(crate) fn own_renewal(now: Instant, jitter: &mut ChoiceRng) -> Instant {
+/// When an own advert that is made now is to be made again.
+fn own_renewal(now: Instant, jitter: &mut ChoiceRng) -> Instant {
     now + RENEW_AFTER + jitter.jitter(RENEW_JITTER)
 }
 

@@ -15,7 +15,7 @@ use crate::time::WallTime;
 
 /// The version of the envelope and of both bodies.
 pub const STATEMENT_VERSION: u8 = 1;
-/// Longest that a statement may say it holds.
+/// Longest that an advert may say it holds.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(3600);
 /// How far ahead of our wall clock a statement may have been made: clocks differ.
 pub const SKEW_MAX: Duration = Duration::from_secs(600);
@@ -59,6 +59,8 @@ pub(crate) trait Statement: Serialize + for<'de> Deserialize<'de> {
     const KIND: SignatureKind;
     /// Longest, signature included.
     const LEN_MAX: usize;
+    /// Longest that it may say it holds.
+    const LIFETIME_MAX: Duration;
     /// Of whom it speaks, and who signs.
     fn id(&self) -> PeerId;
     /// Grows with every statement of this peer.
@@ -98,7 +100,7 @@ pub(crate) fn parse<S: Statement>(bytes: &[u8]) -> Result<S, StatementError> {
         return Err(StatementError::Malformed);
     }
     let lifetime = Duration::from_secs(statement.lifetime_s().into());
-    if !statement.is_sane() || lifetime > LIFETIME_MAX || lifetime.is_zero() {
+    if !statement.is_sane() || lifetime > S::LIFETIME_MAX || lifetime.is_zero() {
         return Err(StatementError::BadValue);
     }
     Ok(statement)
@@ -117,7 +119,7 @@ pub(crate) fn speaks_of(bytes: &[u8], id: &PeerId) -> bool {
 
 /// How much longer a statement holds, from now on the receiver's monotonic clock. Without a wall clock, its lifetime.
 pub(crate) fn time_left<S: Statement>(statement: &S, wall: Option<WallTime>) -> Result<Duration, StatementError> {
-    let lifetime = Duration::from_secs(statement.lifetime_s().into()).min(LIFETIME_MAX);
+    let lifetime = Duration::from_secs(statement.lifetime_s().into()).min(S::LIFETIME_MAX);
     let Some(wall) = wall else { return Ok(lifetime) };
     let age_s = wall.as_secs().saturating_sub(statement.issued_s());
     if statement.issued_s().saturating_sub(wall.as_secs()) > SKEW_MAX.as_secs() {

@@ -7,6 +7,8 @@
 mod lookup;
 mod store;
 
+use core::time::Duration;
+
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,10 @@ use crate::advert::statement::{self, Statement};
 use crate::identity::{PeerId, SecretKey, SignatureKind};
 use crate::wire::address::{Address, is_sendable};
 use crate::wire::message::RECORD_HOMES_MAX;
+
+/// Longest that a record may say it holds. Much longer than an advert, since the leaf pays for each renewal with bytes to
+/// each home, while the supernodes keep their copies alike by gossip; a leaf that leaves has its record taken back.
+pub const RECORD_LIFETIME_MAX: Duration = Duration::from_secs(12 * 3600);
 
 /// A peer's statement about where it is at home.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -62,6 +68,7 @@ impl Statement for Record {
     const KIND: SignatureKind = SignatureKind::Record;
     /// Version 1, id 32, sequence 10, issued 5, lifetime 3, homes 1 + 2 × (32 + 19), signature 64 make 218.
     const LEN_MAX: usize = 220;
+    const LIFETIME_MAX: Duration = RECORD_LIFETIME_MAX;
 
     fn id(&self) -> PeerId {
         self.id

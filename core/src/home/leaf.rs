@@ -20,9 +20,8 @@ use arrayvec::ArrayVec;
 
 use super::candidate::{Candidate, Link, Question, coarse};
 use crate::action::Action;
-use crate::advert::statement::LIFETIME_MAX;
-use crate::advert::{AdvertBook, Capabilities, Sequence, own_renewal};
-use crate::directory::Record;
+use crate::advert::{AdvertBook, Capabilities, Sequence};
+use crate::directory::{RECORD_LIFETIME_MAX, Record};
 use crate::gossip::LISTING_LEAF_MAX;
 use crate::gossip::pack::send;
 use crate::identity::{PeerId, SecretKey};
@@ -37,6 +36,8 @@ const CANDIDATES_MAX: usize = 64;
 pub(crate) const DRAWN_MAX: usize = 3;
 /// The same for a node that may serve others, where those that nothing was sent to are to be its witnesses.
 pub(crate) const DRAWN_AUTO_MAX: usize = 2;
+/// So many supernodes in all are few: whoever draws sparingly draws none of them twice.
+const FEW: usize = DRAWN_AUTO_MAX + 3;
 /// How long the first to answer waits for adverts, and then those that answer for the others that were drawn: a round
 /// trip for a link and one for a question over it, halfway round the world.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -61,8 +62,14 @@ const LISTING_TRIES: u8 = 3;
 /// may have been started a moment ago as well.
 const LISTING_SOON: Duration = Duration::from_secs(45);
 /// Later they are asked for after this, and half as much again at random: a listing is the dearest thing that an idle
-/// leaf asks of its homes.
-const LISTING_EVERY: Duration = Duration::from_secs(40 * 60);
+/// leaf asks of its homes, and what it is for is choosing others.
+const LISTING_EVERY: Duration = Duration::from_secs(12 * 3600);
+/// A home is lost, and the last listing is older than this: the other home is asked for a new one at once.
+const LISTING_STALE: Duration = Duration::from_secs(40 * 60);
+/// A record is made anew after this, and half as much again at random.
+const RENEW_AFTER: Duration = Duration::from_secs(4 * 3600);
+// Two renewals may fail.
+const _: () = assert!(RENEW_AFTER.as_secs() * 3 <= RECORD_LIFETIME_MAX.as_secs());
 
 /// What the room works with and does not own.
 pub(crate) struct Means<'a> {
@@ -102,6 +109,8 @@ pub(crate) struct Homes {
     sweeps_failed: u8,
     listing: Option<Listing>,
     listing_at: Option<Instant>,
+    /// When the last listing came.
+    listed_at: Instant,
     /// Adverts have come, or were waited for in vain: homes may be drawn among all.
     is_listed: bool,
     had_listing: bool,
@@ -128,6 +137,7 @@ impl Homes {
             sweeps_failed: 0,
             listing: None,
             listing_at: None,
+            listed_at: Instant::ZERO,
             is_listed: false,
             had_listing: false,
             anchors: Vec::new(),
@@ -272,6 +282,9 @@ impl Homes {
         if self.chosen.len() == before {
             return;
         }
+        if self.listing.is_none() && now.since(self.listed_at) >= LISTING_STALE {
+            self.listing_at = self.listing_at.map(|at| at.min(now));
+        }
         if self.is_ready && self.registered().next().is_none() {
             self.is_ready = false;
             m.out.push_back(Action::Event(Event::Homeless));
@@ -397,6 +410,7 @@ impl Homes {
                 now + LISTING_EVERY + m.random.jitter.jitter(LISTING_EVERY / 2)
             };
             self.listing_at = Some(at);
+            self.listed_at = now;
         }
     }
 
@@ -571,11 +585,11 @@ impl Homes {
             id: self.me,
             sequence: m.sequence.next(m.wall, m.out),
             issued_s: m.wall.map_or(0, WallTime::as_secs),
-            lifetime_s: LIFETIME_MAX.as_secs() as u16,
+            lifetime_s: RECORD_LIFETIME_MAX.as_secs() as u16,
             homes: self.chosen.iter().filter_map(home).collect(),
         };
         self.record = record.sign(m.key);
-        self.renew_at = Some(own_renewal(now, &mut m.random.jitter));
+        self.renew_at = Some(now + RENEW_AFTER + m.random.jitter.jitter(RENEW_AFTER / 2));
         for peer in self.chosen.clone() {
             self.drop_question(&peer);
             self.ask(now, peer, Question::Register, m.out);
@@ -585,7 +599,9 @@ impl Homes {
     /// Adverts are known, or will not come: whoever was linked to hear them is drawn again only by chance.
     fn begin_draw(&mut self, now: Instant) {
         self.is_listed = true;
-        if self.chosen.len() < RECORD_HOMES_MAX {
+        // Where there are few, those linked must do: the others are to be witnesses.
+        let is_sparing = self.drawn_max < DRAWN_MAX && self.candidates.len() <= FEW;
+        if self.chosen.len() < RECORD_HOMES_MAX && !is_sparing {
             self.settle_at = Some(now + SETTLE);
             for (peer, candidate) in &mut self.candidates {
                 candidate.is_drawn &= self.chosen.contains(peer) || candidate.was_home;

@@ -327,6 +327,13 @@ pub enum Save {
     Anchors(Vec<(PeerId, SocketAddr)>),
     /// What was relayed in the present 30 days; counted ahead, so that a crash forgets nothing.
     Relayed(Relayed),
+    /// How long the router of a network keeps an idle UDP binding: the newest word on this network.
+    Binding {
+        /// The network, by a hash.
+        network: [u8; 8],
+        /// Milliseconds.
+        lifetime_ms: u32,
+    },
 }
 
 /// What a node relayed in a period of 30 days.
@@ -349,6 +356,18 @@ pub struct Saved {
     pub anchors: Vec<(PeerId, SocketAddr)>,
     /// See [`Save::Relayed`].
     pub relayed: Relayed,
+    /// See [`Save::Binding`]: network and milliseconds, the newest last. [`Saved::keep_binding`] adds one.
+    pub bindings: Vec<([u8; 8], u32)>,
+}
+
+/// Most networks in [`Saved::bindings`]. At the limit the oldest goes.
+pub const BINDINGS_MAX: usize = 16;
+
+impl Saved {
+    /// Takes in a [`Save::Binding`].
+    pub fn keep_binding(&mut self, network: [u8; 8], lifetime_ms: u32) {
+        super::keepalive::keep_binding(&mut self.bindings, network, lifetime_ms);
+    }
 }
 
 /// A stream of this node. Never reused.
@@ -657,6 +676,10 @@ pub struct Status {
     pub load: Load,
     /// Leaves registered here.
     pub leaves: usize,
+    /// How long the router keeps an idle UDP binding, when it has been measured.
+    pub binding_lifetime: Option<Duration>,
+    /// After how much silence a keep-alive leaves.
+    pub keepalive_interval: Duration,
     /// Channels open here.
     pub channels: usize,
     /// Counters.

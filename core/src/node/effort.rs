@@ -285,15 +285,14 @@ impl Node {
         if last.is_some_and(|(asked, at)| now.since(at) < if asked == home { wait } else { DIAL_EVERY }) {
             return;
         }
-        let to = match up {
-            Some(home) => home,
-            None => {
-                if !traffic.exposure.admit(now, address.ip(), DIAL_PACKETS, DIAL_BYTES) {
-                    return;
-                }
-                let Some(home) = self.dial(now, home, address, None) else { return };
-                home
+        let to = if let Some(home) = up {
+            home
+        } else {
+            if !traffic.exposure.admit(now, address.ip(), DIAL_PACKETS, DIAL_BYTES) {
+                return;
             }
+            let Some(home) = self.dial(now, home, address, None) else { return };
+            home
         };
         if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
             traffic.vouched = Some((home, now));

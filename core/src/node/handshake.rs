@@ -295,6 +295,7 @@ impl Node {
         let (keys, remote_index, fixed, len) =
             attempt.initiation.finish(packet, &mut plain).map_err(|_| DropReason::Unauthentic)?;
         let rtt = (attempt.sent == 1).then(|| now.since(attempt.at));
+        let id = peer.id;
         let early = attempt.body.clone();
         let first = attempt.first;
         let body: ResponseBody<'_> = postcard::from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
@@ -329,7 +330,10 @@ impl Node {
         self.send(key, &Message::Confirm);
         self.challenge_relayed(now, key);
         self.flush_waiting(key);
-        if !same {
+        if same {
+            // Another way to the peer was looked for, and is found.
+            self.finish_call(&id);
+        } else {
             self.on_link_up(now, key);
         }
         match body {
@@ -778,7 +782,7 @@ impl Node {
     }
 
     /// Messages that waited for the link.
-    fn flush_waiting(&mut self, key: PeerKey) {
+    pub(crate) fn flush_waiting(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         for bytes in core::mem::take(&mut peer.waiting) {
             self.send_bytes(key, None, bytes, false);

@@ -34,6 +34,7 @@ impl Node {
 
     /// The link carries user traffic from now on.
     pub(crate) fn make_user_link(&mut self, now: Instant, key: PeerKey) {
+        let is_asleep = self.is_asleep(now, key);
         let own_duty = self.own_duty;
         let Some(peer) = self.peers.get_mut(key) else { return };
         let id = peer.id;
@@ -51,6 +52,9 @@ impl Node {
         }
         if up {
             self.finish_call(&id);
+        }
+        if is_asleep {
+            self.wake(now, key);
         }
     }
 
@@ -170,7 +174,7 @@ impl Node {
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.paths.remove(gone);
         self.choose_path(now, key);
-        if self.peers.get(key).is_some_and(|p| p.is_up() && p.paths.current().is_none()) {
+        if self.peers.get(key).is_some_and(|p| p.is_up() && p.paths.current().is_none() && !p.is_dormant(now)) {
             self.revive(now, key);
         }
     }
@@ -232,10 +236,11 @@ impl Node {
         peer.rest_if_due(now);
         self.on_streams_due(now, key);
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let duty = peer.beat_duty();
+        let pace = self.keepalive.pace();
+        let duty = peer.duty_at(now, pace);
         if peer.is_up() {
             let user = peer.traffic.is_some();
-            match peer.beats.handle_timeout(now, duty) {
+            match peer.beats.handle_timeout(now, duty, pace) {
                 Some(Due::Beat) => self.push(Outgoing::Beat { peer: key, kind: Kind::Beat, route: None }),
                 // A user link has other paths to go to: its watch decides what silence means.
                 Some(Due::Ask | Due::Dead) if user => self.probe_current(now, key),
@@ -322,7 +327,8 @@ impl Node {
         }
     }
 
-    /// The relays of a silent link must know where we are now: our router may have moved us.
+    /// The relays of a silent link must know where we are now: our router may have moved us. Our homes too, since what
+    /// they see is what the peer is told.
     pub(crate) fn probe_relays(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let mut relays: Vec<PeerKey> = peer
@@ -333,6 +339,7 @@ impl Node {
                 Route::Direct { .. } => None,
             })
             .collect();
+        relays.extend(self.own_homes().iter().filter_map(|(home, _)| self.peers.up_key(home)));
         relays.sort_unstable();
         relays.dedup();
         for relay in relays {
@@ -374,7 +381,10 @@ impl Node {
             }
             return;
         }
-        if peer.duty != Duty::None || peer.traffic.is_some() {
+        if peer.is_dormant(now) {
+            // Its paths are not what they were, and the other side does the same.
+            self.drop_peer(now, key, StreamEnd::PeerGone);
+        } else if peer.duty != Duty::None || peer.traffic.is_some() {
             self.close_link(now, key);
         } else {
             self.drop_peer(now, key, StreamEnd::PeerGone);

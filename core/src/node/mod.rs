@@ -31,12 +31,16 @@
 //! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
 //! `neighbors.rs` knows who is on the same LAN, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
 //! work, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like
-//! outside, `reach.rs` finds out what stands between this node and the internet, `role.rs` begins and ends serving others.
+//! outside, `reach.rs` finds out what stands between this node and the internet, `role.rs` begins and ends serving
+//! others, `keepalive.rs` has the router's memory measured and sets the pace of beats, `dormant.rs` puts idle sessions to
+//! sleep.
 
 mod api;
 mod connections;
+mod dormant;
 mod effort;
 mod handshake;
+mod keepalive;
 mod ledger;
 mod links;
 mod messages;
@@ -67,6 +71,7 @@ pub(crate) use peer::{AttemptRoute, Standing, Traffic};
 pub(crate) use send::MESSAGES_LEN_MAX;
 pub use streams::DATAGRAM_DATA_MAX;
 
+use self::keepalive::KeepAlive;
 use self::ledger::Ledger;
 use self::neighbors::Neighbors;
 use self::peer::{Indices, Peers};
@@ -116,6 +121,7 @@ pub struct Node {
     pub(crate) rng: Generators,
     origin: std::time::Instant,
     own_duty: Duty,
+    keepalive: KeepAlive,
     network: Network,
     sockets: ExtraSockets,
     transports: Transports,
@@ -200,6 +206,7 @@ impl Node {
             rng,
             origin,
             own_duty,
+            keepalive: KeepAlive::new(&saved.bindings),
             network: Network::default(),
             sockets: ExtraSockets::default(),
             transports: Transports::default(),
@@ -273,6 +280,7 @@ impl Node {
                 self.on_duties_timeout(now);
                 self.on_delayed_due(now);
                 self.on_transports_due(now);
+                self.keepalive_timeout(now);
                 self.gate.handle_timeout(now);
                 self.settle(now);
                 if self.next_timeout().is_none_or(|at| at > now) {
@@ -338,6 +346,7 @@ impl Node {
             }
             self.on_network_changed(now);
             self.rooms_network(now);
+            self.keepalive_on_network(now);
         }
         self.settle(now);
     }
@@ -418,10 +427,12 @@ impl Node {
         let sequence = self.next_ping;
         self.next_ping += 1;
         match self.peers.up_key(&peer) {
-            Some(key) => self.send_ping(now, key, sequence),
+            Some(key) if self.peers.get(key).is_some_and(|p| p.paths.current().is_some()) => {
+                self.send_ping(now, key, sequence);
+            }
             // The call may have failed at once; then the event has told so.
-            None if !self.calls.contains_key(&peer) => {}
-            None => {
+            _ if !self.calls.contains_key(&peer) => {}
+            _ => {
                 let waiting = self.pending_pings.entry(peer).or_default();
                 if waiting.len() < PINGS_MAX {
                     waiting.push(sequence);
@@ -583,10 +594,11 @@ impl Node {
     fn settle(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.rooms_settle(now);
+        let pace = self.keepalive.pace();
         let touched = core::mem::take(&mut self.touched);
         for key in &touched {
             let Some(peer) = self.peers.get_mut(*key) else { continue };
-            let next = peer.next_deadline();
+            let next = peer.next_deadline(now, pace);
             self.deadlines.set(*key, &mut peer.deadline, next);
         }
         debug_assert!(self.touched.is_empty(), "settling touches nobody");
@@ -600,6 +612,7 @@ impl Node {
         at = earliest(at, self.duties.poll_timeout());
         at = earliest(at, self.delayed.poll_timeout());
         at = earliest(at, self.transports.poll_timeout());
+        at = earliest(at, self.keepalive.poll_timeout());
         earliest(at, self.rooms_poll_timeout())
     }
 }

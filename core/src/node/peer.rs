@@ -7,7 +7,7 @@ use slab::Slab;
 
 use super::Path;
 use crate::identity::PeerId;
-use crate::keepalive::{Beats, Duty, Watch};
+use crate::keepalive::{BEAT_INTERVAL_MAX, Beats, Duty, PROOF_AGE_MAX, Pace, Watch};
 use crate::link::{Epoch, Initiation};
 use crate::path::{Paths, Route};
 use crate::punch::{Checks, Effort, Exposure};
@@ -32,9 +32,14 @@ pub(crate) const ATTEMPTS_MAX: usize = 12;
 pub(crate) const WAITING_MAX: usize = 16;
 /// Most datagrams kept for the application. At the limit the oldest goes.
 pub(crate) const DATAGRAMS_MAX: usize = 64;
-/// A link that only listens (the other side keeps it alive) is gone after so much silence: six beats of the peer.
-pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(100);
-/// A user link without streams or pings is closed after this.
+/// A link that only listens (the other side keeps it alive) is gone after so much silence: two beats of the peer may be
+/// lost even if it beats as seldom as may be.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(750);
+const _: () = assert!(SILENCE_MAX.as_secs() > 3 * BEAT_INTERVAL_MAX.as_secs());
+const _: () = assert!(SILENCE_MAX.as_secs() > 2 * PROOF_AGE_MAX.as_secs());
+/// A user link without streams, pings and datagrams is dormant after this: nothing is sent to keep its paths.
+pub(crate) const DORMANT_AFTER: Duration = Duration::from_secs(60);
+/// A dormant link is forgotten so long after its last use.
 pub(crate) const USER_IDLE_MAX: Duration = Duration::from_secs(600);
 /// A link that nothing needs is closed after this.
 pub(crate) const UNUSED_MAX: Duration = Duration::from_secs(60);
@@ -246,18 +251,29 @@ impl Peer {
         self.epoch.is_some()
     }
 
-    /// What beats are for on the path in use: no router forgets a TCP connection before the next question whether the
-    /// peer is there (RFC 5382, REQ-5: two hours; four minutes are the least that is known).
-    pub(crate) fn beat_duty(&self) -> Duty {
-        match self.duty {
-            Duty::Binding if self.paths.current().is_some_and(|route| route.is_tcp()) => Duty::Liveness,
-            duty => duty,
-        }
-    }
-
     /// Whether a stream is open.
     pub(crate) fn has_streams(&self) -> bool {
         self.traffic.as_ref().is_some_and(|t| t.streams.as_ref().is_some_and(|s| !s.is_idle()))
+    }
+
+    /// Whether this is a session that nobody has used for [`DORMANT_AFTER`]: no path is kept for it.
+    pub(crate) fn is_dormant(&self, now: Instant) -> bool {
+        let used = self.traffic.as_ref().map(|t| t.used.max(self.needed));
+        !self.wanted && !self.has_streams() && used.is_some_and(|used| now.since(used) >= DORMANT_AFTER)
+    }
+
+    /// What this side has to do now to keep the link.
+    pub(crate) fn duty_at(&self, now: Instant, pace: Pace) -> Duty {
+        // A relayed path is kept by the beats of the link to the relay.
+        let is_relayed = || self.paths.current().is_some_and(|route| !route.is_direct());
+        // No router forgets a TCP connection before the next question whether the peer is there (RFC 5382, REQ-5: two
+        // hours; four minutes are the least that is known).
+        let is_tcp = || self.paths.current().is_some_and(|route| route.is_tcp());
+        match self.duty {
+            _ if self.is_dormant(now) => Duty::None,
+            Duty::Binding if pace == Pace::OPEN || is_relayed() || is_tcp() => Duty::Liveness,
+            duty => duty,
+        }
     }
 
     /// When the link's keys should be replaced: the initiator of the link does it, the other side half a minute later
@@ -332,12 +348,12 @@ impl Peer {
     }
 
     /// The earliest of all that this peer waits for.
-    pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&mut self, now: Instant, pace: Pace) -> Option<Instant> {
         let mut at = self.attempts.iter().map(Attempt::due).min();
         at = earliest(at, self.pending.iter().map(|p| p.at + UNCONFIRMED_AGE_MAX).min());
         at = earliest(at, self.old_epoch.as_ref().map(|old| old.1 + OLD_EPOCH_AGE_MAX));
         if self.epoch.is_some() {
-            at = earliest(at, self.beats.poll_timeout(self.beat_duty()));
+            at = earliest(at, self.beats.poll_timeout(self.duty_at(now, pace), pace));
             at = earliest(at, self.watch.poll_timeout());
             at = earliest(at, self.rekey_at());
             at = earliest(at, self.rest_at());

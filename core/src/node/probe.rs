@@ -182,7 +182,8 @@ impl Node {
         seen: core::net::SocketAddr,
         alternate_port: u16,
     ) {
-        if self.on_punch_seen(now, key, path.socket, seen) {
+        // Each room knows its own tokens.
+        if self.on_lifetime_reply(now, key, path.socket, token) || self.on_punch_seen(now, key, path.socket, seen) {
             return;
         }
         if self.on_reach_reply(now, path, token, seen, alternate_port)

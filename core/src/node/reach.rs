@@ -141,13 +141,14 @@ impl Node {
     }
 
     fn begin_examination(&mut self, now: Instant) {
+        self.rooms.examiner.rest();
         if self.leaving {
-            return self.rooms.examiner.rest();
+            return;
         }
         let is_serving = self.is_serving();
         let is_auto = matches!(self.config.role, Role::Auto);
         if is_serving && !is_auto {
-            return self.rooms.examiner.rest();
+            return;
         }
         let is_known = self.rooms.examiner.known().is_some();
         if is_serving && is_known && self.rooms.examiner.had_unasked(now) {
@@ -171,8 +172,7 @@ impl Node {
             if is_serving {
                 self.rooms.examiner.check_again(now, false);
             } else {
-                self.rooms.examiner.rest();
-                self.release_helpers(now);
+                self.release_helpers();
             }
         }
     }
@@ -214,7 +214,7 @@ impl Node {
                 return;
             }
         }
-        self.release_helpers(now);
+        self.release_helpers();
         if self.is_serving() {
             self.rooms.examiner.check_again(now, false);
         }
@@ -324,7 +324,7 @@ impl Node {
     fn dial_helpers(&mut self, now: Instant, targets: &[(PeerId, SocketAddr)]) {
         let (mut unlinked, mut left) = (Vec::new(), 0);
         for (id, advert) in self.rooms.book.iter() {
-            let Some(address) = advert.address().filter(|a| a.is_ipv4()) else { continue };
+            let Some(address) = advert.address().filter(SocketAddr::is_ipv4) else { continue };
             if self.peers.up_key(id).is_none() && targets.iter().all(|(_, a)| a.ip() != address.ip()) {
                 unlinked.push((*id, address));
             }
@@ -346,7 +346,7 @@ impl Node {
         }
     }
 
-    fn release_helpers(&mut self, _now: Instant) {
+    fn release_helpers(&mut self) {
         for peer in core::mem::take(&mut self.rooms.examiner.helpers) {
             self.rooms.out.push_back(Action::Release { peer });
         }

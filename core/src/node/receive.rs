@@ -242,6 +242,7 @@ impl Node {
         asks: bool,
     ) {
         self.touched.push(key);
+        self.wake_by_peer(now, key, &route);
         let Some(peer) = self.peers.get_mut(key) else { return };
         if peer.pending.iter().any(|p| p.epoch.local_index() == receiver) {
             self.confirm(now, key, receiver, route);
@@ -398,6 +399,9 @@ impl Node {
         self.channels.set_path(key, leg);
         self.announce_path(key);
         self.mark_ready(key);
+        if old.is_none() {
+            self.on_path_found(now, key);
+        }
     }
 
     /// Tells the application which path a user link uses now.

@@ -16,7 +16,7 @@ use crate::identity::PeerId;
 use crate::keepalive::Duty;
 use crate::reach::{FilteringBehavior, Outcome, Way};
 use crate::time::Instant;
-use crate::wire::message::{Message, Refusal};
+use crate::wire::message::{Load, Message, Refusal};
 
 /// What an examination said of the router's filter counts for so long where it is to decide.
 const CHECK_HOLDS: Duration = Duration::from_secs(60);
@@ -210,6 +210,8 @@ impl Node {
         leaf!(self, now, |homes, m| homes.join(now, &neighbours, m));
         self.rooms.role.on_stopped(now);
         self.rooms.dial_back.set_thorough(true);
+        // What a supernode sends to whom is not noted.
+        self.rooms.dial_back.blind(now);
         self.rooms.examiner.reset(now);
         self.events.push_back(Event::RoleChanged { supernode: false, addresses });
         self.rooms_settle(now);
@@ -222,7 +224,7 @@ impl Node {
             let Some(key) = self.peers.up_key(id) else { continue };
             if self.peers.get(key).is_some_and(|p| p.traffic.is_some()) {
                 let refused = Some(Refusal::NotASupernode);
-                self.send(key, &Message::RegisterReply { refused, load: Default::default() });
+                self.send(key, &Message::RegisterReply { refused, load: Load::FULL });
             } else {
                 self.close_link(now, key);
             }

@@ -8,7 +8,9 @@ use super::peer::PeerKey;
 use super::send::Outgoing;
 use super::{Config, Node, Role, Saved, SocketId, SupernodeStatus};
 use crate::action::Action;
-use crate::advert::{AdvertBook, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
+use crate::advert::{
+    Advert, AdvertBook, Capabilities, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence, statement,
+};
 use crate::directory::{LookupOutcome, LookupStart, Lookups, RECORDS_MAX, Record, RecordStore};
 use crate::gossip::pack::send;
 use crate::gossip::{Gossip, Stores};
@@ -370,6 +372,12 @@ impl Node {
         match message {
             Message::Lookup { peer } => {
                 if matches!(self.rooms.side, Side::Supernode(_)) {
+                    // Who serves others has no home, and is found by its advert. It may have been a leaf when it was
+                    // looked for last.
+                    if let Some(bytes) = self.rooms.book.bytes(&peer) {
+                        send(&mut self.rooms.out, id, &Message::Signed { kind: SignedKind::Advert, bytes });
+                    }
+                    self.rooms_settle(now);
                     let mut buf = [0; super::MESSAGES_LEN_MAX];
                     if let Some(len) = message::encode(&self.rooms.records.answer(peer), &mut buf) {
                         self.send_bytes(key, None, buf[..len].into(), false);
@@ -383,6 +391,7 @@ impl Node {
             Message::Register { other_home, record } => self.on_register(now, id, other_home, record),
             Message::RegisterReply { refused, load } => {
                 leaf!(self, now, |homes, m| homes.on_register_reply(now, id, refused, load, m));
+                self.keepalive_on_home(now);
                 self.set_wanted(&id);
             }
             Message::Deregister => {
@@ -401,6 +410,7 @@ impl Node {
                 supernode!(self, now, |s, stores| s.gossip.on_signed(now, id, kind, bytes, stores));
                 if kind == SignedKind::Advert {
                     leaf!(self, now, |homes, m| homes.on_advert(now, id, bytes, m));
+                    self.on_callee_advert(now, bytes);
                 }
                 self.set_wanted(&id);
             }
@@ -493,13 +503,13 @@ impl Node {
     }
 
     fn on_register(&mut self, now: Instant, id: PeerId, other_home: Option<PeerId>, record: &[u8]) {
-        let load = self.own_load(now);
         if !self.is_serving() {
             // It was a supernode when the leaf heard of it.
             let refused = Some(Refusal::NotASupernode);
-            send(&mut self.rooms.out, id, &Message::RegisterReply { refused, load });
+            send(&mut self.rooms.out, id, &Message::RegisterReply { refused, load: Load::FULL });
             return;
         }
+        let load = self.own_load(now);
         supernode!(self, now, |s, stores| {
             let registered = s.registrations.on_register(now, id, other_home, record, load, stores);
             if registered.is_record_new {
@@ -524,6 +534,7 @@ impl Node {
         if socket.is_tcp() || !self.is_supernode(&id) {
             return;
         }
+        self.keepalive_on_seen(now, key, reporter_address, socket, seen);
         let before = self.rooms.observations.candidates(socket);
         self.rooms.observations.on_observed(id, reporter_address, socket, seen);
         let after = self.rooms.observations.candidates(socket);
@@ -595,6 +606,24 @@ impl Node {
     pub(crate) fn forget_homes(&mut self, id: &PeerId) {
         self.known_homes.remove(id);
         self.rooms.lookups.forget(id);
+    }
+
+    /// An advert of somebody whom this leaf calls: it is found where that says, whether there is room for it in the book
+    /// or not.
+    fn on_callee_advert(&mut self, now: Instant, bytes: &[u8]) {
+        if self.calls.is_empty() || self.is_serving() {
+            return;
+        }
+        let Ok(advert) = statement::parse::<Advert>(bytes) else { return };
+        let is_good = self.calls.contains_key(&advert.id)
+            && advert.capabilities.has(Capabilities::HOME)
+            && statement::time_left(&advert, self.wall_time(now)).is_ok()
+            && statement::verify(&advert, bytes).is_ok();
+        if is_good {
+            let homes: Vec<_> = advert.addresses.iter().map(|address| (advert.id, (*address).into())).collect();
+            self.remember_homes(advert.id, homes.clone());
+            self.on_located(now, advert.id, homes);
+        }
     }
 
     fn on_record_found(&mut self, now: Instant, id: PeerId, record: &Record) {

@@ -73,7 +73,8 @@ impl Node {
     /// Queues encoded messages.
     pub(crate) fn send_bytes(&mut self, key: PeerKey, route: Option<Route>, bytes: Box<[u8]>, awaits: bool) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        if peer.is_up() || route.is_some() {
+        let has_path = peer.is_up() && peer.paths.current().is_some();
+        if has_path || route.is_some() {
             self.push(Outgoing::Messages { peer: key, route, bytes, awaits });
             return;
         }
@@ -174,6 +175,7 @@ impl Node {
                 let state = self.peers.get_mut(peer)?;
                 let len = state.epoch.as_mut()?.seal_beat(kind, &mut buf[offset..offset + BEAT_LEN]).ok()?;
                 let total = self.finish_packet(now, peer, channel, &route, offset, len, false, buf);
+                self.keep_beats_apart(now, peer);
                 Some(self.transmit(path, total, None))
             }
         }

@@ -25,6 +25,8 @@ pub(crate) enum Purpose {
     Connection,
     /// An examination's: its packets show how the router maps new sockets.
     Reach,
+    /// Measures how long the router keeps a binding.
+    Lifetime,
 }
 
 /// See the module.
@@ -97,6 +99,7 @@ impl Node {
             Purpose::Punch(key) => self.on_punch_socket(now, key, Some(socket)),
             Purpose::Connection => {}
             Purpose::Reach => self.on_reach_socket(now, Some((socket, bound))),
+            Purpose::Lifetime => self.on_lifetime_socket(now, request, socket),
         }
     }
 

@@ -47,6 +47,8 @@ impl Node {
             supernodes: self.supernodes(now),
             load: self.own_load(now),
             leaves: self.leaves(),
+            binding_lifetime: self.keepalive.lifetime(),
+            keepalive_interval: self.keepalive_interval(),
             channels: self.channels.len(),
             counters: self.counters,
         }

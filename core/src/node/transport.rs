@@ -70,6 +70,7 @@ struct Dial {
     remote: SocketAddr,
     /// The body of the Init that is to go over it, encoded.
     body: Box<[u8]>,
+    since: Instant,
     /// When port 443 is tried beside.
     other_port_at: Option<Instant>,
 }
@@ -273,17 +274,21 @@ impl Node {
         }
     }
 
-    /// Whether a connection to this peer is being opened, or a handshake over one is under way.
+    /// Whether a connection to this peer is being opened.
     pub(crate) fn is_opening_tcp(&self, id: &PeerId) -> bool {
         self.transports.dials.values().any(|dial| dial.peer == *id)
     }
 
+    /// Opens a connection to a supernode, with an Init of this body for it, unless that is under way already.
     fn dial_tcp(&mut self, now: Instant, peer: PeerId, udp: SocketAddr, body: Box<[u8]>) -> bool {
-        let over_tcp = |a: &Attempt| matches!(a.route, AttemptRoute::Direct(path) if path.socket.is_tcp());
-        let is_under_way =
-            self.is_opening_tcp(&peer) || self.peers.by_id(&peer).is_some_and(|p| p.attempts.iter().any(over_tcp));
+        // Over one that has carried the link it may be in vain: it may have died with the network that it went through.
+        let is_bare = |socket| self.transports.connections.get(socket).is_some_and(|c| c.peer.is_none());
+        let is_new = |a: &Attempt| matches!(a.route, AttemptRoute::Direct(path) if is_bare(path.socket));
+        let is_asking = self.peers.by_id(&peer).is_some_and(|p| p.attempts.iter().any(is_new));
         let other_port_at = (udp.port() != PORT_443).then(|| now + PORT_443_AFTER);
-        is_under_way || self.open_tcp(Dial { peer, udp, remote: udp, body, other_port_at })
+        is_asking
+            || self.is_opening_tcp(&peer)
+            || self.open_tcp(Dial { peer, udp, remote: udp, body, since: now, other_port_at })
     }
 
     fn open_tcp(&mut self, dial: Dial) -> bool {
@@ -324,7 +329,8 @@ impl Node {
             return;
         };
         assert!(socket.is_tcp(), "connections have numbers of their own");
-        let Some(dial) = self.transports.dials.remove(&request).filter(|_| !self.leaving) else {
+        let dial = self.transports.dials.remove(&request);
+        let Some(dial) = dial.filter(|dial| !self.leaving && !self.is_heard_over_udp(dial)) else {
             self.events.push_back(Event::CloseSocket(socket));
             return;
         };
@@ -335,6 +341,13 @@ impl Node {
         if let (Some(key), Ok(body)) = (key, body) {
             self.attempt(now, key, AttemptRoute::Direct(path), &body);
         }
+    }
+
+    /// Whether the link that a dial was for is there, and well, over UDP.
+    fn is_heard_over_udp(&self, dial: &Dial) -> bool {
+        let Some(peer) = self.peers.by_id(&dial.peer).filter(|p| p.is_up()) else { return false };
+        let current = peer.paths.current().filter(|route| route.is_direct() && !route.is_tcp());
+        current.and_then(|route| peer.paths.heard_at(&route)).is_some_and(|at| at >= dial.since)
     }
 
     /// A dial by TCP led nowhere.

@@ -116,7 +116,7 @@ impl Node {
         }
         let Some(traffic) = &peer.traffic else { return };
         let reflexive_too = self.strategy_of(key).is_none_or(|strategy| strategy.checks_reflexive());
-        let own: Vec<IpAddr> = self.reflexive().iter().map(|seen| seen.ip()).collect();
+        let own: Vec<IpAddr> = self.reflexive().iter().map(SocketAddr::ip).collect();
         let candidates = traffic.whereabouts.candidates.iter().map(|c| (c.kind, SocketAddr::from(c.address)));
         let mut known: Vec<(Cost, SocketAddr)> = candidates
             .map(|(kind, addr)| (Cost::of(kind, addr, &own), addr))
@@ -197,6 +197,7 @@ impl Node {
             }
         }
         self.send_on(key, Some(route), &Message::ChallengeReply { token, seen: seen.map(Into::into) }, false);
+        self.keepalive_on_challenge(now, key, &route);
     }
 
     /// A challenge of ours was answered on `route`.
@@ -256,7 +257,7 @@ impl Node {
         let relayed: Vec<PeerKey> = self
             .peers
             .iter()
-            .filter(|(_, p)| p.is_up() && !p.paths.has_direct())
+            .filter(|(_, p)| p.is_up() && !p.paths.has_direct() && !p.is_dormant(now))
             .filter(|(_, p)| p.traffic.as_ref().is_some_and(|t| t.standing == Standing::Accepted && t.told))
             .map(|(key, _)| key)
             .collect();
@@ -279,7 +280,8 @@ impl Node {
         self.counter_rushed = None;
         let is_leaf = !self.is_serving();
         // First those that relay for others.
-        let up = self.peers.iter().filter(|(_, p)| p.is_up()).map(|(key, p)| (p.traffic.is_some(), !p.wanted, key));
+        let up = self.peers.iter().filter(|(_, p)| p.is_up() && !p.is_dormant(now));
+        let up = up.map(|(key, p)| (p.traffic.is_some(), !p.wanted, key));
         let mut up: Vec<(bool, bool, PeerKey)> = up.collect();
         up.sort_unstable();
         for (is_user, is_unwanted, key) in up {
@@ -304,19 +306,23 @@ impl Node {
         let ends: Vec<(PeerKey, Route)> =
             ends.map(|(channel, (end, via))| (*end, Route::Relayed { channel: *channel, via: *via })).collect();
         for (end, route) in ends {
-            if self.peers.get(end).is_some_and(|p| p.is_up() && p.paths.is_proven(&route)) {
-                self.challenge(now, end, route);
-            }
+            let Some(peer) = self.peers.get_mut(end).filter(|p| p.is_up() && p.paths.is_proven(&route)) else {
+                continue;
+            };
+            let token = self.rng.keys.bytes();
+            peer.paths.on_challenge_sent(now, &route, token);
+            // No sample: that we are heard there is what the peer is to notice.
+            self.send_on(end, Some(route), &Message::challenge(token, None), false);
         }
     }
 
     /// A relayed link tries again.
     pub(crate) fn on_retry_due(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let direct = peer.paths.has_direct();
+        let is_over = peer.paths.has_direct() || peer.is_dormant(now);
         let Some(traffic) = peer.traffic.as_mut() else { return };
         let tries = traffic.retry.map_or(0, |(_, n)| n) + 1;
-        if direct {
+        if is_over {
             traffic.retry = None;
             return;
         }

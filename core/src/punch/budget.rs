@@ -66,16 +66,14 @@ impl Exposure {
 
     fn entry(&mut self, now: Instant, ip: IpAddr) -> &mut Spent {
         self.list.retain(|s| now.since(s.since) < AGE_MAX);
-        let at = match self.list.iter().position(|s| s.ip == ip) {
-            Some(at) => at,
-            None => {
-                if self.list.is_full() {
-                    self.list.remove(0);
-                }
-                self.list.push(Spent { ip, since: now, packets: 0, bytes: 0, attested: false });
-                self.list.len() - 1
+        let known = self.list.iter().position(|s| s.ip == ip);
+        let at = known.unwrap_or_else(|| {
+            if self.list.is_full() {
+                self.list.remove(0);
             }
-        };
+            self.list.push(Spent { ip, since: now, packets: 0, bytes: 0, attested: false });
+            self.list.len() - 1
+        });
         &mut self.list[at]
     }
 }

@@ -130,6 +130,11 @@ impl DialBack {
         remember(&mut self.addresses, now, to, &mut self.blind_until);
     }
 
+    /// Much was sent that was not noted: nothing is concluded for a while.
+    pub(crate) fn blind(&mut self, now: Instant) {
+        self.blind_until = Some(now + CONTACT_AGE);
+    }
+
     /// Whether this supernode, at these addresses, was sent nothing for an hour.
     pub(crate) fn is_fresh(&self, now: Instant, peer: &PeerId, mut addresses: impl Iterator<Item = IpAddr>) -> bool {
         let recent = |at: &Instant| now - *at < CONTACT_AGE;
@@ -299,7 +304,8 @@ impl DialBack {
         // Unguessable: who knows it could make us believe that we are reachable.
         let nonce = random.keys.bytes();
         // The latest first: they are the likeliest that a router still remembers.
-        let mut recent: Vec<(Instant, &PeerId)> = self.contacted.iter().map(|(peer, at)| (*at, peer)).collect();
+        let recent = self.contacted.iter().map(|(peer, at)| (*at, peer));
+        let mut recent: Vec<(Instant, &PeerId)> = recent.filter(|(at, _)| now - *at < CONTACT_AGE).collect();
         recent.sort_unstable_by(|a, b| b.cmp(a));
         let linked_first =
             self.linked.iter().chain(recent.iter().map(|(_, p)| *p).filter(|p| !self.linked.contains(p)));
@@ -318,6 +324,10 @@ impl DialBack {
 /// Notes a contact; at the limit forgets what is too old to matter, or says that it could not be noted.
 fn remember<K: Ord>(table: &mut BTreeMap<K, Instant>, now: Instant, key: K, blind_until: &mut Option<Instant>) {
     if table.len() >= REMEMBERED_MAX && !table.contains_key(&key) {
+        if blind_until.is_some_and(|until| until > now + (CONTACT_AGE - CONTACT_GRAIN)) {
+            // Looked through a moment ago.
+            return;
+        }
         table.retain(|_, at| now - *at < CONTACT_AGE);
         if table.len() >= REMEMBERED_MAX {
             *blind_until = Some(now + CONTACT_AGE);

@@ -74,6 +74,7 @@ pub(crate) struct Outcome {
     pub(super) hairpinning: Option<bool>,
     /// Where more than half of those who told, and at least one, saw the main socket.
     pub(super) seen: Option<SocketAddr>,
+    #[cfg(test)]
     pub(super) packets: u8,
 }
 
@@ -308,18 +309,24 @@ impl Examination {
 
     /// Gives everything back.
     pub(crate) fn end(&mut self, out: &mut Vec<Ask>) -> Outcome {
-        out.extend(self.sockets.iter().map(|(socket, _)| Ask::Close(*socket)));
-        self.sockets.clear();
         let hairpinning = match self.phase {
             _ if self.looped => Some(true),
             Phase::Done if self.loop_ends().is_some() => Some(false),
             _ => None,
         };
+        out.extend(self.sockets.drain(..).map(|(socket, _)| Ask::Close(socket)));
+        let mut evidence = self.evidence.clone();
+        if self.translated() == Some(true) {
+            // A supernode on this side of the router shows nothing of what the router lets in.
+            let is_near = |r: &&mut Report| r.main.is_some_and(|seen| self.subject.own.contains(&seen.ip()));
+            evidence.reports.iter_mut().filter(is_near).for_each(|r| r.alternate_came = None);
+        }
         Outcome {
-            evidence: self.evidence.clone(),
+            evidence,
             translated: self.translated(),
             hairpinning,
             seen: self.agreed(1, |r| r.main),
+            #[cfg(test)]
             packets: self.packets,
         }
     }
@@ -446,5 +453,142 @@ impl Examination {
                 out.push(Ask::Loop { from, remote, token });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::classify::classify;
+    use super::super::{FilteringBehavior, MappingBehavior};
+    use super::*;
+    use crate::identity::SecretKey;
+
+    const MAIN: SocketId = SocketId(0);
+
+    /// A router and three supernodes, as far as an examination can tell.
+    #[derive(Clone, Copy)]
+    struct Outside {
+        mapping: MappingBehavior,
+        lets_alternate_in: bool,
+        hairpins: bool,
+        is_silent: bool,
+    }
+
+    fn supernodes() -> Vec<(PeerId, SocketAddr)> {
+        let id = |n| SecretKey::from_bytes(&[n; 32]).peer_id();
+        (1..=3).map(|n| (id(n), SocketAddr::from(([203, 0, 113, n], 4_433)))).collect()
+    }
+
+    /// Runs one to its end; the packets sent, and how long it took.
+    fn run(outside: Outside, own: bool) -> (Outcome, usize, Duration) {
+        let (mut keys, mut asks, mut now) = (KeyRng::new([7; 32]), Vec::new(), Instant::ZERO);
+        let ip = IpAddr::from([198, 51, 100, 7]);
+        let subject =
+            Subject { socket: MAIN, port: 30_000, own: if own { vec![ip] } else { Vec::new() }, filter_only: false };
+        let mut room = Examination::new(now, subject, &supernodes(), &mut keys, &mut asks);
+        let (mut sockets, mut sent, mut mapped) = (0, 0, std::collections::BTreeMap::new());
+        loop {
+            for ask in core::mem::take(&mut asks) {
+                match ask {
+                    Ask::Probe { from, remote, token, alternate, .. } => {
+                        sent += 1;
+                        let key = match outside.mapping {
+                            MappingBehavior::EndpointIndependent => None,
+                            MappingBehavior::AddressDependent => Some(SocketAddr::new(remote.ip(), 0)),
+                            MappingBehavior::AddressAndPortDependent => Some(remote),
+                        };
+                        let next = 50_000 + 997 * mapped.len() as u16;
+                        let port = if own { 30_000 } else { *mapped.entry((from, key)).or_insert(next) };
+                        if outside.is_silent || (alternate && !outside.lets_alternate_in) {
+                            continue;
+                        }
+                        let answer = if alternate { SocketAddr::new(remote.ip(), 9) } else { remote };
+                        assert!(room.on_reply(now, from, answer, token, SocketAddr::new(ip, port), 9));
+                    }
+                    Ask::Loop { token, remote, .. } => {
+                        sent += 1;
+                        assert_eq!(remote.ip(), ip);
+                        assert!(!outside.hairpins || room.on_loop(now, &token));
+                    }
+                    Ask::Open(_) => {
+                        sockets += 1;
+                        let at = SocketAddr::from(([0, 0, 0, 0], 40_000 + sockets));
+                        room.on_socket(now, Some((SocketId(sockets.into()), at)), &mut keys, &mut asks);
+                    }
+                    Ask::Close(_) => sockets -= 1,
+                }
+            }
+            if !asks.is_empty() {
+                continue;
+            }
+            now = now.max(room.poll_timeout());
+            if let Some(outcome) = room.handle_timeout(now, &mut keys, &mut asks) {
+                let closed = asks.iter().filter(|ask| matches!(ask, Ask::Close(_))).count();
+                assert_eq!(closed, usize::from(sockets), "all sockets are given back");
+                return (outcome, sent, now - Instant::ZERO);
+            }
+        }
+    }
+
+    #[test]
+    fn the_worst_case_is_within_the_limit_of_packets() {
+        let mut most = 0;
+        for mapping in [
+            MappingBehavior::EndpointIndependent,
+            MappingBehavior::AddressDependent,
+            MappingBehavior::AddressAndPortDependent,
+        ] {
+            for (lets_alternate_in, hairpins) in [(false, false), (false, true), (true, false), (true, true)] {
+                let (outcome, sent, took) =
+                    run(Outside { mapping, lets_alternate_in, hairpins, is_silent: false }, false);
+                assert_eq!(sent, usize::from(outcome.packets));
+                assert!(took <= Duration::from_secs(10), "{took:?}");
+                let found = classify(&outcome.evidence);
+                assert_eq!(found.mapping, Some(mapping));
+                let filtering = if lets_alternate_in {
+                    FilteringBehavior::AddressDependent
+                } else {
+                    FilteringBehavior::AddressAndPortDependent
+                };
+                assert_eq!(found.filtering, Some(filtering));
+                let can_tell = mapping == MappingBehavior::EndpointIndependent;
+                assert_eq!(outcome.hairpinning, can_tell.then_some(hairpins));
+                assert_eq!(outcome.translated, Some(true));
+                most = most.max(sent);
+            }
+        }
+        assert!(most <= usize::from(PACKETS_MAX), "{most}");
+    }
+
+    #[test]
+    fn without_a_router_it_ends_after_the_filter() {
+        let mapping = MappingBehavior::EndpointIndependent;
+        let outside = Outside { mapping, lets_alternate_in: true, hairpins: false, is_silent: false };
+        let (outcome, sent, _) = run(outside, true);
+        assert_eq!((outcome.translated, sent), (Some(false), 3));
+    }
+
+    #[test]
+    fn silence_shows_nothing_and_ends() {
+        let mapping = MappingBehavior::EndpointIndependent;
+        let outside = Outside { mapping, lets_alternate_in: false, hairpins: false, is_silent: true };
+        let (outcome, sent, took) = run(outside, false);
+        assert_eq!((outcome.translated, outcome.seen), (None, None));
+        assert_eq!(classify(&outcome.evidence).filtering, None);
+        assert!(sent <= 15 && took <= Duration::from_secs(4), "{sent} {took:?}");
+    }
+
+    #[test]
+    fn answers_from_elsewhere_and_strange_tokens_change_nothing() {
+        let (mut keys, mut asks) = (KeyRng::new([7; 32]), Vec::new());
+        let subject = Subject { socket: MAIN, port: 30_000, own: Vec::new(), filter_only: true };
+        let mut room = Examination::new(Instant::ZERO, subject, &supernodes(), &mut keys, &mut asks);
+        let seen = SocketAddr::from(([198, 51, 100, 7], 1));
+        let Some(Ask::Probe { remote, token, .. }) = asks.pop() else { panic!() };
+        assert!(!room.on_reply(Instant::ZERO, MAIN, remote, [0; 8], seen, 9));
+        let other = SocketAddr::from(([203, 0, 113, 99], 9));
+        assert!(room.on_reply(Instant::ZERO, MAIN, other, token, seen, 9), "known, and not believed");
+        assert!(room.evidence.reports.iter().all(|r| r.main.is_none() && r.alternate_came.is_none()));
+        assert!(!room.on_loop(Instant::ZERO, &[1; 16]));
     }
 }

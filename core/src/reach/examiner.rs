@@ -16,7 +16,7 @@ use super::examine::{Examination, Outcome};
 use super::{FilteringBehavior, MappingBehavior, NatProfile, PortAssignment};
 use crate::identity::PeerId;
 use crate::node::Family;
-use crate::time::{Instant, earliest};
+use crate::time::Instant;
 
 /// After the first link to a supernode: homes are chosen by then, and a third link still stands.
 const BEGIN_AFTER: Duration = Duration::from_secs(3);
@@ -42,7 +42,6 @@ pub(crate) struct Known {
     pub(crate) v6: Option<Ipv6>,
     /// How many supernodes answered.
     pub(crate) witnesses: usize,
-    pub(crate) packets: u8,
     pub(crate) at: Instant,
 }
 
@@ -107,7 +106,8 @@ impl Examiner {
 
     /// When something is next to be done.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        earliest(self.due, self.current.as_ref().map(|c| c.poll_timeout()))
+        // What is due while one is under way waits for its end.
+        self.current.as_ref().map_or(self.due, |current| Some(current.poll_timeout()))
     }
 
     /// Whether an examination should begin now.
@@ -171,7 +171,6 @@ impl Examiner {
 
     /// An examination begins.
     pub(crate) fn begin(&mut self, family: Family, examination: Examination) {
-        self.due = None;
         self.family = Some(family);
         self.current = Some(Box::new(examination));
     }
@@ -195,9 +194,8 @@ impl Examiner {
                         findings.ports = PortAssignment::Preserving;
                     }
                     let v6 = self.known.as_ref().and_then(|k| k.v6);
-                    let Outcome { translated, hairpinning, seen, packets, .. } = *outcome;
-                    let known =
-                        Known { findings, translated, hairpinning, seen, v6, witnesses: told, packets, at: now };
+                    let Outcome { translated, hairpinning, seen, .. } = *outcome;
+                    let known = Known { findings, translated, hairpinning, seen, v6, witnesses: told, at: now };
                     self.known = Some(Box::new(known));
                 }
             }
@@ -206,7 +204,13 @@ impl Examiner {
                 let v6 = outcome.seen.map(|address| Ipv6 { address, filtering: findings.filtering });
                 if let Some(known) = &mut self.known {
                     known.v6 = v6;
-                    known.packets = known.packets.saturating_add(outcome.packets);
+                } else {
+                    // There is nothing but IPv6.
+                    self.last = Some(now);
+                    self.due = Some(now + if told == 0 { AGAIN_SOON } else { AGAIN_AFTER });
+                    let Outcome { translated, hairpinning, seen, .. } = *outcome;
+                    self.known =
+                        Some(Box::new(Known { findings, translated, hairpinning, seen, v6, witnesses: told, at: now }));
                 }
             }
         }

@@ -196,7 +196,115 @@ fn orders_are_taken_from_supernodes_only_and_seldom() {
     assert_eq!(order(s(1), 1, 9, at(10), false), Some(dial));
     assert!(order(s(1), 1, 9, at(10), false).is_some());
     assert_eq!(order(s(1), 1, 9, at(10), false), None, "a peer is dialled seldom");
-    // Made-up peers at one victim's prefix.
-    let flood = (10..200).filter(|peer| order(s(1), 1, *peer, at(10), false).is_some()).count();
-    assert!(flood <= 20, "{flood}");
+    // Made-up peers at one victim: its address had the two above.
+    assert!((10..100).all(|peer| order(s(1), 1, peer, at(10), false).is_none()));
+    let later = (10..100).filter(|peer| order(s(62), 1, *peer, at(10), false).is_some()).count();
+    assert!(later <= 2, "{later}");
+    // And at its ports, or its neighbours'.
+    let flood = (100..200).filter(|n| order(s(63), 1, *n, at(1_000 + u16::from(*n)), false).is_some()).count();
+    assert!((10..=22).contains(&flood), "{flood}");
+}
+
+/// Answers what was asked last by a dial from supernode `n`.
+fn dial(
+    room: &mut DialBack,
+    random: &mut crate::random::Generators,
+    out: &mut VecDeque<Action>,
+    n: u8,
+    from: SocketAddr,
+) {
+    let (asked, nonce, _) = request(out).unwrap();
+    room.on_reply(s(2), &asked, nonce, None, random, out);
+    room.on_dial_back(s(2), &id(n), from, nonce, random, out);
+}
+
+#[test]
+fn who_would_serve_wants_three_witnesses_of_different_prefixes() {
+    let elsewhere = |n: u8| SocketAddr::from(([198, 18, n, 1], 4000));
+    let (mut room, mut random, mut out) = (DialBack::new(true), generators(5), VecDeque::new());
+    room.set_fresh(9);
+    room.on_link_up(s(1), id(1), &mut random, &mut out);
+    room.on_link_up(s(1), id(2), &mut random, &mut out);
+    dial(&mut room, &mut random, &mut out, 3, elsewhere(3));
+    assert_eq!((room.reachable(), room.confirmed()), (Some(true), false), "one is not enough to serve");
+    dial(&mut room, &mut random, &mut out, 4, SocketAddr::from(([198, 18, 3, 2], 4000)));
+    assert!(!room.confirmed(), "a neighbour of the first");
+    dial(&mut room, &mut random, &mut out, 5, elsewhere(5));
+    assert!(!room.confirmed());
+    dial(&mut room, &mut random, &mut out, 6, elsewhere(6));
+    assert!(room.confirmed());
+    assert!(out.is_empty(), "enough is enough");
+    // Another network: nothing is known.
+    room.reset(s(3), &mut random, &mut out);
+    assert!(!room.confirmed() && room.reachable().is_none());
+}
+
+#[test]
+fn where_there_are_fewer_witnesses_all_of_them_will_do() {
+    let (mut room, mut random, mut out) = (DialBack::new(true), generators(6), VecDeque::new());
+    room.set_fresh(2);
+    room.on_link_up(s(1), id(1), &mut random, &mut out);
+    room.on_link_up(s(1), id(2), &mut random, &mut out);
+    dial(&mut room, &mut random, &mut out, 3, SocketAddr::from(([198, 18, 3, 1], 4000)));
+    assert!(!room.confirmed());
+    dial(&mut room, &mut random, &mut out, 4, SocketAddr::from(([198, 18, 4, 1], 4000)));
+    assert!(room.confirmed());
+}
+
+#[test]
+fn witnesses_that_are_there_and_do_not_come_through_are_missed() {
+    let (mut room, mut random, mut out) = (DialBack::new(true), generators(7), VecDeque::new());
+    room.set_fresh(9);
+    room.on_link_up(s(1), id(1), &mut random, &mut out);
+    room.on_link_up(s(1), id(2), &mut random, &mut out);
+    dial(&mut room, &mut random, &mut out, 3, SocketAddr::from(([198, 18, 3, 1], 4000)));
+    for at in [s(2), s(7)] {
+        let (asked, nonce, _) = request(&mut out).unwrap();
+        room.on_reply(at, &asked, nonce, None, &mut random, &mut out);
+        room.handle_timeout(at + core::time::Duration::from_secs(5), &mut random, &mut out);
+    }
+    assert!(!room.confirmed());
+    assert!(room.poll_timeout().is_some_and(|at| at <= s(12 + 300)), "tried again soon");
+}
+
+#[test]
+fn what_was_sent_to_an_hour_ago_is_forgotten_and_a_crowd_blinds() {
+    let (mut room, mut random, mut out) = (DialBack::default(), generators(8), VecDeque::new());
+    let ip = reporter(3).ip();
+    room.on_sent(s(10), ip);
+    assert!(!room.is_fresh(s(3_600), &id(3), core::iter::once(ip)));
+    assert!(room.is_fresh(s(3_611), &id(3), core::iter::once(ip)));
+    for n in 0..2_000u32 {
+        room.on_sent(s(4_000), core::net::Ipv4Addr::from(0x0a00_0000 + n).into());
+    }
+    room.on_link_up(s(4_000), id(1), &mut random, &mut out);
+    room.on_link_up(s(4_000), id(2), &mut random, &mut out);
+    let (_, nonce, _) = request(&mut out).unwrap();
+    room.on_dial_back(s(4_001), &id(3), reporter(3), nonce, &mut random, &mut out);
+    assert_eq!(room.reachable(), None, "it may have been among those that had no place");
+}
+
+#[test]
+fn a_mapped_port_is_asked_for_and_nothing_of_another_port_holds() {
+    let (mut room, mut random, mut out) = (DialBack::default(), generators(9), VecDeque::new());
+    room.on_link_up(s(1), id(1), &mut random, &mut out);
+    room.on_link_up(s(1), id(2), &mut random, &mut out);
+    let (_, nonce, _) = request(&mut out).unwrap();
+    room.on_dial_back(s(2), &id(3), reporter(3), nonce, &mut random, &mut out);
+    assert_eq!(room.reachable(), Some(true));
+    room.set_port(s(3), Some(7_000), &mut random, &mut out);
+    assert_eq!((room.reachable(), room.port()), (None, Some(7_000)));
+    let Some(Action::Send { messages, .. }) = out.pop_front() else { panic!() };
+    let Ok(Message::DialBackRequest { port, .. }) = decode_next(&mut &*messages) else { panic!() };
+    assert_eq!(port, 7_000);
+}
+
+#[test]
+fn an_order_has_the_address_that_is_seen_and_only_the_port_may_be_named() {
+    let (mut duty, mut random, mut out) = (DialBackDuty::new(), generators(10), VecDeque::new());
+    let to = OrderTo { linked: &[id(3)], choice: &mut random.peer_choice };
+    duty.on_request(s(1), id(9), at(10), [7; 8], &[], 7_000, to, &mut out);
+    let Some(Action::Send { messages, .. }) = out.pop_front() else { panic!() };
+    let order = Message::DialBackOrder { peer: id(9), address: at(7_000).into(), nonce: [7; 8] };
+    assert_eq!(decode_next(&mut &*messages), Ok(order));
 }

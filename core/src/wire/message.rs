@@ -35,6 +35,9 @@ pub struct Load {
 }
 
 impl Load {
+    /// What one says that takes nobody.
+    pub const FULL: Self = Self { leaves: u8::MAX, introductions: u8::MAX, relay: u8::MAX };
+
     /// The fullest of the three: what a choice compares.
     pub fn worst(self) -> u8 {
         self.leaves.max(self.introductions).max(self.relay)

@@ -30,6 +30,7 @@ pub(super) fn run(state: &StateDir, args: &LeafArgs) -> Result<Exit, Failure> {
         Plan {
             config: wishes.config(Config::leaf()),
             listen,
+            listen_tcp: Vec::new(),
             bootstrap: wishes.bootstrap.clone(),
             port_map: args.node.router.port_map(),
         },

@@ -28,8 +28,8 @@ pub(super) fn run(state: &StateDir, args: RunArgs) -> Result<Exit, Failure> {
                     ));
                 }
             };
-            let RunArgs { advertise, duty, node, .. } = args;
-            supernode::run(state, &SupernodeArgs { listen, advertise, duty, node })
+            let RunArgs { advertise, listen_tcp, duty, node, .. } = args;
+            supernode::run(state, &SupernodeArgs { listen, listen_tcp, advertise, duty, node })
         }
     }
 }
@@ -46,6 +46,7 @@ fn auto(state: &StateDir, args: &RunArgs) -> Result<Exit, Failure> {
     if listen.is_empty() {
         listen = usual_port();
     }
+    let listen_tcp = args.listen_tcp.iter().map(|text| target::resolve_one(text)).collect::<Result<Vec<_>, _>>()?;
     host::needs_someone(state, &wishes.bootstrap, &args.node.router)?;
     let is_alone = !host::knows_someone(state, &wishes.bootstrap);
 
@@ -54,7 +55,7 @@ fn auto(state: &StateDir, args: &RunArgs) -> Result<Exit, Failure> {
     args.duty.apply(&mut config);
     let host = Host::start(
         state,
-        Plan { config, listen, bootstrap: wishes.bootstrap.clone(), port_map: args.node.router.port_map() },
+        Plan { config, listen, listen_tcp, bootstrap: wishes.bootstrap.clone(), port_map: args.node.router.port_map() },
     )?;
     let _offers = wishes.offer(host.server())?;
     if is_alone {

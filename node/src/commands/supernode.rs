@@ -29,6 +29,7 @@ pub(super) fn run(state: &StateDir, args: &SupernodeArgs) -> Result<Exit, Failur
             "name the address at which the internet reaches this machine",
         ));
     }
+    let listen_tcp = args.listen_tcp.iter().map(|text| target::resolve_one(text)).collect::<Result<Vec<_>, _>>()?;
     let listen = host::free_port(asked).map_err(|error| host::cannot_start(&error, &[asked], state))?;
     let advertise = advertised(listen, &claimed);
     // claimed or the listen address: never empty.
@@ -43,12 +44,13 @@ pub(super) fn run(state: &StateDir, args: &SupernodeArgs) -> Result<Exit, Failur
         Plan {
             config,
             listen: vec![listen],
+            listen_tcp,
             bootstrap: wishes.bootstrap.clone(),
             port_map: args.node.router.port_map(),
         },
     )?;
     let _offers = wishes.offer(host.server())?;
-    talk::note(format!("supernode  ON at UDP {listen}, helping others within: {limits}"));
+    talk::note(format!("supernode  ON at UDP and TCP {listen}, helping others within: {limits}"));
     super::announce(&format!("{}@{first}", host.endpoint().id()))?;
     Ok(super::serve(host, &signals))
 }

@@ -1,0 +1,437 @@
+//! What nodes find out about the routers that they are behind, and what they make of it: each behaviour is told right,
+//! whoever is wrong is outvoted, a node that the internet can reach begins to serve and ceases when it cannot.
+
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::time::Duration;
+
+use handfast_core::reach::{FilteringBehavior, MappingBehavior, PortAssignment as Ports, Reachability};
+use handfast_core::{Config, Event, Role, Save};
+use handfast_tests::topology::{ACCESS, SUPERNODE_PORT};
+use handfast_tests::wire::{INTERNET, Port};
+use handfast_tests::{Behavior, HostId, NatSpec, Place, Pooling, PortAssignment, World, kinds, secs};
+
+/// Homes, a dial-back of two tries, and an examination.
+const EXAMINED: Duration = secs(40);
+/// Three dial-backs of a round trip each, after the links.
+const PROMOTED: Duration = secs(10);
+
+fn reachability(w: &World, host: HostId) -> Reachability {
+    w.status(host).reachability
+}
+
+fn is_serving(w: &World, host: HostId) -> bool {
+    matches!(w.status(host).role, Role::Supernode { .. })
+}
+
+fn auto(config: &mut Config) {
+    config.role = Role::Auto;
+}
+
+fn mapping(spec: &NatSpec) -> MappingBehavior {
+    match spec.mapping {
+        Behavior::EndpointIndependent => MappingBehavior::EndpointIndependent,
+        Behavior::AddressDependent => MappingBehavior::AddressDependent,
+        Behavior::AddressAndPortDependent => MappingBehavior::AddressAndPortDependent,
+    }
+}
+
+fn filtering(spec: &NatSpec) -> FilteringBehavior {
+    match spec.filtering {
+        Behavior::EndpointIndependent => FilteringBehavior::EndpointIndependent,
+        Behavior::AddressDependent => FilteringBehavior::AddressDependent,
+        Behavior::AddressAndPortDependent => FilteringBehavior::AddressAndPortDependent,
+    }
+}
+
+/// What the examination must say of ports that are assigned like this, by one address.
+fn fits(ports: Ports, spec: &NatSpec) -> bool {
+    match (spec.ports, ports) {
+        (PortAssignment::Preserving, Ports::Preserving) => true,
+        // Only the first mapping of a socket keeps the port where there are many, and two more show nothing.
+        (PortAssignment::Preserving, Ports::Random) => spec.mapping == Behavior::AddressAndPortDependent,
+        (PortAssignment::Preserving, Ports::Unknown) => spec.mapping == Behavior::AddressDependent,
+        (PortAssignment::Random, Ports::Random) => true,
+        // Three mappings of random ports do not show that they are random.
+        (PortAssignment::Random, Ports::Unknown) => spec.mapping == Behavior::AddressDependent,
+        (PortAssignment::Sequential { delta }, Ports::Sequential { step, .. }) => i16::from(step) == delta,
+        (PortAssignment::Block { width }, Ports::Block { width: found, .. }) => {
+            found >= width / 2 && found <= 4 * width
+        }
+        _ => false,
+    }
+}
+
+#[test]
+fn every_behaviour_is_told_right() {
+    let mut w = World::new(41);
+    w.add_supernodes(6);
+    let both = |m| Behavior::ALL.map(|f| NatSpec::new(m, f));
+    let mut specs: Vec<NatSpec> = Behavior::ALL.into_iter().flat_map(both).collect();
+    specs.extend(specs.clone().into_iter().map(|spec| spec.ports(PortAssignment::Random)));
+    let of_kind = kinds::all().into_iter().filter(|kind| kind.side.routers.len() == 1 && !kind.side.ipv6);
+    specs.extend(of_kind.map(|kind| kind.side.routers[0]).filter(|spec| !spec.blocks_udp));
+    let leaves: Vec<(NatSpec, HostId)> = specs.into_iter().map(|spec| (spec, w.add_leaf_behind(spec))).collect();
+    w.run_for(secs(20) + EXAMINED);
+    for (spec, leaf) in leaves {
+        let found = reachability(&w, leaf);
+        assert_eq!(found.translated, Some(true), "{spec:?}");
+        assert_eq!(found.mapping, Some(mapping(&spec)), "{spec:?}: {found:?}");
+        assert_eq!(found.filtering, Some(filtering(&spec)), "{spec:?}: {found:?}");
+        assert!(fits(found.ports, &spec), "{spec:?}: {found:?}");
+        assert_eq!(found.udp, Some(true));
+        assert_eq!(found.reachable, Some(spec.filtering == Behavior::EndpointIndependent), "{spec:?}");
+        assert!(found.witnesses >= 3, "{found:?}");
+        match (spec.addresses, spec.pooling, spec.mapping) {
+            (1, ..) | (_, Pooling::Paired, _) => assert_eq!(found.pooled, Some(false), "{spec:?}"),
+            (_, Pooling::Arbitrary, Behavior::EndpointIndependent) => assert!(found.pooled.is_some()),
+            (_, Pooling::Arbitrary, _) => assert_eq!(found.pooled, Some(true), "{spec:?}"),
+        }
+    }
+}
+
+#[test]
+fn two_routers_in_a_row_are_told_as_what_they_make_together() {
+    let mut w = World::new(42);
+    w.add_supernodes(6);
+    let leaves: Vec<(&str, HostId)> = ["home, CGN EI", "home, CGN block"]
+        .into_iter()
+        .map(|name| (name, w.add_leaf_on(&kinds::named(name).side)))
+        .collect();
+    w.run_for(secs(20) + EXAMINED);
+    let found = reachability(&w, leaves[0].1);
+    assert_eq!(found.mapping, Some(MappingBehavior::EndpointIndependent));
+    assert_eq!(found.filtering, Some(FilteringBehavior::AddressAndPortDependent));
+    let found = reachability(&w, leaves[1].1);
+    assert_eq!(found.mapping, Some(MappingBehavior::AddressAndPortDependent));
+    assert!(matches!(found.ports, Ports::Block { .. }), "{found:?}");
+}
+
+#[test]
+fn hairpinning_is_told_right() {
+    let mut w = World::new(43);
+    w.add_supernodes(6);
+    let spec = NatSpec::port_restricted();
+    let (with, without) = (w.add_leaf_behind(spec.hairpinning()), w.add_leaf_behind(spec));
+    w.run_for(secs(20) + EXAMINED);
+    assert_eq!(reachability(&w, with).hairpinning, Some(true));
+    assert_eq!(reachability(&w, without).hairpinning, Some(false));
+}
+
+#[test]
+fn a_host_without_a_router_is_told_so_and_its_filter_is_looked_at() {
+    let mut w = World::new(44);
+    w.add_supernodes(6);
+    let leaf = w.add_leaf(Place::Public);
+    w.run_for(secs(20) + EXAMINED);
+    let found = reachability(&w, leaf);
+    assert_eq!(found.translated, Some(false), "{found:?}");
+    assert_eq!(found.mapping, Some(MappingBehavior::EndpointIndependent));
+    assert_eq!(found.filtering, Some(FilteringBehavior::EndpointIndependent));
+    assert_eq!(found.ports, Ports::Preserving);
+    assert_eq!(w.status(leaf).role, Role::Leaf, "a leaf never serves");
+}
+
+#[test]
+fn a_router_that_lets_no_udp_through_is_told_within_five_seconds() {
+    let mut w = World::new(45);
+    w.add_supernodes(3);
+    let leaf = w.add_leaf_behind(NatSpec::udp_blocked());
+    w.run_for(secs(5));
+    assert_eq!(reachability(&w, leaf).udp, Some(false));
+}
+
+/// In the same LAN as the leaf, it sees an address that no other does.
+#[test]
+fn a_supernode_that_sees_something_else_is_outvoted() {
+    let mut w = World::new(46);
+    w.add_supernodes(6);
+    let router = w.add_router(NatSpec::port_restricted());
+    let odd = w.add_leaf_down(Place::Behind(router), |_| {});
+    let at = SocketAddr::new(w.ip(odd), w.hosts[odd.0].port);
+    w.hosts[odd.0].config.role = Role::Supernode { advertise: vec![at] };
+    w.start(odd);
+    let leaf = w.add_leaf_down(Place::Behind(router), |_| {});
+    let contact = w.contact(odd);
+    w.hosts[leaf.0].known.insert(0, contact);
+    w.hosts[leaf.0].known.truncate(3);
+    w.start(leaf);
+    w.run_for(secs(20) + EXAMINED);
+    let found = reachability(&w, leaf);
+    assert!(w.status(leaf).observed.iter().any(|(by, _)| *by == w.peer(odd)), "it was asked");
+    assert_eq!(found.mapping, Some(MappingBehavior::EndpointIndependent), "{found:?}");
+    assert_eq!(found.filtering, Some(FilteringBehavior::AddressAndPortDependent), "{found:?}");
+    assert_eq!(found.ports, Ports::Preserving);
+}
+
+#[test]
+fn an_examination_costs_at_most_40_packets_and_does_not_come_again_for_a_day() {
+    let mut w = World::new(47);
+    w.add_supernodes(6);
+    let leaf = w.add_leaf_behind(NatSpec::fully_dependent());
+    w.settle_homes(&[leaf]);
+    w.run_for(secs(2));
+    w.capture(leaf);
+    w.run_for(secs(60));
+    // Probes are Data of 58 bytes; dial-back requests, registrations and such are others.
+    let probes = w.captured(leaf).iter().filter(|s| s.outbound && s.kind() == 4 && s.bytes.len() <= 90).count();
+    assert!((10..=40).contains(&probes), "{probes}");
+    assert!(reachability(&w, leaf).age.is_some());
+    w.run_for(secs(3_600));
+    let first = reachability(&w, leaf).age.expect("examined");
+    assert!(first > secs(3_500), "{first:?}");
+    w.run_for(secs(86_400));
+    let next = reachability(&w, leaf).age.expect("examined");
+    assert!(next < secs(2 * 3_600), "looked at again after a day: {next:?}");
+}
+
+#[test]
+fn another_network_is_examined_anew() {
+    let mut w = World::new(48);
+    w.add_supernodes(6);
+    let leaf = w.add_leaf_behind(NatSpec::port_restricted());
+    w.run_for(secs(20) + EXAMINED);
+    assert_eq!(reachability(&w, leaf).mapping, Some(MappingBehavior::EndpointIndependent));
+    let router = w.add_router(NatSpec::fully_dependent());
+    w.move_host(leaf, Place::Behind(router));
+    w.tell_network(leaf);
+    w.run_for(secs(20) + EXAMINED);
+    let found = reachability(&w, leaf);
+    assert_eq!(found.mapping, Some(MappingBehavior::AddressAndPortDependent), "{found:?}");
+    assert_eq!(found.ports, Ports::Random);
+}
+
+/// A supernode with an address of each family.
+fn add_dual_supernode(w: &mut World, n: u16) -> HostId {
+    let host = w.add_leaf_down(Place::Public, |_| {});
+    w.hosts[host.0].port = SUPERNODE_PORT;
+    let v4 = w.ip(host);
+    let v6 = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xaaaa, n, 0, 0, 0, 1));
+    w.wire.attach(INTERNET, v6, Port::Host(host), ACCESS);
+    w.hosts[host.0].attachments.push(handfast_tests::host::Attachment { lan: INTERNET, ip: v6 });
+    let advertise = [v4, v6].map(|ip| SocketAddr::new(ip, SUPERNODE_PORT)).to_vec();
+    w.hosts[host.0].config.role = Role::Supernode { advertise };
+    w.supernodes.push(host);
+    w.start(host);
+    host
+}
+
+#[test]
+fn the_firewall_of_ipv6_is_looked_at() {
+    let mut w = World::new(49);
+    for n in 0..5 {
+        add_dual_supernode(&mut w, n);
+    }
+    w.run_for(secs(60));
+    let router = w.add_router(NatSpec::fully_dependent());
+    let (leaf, alone) = (w.add_leaf(Place::DualStack(router)), w.add_leaf_behind(NatSpec::port_restricted()));
+    w.run_for(secs(20) + EXAMINED);
+    let v6 = reachability(&w, leaf).v6.expect("IPv6 works");
+    assert_eq!(v6.filtering, Some(FilteringBehavior::AddressAndPortDependent));
+    assert!(w.host(leaf).attachments.iter().any(|a| a.ip == v6.address.ip()), "{v6:?}");
+    assert_eq!(reachability(&w, alone).v6, None);
+}
+
+// ---- roles ----
+
+/// A world of so many supernodes that know each other, and an auto node on the internet that serves.
+fn serving(seed: u64) -> (World, HostId) {
+    let mut w = World::new(seed);
+    w.add_supernodes(6);
+    w.run_for(secs(60));
+    let node = w.add_leaf_with(Place::Public, auto);
+    w.until("it serves", PROMOTED, |w| is_serving(w, node));
+    (w, node)
+}
+
+/// A leaf that is told of this supernode alone.
+fn add_leaf_of(w: &mut World, home: HostId) -> HostId {
+    let router = w.add_router(NatSpec::port_restricted());
+    let leaf = w.add_leaf_down(Place::Behind(router), |_| {});
+    w.hosts[leaf.0].known = vec![w.contact(home)];
+    w.start(leaf);
+    leaf
+}
+
+fn is_home_of(w: &World, home: HostId, leaf: HostId) -> bool {
+    w.status(leaf).homes.iter().any(|(peer, _)| *peer == w.peer(home))
+}
+
+#[test]
+fn a_public_node_serves_within_ten_seconds_and_leaves_register_there() {
+    let (mut w, node) = serving(50);
+    let own = SocketAddr::new(w.ip(node), w.hosts[node.0].port);
+    let told = Event::RoleChanged { supernode: true, addresses: vec![own] };
+    assert!(w.host(node).events.iter().any(|(_, event)| *event == told));
+    assert!(w.status(node).auto);
+    w.run_for(secs(5));
+    // All others know it, and it them.
+    assert_eq!(w.status(node).supernodes.len(), 6);
+    for supernode in w.supernodes.clone() {
+        assert!(w.status(supernode).supernodes.iter().any(|s| s.peer == w.peer(node)), "{supernode:?}");
+        assert_eq!(w.status(supernode).leaves, 0, "it is no leaf any more");
+    }
+    let mut leaves = Vec::new();
+    while !leaves.iter().any(|leaf| is_home_of(&w, node, *leaf)) {
+        assert!(leaves.len() < 20, "nobody chooses it");
+        leaves.push(add_leaf_of(&mut w, node));
+        w.settle_homes(&leaves);
+    }
+    let leaf = *leaves.last().expect("one at least");
+    // It introduces and relays.
+    let caller = w.add_leaf_behind(NatSpec::port_restricted());
+    w.settle_homes(&[caller]);
+    let t = w.transfer(caller, leaf, 1_000, 1_000);
+    w.finish("a transfer", secs(10), &[t]);
+    w.run_for(secs(3_600));
+    assert!(is_serving(&w, node), "and stays");
+}
+
+#[test]
+fn streams_live_through_both_changes() {
+    let mut w = World::new(51);
+    w.add_supernodes(6);
+    w.run_for(secs(60));
+    let node = w.add_leaf_with(Place::Public, auto);
+    let peer = w.add_leaf_behind(NatSpec::port_restricted());
+    w.settle_homes(&[peer]);
+    // Paused, so that it is under way all the time.
+    w.hosts[peer.0].app.pause_incoming = true;
+    w.until("a home", secs(5), |w| w.has_homes(node, 1) || is_serving(w, node));
+    let t = w.transfer(node, peer, 3_000_000, 1_000);
+    w.until("it serves", PROMOTED, |w| is_serving(w, node));
+    w.run_for(secs(5));
+    assert!(!w.is_done(t));
+    w.move_host(node, Place::Public);
+    w.tell_network(node);
+    assert!(!is_serving(&w, node), "it has lost its address");
+    w.run_for(secs(5));
+    w.resume(peer);
+    w.finish("the transfer", secs(60), &[t]);
+}
+
+#[test]
+fn a_node_that_loses_its_address_ceases_and_its_leaves_find_another_home() {
+    let (mut w, node) = serving(52);
+    let mut leaves = Vec::new();
+    while !leaves.iter().any(|leaf| is_home_of(&w, node, *leaf)) {
+        for s in w.supernodes.clone() {
+            eprintln!("{:?} {:?}", w.peer(s), w.status(s).load);
+        }
+        eprintln!("{:?} {:?}", w.peer(node), w.status(node).load);
+        for l in &leaves {
+            eprintln!("leaf {:?} {:?}", w.status(*l).homes, w.status(*l).supernodes);
+        }
+        assert!(leaves.len() < 20, "nobody chooses it");
+        leaves.push(add_leaf_of(&mut w, node));
+        w.settle_homes(&leaves);
+    }
+    let since = w.now();
+    w.move_host(node, Place::Public);
+    w.tell_network(node);
+    assert!(!is_serving(&w, node));
+    let told = w.events_since(node, since).any(|e| matches!(e, Event::RoleChanged { supernode: false, .. }));
+    assert!(told);
+    w.until("all leaves are at home elsewhere", secs(120), |w| {
+        leaves.iter().all(|leaf| w.has_homes(*leaf, 2) && !is_home_of(w, node, *leaf))
+    });
+    w.until("it is at home itself", secs(60), |w| w.has_homes(node, 2) || is_serving(w, node));
+    // It has another address, which is as good: it serves again, but not at once.
+    assert!(!is_serving(&w, node) || w.now().since(since) >= secs(120));
+    w.until("others have forgotten it", secs(120), |w| {
+        w.supernodes.iter().all(|s| {
+            let status = w.status(*s);
+            is_serving(w, node) || status.supernodes.iter().all(|known| known.peer != w.peer(node))
+        })
+    });
+}
+
+#[test]
+fn a_node_that_unasked_packets_reach_no_longer_ceases_within_minutes() {
+    let mut w = World::new(53);
+    w.add_supernodes(6);
+    w.run_for(secs(60));
+    let open = NatSpec::new(Behavior::EndpointIndependent, Behavior::EndpointIndependent);
+    let router = w.add_router(open);
+    let node = w.add_leaf_with(Place::Behind(router), auto);
+    w.until("it serves", PROMOTED, |w| is_serving(w, node));
+    w.run_for(secs(1_800));
+    assert!(is_serving(&w, node), "nothing changed");
+    w.wire.routers[router.0].nat.spec.filtering = Behavior::AddressAndPortDependent;
+    w.until("it ceases", secs(400), |w| !is_serving(w, node));
+    w.run_for(secs(3 * 3_600));
+    assert!(!is_serving(&w, node));
+    w.wire.routers[router.0].nat.spec.filtering = Behavior::EndpointIndependent;
+    w.until("it serves again", secs(2 * 3_600), |w| is_serving(w, node));
+}
+
+#[test]
+fn no_router_that_filters_is_taken_for_the_internet() {
+    let mut w = World::new(54);
+    w.add_supernodes(8);
+    w.run_for(secs(60));
+    let filters = [Behavior::AddressDependent, Behavior::AddressAndPortDependent];
+    let both = |m| filters.map(|f| NatSpec::new(m, f));
+    let specs: Vec<NatSpec> = Behavior::ALL.into_iter().flat_map(both).collect();
+    let nodes: Vec<HostId> = specs
+        .into_iter()
+        .map(|spec| {
+            let router = w.add_router(spec);
+            w.add_leaf_with(Place::Behind(router), auto)
+        })
+        .collect();
+    w.settle_homes(&nodes);
+    w.run_for(secs(3 * 3_600));
+    for node in nodes {
+        assert!(!is_serving(&w, node));
+        let ever = w.host(node).events.iter().any(|(_, e)| matches!(e, Event::RoleChanged { .. }));
+        assert!(!ever);
+        assert_eq!(reachability(&w, node).reachable, Some(false));
+    }
+}
+
+#[test]
+fn in_a_small_network_as_many_witnesses_as_there_are_will_do_but_none_will_not() {
+    for (supernodes, serves) in [(2, false), (3, true), (4, true)] {
+        let mut w = World::new(55);
+        w.add_supernodes(supernodes);
+        w.run_for(secs(60));
+        let node = w.add_leaf_with(Place::Public, auto);
+        assert_eq!(w.until_or(PROMOTED, |w| is_serving(w, node)), serves, "{supernodes}");
+    }
+}
+
+// ---- caps ----
+
+#[test]
+fn a_relay_that_has_used_up_its_month_says_so_to_both_ends_and_looks_full() {
+    let mut w = World::new(56);
+    for _ in 0..2 {
+        w.add_supernode_with(|config| {
+            config.duty_quota_bytes = 400_000;
+            config.relay_rate_bps = 0;
+        });
+    }
+    let spec = NatSpec::fully_dependent();
+    let (a, b) = (w.add_leaf_behind(spec), w.add_leaf_behind(spec));
+    w.settle_homes(&[a, b]);
+    let t = w.transfer(a, b, 100_000, 0);
+    w.finish("within the quota", secs(30), &[t]);
+    assert!(w.is_relayed(a, b));
+    let relay = w.supernodes.iter().copied().find(|s| w.status(*s).relayed.bytes > 100_000).expect("one relays");
+    let _ = w.transfer(a, b, 2_000_000, 0);
+    w.run_for(secs(20));
+    for s in w.supernodes.clone() {
+        let status = w.status(s);
+        assert!(status.relayed.bytes <= 400_000, "{:?}", status.relayed);
+        if s == relay {
+            assert_eq!((status.channels, status.load.relay), (0, 255));
+        }
+    }
+    let kept = w.host(relay).events.iter().any(|(_, e)| matches!(e, Event::Save(Save::Relayed(_))));
+    assert!(kept);
+    let used = w.status(relay).relayed;
+    w.crash(relay);
+    w.start(relay);
+    let after = w.status(relay).relayed;
+    assert!(after.since_s == used.since_s && after.bytes >= used.bytes, "{used:?} {after:?}");
+}
