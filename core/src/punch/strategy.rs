@@ -60,10 +60,10 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    /// Whether server-reflexive addresses are worth a check. A first attempt checks them whatever the profiles say: one
-    /// may be wrong.
+    /// Whether server-reflexive addresses are worth a check. Beside guesses they are, since a profile may be wrong; where
+    /// both ports surely change, they are not.
     pub const fn checks_reflexive(&self) -> bool {
-        !matches!(self, Self::RelayOnly(_))
+        !matches!(self, Self::RelayOnly(_) | Self::Predict { own: Some(_), peer: Some(_) })
     }
 
     /// Whether many packets leave for many ports: one such attempt at a time.
