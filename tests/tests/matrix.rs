@@ -158,7 +158,6 @@ fn pairs_that_can_be_guessed_become_direct_as_often_as_the_oracle_says() {
 }
 
 #[test]
-#[ignore = "needs links over TCP"]
 fn where_no_udp_gets_out_a_pair_is_relayed_all_the_same() {
     let (count, wrong) = wrong(|v| v.why() == Some(Why::UdpBlocked));
     assert!(count > 20, "{count}");

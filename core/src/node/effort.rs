@@ -21,6 +21,7 @@ use crate::punch::{self, Effort, RelayReason, Step, Strategy};
 use crate::time::Instant;
 use crate::wire::address::Address;
 use crate::wire::message::{Message, PunchState};
+use crate::wire::nat::{NatProfile, PortAssignment};
 
 /// A socket whose path is not in use and was not heard on for so long is closed.
 const SOCKET_SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -33,12 +34,27 @@ const DIAL_EVERY: Duration = Duration::from_secs(5);
 /// What a dial may cost an address that the peer named: three Inits, each this long at most.
 const DIAL_PACKETS: u8 = 3;
 const DIAL_BYTES: u16 = 3 * 224;
+/// A counter that rushed is looked at again after this.
+const RUSH_AGE_MAX: Duration = Duration::from_secs(1_800);
 
 impl Node {
+    /// What is known of our router, as peers are told: a counter that others move on too fast is as good as none.
+    pub(crate) fn nat_profile(&self) -> NatProfile {
+        let mut profile = self.examined_profile();
+        let rushed = self.counter_rushed.is_some_and(|at| self.now.since(at) < RUSH_AGE_MAX);
+        if rushed && matches!(profile.ports, PortAssignment::Sequential { .. }) {
+            profile.ports = PortAssignment::Random;
+        }
+        profile
+    }
+
     /// What this attempt with a peer asks for.
     pub(crate) fn strategy_of(&self, key: PeerKey) -> Option<Strategy> {
         let peer = self.peers.get(key)?;
         let traffic = peer.traffic.as_ref()?;
+        if self.udp_works() == Some(false) {
+            return Some(Strategy::RelayOnly(RelayReason::UdpBlocked));
+        }
         let controls = self.me.id() < peer.id;
         Some(punch::choose(&self.nat_profile(), &traffic.whereabouts.nat, traffic.attempt, controls))
     }
@@ -223,6 +239,9 @@ impl Node {
             && let Some(effort) = self.effort_of(key)
         {
             effort.on_seen(now, socket, seen.port());
+            if effort.rushes() {
+                self.counter_rushed = Some(now);
+            }
             self.run_effort(now, key);
         }
         true

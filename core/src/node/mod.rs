@@ -144,6 +144,8 @@ pub struct Node {
     budget: Budget,
     /// For whom ports are guessed or held now: for one at a time.
     birthday: Option<PeerKey>,
+    /// When our router's counter was last found to be moved on too fast.
+    counter_rushed: Option<Instant>,
 
     pub(crate) channels: Channels,
     channel_ends: BTreeMap<ChannelId, (PeerKey, PeerKey)>,
@@ -223,6 +225,7 @@ impl Node {
             ledger: Ledger::default(),
             budget: Budget::default(),
             birthday: None,
+            counter_rushed: None,
             channels,
             channel_ends: BTreeMap::new(),
             duties: Duties::default(),

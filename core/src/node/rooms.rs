@@ -677,8 +677,8 @@ impl Node {
         self.rooms.observations.mapping(*socket)
     }
 
-    /// What is known of our router.
-    pub(crate) fn nat_profile(&self) -> NatProfile {
+    /// What was found out about our router.
+    pub(crate) fn examined_profile(&self) -> NatProfile {
         self.rooms.examiner.profile(self.mapping(), self.is_open())
     }
 

@@ -284,6 +284,7 @@ impl Node {
         let is_gone = |socket: super::SocketId| !sockets.contains(&socket) && !socket.is_tcp();
         self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if is_gone(*socket)));
         self.transport_network(now);
+        self.counter_rushed = None;
         let is_leaf = !self.is_serving();
         // First those that relay for others.
         let up = self.peers.iter().filter(|(_, p)| p.is_up() && !p.is_dormant(now));

@@ -191,7 +191,15 @@ impl Effort {
         if let Work::Predict(p) = &mut self.work {
             p.on_seen(now, socket, port);
             self.tell_at = Some(now);
+            if p.rushes() {
+                self.deadline = now;
+            }
         }
+    }
+
+    /// Whether our router's counter turned out to be moved by others too fast to be foreseen.
+    pub fn rushes(&self) -> bool {
+        matches!(&self.work, Work::Predict(p) if p.rushes())
     }
 
     /// What to do now; to be asked until there is nothing.

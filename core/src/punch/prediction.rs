@@ -9,7 +9,8 @@
 //! packet to the other's k-th next port, which leaves from its own k-th next one: the two lists meet, unless some other
 //! host takes a port meanwhile.
 //!
-//! A round that brings no path in [`ROUND`] is followed by another with a fresh socket, [`ROUNDS_MAX`] in all.
+//! A round that brings no path in [`ROUND`] is followed by another with a fresh socket, [`ROUNDS_MAX`] in all. Where the
+//! counter has meanwhile moved far, other hosts rush it on, and there is nothing to foresee.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -27,8 +28,10 @@ pub const ROUNDS_MAX: u8 = 3;
 /// Steps of the counter that are tried, those behind it last: other hosts only ever move it on, but the checks may have
 /// overtaken the probe.
 const WINDOW: [i32; 15] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0, -1, -2];
-/// Steps where both count: what is behind both is not met by going on.
-const WINDOW_BOTH: usize = 12;
+/// Steps where both count: once one is off by one, so are all that follow.
+const WINDOW_BOTH: usize = 2;
+/// A counter that moves by more steps in a round is not worth another one.
+const RUSH: i32 = 80;
 /// A list of ports is sent to at these times, in milliseconds.
 const WAVES_MS: [u64; 4] = [0, 150, 500, 1_200];
 /// RFC 6056 §3.2: the ports below are the system's; a counter that gets past the last goes on with this one.
@@ -86,6 +89,8 @@ pub struct Predictor {
     socket: Option<SocketId>,
     probed: bool,
     newest: u16,
+    /// The newest port of the round before.
+    before: u16,
     /// The last round of the peer that was answered with a volley.
     answered: Option<u8>,
     theirs: (u8, u16),
@@ -112,6 +117,7 @@ impl Predictor {
             socket: None,
             probed: false,
             newest: 0,
+            before: 0,
             answered: None,
             theirs: (0, 0),
             volley: None,
@@ -153,8 +159,15 @@ impl Predictor {
         }
     }
 
+    /// Whether other hosts move our counter too fast.
+    pub fn rushes(&self) -> bool {
+        let step = i32::from(self.own.unwrap_or(1));
+        let moved = (i32::from(self.newest) - i32::from(self.before)) * step.signum();
+        self.before != 0 && self.newest != 0 && moved.rem_euclid(65_536 - PORT_MIN) > RUSH * step.abs()
+    }
+
     fn begin(&mut self, now: Instant, round: u8) {
-        (self.round, self.since) = (round, now);
+        (self.round, self.since, self.before) = (round, now, self.newest);
         (self.asked, self.socket, self.probed, self.newest) = (false, None, false, 0);
         self.volley = None;
     }
@@ -175,6 +188,9 @@ impl Predictor {
 
     /// What to do now.
     pub fn step(&mut self, now: Instant) -> Option<Step> {
+        if self.rushes() {
+            return None;
+        }
         if self.own.is_some() {
             if now >= self.since + ROUND && self.round + 1 < ROUNDS_MAX {
                 self.begin(now, self.round + 1);
@@ -283,13 +299,31 @@ mod tests {
         p.on_seen(at(40), SocketId(7), 5_000);
         let sent = drain(&mut p, 40);
         assert!(sent.iter().all(|s| matches!(s, Step::Send { socket: Some(SocketId(7)), .. })));
-        assert!(ports(&sent).into_iter().eq((8_988..9_000).rev()));
+        assert_eq!(ports(&sent), [8_999, 8_998]);
         // The peer is a round ahead: we follow with a fresh socket.
         p.on_told(at(1_500), 1, 9_100);
         assert_eq!(drain(&mut p, 1_500), [Step::Open]);
         p.on_socket(SocketId(8));
         assert_eq!(drain(&mut p, 1_500), [Step::Probe { socket: SocketId(8) }]);
         p.on_seen(at(1_540), SocketId(8), 5_100);
-        assert_eq!(ports(&drain(&mut p, 1_540))[0], 9_099);
+        assert_eq!(ports(&drain(&mut p, 1_540)), [], "a hundred ports in a second and a half");
+        assert!(p.rushes());
+    }
+
+    #[test]
+    fn a_counter_that_wraps_or_counts_down_is_not_taken_for_one_that_rushes() {
+        for (step, from, to, rushes) in [
+            (1, 65_530, 1_030, false),
+            (1, 2_000, 2_080, false),
+            (1, 2_000, 2_081, true),
+            (-2, 1_030, 65_530, false),
+            (-2, 5_000, 4_840, false),
+            (-2, 5_000, 4_838, true),
+            (2, 5_000, 4_998, true),
+        ] {
+            let mut p = Predictor::new(at(0), Some(step), None, IP, core::iter::empty());
+            (p.before, p.newest) = (from, to);
+            assert_eq!(p.rushes(), rushes, "{step}: {from} to {to}");
+        }
     }
 }

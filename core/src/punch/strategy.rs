@@ -21,6 +21,8 @@ pub enum RelayReason {
     Trying,
     /// Both routers use another port for every packet, and neither's can be foreseen: trying would be a waste.
     BothRandom,
+    /// No UDP leaves this network: there is nothing to try but the LAN.
+    UdpBlocked,
     /// The peer is let in by no service: it is not told our addresses.
     Refused,
     /// Everything that may help was tried, and nothing worked; it is tried again now and then.
@@ -58,10 +60,10 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    /// Whether server-reflexive addresses are worth a check. A first attempt checks them whatever the profiles say: one
-    /// may be wrong.
+    /// Whether server-reflexive addresses are worth a check. Beside guesses they are, since a profile may be wrong; where
+    /// both ports surely change, they are not.
     pub const fn checks_reflexive(&self) -> bool {
-        !matches!(self, Self::RelayOnly(_))
+        !matches!(self, Self::RelayOnly(_) | Self::Predict { own: Some(_), peer: Some(_) })
     }
 
     /// Whether many packets leave for many ports: one such attempt at a time.
