@@ -24,8 +24,8 @@ const SEGMENTS_MAX: usize = 64;
 const UNHEARD_WINDOW: Duration = Duration::from_secs(60);
 const UNHEARD_PACKETS_MAX: usize = 3 * (10 + 3);
 const UNHEARD_BYTES_MAX: usize = 3 * (1024 + 3 * 400);
-/// Where a router stands, ports may be guessed: 100 a second for 20 s, three times an hour, beside the checks.
-const GUESSES_MAX: usize = 2 * 2_000 + 400;
+/// Where a router stands, ports may be guessed: 100 a second, beside the checks.
+const GUESSES_MAX: usize = 60 * 100 + 400;
 
 /// What a node sent to an address that never sent it anything.
 #[derive(Default)]
