@@ -20,7 +20,7 @@ use crate::invariant::{self, Invariants};
 use crate::random::{Dice, derive};
 use crate::tcp::{News, Tcp};
 use crate::trace::{Entry, Trace};
-use crate::wire::{Datagram, INTERNET, Wire};
+use crate::wire::{Datagram, INTERNET, Port, Wire};
 
 /// Where the clock starts: not at zero, so that nothing takes zero for "never".
 const START: Instant = Instant::from_micros(1_000_000_000);
@@ -379,7 +379,12 @@ impl World {
         if let Some(probes) = self.hosts[id.0].probes.as_mut().filter(|_| !to_supernode) {
             probes.extend(std::iter::repeat_n(now, segments));
         }
-        let is_router = self.wire.routers.iter().any(|r| r.nat.externals().contains(&remote.ip()));
+        // A leaf without a router is where its home says it is, as a router is.
+        let is_router = match self.wire.lans[INTERNET.0].members.get(&remote.ip()).map(|m| m.port) {
+            Some(Port::Router(_)) => true,
+            Some(Port::Host(host)) => self.hosts[host.0].node.is_some() && !self.supernodes.contains(&host),
+            None => false,
+        };
         for segment in bytes.chunks(transmit.segment.map_or(bytes.len(), |s| usize::from(s.get()))) {
             if entry == Entry::Sent {
                 self.checks.on_sent(now, id, remote, segment, is_router);

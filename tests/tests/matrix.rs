@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use handfast_tests::kinds::{self, Kind};
 use handfast_tests::oracle::{Side, Verdict, Why, verdict, verdict_behind};
 use handfast_tests::survey::{Reached, Survey, median};
-use handfast_tests::{Behavior, HairpinSource, HostId, NatSpec, Place, report, secs};
+use handfast_tests::{Behavior, HairpinSource, HostId, NatSpec, Place, PortAssignment, report, secs};
 
 /// Worlds in an ordinary test run.
 const WORLDS: u64 = 2;
@@ -182,8 +182,12 @@ fn two_routers_that_change_with_every_packet_waste_few_probes() {
     let (kinds, cells) = matrix();
     for cell in cells.iter().filter(|c| c.verdict.why() == Some(Why::BothChange)) {
         let probes = median(cell.runs.iter().map(|r| r.probes)).unwrap_or(0);
-        // Ten to each of two addresses while the routers are not known yet, and a retry.
-        assert!(probes <= 60, "{} and {}: {probes} probes", kinds[cell.row].name, kinds[cell.column].name);
+        let counts =
+            |kind: usize| kinds[kind].side.routers.iter().any(|r| matches!(r.ports, PortAssignment::Sequential { .. }));
+        // Ten to each of two addresses while the routers are not known yet. Two that count are worth a few tries, even
+        // if one of them is too fast.
+        let most = if counts(cell.row) && counts(cell.column) { 2_000 } else { 60 };
+        assert!(probes <= most, "{} and {}: {probes} probes", kinds[cell.row].name, kinds[cell.column].name);
     }
 }
 
