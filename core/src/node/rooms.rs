@@ -675,7 +675,8 @@ impl Node {
 
     /// What is known of our router.
     pub(crate) fn nat_profile(&self) -> NatProfile {
-        self.rooms.examiner.profile(self.mapping(), self.is_open())
+        let udp_blocked = self.udp_works() == Some(false);
+        NatProfile { udp_blocked, ..self.rooms.examiner.profile(self.mapping(), self.is_open()) }
     }
 
     pub(crate) fn reachable(&self) -> Option<bool> {
