@@ -62,7 +62,12 @@ fn nat() -> impl Strategy<Value = NatProfile> {
         any::<(i8, u16)>().prop_map(|(step, newest)| PortAssignment::Sequential { step, newest }),
         any::<(u16, u16)>().prop_map(|(first, width)| PortAssignment::Block { first, width }),
     ];
-    (mapping, filtering, ports).prop_map(|(mapping, filtering, ports)| NatProfile { mapping, filtering, ports })
+    (mapping, filtering, ports, any::<bool>()).prop_map(|(mapping, filtering, ports, udp_blocked)| NatProfile {
+        mapping,
+        filtering,
+        ports,
+        udp_blocked,
+    })
 }
 
 fn candidates() -> impl Strategy<Value = Candidates> {

@@ -105,6 +105,12 @@ fn a_blocked_leaf_sends_no_checks_beyond_its_lan() {
     w.run_for(secs(60));
     let sent = w.captured(a).iter().filter(|s| s.outbound && (s.remote.ip() == outside)).count();
     assert_eq!(sent, 0, "no check has a chance");
+    let why = |w: &World, x: HostId, y: HostId| {
+        let other = w.peer(y);
+        w.status(x).peers.iter().find(|p| p.peer == other).expect("linked").why
+    };
+    assert_eq!(why(&w, a, b), Some(handfast_core::RelayReason::UdpBlocked));
+    assert_eq!(why(&w, b, a), Some(handfast_core::RelayReason::UdpBlocked), "told by its peer");
     let lan = w.captured(a).iter().filter(|s| s.outbound && s.remote.ip() == victim).count();
     assert!(lan <= 10 * 4, "{lan} checks to an address that might be on the same LAN");
 }
@@ -133,7 +139,7 @@ fn udp_that_works_again_is_returned_to() {
     eprintln!("back on UDP after {took:?}");
     assert_eq!(w.status(a).udp_works, Some(true));
     assert_eq!(w.status(a).homes.len(), 2, "the homes are the same links");
-    w.until("direct", secs(320), |w| w.is_direct(a, b));
+    w.until("direct", secs(5), |w| w.is_direct(a, b));
     w.until("connections have ended", secs(100), |w| w.tcp.sockets_of(a).is_empty());
     assert!(w.is_ready(a) && w.has_homes(a, 2));
     assert!(!w.events_since(a, Instant::ZERO).any(|e| matches!(e, Event::Homeless | Event::PeerGone { .. })));
@@ -195,7 +201,8 @@ fn udp_that_stops_while_idle_costs_no_home() {
     let router = w.router_of(a);
     let homes = w.status(a).homes;
     set_blocked(&mut w, router, true);
-    let took = w.until("all homes over TCP", secs(75), |w| is_all(w, a, Transport::Tcp));
+    // It is noticed when a home is asked for a proof of life, at the latest.
+    let took = w.until("all homes over TCP", secs(310), |w| is_all(w, a, Transport::Tcp));
     eprintln!("on TCP after {took:?}");
     assert_eq!(w.status(a).homes, homes);
     let b = w.add_leaf_behind(NatSpec::port_restricted());

@@ -45,6 +45,7 @@ impl Node {
         if rushed && matches!(profile.ports, PortAssignment::Sequential { .. }) {
             profile.ports = PortAssignment::Random;
         }
+        profile.udp_blocked = self.udp_works() == Some(false);
         profile
     }
 
@@ -52,9 +53,6 @@ impl Node {
     pub(crate) fn strategy_of(&self, key: PeerKey) -> Option<Strategy> {
         let peer = self.peers.get(key)?;
         let traffic = peer.traffic.as_ref()?;
-        if self.udp_works() == Some(false) {
-            return Some(Strategy::RelayOnly(RelayReason::UdpBlocked));
-        }
         let controls = self.me.id() < peer.id;
         Some(punch::choose(&self.nat_profile(), &traffic.whereabouts.nat, traffic.attempt, controls))
     }

@@ -34,11 +34,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(600);
 /// A router that forgets, or is restarted, more often than this is measured no sooner.
 const MISS_EVERY: Duration = Duration::from_secs(600);
 /// Most supernodes whose view of us is remembered: two homes, and one to compare with. At the limit the oldest goes.
-const SEEN_MAX: usize = 3;
+const SIGHTINGS_MAX: usize = 3;
 
 /// Where a supernode at `remote` saw a socket of ours.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct Sighting {
     supernode: PeerKey,
     remote: Address,
     socket: SocketId,
@@ -66,7 +66,7 @@ pub(crate) struct KeepAlive {
     began: Option<Instant>,
     /// By network, in milliseconds, the one used last at the end.
     bindings: Vec<([u8; 8], u32)>,
-    seen: ArrayVec<Seen, SEEN_MAX>,
+    sightings: ArrayVec<Sighting, SIGHTINGS_MAX>,
 }
 
 impl KeepAlive {
@@ -80,7 +80,7 @@ impl KeepAlive {
             failed: 0,
             began: None,
             bindings: bindings[bindings.len().saturating_sub(BINDINGS_MAX)..].to_vec(),
-            seen: ArrayVec::new(),
+            sightings: ArrayVec::new(),
         }
     }
 
@@ -114,7 +114,7 @@ impl Node {
         let keepalive = &mut self.keepalive;
         (keepalive.known, keepalive.began) = (None, None);
         (keepalive.waited, keepalive.failed) = (0, 0);
-        keepalive.seen.clear();
+        keepalive.sightings.clear();
         keepalive.due = Some(now + SETTLE);
         self.set_pace(Pace::UNKNOWN);
     }
@@ -136,14 +136,14 @@ impl Node {
         socket: SocketId,
         seen: SocketAddr,
     ) {
-        let list = &mut self.keepalive.seen;
+        let list = &mut self.keepalive.sightings;
         let (remote, seen) = (Address::from(remote), Address::from(seen));
-        let same = |s: &Seen| s.supernode == key && s.remote == remote && s.socket == socket;
+        let same = |s: &Sighting| s.supernode == key && s.remote == remote && s.socket == socket;
         let before = list.iter().position(same).map(|at| list.remove(at).seen);
         if list.is_full() {
             list.remove(0);
         }
-        list.push(Seen { supernode: key, remote, socket, seen });
+        list.push(Sighting { supernode: key, remote, socket, seen });
         if before.is_some_and(|before| before != seen) {
             self.on_forgotten(now);
         }
@@ -351,8 +351,8 @@ impl Node {
 
     fn seen_by(&self, home: PeerKey, remote: SocketAddr, socket: SocketId) -> Option<SocketAddr> {
         let remote = Address::from(remote);
-        let same = |s: &&Seen| s.supernode == home && s.remote == remote && s.socket == socket;
-        self.keepalive.seen.iter().find(same).map(|s| s.seen.into())
+        let same = |s: &&Sighting| s.supernode == home && s.remote == remote && s.socket == socket;
+        self.keepalive.sightings.iter().find(same).map(|s| s.seen.into())
     }
 
     /// Names the network that we are in: by the prefix that a home sees us in, and those of our interfaces. A hash,

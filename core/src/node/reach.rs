@@ -174,7 +174,12 @@ impl Node {
             return self.rooms.examiner.postpone(now, WAIT);
         }
         let targets = self.targets(Family::V4, TARGETS);
-        if targets.len() < TARGETS && self.rooms.examiner.helpers.is_empty() && !is_serving {
+        if targets.len() < TARGETS
+            && self.rooms.examiner.helpers.is_empty()
+            && !is_serving
+            && !self.rooms.examiner.was_helped
+        {
+            self.rooms.examiner.was_helped = true;
             self.dial_helpers(now, &targets);
             if !self.rooms.examiner.helpers.is_empty() {
                 return self.rooms.examiner.postpone(now, WAIT);

@@ -134,8 +134,11 @@ impl Node {
         // Peers on the LAN say nothing of the way out.
         if self.peers.get(key).is_some_and(|p| p.wanted || p.traffic.is_none()) {
             self.transports.udp_heard = Some(now);
-            self.transports.udp_works = Some(true);
             self.transports.fall_back_at = None;
+            if self.transports.udp_works.replace(true) == Some(false) {
+                // Peers that were told that nothing would help are told otherwise.
+                self.on_candidates_changed(now);
+            }
         }
     }
 
@@ -157,6 +160,8 @@ impl Node {
             self.transports.fall_back_at = None;
             self.ask_udp_links(now, Some(key));
             self.fall_back(now);
+            // Peers need not try what cannot work.
+            self.on_candidates_changed(now);
         }
     }
 

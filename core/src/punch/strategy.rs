@@ -21,7 +21,7 @@ pub enum RelayReason {
     Trying,
     /// Both routers use another port for every packet, and neither's can be foreseen: trying would be a waste.
     BothRandom,
-    /// No UDP leaves this network: there is nothing to try but the LAN.
+    /// One of the two gets no UDP out, and they are not on one LAN.
     UdpBlocked,
     /// The peer is let in by no service: it is not told our addresses.
     Refused,
@@ -84,6 +84,9 @@ enum Way {
 /// What this side does in the n-th attempt. `controlling` is true on one side and false on the other: the smaller
 /// `PeerId` controls.
 pub fn choose(own: &NatProfile, peer: &NatProfile, attempt: u8, controlling: bool) -> Strategy {
+    if own.udp_blocked || peer.udp_blocked {
+        return Strategy::RelayOnly(RelayReason::UdpBlocked);
+    }
     let ways = if controlling { ways(own, peer) } else { ways(peer, own) };
     let Some(way) = usize::from(attempt).checked_rem(ways.len()).and_then(|n| ways.get(n)) else {
         return Strategy::RelayOnly(RelayReason::BothRandom);
@@ -227,13 +230,14 @@ mod tests {
     ];
 
     fn all() -> Vec<NatProfile> {
-        let ports = |mapping, filtering| ASSIGNMENTS.map(|ports| NatProfile { mapping, filtering, ports });
+        let ports =
+            |mapping, filtering| ASSIGNMENTS.map(|ports| NatProfile { mapping, filtering, ports, udp_blocked: false });
         let filters = |mapping| FILTERINGS.into_iter().flat_map(move |filtering| ports(mapping, filtering));
         MAPPINGS.into_iter().flat_map(filters).collect()
     }
 
     fn profile(mapping: Map, filtering: Filter, ports: PortAssignment) -> NatProfile {
-        NatProfile { mapping: Some(mapping), filtering: Some(filtering), ports }
+        NatProfile { mapping: Some(mapping), filtering: Some(filtering), ports, udp_blocked: false }
     }
 
     fn home() -> NatProfile {
@@ -315,6 +319,10 @@ mod tests {
         assert_eq!(choose(&counts, &counts, 0, true), Strategy::Predict { own: Some(-2), peer: Some(-2) });
         assert_eq!(choose(&random, &random, 0, true), Strategy::RelayOnly(RelayReason::BothRandom));
         assert_eq!(choose(&random, &block, 7, false), Strategy::RelayOnly(RelayReason::BothRandom));
+        let blocked = NatProfile { udp_blocked: true, ..home() };
+        for (own, peer) in [(&blocked, &home()), (&home(), &blocked), (&blocked, &random)] {
+            assert_eq!(choose(own, peer, 1, true), Strategy::RelayOnly(RelayReason::UdpBlocked));
+        }
         let lax = profile(Map::EndpointIndependent, Filter::AddressDependent, PortAssignment::Preserving);
         assert_eq!(both(&lax, &random, 0), (Strategy::Plain, Strategy::Plain));
     }

@@ -94,6 +94,8 @@ pub(crate) struct Examiner {
     known: Option<Box<Known>>,
     /// A supernode that was dialled to be one more witness.
     pub(crate) helpers: Vec<PeerId>,
+    /// Helpers were dialled since the last examination began: if none answers, the next one goes without.
+    pub(crate) was_helped: bool,
     last: Option<Instant>,
     unasked: Option<Instant>,
 }
@@ -171,6 +173,7 @@ impl Examiner {
 
     /// An examination begins.
     pub(crate) fn begin(&mut self, family: Family, examination: Examination) {
+        self.was_helped = false;
         self.family = Some(family);
         self.current = Some(Box::new(examination));
     }
@@ -225,6 +228,7 @@ impl Examiner {
             mapping: findings.mapping.or(mapping),
             filtering: open.or(findings.filtering),
             ports: findings.ports,
+            udp_blocked: false,
         }
     }
 }

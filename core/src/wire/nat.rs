@@ -64,10 +64,12 @@ pub struct NatProfile {
     pub filtering: Option<FilteringBehavior>,
     /// Which ports new mappings get.
     pub ports: PortAssignment,
+    /// No UDP gets out: only who is on the same LAN can be reached without a relay.
+    pub udp_blocked: bool,
 }
 
-/// The two behaviours in two bits each (0 is unknown, 1 to 3 in order of declaration), lowest bits first. Higher bits are
-/// ignored.
+/// The two behaviours in two bits each (0 is unknown, 1 to 3 in order of declaration), lowest bits first; then a bit
+/// for UDP that is blocked. Higher bits are ignored.
 #[derive(Serialize, Deserialize)]
 struct WireProfile(u8, PortAssignment);
 
@@ -75,7 +77,7 @@ impl From<NatProfile> for WireProfile {
     fn from(profile: NatProfile) -> Self {
         let mapping = profile.mapping.map_or(0, |m| m as u8 + 1);
         let filtering = profile.filtering.map_or(0, |f| f as u8 + 1);
-        Self(mapping | filtering << 2, profile.ports)
+        Self(mapping | filtering << 2 | u8::from(profile.udp_blocked) << 4, profile.ports)
     }
 }
 
@@ -93,7 +95,7 @@ impl From<WireProfile> for NatProfile {
             3 => Some(FilteringBehavior::AddressAndPortDependent),
             _ => None,
         };
-        Self { mapping, filtering, ports }
+        Self { mapping, filtering, ports, udp_blocked: bits >> 4 & 1 == 1 }
     }
 }
 
@@ -125,7 +127,8 @@ mod tests {
         for mapping in mappings {
             for filtering in filterings {
                 for ports in assignments {
-                    let profile = NatProfile { mapping, filtering, ports };
+                    let udp_blocked = ports == PortAssignment::Unknown;
+                    let profile = NatProfile { mapping, filtering, ports, udp_blocked };
                     let mut buf = [0; 16];
                     let used = postcard::to_slice(&profile, &mut buf).expect("fits");
                     assert!(used.len() <= 7);

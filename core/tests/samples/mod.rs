@@ -52,6 +52,7 @@ impl Parts {
                 mapping: Some(MappingBehavior::AddressAndPortDependent),
                 filtering: None,
                 ports: PortAssignment::Sequential { step: -1, newest: 50_112 },
+                udp_blocked: false,
             },
             load,
             number: 300,
