@@ -186,8 +186,8 @@ pub struct Quality {
     left: Option<Instant>,
     taken_back: Option<Instant>,
     doublings: u8,
-    /// When the peer last preferred the path in use.
-    here: Instant,
+    /// When the peer last preferred the path in use, since we use it.
+    here: Option<Instant>,
     /// When the path in use last changed.
     changed: Instant,
     /// Since when the peer's packets come by the relay although a direct path is in use.
@@ -209,7 +209,7 @@ impl Quality {
             left: None,
             taken_back: None,
             doublings: 0,
-            here: now,
+            here: None,
             changed: now,
             elsewhere: None,
             lively: None,
@@ -227,18 +227,19 @@ impl Quality {
     /// The peer's newest packet came on the path in use.
     pub fn on_peer_here(&mut self, now: Instant) {
         self.elsewhere = None;
-        self.here = now;
+        self.here = Some(now);
     }
 
     /// The peer's newest packet came on a direct path that was left, and the relay is in use: whether the peer has
     /// taken it back.
     pub fn has_taken_back(&self, now: Instant) -> bool {
-        now.since(self.changed) >= FOLLOWED_WITHIN && now.since(self.here) >= ELSEWHERE_AFTER
+        now.since(self.changed) >= FOLLOWED_WITHIN && self.here.is_none_or(|at| now.since(at) >= ELSEWHERE_AFTER)
     }
 
     /// The path in use is another.
     pub fn on_path_changed(&mut self, now: Instant) {
         self.changed = now;
+        self.here = None;
         self.rechecked = None;
         self.start_over();
         self.elsewhere = None;
@@ -247,6 +248,10 @@ impl Quality {
     /// The peer's newest packet came by the relay, and a direct path is in use that was last heard then: whether the
     /// peer has left it although it works. One that is silent is the watch's business.
     pub fn on_peer_elsewhere(&mut self, now: Instant, heard: Instant) -> bool {
+        if self.here.is_none() {
+            // It has not come to this path yet: perhaps it has not been able to prove it.
+            return false;
+        }
         let since = *self.elsewhere.get_or_insert(now);
         let patient = now.since(self.changed) >= FOLLOWED_WITHIN && now.since(since) >= ELSEWHERE_AFTER;
         patient && heard > since && self.has_left(now)

@@ -283,7 +283,8 @@ mod tests {
             assert!(error.to_string().contains("state"), "{error}");
             assert_eq!(fs::read(&path).expect("still there"), &text.as_bytes()[..len]);
         }
-        let crowd: String = (0..=BINDINGS_MAX).map(|n| format!("binding {n:016x} 1\n")).collect();
+        let crowd: Vec<String> = (0..=BINDINGS_MAX).map(|n| format!("binding {n:016x} 1\n")).collect();
+        let crowd = crowd.concat();
         for bad in [
             crowd.trim_end(),
             "binding 0 1",

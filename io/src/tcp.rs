@@ -145,6 +145,9 @@ struct Connecting {
     has_news: bool,
 }
 
+/// What became of a request for a connection: its number and our end's address.
+type Opened = Result<(SocketId, SocketAddr), SocketRefused>;
+
 struct Listener {
     socket: mio::net::TcpListener,
     ready: bool,
@@ -250,10 +253,7 @@ impl Tcp {
     }
 
     /// Connections that have been opened, or not, since the last call.
-    pub(crate) fn opened(
-        &mut self,
-        now: Instant,
-    ) -> Vec<(SocketRequest, Result<(SocketId, SocketAddr), SocketRefused>)> {
+    pub(crate) fn opened(&mut self, now: Instant) -> Vec<(SocketRequest, Opened)> {
         let mut results = Vec::new();
         let due = |c: &Connecting| c.has_news || c.until <= now;
         let ids: Vec<SocketId> = self.connecting.iter().filter(|(_, c)| due(c)).map(|(id, _)| *id).collect();
@@ -414,7 +414,9 @@ mod tests {
             let mut events = Events::with_capacity(64);
             self.poll.poll(&mut events, Some(Duration::from_millis(20))).expect("polled");
             let all: Vec<SocketId> = self.tcp.connections.keys().chain(self.tcp.connecting.keys()).copied().collect();
-            all.iter().for_each(|id| self.tcp.on_hint(*id, true, true));
+            for id in &all {
+                self.tcp.on_hint(*id, true, true);
+            }
             self.tcp.on_listener_hint(0);
             self.sockets.extend(self.tcp.accept(NOW).iter().map(|(id, _)| *id));
             for (_, result) in self.tcp.opened(NOW) {

@@ -60,7 +60,9 @@ impl Front {
     /// Breaks all connections that go through it; how many there were.
     fn break_all(&self) -> usize {
         let connections = std::mem::take(&mut *self.connections.lock().expect("whole"));
-        connections.iter().for_each(|connection| drop(connection.shutdown(Shutdown::Both)));
+        for connection in &*connections {
+            drop(connection.shutdown(Shutdown::Both));
+        }
         connections.len()
     }
 }

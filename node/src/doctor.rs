@@ -58,7 +58,7 @@ pub(crate) struct Diagnosis {
 /// Whether the node has measured what the diagnosis is about; a node that just started has not.
 pub(crate) fn is_examined(status: &StatusReport) -> bool {
     let is_settled = status.nat.examined || status.udp == Some(false) || status.reachable == Some(true);
-    let is_asked = status.port_mapping.as_ref().is_none_or(|asked| asked.is_settled());
+    let is_asked = status.port_mapping.as_ref().is_none_or(super::report::PortMapping::is_settled);
     is_settled && is_asked && (status.role == "supernode" || !status.homes.is_empty())
 }
 
@@ -248,7 +248,7 @@ fn consequences(status: &StatusReport, it: Consequence) -> (Vec<String>, Vec<Str
 }
 
 fn seconds(ms: u64) -> String {
-    if ms % 1000 == 0 || ms >= 20_000 {
+    if ms.is_multiple_of(1000) || ms >= 20_000 {
         format!("{} s", (ms + 500) / 1000)
     } else {
         format!("{:.1} s", ms as f64 / 1e3)
@@ -294,13 +294,12 @@ mod tests {
 
         let mut status = healthy();
         status.mapping = Some("address-and-port-dependent".into());
-        let mut mapping = PortMapping::default();
-        mapping.pcp = MappingOutcome {
+        let pcp = MappingOutcome {
             outcome: "mapped".into(),
             code: None,
             address: Some("198.51.100.4:7441".parse().expect("address")),
         };
-        status.port_mapping = Some(mapping);
+        status.port_mapping = Some(PortMapping { pcp, ..PortMapping::default() });
         assert!(!Diagnosis::of(status).degraded, "a mapped port makes up for it");
     }
 

@@ -260,6 +260,7 @@ const fn relay_words(why: RelayReason) -> &'static str {
         RelayReason::NotTriedYet => "nothing has been tried yet",
         RelayReason::Trying => "a direct path is being tried",
         RelayReason::BothRandom => "both routers pick ports that nobody can foresee",
+        RelayReason::UdpBlocked => "one of the two networks lets no UDP out",
         RelayReason::Refused => "no service lets the peer in",
         RelayReason::TriedInVain => "every way was tried in vain; again later",
     }
@@ -745,8 +746,8 @@ impl StatusReport {
             keepalive_interval: Duration::from_secs(15),
             role: Role::Leaf,
             auto: false,
-            reachability: Default::default(),
-            relayed: Default::default(),
+            reachability: handfast_core::reach::Reachability::default(),
+            relayed: handfast_core::node::Relayed::default(),
             observed: vec![(home, at)],
             mapping: Some(MappingBehavior::EndpointIndependent),
             reachable: None,

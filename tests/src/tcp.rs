@@ -289,8 +289,7 @@ impl Tcp {
             }
             Due::Accepted { pipe } => {
                 let [from, end] = self.pipes[pipe].ends;
-                self.is_live(hosts, end)
-                    .then_some((end.host, News::Accepted { socket: end.socket, remote: from.address }))
+                is_live(hosts, end).then_some((end.host, News::Accepted { socket: end.socket, remote: from.address }))
             }
             Due::Packet { pipe, to } => {
                 let p = &mut self.pipes[pipe];
@@ -308,18 +307,18 @@ impl Tcp {
                 p.stuck[to] = None;
                 let bytes = p.queued[to].pop_front()?;
                 let (socket, remote) = (end.socket, from.address);
-                self.is_live(hosts, end).then_some((end.host, News::Packet { socket, remote, bytes }))
+                is_live(hosts, end).then_some((end.host, News::Packet { socket, remote, bytes }))
             }
             Due::Closed { pipe, to } => {
                 let end = self.pipes[pipe].ends[to];
                 self.pipes[pipe].ends[to].open = false;
-                self.is_live(hosts, end).then_some((end.host, News::Closed { socket: end.socket }))
+                is_live(hosts, end).then_some((end.host, News::Closed { socket: end.socket }))
             }
         }
     }
+}
 
-    fn is_live(&self, hosts: &[Host], end: End) -> bool {
-        let host = &hosts[end.host.0];
-        end.open && host.node.is_some() && host.incarnation == end.incarnation
-    }
+fn is_live(hosts: &[Host], end: End) -> bool {
+    let host = &hosts[end.host.0];
+    end.open && host.node.is_some() && host.incarnation == end.incarnation
 }

@@ -187,7 +187,7 @@ fn d1_a_victim_named_beside_a_random_router_gets_ten_packets_in_all() {
         w.run_for(secs(300));
         assert!(probes(&w, honest) > 500, "no birthday was tried: the test proves nothing");
         let got = w.captured(victim);
-        let bytes: usize = got.iter().map(|s| s.ip_len()).sum();
+        let bytes: usize = got.iter().map(handfast_tests::host::Seen::ip_len).sum();
         assert!(!got.is_empty() && got.len() <= 10 && bytes <= 1_024, "{} packets, {bytes} bytes", got.len());
     }
 }

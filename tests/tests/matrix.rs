@@ -195,7 +195,7 @@ fn two_routers_that_change_with_every_packet_waste_few_probes() {
 
 struct Shared {
     what: &'static str,
-    shared: NatSpec,
+    router: NatSpec,
     before: [Vec<NatSpec>; 2],
 }
 
@@ -205,7 +205,7 @@ fn shared() -> Vec<Shared> {
     let mut shows = home.hairpinning();
     shows.hairpin_source = HairpinSource::Internal;
     let hard = NatSpec::fully_dependent();
-    let case = |what, shared, a: &[NatSpec], b: &[NatSpec]| Shared { what, shared, before: [a.to_vec(), b.to_vec()] };
+    let case = |what, router, a: &[NatSpec], b: &[NatSpec]| Shared { what, router, before: [a.to_vec(), b.to_vec()] };
     vec![
         case("two hosts of one home", home, &[], &[]),
         case("two hosts behind one symmetric router", hard, &[], &[]),
@@ -222,7 +222,7 @@ fn run_shared() -> &'static Vec<(Shared, Verdict, Vec<Reached>)> {
     static RUN: OnceLock<Vec<(Shared, Verdict, Vec<Reached>)>> = OnceLock::new();
     RUN.get_or_init(|| {
         let judged = |case: Shared| {
-            let verdict = verdict_behind(&case.shared, &case.before[0], &case.before[1]);
+            let verdict = verdict_behind(&case.router, &case.before[0], &case.before[1]);
             (case, verdict, Vec::new())
         };
         let mut all: Vec<(Shared, Verdict, Vec<Reached>)> = shared().into_iter().map(judged).collect();
@@ -230,7 +230,7 @@ fn run_shared() -> &'static Vec<(Shared, Verdict, Vec<Reached>)> {
             let mut survey = Survey::new(1_000 + seed);
             for (case, ..) in &all {
                 let w = &mut survey.world;
-                let outer = w.add_router(case.shared);
+                let outer = w.add_router(case.router);
                 let hosts: Vec<HostId> = case
                     .before
                     .iter()
@@ -345,7 +345,7 @@ fn shared_list() -> String {
     for (case, verdict, runs) in run_shared() {
         let place = if case.before.iter().any(Vec::is_empty) {
             "in their network"
-        } else if case.shared.hairpinning {
+        } else if case.router.hairpinning {
             "at a hairpin"
         } else {
             "nowhere"

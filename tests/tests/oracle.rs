@@ -94,7 +94,7 @@ impl Player {
     fn foreseen(&self, n: i32) -> Option<SocketAddr> {
         let PortAssignment::Sequential { delta } = self.ports() else { return None };
         let at = i32::from(self.latest.port()) - i32::from(PORT_FIRST) + n * i32::from(delta);
-        let port = i32::from(PORT_FIRST) + at.rem_euclid(PORTS as i32);
+        let port = i32::from(PORT_FIRST) + at.rem_euclid(PORTS.cast_signed());
         Some(SocketAddr::new(self.latest.ip(), port as u16))
     }
 
@@ -135,7 +135,8 @@ fn play(mut now: Instant, players: &mut [Player; 2]) -> bool {
         for side in 0..2 {
             // A guess is made twice: the second time, all ports are open.
             let skip = if round > 1 && players[side].known_at_first > 100 { players[side].known_at_first } else { 0 };
-            for (socket, to) in players[side].targets[skip..].to_vec() {
+            let targets = players[side].targets[skip..].to_vec();
+            for (socket, to) in targets {
                 let from = players[side].leave(now, socket, to);
                 moves.extend(from.map(|from| (side, Move::Ask { from, to })));
             }

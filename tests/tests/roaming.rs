@@ -64,7 +64,7 @@ impl Pinging {
 
     /// The longest time without an answer, from the last one before `since` on.
     fn gap_since(&self, since: Instant) -> Duration {
-        let mut last = self.pongs.iter().map(|p| p.0).filter(|at| *at <= since).last();
+        let mut last = self.pongs.iter().map(|p| p.0).rfind(|at| *at <= since);
         let mut longest = Duration::ZERO;
         let end = self.w.now();
         for at in self.pongs.iter().map(|p| p.0).filter(|at| *at > since).chain([end]) {

@@ -17,6 +17,7 @@ use super::peer::PeerKey;
 use crate::keepalive::{BEAT_INTERVAL, Beats, Duty};
 use crate::path::Route;
 use crate::time::Instant;
+use crate::wire::message;
 
 impl Node {
     /// The application uses a link that slept: its paths are made anew.
@@ -38,6 +39,18 @@ impl Node {
     pub(crate) fn wake_by_peer(&mut self, now: Instant, key: PeerKey, route: &Route) {
         if !route.is_direct() && self.is_asleep(now, key) {
             self.doubt_direct(now, key);
+        }
+    }
+
+    /// The peer asked whether we are there. A ping is use of the link; a sample is not, or two ends that measure would keep
+    /// each other awake.
+    pub(crate) fn used_by_peer(&mut self, now: Instant, key: PeerKey, route: &Route, room: &[u8]) {
+        if let Some(peer) = self.peers.get_mut(key)
+            && peer.paths.current() == Some(*route)
+            && !message::is_sample(room)
+            && let Some(traffic) = peer.traffic.as_mut()
+        {
+            traffic.used = now;
         }
     }
 

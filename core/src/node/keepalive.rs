@@ -24,7 +24,7 @@ use crate::wire::address::{Address, Prefix};
 /// A home was found: the measurement waits until its link is at rest.
 const SETTLE: Duration = Duration::from_secs(2);
 /// Our own address is seen, and a dial-back has yet to show whether packets come in: so long at most, so often.
-const DIAL_BACK_WAIT: (Duration, u8) = (Duration::from_secs(10), 2);
+const DIAL_BACK_WAIT: (Duration, u8) = (Duration::from_secs(10), 6);
 /// What is known is looked at again after this, and as much again at random.
 const CHECK_AFTER: Duration = Duration::from_secs(12 * 3_600);
 /// Where no router is to be measured, this is looked at again: mappings come and go.
@@ -86,11 +86,6 @@ impl KeepAlive {
 
     pub(crate) fn pace(&self) -> Pace {
         self.pace
-    }
-
-    /// How long the router keeps a binding, when it has been measured.
-    pub(crate) fn lifetime(&self) -> Option<Duration> {
-        self.known
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
@@ -267,7 +262,9 @@ impl Node {
 
     /// Does what the measurement wants, and takes what came out.
     fn run_measurement(&mut self, now: Instant) {
-        if self.keepalive.running.as_ref().is_some_and(|r| !self.peers.is_up(r.home)) {
+        let is_leaf = matches!(self.config.role, Role::Leaf);
+        if self.keepalive.running.as_ref().is_some_and(|r| !is_leaf || !self.peers.is_up(r.home)) {
+            // Another home goes on, if there is one.
             self.stop_measuring(now);
             self.keepalive.due = Some(now + SETTLE);
             return;
@@ -382,6 +379,10 @@ impl Node {
 
 /// What `status` tells of it.
 impl Node {
+    pub(crate) fn binding_lifetime(&self) -> Option<Duration> {
+        self.keepalive.known.filter(|_| self.own_duty == Duty::Binding)
+    }
+
     pub(crate) fn keepalive_interval(&self) -> Duration {
         let interval = self.keepalive.pace.interval().filter(|_| self.own_duty == Duty::Binding);
         interval.unwrap_or(crate::keepalive::PROOF_AGE_MAX)

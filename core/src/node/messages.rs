@@ -37,6 +37,7 @@ impl Node {
             Message::Confirm => {}
             Message::Challenge { token, room } => {
                 self.on_challenge(now, key, route, token, room.len());
+                self.used_by_peer(now, key, &route, room);
                 // Samples too: while the peer measures, it uses the link.
                 self.on_lively(now, key, &route);
             }

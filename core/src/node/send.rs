@@ -95,7 +95,8 @@ impl Node {
     pub(crate) fn next_transmit(&mut self, now: Instant, segments_max: usize, buf: &mut [u8]) -> Option<Transmit> {
         assert!(buf.len() >= DATAGRAM_LEN_MAX, "poll_transmit needs room for one datagram");
         while let Some(outgoing) = self.outgoing.pop_front() {
-            if let Some(transmit) = self.encode(now, outgoing, buf) {
+            // A socket may have been closed since this was meant for it.
+            if let Some(transmit) = self.encode(now, outgoing, buf).filter(|t| self.is_socket_open(t.path.socket)) {
                 self.reach_sent(now, transmit.path.remote);
                 return Some(transmit);
             }

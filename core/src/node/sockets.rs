@@ -111,6 +111,13 @@ impl Node {
         self.close_sockets(now, &BTreeSet::from([socket]));
     }
 
+    /// Whether something may leave from a socket: one of the main ones, or one that we had opened.
+    pub(crate) fn is_socket_open(&self, socket: SocketId) -> bool {
+        socket.is_tcp()
+            || self.network.sockets.iter().any(|(main, _)| *main == socket)
+            || self.sockets.open.contains_key(&socket)
+    }
+
     /// Has sockets closed; links lose their paths through them.
     pub(crate) fn close_sockets(&mut self, now: Instant, sockets: &BTreeSet<SocketId>) {
         let mut closed = false;

@@ -47,7 +47,7 @@ impl Node {
             supernodes: self.supernodes(now),
             load: self.own_load(now),
             leaves: self.leaves(),
-            binding_lifetime: self.keepalive.lifetime(),
+            binding_lifetime: self.binding_lifetime(),
             keepalive_interval: self.keepalive_interval(),
             channels: self.channels.len(),
             counters: self.counters,

@@ -198,13 +198,6 @@ impl Node {
         }
         self.send_on(key, Some(route), &Message::ChallengeReply { token, seen: seen.map(Into::into) }, false);
         self.keepalive_on_challenge(now, key, &route);
-        // Somebody pings: the link is in use.
-        if let Some(peer) = self.peers.get_mut(key)
-            && peer.paths.current() == Some(route)
-            && let Some(traffic) = peer.traffic.as_mut()
-        {
-            traffic.used = now;
-        }
     }
 
     /// A challenge of ours was answered on `route`.

@@ -361,6 +361,11 @@ impl Message<'static> {
     }
 }
 
+/// Whether a challenge with this room is a sample.
+pub fn is_sample(room: &[u8]) -> bool {
+    room.first() == SAMPLE_ROOM.first()
+}
+
 /// Whether a Data packet's plaintext only asks: no sign that anything of ours has arrived.
 pub fn is_question(plain: &[u8]) -> bool {
     matches!(plain.first(), Some(1))

@@ -19,16 +19,13 @@ pub(super) fn run(state: &StateDir, args: RunArgs) -> Result<Exit, Failure> {
         RoleChoice::Auto => auto(state, &args),
         RoleChoice::Leaf => leaf::run(state, &LeafArgs { listen: args.listen, node: args.node }),
         RoleChoice::Supernode => {
-            let listen = match <[String; 1]>::try_from(args.listen.clone()) {
-                Ok([listen]) => listen,
-                Err(_) => {
-                    return Err(Failure::usage(
-                        "--role supernode needs exactly one --listen HOST:PORT",
-                        "add it, and --advertise HOST:PORT if others reach it elsewhere",
-                    ));
-                }
+            let RunArgs { listen, advertise, listen_tcp, duty, node, .. } = args;
+            let Ok([listen]) = <[String; 1]>::try_from(listen) else {
+                return Err(Failure::usage(
+                    "--role supernode needs exactly one --listen HOST:PORT",
+                    "add it, and --advertise HOST:PORT if others reach it elsewhere",
+                ));
             };
-            let RunArgs { advertise, listen_tcp, duty, node, .. } = args;
             supernode::run(state, &SupernodeArgs { listen, listen_tcp, advertise, duty, node })
         }
     }
