@@ -454,7 +454,7 @@ fn what_the_core_wants_kept_is_there_after_the_end() {
     assert!(node.wait_ready(PATIENCE));
     node.shutdown(PATIENCE);
     let text = std::fs::read_to_string(&state_file).expect("kept");
-    assert!(text.starts_with("handfast-state 1\nclock-mark "), "{text}");
+    assert!(text.starts_with("handfast-state 2\nclock-mark "), "{text}");
     let again = Endpoint::start(options()).expect("a second run");
     again.shutdown(PATIENCE);
 }

@@ -57,6 +57,8 @@ pub struct Seen {
     pub at: Instant,
     /// Whether the host sent it.
     pub outbound: bool,
+    /// The host's own end.
+    pub local: SocketAddr,
     /// The other end.
     pub remote: SocketAddr,
     /// The payload.
@@ -228,8 +230,9 @@ impl Host {
             self.traffic.bytes_in += len;
         }
         if let Some(capture) = &mut self.capture {
-            let remote = if outbound { datagram.dst } else { datagram.src };
-            capture.push(Seen { at: now, outbound, remote, bytes: datagram.bytes.clone() });
+            let (src, dst) = (datagram.src, datagram.dst);
+            let (local, remote) = if outbound { (src, dst) } else { (dst, src) };
+            capture.push(Seen { at: now, outbound, local, remote, bytes: datagram.bytes.clone() });
         }
     }
 

@@ -8,11 +8,11 @@ use core::time::Duration;
 use handfast_core::RelayReason;
 use handfast_tests::{HostId, NatSpec, PortAssignment, World, secs};
 
-/// Two leaves whose nodes have had time to find out what router they are behind, and count what they send to each
-/// other.
+/// Two leaves whose nodes have had time to find out what router they are behind and how long it keeps a binding, and
+/// count what they send to each other.
 fn pair(seed: u64, a: NatSpec, b: NatSpec) -> (World, HostId, HostId) {
     let (mut w, a, b) = World::pair(seed, a, b);
-    w.run_for(secs(30));
+    w.run_for(secs(1_200));
     for leaf in [a, b] {
         w.hosts[leaf.0].probes = Some(Vec::new());
     }
@@ -124,8 +124,10 @@ fn sockets_are_closed_but_the_one_that_found_the_way_which_lives_as_long() {
     assert_eq!(extra_sockets(&w, a), 0, "the guesser needs none");
     // One more hit may be under way when the first is proven.
     assert!((1..=3).contains(&extra_sockets(&w, b)), "{}", extra_sockets(&w, b));
-    w.run_for(secs(180));
-    assert!(w.is_direct(a, b), "a silent path through such a socket is kept alive");
+    let (peer, service) = (w.peer(b), handfast_tests::XFER.parse().expect("a service name"));
+    w.with(a, |node, now| node.open(now, peer, &service)).expect("a stream that stays open");
+    w.run_for(secs(400));
+    assert!(w.is_direct(a, b), "a silent path through such a socket is kept while a stream is open");
     assert_eq!(extra_sockets(&w, b), 1);
     let t = w.transfer(b, a, 100_000, 100_000);
     w.finish("a transfer", secs(20), &[t]);
@@ -136,7 +138,8 @@ fn sockets_are_closed_but_the_one_that_found_the_way_which_lives_as_long() {
     let t = w.transfer(a, b, 1_000, 1_000);
     w.finish("a transfer over the relay", secs(10), &[t]);
     w.until("direct again", secs(90), |w| w.is_direct(a, b));
-    w.run_for(secs(180));
+    // What the router forgot is measured again meanwhile.
+    w.run_for(secs(1_200));
     assert_eq!(extra_sockets(&w, b), 1);
     w.crash(a);
     w.run_for(secs(400));

@@ -11,15 +11,13 @@
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use arrayvec::ArrayVec;
-
 use super::peer::PeerKey;
 use super::sockets::Purpose;
 use super::{BINDINGS_MAX, Event, Family, Node, Path, Role, Save, SocketId, SocketKind, SocketRequest};
 use crate::keepalive::{Do, Duty, Lifetime, Outcome, Pace};
 use crate::path::Route;
 use crate::time::Instant;
-use crate::wire::address::{Address, Prefix};
+use crate::wire::address::Prefix;
 
 /// A home was found: the measurement waits until its link is at rest.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -33,17 +31,6 @@ const OPEN_CHECK_AFTER: Duration = Duration::from_secs(3_600);
 const RETRY_AFTER: Duration = Duration::from_secs(600);
 /// A router that forgets, or is restarted, more often than this is measured no sooner.
 const MISS_EVERY: Duration = Duration::from_secs(600);
-/// Most supernodes whose view of us is remembered: two homes, and one to compare with. At the limit the oldest goes.
-const SIGHTINGS_MAX: usize = 3;
-
-/// Where a supernode at `remote` saw a socket of ours.
-#[derive(Clone, Copy, Debug)]
-struct Sighting {
-    supernode: PeerKey,
-    remote: Address,
-    socket: SocketId,
-    seen: Address,
-}
 
 /// A measurement under way.
 #[derive(Debug)]
@@ -66,7 +53,6 @@ pub(crate) struct KeepAlive {
     began: Option<Instant>,
     /// By network, in milliseconds, the one used last at the end.
     bindings: Vec<([u8; 8], u32)>,
-    sightings: ArrayVec<Sighting, SIGHTINGS_MAX>,
 }
 
 impl KeepAlive {
@@ -80,7 +66,6 @@ impl KeepAlive {
             failed: 0,
             began: None,
             bindings: bindings[bindings.len().saturating_sub(BINDINGS_MAX)..].to_vec(),
-            sightings: ArrayVec::new(),
         }
     }
 
@@ -109,7 +94,6 @@ impl Node {
         let keepalive = &mut self.keepalive;
         (keepalive.known, keepalive.began) = (None, None);
         (keepalive.waited, keepalive.failed) = (0, 0);
-        keepalive.sightings.clear();
         keepalive.due = Some(now + SETTLE);
         self.set_pace(Pace::UNKNOWN);
     }
@@ -122,30 +106,8 @@ impl Node {
         }
     }
 
-    /// A supernode at `remote` sees `socket` of ours at `seen`.
-    pub(crate) fn keepalive_on_seen(
-        &mut self,
-        now: Instant,
-        key: PeerKey,
-        remote: SocketAddr,
-        socket: SocketId,
-        seen: SocketAddr,
-    ) {
-        let list = &mut self.keepalive.sightings;
-        let (remote, seen) = (Address::from(remote), Address::from(seen));
-        let same = |s: &Sighting| s.supernode == key && s.remote == remote && s.socket == socket;
-        let before = list.iter().position(same).map(|at| list.remove(at).seen);
-        if list.is_full() {
-            list.remove(0);
-        }
-        list.push(Sighting { supernode: key, remote, socket, seen });
-        if before.is_some_and(|before| before != seen) {
-            self.on_forgotten(now);
-        }
-    }
-
     /// The router gave us another address, although our network is the same: it had forgotten us.
-    fn on_forgotten(&mut self, now: Instant) {
+    pub(crate) fn keepalive_on_forgotten(&mut self, now: Instant) {
         let keepalive = &mut self.keepalive;
         if keepalive.pace == Pace::OPEN || keepalive.running.is_some() {
             return;
@@ -214,7 +176,13 @@ impl Node {
         }
         // The next home that takes us begins it otherwise.
         let Some((home, socket, remote)) = self.measuring_home() else { return };
-        let is_at_home = self.is_seen_at_home(home, remote, socket);
+        let Some(seen) = self.seen_by(home, remote, socket) else {
+            // Others told since, and so many are not remembered. A question tells.
+            self.challenge(now, home, Route::Direct { socket, remote });
+            self.keepalive.due = Some(now + SETTLE);
+            return;
+        };
+        let is_at_home = self.is_own_address(socket, seen);
         if is_at_home && self.reachable() == Some(true) {
             self.keepalive.known = None;
             self.keepalive.due = Some(now + OPEN_CHECK_AFTER);
@@ -337,9 +305,8 @@ impl Node {
 
     // ---- which network this is ----
 
-    /// Whether a home sees us at an address of our own, or at one that our router maps to us.
-    fn is_seen_at_home(&self, home: PeerKey, remote: SocketAddr, socket: SocketId) -> bool {
-        let Some(seen) = self.seen_by(home, remote, socket) else { return false };
+    /// Whether this address, where a home sees us, is our own, or at one that our router maps to us.
+    fn is_own_address(&self, socket: SocketId, seen: SocketAddr) -> bool {
         let is_port = |bound: &SocketAddr| bound.port() == seen.port();
         let is_bound = self.network.sockets.iter().any(|(s, bound)| *s == socket && is_port(bound));
         (is_bound && self.network.interfaces.contains(&seen.ip()))
@@ -347,9 +314,7 @@ impl Node {
     }
 
     fn seen_by(&self, home: PeerKey, remote: SocketAddr, socket: SocketId) -> Option<SocketAddr> {
-        let remote = Address::from(remote);
-        let same = |s: &&Sighting| s.supernode == home && s.remote == remote && s.socket == socket;
-        self.keepalive.sightings.iter().find(same).map(|s| s.seen.into())
+        self.seen_from(&self.peers.get(home)?.id, remote, socket)
     }
 
     /// Names the network that we are in: by the prefix that a home sees us in, and those of our interfaces. A hash,

@@ -172,7 +172,7 @@ impl Node {
             s.gossip.meet_all(now, &mut stores);
         }
         self.rooms.role.on_began(now, address);
-        self.rooms.dial_back.set_thorough(false);
+        self.rooms.dial_back.on_serving();
         self.rooms.examiner.on_serving(now);
         self.events.push_back(Event::RoleChanged { supernode: true, addresses: vec![address] });
         self.rooms_settle(now);
@@ -209,7 +209,7 @@ impl Node {
         self.tell_closed(closed);
         leaf!(self, now, |homes, m| homes.join(now, &neighbours, m));
         self.rooms.role.on_stopped(now);
-        self.rooms.dial_back.set_thorough(true);
+        self.rooms.dial_back.on_ceased();
         // What a supernode sends to whom is not noted.
         self.rooms.dial_back.blind(now);
         self.rooms.examiner.reset(now);

@@ -538,14 +538,20 @@ impl Node {
         if socket.is_tcp() || !self.is_supernode(&id) {
             return;
         }
-        self.keepalive_on_seen(now, key, reporter_address, socket, seen);
         let before = self.rooms.observations.candidates(socket);
-        self.rooms.observations.on_observed(id, reporter_address, socket, seen);
+        if self.rooms.observations.on_observed(id, reporter_address, socket, seen) {
+            self.keepalive_on_forgotten(now);
+        }
         let after = self.rooms.observations.candidates(socket);
         if after.iter().any(|a| !before.contains(a)) {
             self.on_candidates_changed(now);
         }
         self.reach_observed(now, !before.is_empty() && before != after);
+    }
+
+    /// Where this supernode saw a socket of ours, if that is remembered.
+    pub(crate) fn seen_from(&self, id: &PeerId, remote: SocketAddr, socket: SocketId) -> Option<SocketAddr> {
+        self.rooms.observations.seen_from(id, remote, socket)
     }
 
     /// Addresses that supernodes see us at, per socket, the most agreed on first.

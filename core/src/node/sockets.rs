@@ -127,13 +127,9 @@ impl Node {
                 closed = true;
             }
         }
-        if self.sockets.open.is_empty() {
-            // An empty tree would keep its root.
-            self.sockets.open = BTreeMap::new();
-        }
         if closed {
             if self.sockets.open.is_empty() {
-                // A map keeps room for what it no longer holds.
+                // An empty tree would keep its root.
                 self.sockets.open = BTreeMap::new();
             }
             self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if sockets.contains(socket)));

@@ -372,7 +372,8 @@ mod tests {
         assert_eq!(dependent([100, 101, 7, 60_000, 104, 105]), counter(1, 105), "the second lies");
         assert_eq!(dependent([7, 60_000, 102, 103, 104, 105]), counter(1, 105), "the first lies");
         assert_eq!(dependent([100, 101, 102, 103, 60_000, 7]), counter(1, 103), "the third lies");
-        let chance = dependent([1_783, 1_740, 1_750, 1_760, 1_770, 1_780]);
+        let in_block = [report(1, 1_900, 1_783, 1_740), report(2, 1_600, 1_750, 1_760), report(3, 2_000, 1_770, 1_780)];
+        let chance = classify(&evidence(&in_block)).ports;
         assert!(matches!(chance, PortAssignment::Block { .. }), "order by chance, in a block: {chance:?}");
     }
 

@@ -77,6 +77,8 @@ pub(crate) struct DialBack {
     fresh: Option<usize>,
     /// There were none, so nobody was asked.
     starved: bool,
+    /// Packets did come in here not long ago: worth asking every hour whether they do again.
+    has_served: bool,
     witnesses: ArrayVec<IpAddr, WITNESSES>,
     current: Option<Try>,
     asked: BTreeSet<PeerId>,
@@ -110,9 +112,14 @@ impl DialBack {
         Some(self.port).filter(|port| *port != 0)
     }
 
-    /// Whether to find [`WITNESSES`] from now on, rather than one. What is under way goes on.
-    pub(crate) fn set_thorough(&mut self, thorough: bool) {
-        self.thorough = thorough;
+    /// This node serves others now, and somebody else watches whether packets come in. What is under way goes on.
+    pub(crate) fn on_serving(&mut self) {
+        self.thorough = false;
+    }
+
+    /// It serves no longer, and would do so again: [`WITNESSES`] are to be found from now on, rather than one.
+    pub(crate) fn on_ceased(&mut self) {
+        (self.thorough, self.has_served) = (true, true);
     }
 
     /// Whether a try is under way, or there was one and another is to follow.
@@ -294,7 +301,8 @@ impl DialBack {
         let wait = if is_open { AGAIN_SOON } else { AGAIN_AFTER };
         self.in_vain = if reachable == Some(true) { 0 } else { self.in_vain.saturating_add(1) };
         let doublings = self.in_vain.saturating_sub(1).min(8);
-        self.due = Some(now + (wait * (1 << doublings)).min(AGAIN_MAX));
+        let longest = if self.has_served { AGAIN_AFTER } else { AGAIN_MAX };
+        self.due = Some(now + (wait * (1 << doublings)).min(longest));
     }
 
     /// Counts a try that ended, begins the next.
@@ -319,7 +327,8 @@ impl DialBack {
             return;
         }
         if self.fresh == Some(0) {
-            self.conclude(now, found);
+            // Nobody was asked, so what was found before still holds.
+            self.conclude(now, found.or(self.reachable));
             self.starved = true;
             return;
         }

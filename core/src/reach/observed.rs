@@ -31,7 +31,8 @@ pub(crate) struct Observations {
 }
 
 impl Observations {
-    /// `reporter`, to whom we sent from `socket` at `reporter_address`, saw `seen`. Says whether that is news.
+    /// `reporter`, to whom we sent from `socket` at `reporter_address`, saw `seen`. Says whether it saw something else
+    /// before.
     pub(crate) fn on_observed(
         &mut self,
         reporter: PeerId,
@@ -44,13 +45,20 @@ impl Observations {
             return false;
         }
         let observation = Observation { reporter, reporter_address, socket, seen };
-        let is_news = !self.newest_last.contains(&observation);
+        let has_changed = self.seen_from(&reporter, reporter_address, socket).is_some_and(|before| before != seen);
         self.newest_last.retain(|o| o.reporter != reporter || o.socket != socket);
         if self.newest_last.is_full() {
             self.newest_last.remove(0);
         }
         self.newest_last.push(observation);
-        is_news
+        has_changed
+    }
+
+    /// Where a reporter at this address saw a socket.
+    pub(crate) fn seen_from(&self, reporter: &PeerId, at: SocketAddr, socket: SocketId) -> Option<SocketAddr> {
+        let at = canonical(at);
+        let same = |o: &&Observation| o.reporter == *reporter && o.reporter_address == at && o.socket == socket;
+        self.newest_last.iter().find(same).map(|o| o.seen)
     }
 
     /// The host's network changed: what was seen before says nothing any more.

@@ -70,8 +70,9 @@ fn candidates_are_distinct_and_agreed_ones_first() {
 fn observations_are_limited_and_nonsense_is_ignored() {
     let mut observations = Observations::default();
     for n in 1..=20 {
-        assert!(observations.on_observed(id(n), reporter(n), SOCKET, at(n.into())));
-        assert!(!observations.on_observed(id(n), reporter(n), SOCKET, at(n.into())), "no news");
+        assert!(!observations.on_observed(id(n), reporter(n), SOCKET, at(n.into())));
+        assert!(observations.on_observed(id(n), reporter(n), SOCKET, at(99)), "it saw something else before");
+        observations.on_observed(id(n), reporter(n), SOCKET, at(n.into()));
     }
     assert_eq!(observations.list().count(), 8);
     assert_eq!(observations.list().last(), Some((id(20), at(20))));
@@ -143,7 +144,7 @@ fn where_nobody_can_try_nothing_is_concluded() {
         room.on_reply(s(1), &asked, nonce, Some(Refusal::Unknown), &mut random, &mut out);
     }
     assert_eq!((requests, room.reachable()), (4, None));
-    assert!(room.poll_timeout().is_some_and(|at| at > s(1000)));
+    assert_eq!(room.poll_timeout(), Some(s(301)));
 }
 
 #[test]
@@ -278,7 +279,7 @@ fn where_no_witness_is_left_nobody_is_asked_until_there_is_one() {
     let mut at = s(1);
     for _ in 0..6 {
         let next = room.poll_timeout().unwrap();
-        assert!(next > at && next - at <= core::time::Duration::from_secs(3_600));
+        assert!(next > at && next - at <= core::time::Duration::from_secs(16 * 3_600));
         at = next;
         room.handle_timeout(at, &mut random, &mut out);
     }
