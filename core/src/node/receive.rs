@@ -291,7 +291,7 @@ impl Node {
                     let patience = if peer.traffic.is_some() { FOLLOW_PATIENCE } else { Duration::ZERO };
                     if !peer.paths.is_worse(&route) {
                         peer.paths.on_peer_moved(now, &route, patience);
-                    } else if peer.traffic.as_ref().is_some_and(|t| t.quality.has_taken_back(now)) {
+                    } else if peer.traffic.as_mut().is_some_and(|t| t.quality.has_taken_back(now)) {
                         peer.paths.set_worse(&route, false);
                     }
                     if let Some(current) = current.filter(|c| c.is_direct() && !route.is_direct())
