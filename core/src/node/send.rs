@@ -289,7 +289,10 @@ impl Node {
         };
         // Mere acknowledgements await nothing; words of the streams room are few and repeated.
         let awaits = streams.asked() != asked;
-        traffic.used = now;
+        // That the connection rests is nobody's use of the link.
+        if !streams.is_idle() {
+            traffic.used = now;
+        }
         self.touched.push(key);
         let len = quic.len();
         let mut total = 0;

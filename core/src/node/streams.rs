@@ -263,7 +263,10 @@ impl Node {
             // A refused peer gets its refusal by stream, so that it knows.
             None => peer.traffic.insert(Box::new(Traffic::new(now, standing))),
         };
-        traffic.used = now;
+        // A connection without a stream only rests: that is nobody's use of the link.
+        if traffic.streams.as_ref().is_none_or(|streams| !streams.is_idle()) {
+            traffic.used = now;
+        }
         traffic.streams.get_or_insert_with(|| Box::new(Streams::new(now, origin, side, seed)));
         true
     }
