@@ -25,12 +25,14 @@ impl Node {
         self.doubt_direct(now, key);
         if let Some(peer) = self.peers.get_mut(key) {
             peer.beats = Beats::new(now);
+            // It may have no path at all now: then the watch sees to it that one is found, or the peer given up.
+            peer.watch.on_sent(now);
             let id = peer.id;
             // A channel may stand although the peer is gone.
             if let Some(route) = peer.paths.current() {
                 self.challenge(now, key, route);
             }
-            // Too many calls at once: the bytes go by relay, or wait for the watch.
+            // Too many calls at once: the bytes go by relay, or when the watch revives the link.
             let _ = self.call(now, id);
         }
     }

@@ -173,12 +173,20 @@ impl Node {
 
     /// The link is gone, and all that was tried for it.
     pub(crate) fn forget_effort(&mut self, now: Instant, key: PeerKey) {
-        if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
-            (traffic.effort, traffic.sweep) = (None, None);
-        }
         self.birthday = self.birthday.filter(|holder| *holder != key);
         let all = self.punch_sockets(key).collect();
         self.close_sockets(now, &all);
+    }
+
+    /// The link is another one to the same peer. What was tried for the old one is over, but the new one may go through
+    /// a socket of it.
+    pub(crate) fn restart_effort(&mut self, now: Instant, key: PeerKey) {
+        self.birthday = self.birthday.filter(|holder| *holder != key);
+        let has_sockets = self.punch_sockets(key).next().is_some();
+        if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
+            traffic.effort = None;
+            traffic.sweep = has_sockets.then_some(now + SWEEP_EVERY);
+        }
     }
 
     fn punch_sockets(&self, key: PeerKey) -> impl Iterator<Item = SocketId> + '_ {

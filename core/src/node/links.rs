@@ -84,8 +84,6 @@ impl Node {
         let id = peer.id;
         peer.paths.remove(|_| true);
         peer.watch.on_heard();
-        self.forget_effort(now, key);
-        let Some(peer) = self.peers.get_mut(key) else { return };
         if let Some(traffic) = &mut peer.traffic {
             let standing = traffic.standing;
             let whereabouts = core::mem::take(&mut traffic.whereabouts);
@@ -94,6 +92,8 @@ impl Node {
             **traffic = Traffic::new(now, standing);
             (traffic.whereabouts, traffic.exposure) = (whereabouts, exposure);
         }
+        self.restart_effort(now, key);
+        let Some(peer) = self.peers.get_mut(key) else { return };
         if let Some(old) = peer.epoch.take() {
             self.indices.free(old.local_index());
         }

@@ -38,6 +38,8 @@ struct Entry {
     /// All that a stream of ours was given until the peer accepts it: should the peer turn out to have restarted, the
     /// stream begins again on the new link. None from then on, and once it is more than [`WAITING_LEN_MAX`].
     replay: Option<Box<Waiting>>,
+    /// It has been taken to another connection.
+    again: bool,
 }
 
 /// All streams of the node.
@@ -151,7 +153,7 @@ impl Node {
         }
         let waiting = Waiting { service: *service, bytes: Vec::new(), finished: false, blocked: false };
         let waiting = Some(Box::new(waiting));
-        let key = self.streams.add(Entry { peer: id, open: None, waiting, replay: None });
+        let key = self.streams.add(Entry { peer: id, open: None, waiting, replay: None, again: false });
         if let Err(error) = self.reach_peer(now, id) {
             self.streams.remove(key);
             return Err(error);
@@ -239,6 +241,13 @@ impl Node {
         }
     }
 
+    /// The peer had forgotten the connection: a stream that was only just opened on it goes to the next one, once.
+    fn open_again(&mut self, key: PeerKey, local: LocalStream) -> bool {
+        let Some(stream) = self.streams.by_local.get(&(key, local)).copied() else { return false };
+        let is_first = self.streams.by_key.get_mut(&stream).is_some_and(|e| !core::mem::replace(&mut e.again, true));
+        is_first && self.begin_again(stream)
+    }
+
     /// Takes a stream that the peer has not accepted back to where it waits for a link.
     fn begin_again(&mut self, stream: StreamKey) -> bool {
         let Some(entry) = self.streams.by_key.get_mut(&stream) else { return false };
@@ -301,6 +310,7 @@ impl Node {
                 StreamsEvent::Stopped(local) => {
                     self.stream_event(key, local, |stream| Event::StreamStopped { stream });
                 }
+                StreamsEvent::Ended { stream: local, end: StreamEnd::PeerGone } if self.open_again(key, local) => {}
                 StreamsEvent::Ended { stream: local, end } => {
                     self.stream_event(key, local, |stream| Event::StreamEnded { stream, end });
                     if let Some(stream) = self.streams.by_local.get(&(key, local)).copied() {
@@ -361,7 +371,7 @@ impl Node {
             }
             return;
         }
-        let stream = self.streams.add(Entry { peer: id, open: Some((key, local)), waiting: None, replay: None });
+        let stream = self.streams.add(Entry { peer: id, open: Some((key, local)), waiting: None, replay: None, again: false });
         self.events.push_back(Event::StreamIncoming { stream, peer: id, service });
     }
 
