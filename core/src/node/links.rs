@@ -37,7 +37,6 @@ impl Node {
         let is_asleep = self.is_asleep(now, key);
         let own_duty = self.own_duty;
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let id = peer.id;
         let traffic = peer.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, Standing::Accepted)));
         traffic.used = now;
         let newly = traffic.standing != Standing::Accepted;
@@ -45,13 +44,9 @@ impl Node {
         if peer.duty == Duty::None {
             peer.duty = own_duty;
         }
-        let up = peer.is_up();
         self.touched.push(key);
         if newly {
             self.upgrade(now, key);
-        }
-        if up {
-            self.finish_call(&id);
         }
         if is_asleep {
             self.wake(now, key);

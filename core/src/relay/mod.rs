@@ -57,6 +57,18 @@ struct Leg {
     peer: PeerKey,
     /// The current path of the leg's link; none while it has no direct one.
     path: Option<Path>,
+    /// The one before: what the peer sent on it before it moved may still be on its way.
+    before: Option<Path>,
+}
+
+impl Leg {
+    fn new(end: &End) -> Self {
+        Self { peer: end.peer, path: end.path, before: None }
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        self.path.as_ref() == Some(path) || self.before.as_ref() == Some(path)
+    }
 }
 
 #[derive(Debug)]
@@ -184,7 +196,7 @@ impl Channels {
         let closed = self.close_older(now, a.peer, pair);
         let (quota_left, tokens) = self.take_over(now, a.peer, pair, limits);
         let channel = Channel {
-            legs: [Leg { peer: a.peer, path: a.path }, Leg { peer: b.peer, path: b.path }],
+            legs: [Leg::new(&a), Leg::new(&b)],
             pair,
             limits,
             tokens,
@@ -239,8 +251,8 @@ impl Channels {
     pub fn forward(&mut self, now: Instant, channel: ChannelId, from: &Path, bytes: usize) -> Result<Path, DropReason> {
         let ch = self.map.get_mut(&channel).ok_or(DropReason::UnknownReceiver)?;
         let to = match &ch.legs {
-            [a, b] if a.path.as_ref() == Some(from) => b.path,
-            [a, b] if b.path.as_ref() == Some(from) => a.path,
+            [a, b] if a.is_at(from) => b.path,
+            [a, b] if b.is_at(from) => a.path,
             _ => return Err(DropReason::WrongPath),
         };
         let to = to.ok_or(DropReason::WrongPath)?;
@@ -303,7 +315,10 @@ impl Channels {
         for (_, id) in self.by_leg.range(range) {
             if let Some(channel) = self.map.get_mut(id) {
                 for leg in channel.legs.iter_mut().filter(|leg| leg.peer == peer) {
-                    leg.path = path;
+                    if leg.path != path {
+                        leg.before = leg.path;
+                        leg.path = path;
+                    }
                 }
             }
         }
@@ -400,7 +415,7 @@ mod tests {
     const ID: ChannelId = ChannelId([9; 6]);
 
     #[test]
-    fn b1_forwards_only_between_the_current_paths_of_its_legs() {
+    fn b1_forwards_only_from_where_its_legs_are_or_just_were() {
         let mut channels = Channels::default();
         let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
         assert_eq!(channels.forward(at(0), ID, &path(1), 100), Ok(path(2)));
@@ -408,9 +423,11 @@ mod tests {
         assert_eq!(channels.forward(at(0), ID, &path(3), 100), Err(DropReason::WrongPath));
         assert_eq!(channels.forward(at(0), ChannelId([8; 6]), &path(1), 1), Err(DropReason::UnknownReceiver));
         channels.set_path(end(1).peer, Some(path(11)));
-        assert_eq!(channels.forward(at(0), ID, &path(1), 100), Err(DropReason::WrongPath));
+        assert_eq!(channels.forward(at(0), ID, &path(1), 100), Ok(path(2)), "what was on its way");
         assert_eq!(channels.forward(at(0), ID, &path(11), 100), Ok(path(2)));
         assert_eq!(channels.forward(at(0), ID, &path(2), 100), Ok(path(11)));
+        channels.set_path(end(1).peer, Some(path(12)));
+        assert_eq!(channels.forward(at(0), ID, &path(1), 100), Err(DropReason::WrongPath));
     }
 
     #[test]
