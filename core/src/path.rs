@@ -133,7 +133,9 @@ pub struct Paths {
     /// All direct paths were in doubt, and none has shown itself since: nothing is risked on one that failed.
     is_waiting: bool,
     /// Addresses that the peer was heard from for the first time in this stretch of [`STRANGERS_EVERY`].
-    strangers: (u32, u8),
+    strangers: u8,
+    /// Which stretch that is.
+    strangers_in: u32,
 }
 
 impl Paths {
@@ -225,11 +227,11 @@ impl Paths {
             return true;
         }
         let stretch = (now.as_micros() / STRANGERS_EVERY.as_micros() as u64) as u32;
-        if self.strangers.0 != stretch {
-            self.strangers = (stretch, 0);
+        if self.strangers_in != stretch {
+            (self.strangers, self.strangers_in) = (0, stretch);
         }
-        self.strangers.1 = self.strangers.1.saturating_add(1);
-        self.strangers.1 <= STRANGERS_MAX
+        self.strangers = self.strangers.saturating_add(1);
+        self.strangers <= STRANGERS_MAX
     }
 
     /// Whether an unproven or doubtful path should be challenged now: none is under way.

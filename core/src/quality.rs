@@ -233,8 +233,8 @@ impl Quality {
     /// The peer's newest packet came on a direct path that was left, and the relay is in use: whether the peer has
     /// taken it back. It is then as if we had: if it disappoints, both wait longer.
     pub fn has_taken_back(&mut self, now: Instant) -> bool {
-        let is_followed = now.since(self.changed) >= FOLLOWED_WITHIN
-            && self.here.is_none_or(|at| now.since(at) >= ELSEWHERE_AFTER);
+        let is_followed =
+            now.since(self.changed) >= FOLLOWED_WITHIN && self.here.is_none_or(|at| now.since(at) >= ELSEWHERE_AFTER);
         if is_followed {
             self.taken_back = Some(now);
         }

@@ -33,6 +33,7 @@ struct Account {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     accounts: BTreeMap<SocketAddr, Account>,
+    swept: Option<Instant>,
 }
 
 impl Ledger {
@@ -69,6 +70,18 @@ impl Ledger {
     /// The address proved itself.
     pub(crate) fn proven(&mut self, address: SocketAddr) {
         self.accounts.remove(&address);
+    }
+
+    /// Forgets old entries, if that was not done lately.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        if self.swept.is_none_or(|at| now.since(at) > AGE_MAX) {
+            self.swept = Some(now);
+            self.accounts.retain(|_, a| now.since(a.since) <= AGE_MAX);
+            if self.accounts.is_empty() {
+                // An empty tree would keep its root.
+                self.accounts = BTreeMap::new();
+            }
+        }
     }
 
     fn account(&mut self, now: Instant, address: SocketAddr) -> &mut Account {

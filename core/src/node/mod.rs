@@ -265,6 +265,7 @@ impl Node {
 
     /// Time passed. Harmless when early, late or repeated.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.ledger.sweep(now);
         for _ in 0..TIMEOUT_STEPS_MAX {
             if let Some(key) = self.deadlines.pop_due(now) {
                 if let Some(peer) = self.peers.get_mut(key) {

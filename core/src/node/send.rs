@@ -13,6 +13,8 @@ use crate::wire::{DATAGRAM_LEN_MAX, packet};
 
 /// Most intents queued. At the limit new ones are dropped and counted: every one of them is repeated by whoever needs it.
 pub(crate) const OUTGOING_MAX: usize = 65_536;
+/// Room kept for what waits to be sent when nothing does.
+const OUTGOING_KEPT: usize = 64;
 /// Above this many intents, answers are no longer queued: who asked asks again.
 pub(crate) const ANSWERS_MAX: usize = 4_096;
 /// Most plaintext bytes of messages in one Data packet, so that it fits relayed too.
@@ -100,6 +102,10 @@ impl Node {
                 self.reach_sent(now, transmit.path.remote);
                 return Some(transmit);
             }
+        }
+        if self.outgoing.capacity() > OUTGOING_KEPT {
+            // Much was to be sent at once: that room is not needed every day.
+            self.outgoing.shrink_to(OUTGOING_KEPT);
         }
         while let Some(key) = self.ready.pop_front() {
             if let Some(transmit) = self.encode_streams(now, key, segments_max, buf) {

@@ -371,7 +371,8 @@ impl Node {
             }
             return;
         }
-        let stream = self.streams.add(Entry { peer: id, open: Some((key, local)), waiting: None, replay: None, again: false });
+        let stream =
+            self.streams.add(Entry { peer: id, open: Some((key, local)), waiting: None, replay: None, again: false });
         self.events.push_back(Event::StreamIncoming { stream, peer: id, service });
     }
 

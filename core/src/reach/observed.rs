@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use super::MappingBehavior;
 use crate::identity::PeerId;
 use crate::node::SocketId;
-use crate::wire::address::{CANDIDATES_MAX, canonical, is_sendable};
+use crate::wire::address::{Address, CANDIDATES_MAX, canonical, is_sendable};
 
 /// Most observations kept, one per reporter and socket; at the limit the oldest goes.
 const OBSERVED_MAX: usize = 8;
@@ -18,9 +18,15 @@ const OBSERVED_MAX: usize = 8;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Observation {
     reporter: PeerId,
-    reporter_address: SocketAddr,
+    reporter_address: Address,
     socket: SocketId,
-    seen: SocketAddr,
+    seen: Address,
+}
+
+impl Observation {
+    fn is_ipv4(&self) -> bool {
+        matches!(self.seen, Address::V4(..))
+    }
 }
 
 /// What reporters saw, newest last. A reporter may lie: nothing is concluded from one alone, and of three or more one
@@ -40,12 +46,13 @@ impl Observations {
         socket: SocketId,
         seen: SocketAddr,
     ) -> bool {
-        let (reporter_address, seen) = (canonical(reporter_address), canonical(seen));
         if !is_sendable(seen) {
             return false;
         }
+        let has_changed =
+            self.seen_from(&reporter, reporter_address, socket).is_some_and(|before| before != canonical(seen));
+        let (reporter_address, seen) = (Address::from(reporter_address), Address::from(seen));
         let observation = Observation { reporter, reporter_address, socket, seen };
-        let has_changed = self.seen_from(&reporter, reporter_address, socket).is_some_and(|before| before != seen);
         self.newest_last.retain(|o| o.reporter != reporter || o.socket != socket);
         if self.newest_last.is_full() {
             self.newest_last.remove(0);
@@ -56,9 +63,9 @@ impl Observations {
 
     /// Where a reporter at this address saw a socket.
     pub(crate) fn seen_from(&self, reporter: &PeerId, at: SocketAddr, socket: SocketId) -> Option<SocketAddr> {
-        let at = canonical(at);
+        let at = Address::from(at);
         let same = |o: &&Observation| o.reporter == *reporter && o.reporter_address == at && o.socket == socket;
-        self.newest_last.iter().find(same).map(|o| o.seen)
+        self.newest_last.iter().find(same).map(|o| o.seen.into())
     }
 
     /// The host's network changed: what was seen before says nothing any more.
@@ -68,7 +75,7 @@ impl Observations {
 
     /// Who saw what, newest last.
     pub(crate) fn list(&self) -> impl Iterator<Item = (PeerId, SocketAddr)> {
-        self.newest_last.iter().map(|o| (o.reporter, o.seen))
+        self.newest_last.iter().map(|o| (o.reporter, o.seen.into()))
     }
 
     /// The address that more than half of those who saw `socket`, and at least two, agree on.
@@ -86,12 +93,12 @@ impl Observations {
     pub(crate) fn mapping(&self, socket: SocketId) -> Option<MappingBehavior> {
         let of_socket = || self.newest_last.iter().filter(|o| o.socket == socket);
         // IPv4 and IPv6 are mapped apart (if at all); the family with more evidence speaks.
-        let v4 = of_socket().filter(|o| o.seen.is_ipv4()).count();
+        let v4 = of_socket().filter(|o| o.is_ipv4()).count();
         let is_v4 = v4 * 2 >= of_socket().count();
-        let in_family = || of_socket().filter(|o| o.seen.is_ipv4() == is_v4);
-        let by_ip: BTreeMap<_, _> = in_family().map(|o| (o.reporter_address.ip(), o.seen)).collect();
+        let in_family = || of_socket().filter(|o| o.is_ipv4() == is_v4);
+        let by_ip: BTreeMap<_, _> = in_family().map(|o| (SocketAddr::from(o.reporter_address).ip(), o.seen)).collect();
         let by_address: BTreeMap<_, _> = in_family().map(|o| (o.reporter_address, o.seen)).collect();
-        let votes: Vec<SocketAddr> =
+        let votes: Vec<Address> =
             if by_ip.len() >= 2 { by_ip.into_values().collect() } else { by_address.into_values().collect() };
         if votes.len() < 2 {
             return None;
@@ -114,9 +121,9 @@ impl Observations {
     pub(crate) fn counted(&self, socket: SocketId) -> Vec<(SocketAddr, usize)> {
         let mut distinct: Vec<(SocketAddr, usize)> = Vec::new();
         for observation in self.newest_last.iter().rev().filter(|o| o.socket == socket) {
-            match distinct.iter_mut().find(|(seen, _)| *seen == observation.seen) {
+            match distinct.iter_mut().find(|(seen, _)| *seen == observation.seen.into()) {
                 Some((_, count)) => *count += 1,
-                None => distinct.push((observation.seen, 1)),
+                None => distinct.push((observation.seen.into(), 1)),
             }
         }
         // Stable, so among equals the newest stays first.
