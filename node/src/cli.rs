@@ -143,9 +143,9 @@ enum Switch {
 
 #[derive(Args, Debug)]
 pub(crate) struct SupernodeArgs {
-    /// UDP address to bind; port 0 picks a free one
-    #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_LISTEN")]
-    pub(crate) listen: String,
+    /// UDP address to bind, one for IPv4 and one for IPv6 (repeatable); port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_LISTEN", value_delimiter = ',', required = true)]
+    pub(crate) listen: Vec<String>,
     /// TCP address to take links at beside the port of --listen, for networks that let no UDP out: 0.0.0.0:443, say
     /// (repeatable)
     #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_LISTEN_TCP", value_delimiter = ',')]

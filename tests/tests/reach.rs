@@ -313,6 +313,21 @@ fn streams_live_through_both_changes() {
     w.finish("the transfer", secs(60), &[t]);
 }
 
+/// Dial-backs may be there before the first home is.
+#[test]
+fn regression_who_serves_before_it_has_a_home_is_ready() {
+    let mut all = 0;
+    for seed in 60..70 {
+        let (w, node) = serving(seed);
+        let told: Vec<&Event> = w.host(node).events.iter().map(|(_, event)| event).collect();
+        let ready = told.iter().filter(|e| matches!(e, Event::Ready)).count();
+        let homeless = told.iter().filter(|e| matches!(e, Event::Homeless)).count();
+        assert_eq!(ready, homeless + 1, "{told:?}");
+        all += ready;
+    }
+    assert!(all >= 10);
+}
+
 #[test]
 fn a_node_that_loses_its_address_ceases_and_its_leaves_find_another_home() {
     let (mut w, node) = serving(52);

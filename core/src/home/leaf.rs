@@ -426,6 +426,11 @@ impl Homes {
         send(out, from, &Message::AdvertsRequest);
     }
 
+    /// Whether there is a home, and whoever waits for one has been told.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
     /// Says goodbye to the homes and does nothing any more.
     pub(crate) fn leave(&mut self, out: &mut VecDeque<Action>) {
         for (peer, candidate) in &mut self.candidates {

@@ -139,7 +139,9 @@ impl Node {
             Way::Open
         };
         let mut named = Vec::new();
+        let mut was_ready = false;
         leaf!(self, now, |homes, m| {
+            was_ready = homes.is_ready();
             named.extend(homes.known().filter(|(.., is_named)| *is_named).map(|(peer, at, _)| (peer, at)));
             homes.leave(m.out);
         });
@@ -175,6 +177,9 @@ impl Node {
         self.rooms.dial_back.on_serving();
         self.rooms.examiner.on_serving(now);
         self.events.push_back(Event::RoleChanged { supernode: true, addresses: vec![address] });
+        if !was_ready {
+            self.events.push_back(Event::Ready);
+        }
         self.rooms_settle(now);
         self.update_wanted(now);
     }
@@ -214,6 +219,7 @@ impl Node {
         self.rooms.dial_back.blind(now);
         self.rooms.examiner.reset(now);
         self.events.push_back(Event::RoleChanged { supernode: false, addresses });
+        self.events.push_back(Event::Homeless);
         self.rooms_settle(now);
         self.update_wanted(now);
     }
