@@ -280,7 +280,9 @@ fn public_node_becomes_a_supernode_and_a_hidden_one_does_not() {
     hidden.wait_status("it has looked", EXAMINED, |status| (status["reachable"] == false).then_some(()));
     assert_eq!(hidden.status()["role"], "leaf");
     // And it serves: a leaf that knows nobody else is reached through it.
-    let b = lab.leaf(&hosts[1], &[&open.ready], &["--expose", SSH, "--allow", hidden.id()]);
+    let address = open.status()["advertise"][0].as_str().expect("it says where it is").to_owned();
+    let known = format!("{}@{address}", open.id());
+    let b = lab.leaf(&hosts[1], &[&known], &["--expose", SSH, "--allow", hidden.id()]);
     let answer = wait_for(SOON, || (hidden.ping(b.id(), &["-c", "1"], SOON).1 == 0).then_some(()));
     assert!(answer.is_some(), "no answer through the new supernode");
 }
