@@ -734,12 +734,11 @@ impl Node {
     }
 
     /// Crossing Inits: the one from the smaller id survives, so the other side's is left unanswered while ours is new.
+    /// That a link is up changes nothing: it may be one that the other side no longer has, and two that each replace it
+    /// would go on to replace each other's.
     fn check_crossing(&self, now: Instant, id: &PeerId) -> Result<(), DropReason> {
-        let crossing = self.me.id() < *id
-            && self
-                .peers
-                .by_id(id)
-                .is_some_and(|peer| !peer.is_up() && peer.attempts.iter().any(|a| now.since(a.first) < CROSSING));
+        let is_new = |peer: &Peer| peer.attempts.iter().any(|a| now.since(a.first) < CROSSING);
+        let crossing = self.me.id() < *id && self.peers.by_id(id).is_some_and(is_new);
         if crossing { Err(DropReason::Limited) } else { Ok(()) }
     }
 
