@@ -326,6 +326,9 @@ pub(crate) struct DoctorArgs {
     /// One JSON object (handfast.doctor/1)
     #[arg(long, env = "HANDFAST_JSON", value_parser = FalseyValueParser::new())]
     pub(crate) json: bool,
+    /// Replace addresses and ids by names, so that the text can be shown to strangers
+    #[arg(long, env = "HANDFAST_REDACT", value_parser = FalseyValueParser::new())]
+    pub(crate) redact: bool,
     /// Most seconds to wait until the network is examined
     #[arg(long, value_name = "SECONDS", env = "HANDFAST_TIMEOUT", default_value = "30",
           value_parser = clap::value_parser!(u64).range(1..=3600))]

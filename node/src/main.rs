@@ -13,6 +13,7 @@ mod exit;
 mod host;
 mod key_file;
 mod local_api;
+mod redact;
 mod report;
 mod signals;
 mod state_dir;

@@ -7,6 +7,7 @@ use crate::cli::DoctorArgs;
 use crate::doctor::{Diagnosis, is_examined};
 use crate::exit::{Exit, Failure};
 use crate::host::{self, Way};
+use crate::redact::redact;
 use crate::signals::Outcome;
 use crate::state_dir::StateDir;
 use crate::talk;
@@ -16,12 +17,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) fn run(state: &StateDir, args: &DoctorArgs) -> Result<Exit, Failure> {
     let known = super::bootstraps(&args.reach.bootstrap)?;
-    let (json, patience) = (args.json, Duration::from_secs(args.timeout));
+    let (form, patience) = (Form { json: args.json, redact: args.redact }, Duration::from_secs(args.timeout));
 
     let signals = super::signals()?;
     let attached = host::attach(state, &known, &args.reach.router)?;
     let way = attached.way(&known);
-    match signals.run(move || examine(&way, json, patience)) {
+    match signals.run(move || examine(&way, form, patience)) {
         Outcome::Done(result) => {
             attached.finish(&signals, None);
             result
@@ -33,7 +34,14 @@ pub(super) fn run(state: &StateDir, args: &DoctorArgs) -> Result<Exit, Failure> 
     }
 }
 
-fn examine(way: &Way, json: bool, patience: Duration) -> Result<Exit, Failure> {
+/// How the diagnosis is told.
+#[derive(Clone, Copy)]
+struct Form {
+    json: bool,
+    redact: bool,
+}
+
+fn examine(way: &Way, form: Form, patience: Duration) -> Result<Exit, Failure> {
     let since = Instant::now();
     // A node without any home is a finding, not a failure.
     let mut client = way.connect_even_lost()?;
@@ -50,12 +58,13 @@ fn examine(way: &Way, json: bool, patience: Duration) -> Result<Exit, Failure> {
         thread::sleep(LOOK_EVERY);
     };
     let diagnosis = Diagnosis::of(status);
-    let text = if json {
+    let text = if form.json {
         serde_json::to_string(&diagnosis)
             .map_err(|error| Failure::bare(Exit::Failure, format!("cannot write JSON: {error}")))?
     } else {
-        diagnosis.to_text()
+        format!("{}\ndetails: handfast doctor --json    share safely: handfast doctor --redact", diagnosis.to_text())
     };
+    let text = if form.redact { redact(&text) } else { text };
     super::announce(&text)?;
     Ok(if diagnosis.degraded { Exit::Degraded } else { Exit::Ok })
 }
