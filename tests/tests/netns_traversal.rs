@@ -17,7 +17,7 @@ const SSH: &str = "ssh=127.0.0.1:22";
 /// How long a node may take to find out what its router does.
 const EXAMINED: Duration = Duration::from_secs(120);
 /// How long measuring a binding lifetime of a minute may take: some rungs of the ladder, one after the other.
-const MEASURED: Duration = Duration::from_secs(300);
+const MEASURED: Duration = Duration::from_secs(900);
 /// What one STUN Binding transaction weighs with IPv4 and UDP headers: a request without attributes, and a response
 /// with an XOR-MAPPED-ADDRESS.
 const STUN_BYTES: u64 = (20 + 28) + (20 + 12 + 28);
