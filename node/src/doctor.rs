@@ -4,6 +4,8 @@
 //! only finds the words. Each [`Finding`] is a fact with a verdict; `meaning` says what follows for connecting, `advice`
 //! what its owner could do. A node is degraded if some peers can reach it only through a relay, or not at all.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::report::{MappingOutcome, StatusReport};
@@ -77,13 +79,13 @@ impl Diagnosis {
             Some(false) => add("udp", Verdict::Bad, "UDP is blocked: links go over TCP".into()),
             None => add("udp", Verdict::Warning, "UDP: nobody has answered yet".into()),
         }
-        match status.nat.addresses.iter().filter(|seen| seen.address.is_ipv4()).max_by_key(|seen| seen.witnesses) {
-            Some(seen) => {
-                let agree = match seen.witnesses {
+        match seen_at(&status) {
+            Some((place, witnesses)) => {
+                let agree = match witnesses {
                     1 => "1 witness".into(),
                     n => format!("{n} witnesses agree"),
                 };
-                add("ipv4", Verdict::Ok, format!("IPv4 {} ({agree})", seen.address));
+                add("ipv4", Verdict::Ok, format!("IPv4 {place} ({agree})"));
             }
             None => add("ipv4", Verdict::Neutral, "IPv4: no supernode has seen this node".into()),
         }
@@ -138,6 +140,20 @@ impl Diagnosis {
         let rest = self.meaning.iter().chain(&self.advice).map(|text| format!("→ {text}"));
         findings.chain(rest).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// The IPv4 address that most supernodes see, with the port if they see one, and how many they are.
+fn seen_at(status: &StatusReport) -> Option<(String, usize)> {
+    let of = |ip: IpAddr| status.nat.addresses.iter().filter(move |seen| seen.address.ip() == ip);
+    let count = |ip: IpAddr| of(ip).map(|seen| seen.witnesses).sum::<usize>();
+    let ips = status.nat.addresses.iter().map(|seen| seen.address.ip()).filter(IpAddr::is_ipv4);
+    let ip = ips.max_by_key(|ip| count(*ip))?;
+    let mut all = of(ip);
+    let place = match (all.next(), all.next()) {
+        (Some(only), None) => only.address.to_string(),
+        _ => ip.to_string(),
+    };
+    Some((place, count(ip)))
 }
 
 fn nat_words(status: &StatusReport, udp_blocked: bool, hard: bool) -> (Verdict, String) {
@@ -288,8 +304,11 @@ mod tests {
         let mut status = healthy();
         status.mapping = Some("address-and-port-dependent".into());
         status.nat.ports = Some("random".into());
+        let seen = |port: u16| AddressReport { address: ([198, 51, 100, 4], port).into(), witnesses: 1 };
+        status.nat.addresses = [50_112, 50_113, 61_000].map(seen).to_vec();
         let told = Diagnosis::of(status);
         assert!(told.degraded);
+        assert!(told.to_text().contains("✓ IPv4 198.51.100.4 (3 witnesses agree)"), "{}", told.to_text());
         assert!(told.to_text().contains("! NAT: hard") && told.to_text().contains("→ to be direct with everyone"));
 
         let mut status = healthy();
