@@ -821,7 +821,11 @@ impl Node {
         if !self.peers.get(home).is_some_and(|p| p.wanted) {
             return Err(DropReason::WrongPath);
         }
-        if let Some(response) = self.cached_response(init) {
+        if let Some(pending) = self.answered_init(init) {
+            if pending.route.is_direct() {
+                return Err(DropReason::Replayed);
+            }
+            let response = pending.response.clone();
             self.send(home, &Message::IntroducedReply { channel, response: Ok(&response) });
             return Ok(());
         }

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use super::peer::{PeerKey, Standing};
 use super::sockets::Purpose;
 use super::traverse::retry_wait;
-use super::{Family, Node, Path, Role, SocketId, SocketKind};
+use super::{Family, Node, Path, SocketId, SocketKind};
 use crate::identity::PeerId;
 use crate::path::Route;
 use crate::punch::{self, Effort, RelayReason, Step, Strategy};
@@ -117,7 +117,10 @@ impl Node {
                 Step::Probe { socket } => self.probe_home(now, socket),
                 Step::Send { socket, to } => {
                     let Some(socket) = socket.or_else(|| self.socket_for(to)) else { continue };
-                    debug_assert!(self.is_attested(now, key, to.ip()), "only where the peer is known to be");
+                    if !self.is_attested(now, key, to.ip()) {
+                        // It was, but is no longer known to be there: what is many goes nowhere else.
+                        return self.end_effort(now, key);
+                    }
                     let token = self.rng.keys.bytes();
                     let route = Route::Direct { socket, remote: to };
                     self.send_on(key, Some(route), &Message::sample(token, Some(to)), false);
@@ -294,7 +297,10 @@ impl Node {
         let to = if let Some(home) = up {
             home
         } else {
-            if !traffic.exposure.admit(now, address.ip(), DIAL_PACKETS, DIAL_BYTES) {
+            // The one account outlives the link, the other one counts more closely.
+            if self.budget.take(now, core::iter::once(address)).is_empty()
+                || !traffic.exposure.admit(now, address.ip(), DIAL_PACKETS, DIAL_BYTES)
+            {
                 return;
             }
             let Some(home) = self.dial(now, home, address, None) else { return };
@@ -311,7 +317,7 @@ impl Node {
 
     /// A peer of a leaf of ours wants us to tell the leaf where we see it.
     pub(crate) fn on_vouch(&mut self, now: Instant, from: PeerKey, id: &PeerId, leaf: PeerId) {
-        if !matches!(self.config.role, Role::Supernode { .. }) || !self.is_registered(&leaf) {
+        if !self.is_serving() || !self.is_registered(&leaf) {
             return;
         }
         let Some(Route::Direct { remote, .. }) = self.peers.get(from).and_then(|p| p.paths.current()) else { return };
@@ -330,8 +336,10 @@ impl Node {
         let Some(effort) = traffic.effort.as_mut().filter(|e| e.asks(&home) && address.is_ipv4()) else { return };
         let ip = address.ip();
         traffic.exposure.attest(now, ip);
-        effort.on_attested(ip);
-        if effort.strategy() == Strategy::Plain
+        let is_news = effort.on_attested(ip);
+        if is_news
+            && effort.strategy() == Strategy::Plain
+            && !self.budget.take(now, core::iter::once(address)).is_empty()
             && let Some(checks) = traffic.checks.as_mut()
         {
             let keys = &mut self.rng.keys;

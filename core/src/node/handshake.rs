@@ -398,7 +398,7 @@ impl Node {
     }
 
     fn on_admitted(&mut self, now: Instant, arrival: Arrival, packet: &[u8], macs: bool) -> Result<(), DropReason> {
-        if self.resend_response(now, arrival, packet) {
+        if self.answer_again(now, arrival, packet) {
             return Ok(());
         }
         let mut plain = [0; DATAGRAM_LEN_MAX];
@@ -422,19 +422,25 @@ impl Node {
         }
     }
 
-    /// The same Init again: the same Response again, without any Diffie-Hellman.
-    fn resend_response(&mut self, now: Instant, arrival: Arrival, packet: &[u8]) -> bool {
-        let Some(response) = self.cached_response(packet) else { return false };
-        self.answer(now, arrival, response);
+    /// The same Init again: the same Response again, without any Diffie-Hellman, if it comes from the same place.
+    ///
+    /// From anywhere else it may be a copy. Whoever confirms the handshake proves that the Response arrived where it was
+    /// sent first, so it is sent nowhere else.
+    fn answer_again(&mut self, now: Instant, arrival: Arrival, packet: &[u8]) -> bool {
+        let Some(pending) = self.answered_init(packet) else { return false };
+        let route = arrival.route();
+        if pending.route == route || !(pending.route.is_direct() || route.is_direct()) {
+            let response = pending.response.clone();
+            self.answer(now, arrival, response);
+        }
         true
     }
 
-    /// The Response that we gave to this very Init, if it is not confirmed yet.
-    pub(crate) fn cached_response(&self, packet: &[u8]) -> Option<Box<[u8]>> {
+    /// The handshake that this very Init began, if it is not confirmed yet.
+    pub(crate) fn answered_init(&self, packet: &[u8]) -> Option<&Pending> {
         let ephemeral: &[u8; 32] = packet.get(6..38)?.try_into().ok()?;
         let key = *self.pending_by_ephemeral.get(ephemeral)?;
-        let pending = self.peers.get(key)?.pending.iter().find(|p| p.ephemeral == *ephemeral)?;
-        Some(pending.response.clone())
+        self.peers.get(key)?.pending.iter().find(|p| p.ephemeral == *ephemeral)
     }
 
     fn answer(&mut self, now: Instant, arrival: Arrival, bytes: Box<[u8]>) {
@@ -587,6 +593,8 @@ impl Node {
                 None => {}
             }
         }
+        let unasked =
+            matches!(route, Route::Direct { remote, .. } if !route.is_tcp() && self.is_unasked(now, key, remote.ip()));
         self.make_room_for_unconfirmed(now);
         let index = self.indices.allocate(key).ok_or(DropReason::Limited)?;
         let (sender, ephemeral) = (accepted.sender, accepted.ephemeral);
@@ -612,6 +620,7 @@ impl Node {
             time_us: fixed.time_us,
             at: now,
             route,
+            unasked,
             response: bytes.clone(),
             user,
         };
@@ -631,7 +640,7 @@ impl Node {
         let pending = peer.pending.remove(at);
         let same = peer.is_up() && peer.session == pending.session;
         let was_up = peer.is_up();
-        let unasked = !was_up && peer.attempts.is_empty() && route.is_direct() && !route.is_tcp();
+        let unasked = !was_up && peer.attempts.is_empty() && pending.unasked && pending.route == route;
         self.pending_by_ephemeral.remove(&pending.ephemeral);
         self.forget_confirmed();
         if was_up && !same {

@@ -13,7 +13,7 @@ use core::time::Duration;
 
 use super::peer::PeerKey;
 use super::sockets::Purpose;
-use super::{BINDINGS_MAX, Event, Family, Node, Path, Role, Save, SocketId, SocketKind, SocketRequest};
+use super::{BINDINGS_MAX, Event, Family, Node, Path, Save, SocketId, SocketKind, SocketRequest};
 use crate::keepalive::{Do, Duty, Lifetime, Outcome, Pace};
 use crate::path::Route;
 use crate::time::Instant;
@@ -171,7 +171,7 @@ impl Node {
 
     /// The time has come to measure, or to check, if there is something to measure and somebody to help.
     fn begin_measuring(&mut self, now: Instant) {
-        if self.leaving || self.keepalive.running.is_some() || !matches!(self.config.role, Role::Leaf) {
+        if self.leaving || self.keepalive.running.is_some() || self.is_serving() {
             return;
         }
         // The next home that takes us begins it otherwise.
@@ -230,8 +230,8 @@ impl Node {
 
     /// Does what the measurement wants, and takes what came out.
     fn run_measurement(&mut self, now: Instant) {
-        let is_leaf = matches!(self.config.role, Role::Leaf);
-        if self.keepalive.running.as_ref().is_some_and(|r| !is_leaf || !self.peers.is_up(r.home)) {
+        let is_serving = self.is_serving();
+        if self.keepalive.running.as_ref().is_some_and(|r| is_serving || !self.peers.is_up(r.home)) {
             // Another home goes on, if there is one.
             self.stop_measuring(now);
             self.keepalive.due = Some(now + SETTLE);

@@ -106,6 +106,7 @@ impl Node {
         self.drop_pending(key);
         let Some(mut peer) = self.peers.remove(key) else { return };
         self.forget_effort(now, key);
+        self.delayed.forget(key);
         self.deadlines.set(key, &mut peer.deadline, None);
         for attempt in &peer.attempts {
             self.indices.free(attempt.index);

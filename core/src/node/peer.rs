@@ -106,7 +106,9 @@ pub(crate) struct Pending {
     pub(crate) at: Instant,
     /// Where the Init came from and the Response went.
     pub(crate) route: Route,
-    /// The Response, to be sent again when its Init comes again.
+    /// The Init came from where nothing was sent to, as far as is known: nothing but a way in that is open let it in.
+    pub(crate) unasked: bool,
+    /// The Response, to be sent again when its Init comes again from there.
     pub(crate) response: Box<[u8]>,
     pub(crate) user: bool,
 }

@@ -47,6 +47,13 @@ impl DelayedReplies {
         true
     }
 
+    /// A link is gone, and nothing waits for it.
+    pub(crate) fn forget(&mut self, peer: PeerKey) {
+        if self.per_peer.remove(&peer).is_some() {
+            self.due.retain(|_, (other, ..)| *other != peer);
+        }
+    }
+
     fn pop_due(&mut self, now: Instant) -> Option<(PeerKey, Path, [u8; 8])> {
         let first = self.due.first_entry().filter(|entry| entry.key().0 <= now)?;
         let (peer, path, token) = first.remove();
@@ -132,7 +139,7 @@ impl Node {
             // Entered when the probe comes, although the answer may leave later: what came pays for it.
             self.ledger.received(now, path.remote, len);
             let answer_len = DATA_OVERHEAD + if path.remote.is_ipv4() { 19 } else { 31 };
-            if !self.ledger.answer(now, path.remote, answer_len.min(len)) {
+            if !self.ledger.answer(now, path.remote, answer_len) {
                 return Err(DropReason::Limited);
             }
         }

@@ -82,6 +82,11 @@ impl Node {
         self.rooms.examiner.on_disagreement(now);
     }
 
+    /// Whether this peer, at this address, was sent nothing that could have opened a router for it.
+    pub(super) fn is_unasked(&self, now: Instant, key: super::PeerKey, ip: IpAddr) -> bool {
+        self.peers.get(key).is_some_and(|p| self.rooms.dial_back.is_fresh(now, &p.id, core::iter::once(ip)))
+    }
+
     /// Something leaves for this address: nobody there can be a witness for a while.
     pub(super) fn reach_sent(&mut self, now: Instant, to: SocketAddr) {
         if matches!(self.rooms.side, Side::Leaf(_)) {

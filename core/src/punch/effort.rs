@@ -159,9 +159,11 @@ impl Effort {
         }
     }
 
-    /// A home of ours sees the peer there.
-    pub fn on_attested(&mut self, ip: IpAddr) {
+    /// A home of ours sees the peer there. Says whether that is the first word of it.
+    pub fn on_attested(&mut self, ip: IpAddr) -> bool {
+        let is_first = self.attested.is_none();
         self.attested.get_or_insert(ip);
+        is_first
     }
 
     /// Whether the budget allows it.
