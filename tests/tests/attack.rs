@@ -449,3 +449,24 @@ fn corrupted_and_cut_packets_are_only_lost_ones() {
     w.finish("a transfer", secs(120), &[t]);
     assert!(w.wire.counts.corrupted > 10 && w.wire.counts.truncated > 10);
 }
+
+/// Who holds the Response's keys has shown that it arrived where it was sent, and so it is sent nowhere else.
+#[test]
+fn regression_a_copied_init_is_answered_where_it_first_came_from_only() {
+    let mut w = World::new(70);
+    let s = w.add_supernode();
+    let leaf = w.add_leaf_down(Place::Public, |_| {});
+    let sent = intercept(&mut w, leaf, secs(2));
+    let init = sent.iter().find(|p| p.kind() == 1).expect("an Init").bytes.clone();
+    let (attacker, victim) = (w.add_bystander(), w.add_bystander());
+    w.capture(attacker);
+    w.capture(victim);
+    let to = w.contact(s).1;
+    for (from, port) in [(victim, 7), (attacker, 8), (victim, 7)] {
+        let src = SocketAddr::new(w.ip(from), port);
+        w.inject(attacker, src, to, init.clone());
+        w.run_for(ms(200));
+    }
+    assert_eq!(inbound(&w, victim).len(), 2, "the Response, and the same again");
+    assert_eq!(inbound(&w, attacker).len(), 0);
+}

@@ -422,3 +422,17 @@ fn a_session_with_an_open_stream_stays_direct_for_hours() {
         assert!(!w.events_since(host, since).any(|e| matches!(e, Event::PathChanged { .. } | Event::PeerGone { .. })));
     }
 }
+
+#[test]
+fn regression_a_node_in_role_auto_measures_its_router_as_a_leaf_does() {
+    let mut w = World::new(16);
+    w.add_supernodes(4);
+    w.run_for(secs(60));
+    let router = w.add_router(behind(60));
+    let leaf = w.add_leaf_with(Place::Behind(router), |config| config.role = handfast_core::Role::Auto);
+    w.settle_homes(&[leaf]);
+    let lifetime = measured(&mut w, leaf);
+    assert!(lifetime <= secs(60) && lifetime >= secs(54), "{lifetime:?}");
+    w.run_for(secs(60));
+    assert_eq!(w.status(leaf).keepalive_interval, lifetime.mul_f64(0.8) - secs(2));
+}
