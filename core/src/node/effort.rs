@@ -228,14 +228,8 @@ impl Node {
 
     /// Asks a home where it sees a fresh socket.
     fn probe_home(&mut self, now: Instant, socket: SocketId) {
-        let home = self.own_homes().into_iter().find_map(|(id, _)| {
-            let key = self.peers.up_key(&id)?;
-            match self.peers.get(key)?.paths.current()? {
-                Route::Direct { remote, .. } if remote.is_ipv4() => Some((key, remote)),
-                _ => None,
-            }
-        });
-        if let Some((home, remote)) = home {
+        let home = self.direct_homes().find(|(.., remote)| remote.is_ipv4());
+        if let Some((home, _, remote)) = home {
             let token = self.rng.keys.bytes();
             self.send_probe(now, home, Path { socket, remote, local: None }, token, Duration::ZERO, false);
         }

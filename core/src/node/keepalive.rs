@@ -216,16 +216,10 @@ impl Node {
         self.keepalive.due = Some(now + CHECK_AFTER + self.rng.jitter.jitter(CHECK_AFTER));
     }
 
-    /// A home with a direct link over the main socket: which, from where, to where.
+    /// A home with a direct link over the main socket.
     fn measuring_home(&self) -> Option<(PeerKey, SocketId, SocketAddr)> {
-        let mains = || self.network.sockets.iter().map(|(socket, _)| *socket);
-        self.own_homes().into_iter().find_map(|(home, _)| {
-            let key = self.peers.up_key(&home)?;
-            match self.peers.get(key)?.paths.current()? {
-                Route::Direct { socket, remote } if mains().any(|main| main == socket) => Some((key, socket, remote)),
-                _ => None,
-            }
-        })
+        let is_main = |socket| self.network.sockets.iter().any(|(main, _)| *main == socket);
+        self.direct_homes().find(|(_, socket, _)| is_main(*socket))
     }
 
     /// Does what the measurement wants, and takes what came out.

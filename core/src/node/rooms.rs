@@ -699,6 +699,17 @@ impl Node {
         }
     }
 
+    /// Homes that are linked directly now: which, from what socket, to where.
+    pub(crate) fn direct_homes(&self) -> impl Iterator<Item = (PeerKey, SocketId, SocketAddr)> + '_ {
+        self.own_homes().into_iter().filter_map(|(home, _)| {
+            let key = self.peers.up_key(&home)?;
+            match self.peers.get(key)?.paths.current()? {
+                Route::Direct { socket, remote } => Some((key, socket, remote)),
+                Route::Relayed { .. } => None,
+            }
+        })
+    }
+
     pub(crate) fn supernodes(&self, now: Instant) -> Vec<SupernodeStatus> {
         self.rooms
             .book
