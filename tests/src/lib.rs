@@ -22,6 +22,7 @@ pub mod oracle;
 pub mod random;
 pub mod report;
 pub mod script;
+pub mod storm;
 pub mod survey;
 pub mod tcp;
 pub mod topology;
