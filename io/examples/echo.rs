@@ -8,49 +8,41 @@ use std::io::{Read, Write};
 use std::thread;
 use std::time::Duration;
 
-use handfast_io::{Access, Config, Endpoint, OpenError, Options, ServiceName, generate_key};
+use handfast_io::{Access, Endpoint, Options, ServiceName};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<(), Box<dyn Error>> {
     // A node that others can reach introduces them to each other. Port 0: any.
-    let address = vec!["127.0.0.1:0".parse()?];
-    let supernode = Endpoint::start(Options {
-        listen: address.clone(),
-        ..Options::new(generate_key()?, Config::supernode(address))
-    })?;
-    let bootstrap = vec![(supernode.id(), supernode.listen_addresses()[0])];
+    let any = "127.0.0.1:0".parse()?;
+    let supernode = Endpoint::start(Options::supernode([any]).listen([any]))?;
+    let known = [(supernode.id(), supernode.listen_addresses()[0])];
 
     // One program offers a service under a name. `Access::Peers` names who may use it; here everybody may.
     let service: ServiceName = "echo".parse()?;
-    let server =
-        Endpoint::start(Options { bootstrap: bootstrap.clone(), ..Options::new(generate_key()?, Config::leaf()) })?;
-    let acceptor = server.offer(service, Access::Any).map_err(OpenError::Command)?;
+    let server = Endpoint::start(Options::leaf().bootstrap(known))?;
+    let acceptor = server.offer(service, Access::Any)?;
     thread::spawn(move || {
-        while let Some((mut stream, peer)) = acceptor.accept(None) {
-            println!("server: a stream from {peer}");
+        while let Ok(mut stream) = acceptor.accept(None) {
+            println!("server: a stream from {}", stream.peer());
             let mut text = String::new();
             if stream.read_to_string(&mut text).is_ok() {
                 let _ = stream.write_all(text.to_uppercase().as_bytes());
             }
         }
     });
-    if !server.wait_ready(PATIENCE) {
-        return Err("no supernode took the server in".into());
-    }
+    server.wait_ready(PATIENCE)?;
 
-    // The other program needs the server's key, a supernode, and nothing else.
-    let client = Endpoint::start(Options { bootstrap, ..Options::new(generate_key()?, Config::leaf()) })?;
-    if !client.wait_ready(PATIENCE) {
-        return Err("no supernode took the client in".into());
-    }
-    let mut stream = client.open(server.id(), &service, PATIENCE)?;
+    // The other program needs the server's public key, a supernode, and nothing else.
+    let client = Endpoint::start(Options::leaf().bootstrap(known))?;
+    client.wait_ready(PATIENCE)?;
+    let mut stream = client.peer(server.id()).open(&service, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"hello over a link of our own")?;
     stream.finish()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    println!("client: {answer}");
-    println!("client: the path is {:?}", client.path_of(server.id()).map(|(path, _)| path));
+    println!("client: {answer}, by {:?}", client.peer(server.id()).path());
 
     for endpoint in [client, server, supernode] {
         endpoint.shutdown(PATIENCE);

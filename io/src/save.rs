@@ -31,8 +31,7 @@ use std::thread::JoinHandle;
 use handfast_core::node::BINDINGS_MAX;
 use handfast_core::{Relayed, Save, Saved};
 
-use crate::clock::Until;
-use crate::seldom::SELDOM;
+use crate::host::{SELDOM, Until};
 
 /// A state file larger than this is not ours.
 const FILE_LEN_MAX: u64 = 64 * 1024;

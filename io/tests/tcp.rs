@@ -7,15 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use handfast_io::{Access, Config, Endpoint, Options, PeerId, ServiceName, generate_key};
+use handfast_io::{Access, Endpoint, Options, PeerId, ServiceName};
 
 /// No test passes or fails by being slow or fast; this only ends one that hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn start(config: Config, listen: SocketAddr, bootstrap: Vec<(PeerId, SocketAddr)>) -> Endpoint {
-    let key = generate_key().expect("a key");
-    let options = Options { listen: vec![listen], bootstrap, port_map: false, ..Options::new(key, config) };
-    Endpoint::start(options).expect("started")
+fn start(options: Options, listen: SocketAddr, bootstrap: Option<(PeerId, SocketAddr)>) -> Endpoint {
+    Endpoint::start(options.listen([listen]).bootstrap(bootstrap).port_mapping(false)).expect("started")
 }
 
 /// See the file's head.
@@ -79,13 +77,13 @@ impl Net {
     fn start(ip: IpAddr) -> Self {
         let front = Front::new(ip);
         let any = SocketAddr::new(ip, 0);
-        let supernode = start(Config::supernode(vec![front.at]), any, Vec::new());
+        let supernode = start(Options::supernode([front.at]), any, None);
         let behind = supernode.listen_addresses()[0];
         *front.to.lock().expect("whole") = Some(behind);
-        let blocked = start(Config::leaf(), any, vec![(supernode.id(), front.at)]);
-        let normal = start(Config::leaf(), any, vec![(supernode.id(), behind)]);
+        let blocked = start(Options::leaf(), any, Some((supernode.id(), front.at)));
+        let normal = start(Options::leaf(), any, Some((supernode.id(), behind)));
         for endpoint in [&supernode, &blocked, &normal] {
-            assert!(endpoint.wait_ready(PATIENCE), "not ready");
+            endpoint.wait_ready(PATIENCE).expect("ready");
         }
         Self { supernode, front, blocked, normal }
     }
@@ -106,8 +104,8 @@ fn a_leaf_without_udp_is_at_home_over_tcp_and_bytes_flow_both_ways() {
         assert_eq!(net.blocked.status().expect("status").udp_works, Some(false), "over {ip}");
         assert_eq!(net.normal.status().expect("status").udp_works, Some(true));
         let acceptor = net.blocked.offer(service(), Access::Any).expect("offered");
-        let mut near = net.normal.open(net.blocked.id(), &service(), PATIENCE).expect("opened");
-        let (mut far, _) = acceptor.accept(Some(PATIENCE)).expect("accepted");
+        let mut near = net.normal.peer(net.blocked.id()).open(&service(), PATIENCE).expect("opened");
+        let mut far = acceptor.accept(Some(PATIENCE)).expect("accepted");
         let sent = pattern(200_000);
         let wanted = sent.clone();
         let echo = thread::spawn(move || {
@@ -139,9 +137,9 @@ fn a_connection_that_breaks_is_opened_again() {
         // Who knows nothing but the supernode finds the leaf by the new connection.
         let behind = net.supernode.listen_addresses()[0];
         let any = SocketAddr::new(behind.ip(), 0);
-        let stranger = start(Config::leaf(), any, vec![(net.supernode.id(), behind)]);
-        let mut near = stranger.open(net.blocked.id(), &service(), PATIENCE).expect("opened");
-        let (mut far, _) = acceptor.accept(Some(PATIENCE)).expect("accepted");
+        let stranger = start(Options::leaf(), any, Some((net.supernode.id(), behind)));
+        let mut near = stranger.peer(net.blocked.id()).open(&service(), PATIENCE).expect("opened");
+        let mut far = acceptor.accept(Some(PATIENCE)).expect("accepted");
         near.write_all(b"hello").expect("written");
         let mut got = [0; 5];
         far.read_exact(&mut got).expect("it comes");
@@ -164,7 +162,7 @@ fn closes(to: SocketAddr, said: &[u8]) -> bool {
 
 #[test]
 fn malformed_frames_end_the_connection_and_silence_does_too() {
-    let supernode = start(Config::supernode(vec![]), ([127, 0, 0, 1], 0).into(), Vec::new());
+    let supernode = start(Options::supernode([]), ([127, 0, 0, 1], 0).into(), None);
     let at = supernode.listen_addresses()[0];
     assert!(closes(at, &[0, 0]), "a frame of nothing");
     assert!(closes(at, &[0xff, 0xff]), "a frame longer than any packet");
@@ -183,22 +181,11 @@ fn malformed_frames_end_the_connection_and_silence_does_too() {
 fn a_supernode_takes_links_at_another_tcp_port_too() {
     let ip = Ipv4Addr::LOCALHOST;
     let free = TcpListener::bind((ip, 0)).and_then(|socket| socket.local_addr()).expect("a free port");
-    let options = Options {
-        listen: vec![(ip, 0).into()],
-        listen_tcp: vec![free],
-        port_map: false,
-        ..Options::new(generate_key().expect("a key"), Config::supernode(vec![]))
-    };
-    let supernode = Endpoint::start(options).expect("started");
+    let options = || Options::supernode([]).listen([(ip, 0).into()]).listen_tcp([free]).port_mapping(false);
+    let supernode = Endpoint::start(options()).expect("started");
     assert!(closes(free, &[0, 0]), "it listens there");
     // The port is taken now: a second one says so.
-    let again = Options {
-        listen: vec![(ip, 0).into()],
-        listen_tcp: vec![free],
-        port_map: false,
-        ..Options::new(generate_key().expect("a key"), Config::supernode(vec![]))
-    };
-    let error = Endpoint::start(again).expect_err("taken");
+    let error = Endpoint::start(options()).expect_err("taken");
     assert!(error.to_string().contains(&free.to_string()), "{error}");
     drop(supernode);
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use handfast_io::Config;
+use handfast_io::Options;
 
 use crate::exit::Failure;
 
@@ -180,11 +180,15 @@ pub(crate) struct DutyArgs {
 
 impl DutyArgs {
     /// Enters what was said; the rest stays as it is.
-    pub(crate) fn apply(self, config: &mut Config) {
-        config.duty_rate_bps = self.rate.unwrap_or(config.duty_rate_bps);
-        config.duty_quota_bytes = self.quota.unwrap_or(config.duty_quota_bytes);
-        config.relay_rate_bps = self.relay_rate.unwrap_or(config.relay_rate_bps);
-        config.relay_quota_bytes = self.relay_quota.unwrap_or(config.relay_quota_bytes);
+    pub(crate) fn apply(self, options: Options) -> Options {
+        let enter = |options, said: Option<u64>, limit: fn(Options, u64) -> Options| match said {
+            Some(said) => limit(options, said),
+            None => options,
+        };
+        let options = enter(options, self.rate, Options::total_rate_bps);
+        let options = enter(options, self.quota, Options::total_quota_bytes);
+        let options = enter(options, self.relay_rate, Options::pair_rate_bps);
+        enter(options, self.relay_quota, Options::pair_quota_bytes)
     }
 }
 

@@ -138,6 +138,7 @@ impl Failure {
             OpenError::Ended(StreamEnd::PeerGone) => {
                 Self::new(Exit::Unreachable, format!("{peer} left or vanished"), "try again when it is back")
             }
+            error => Self::bare(Exit::Failure, error.to_string()),
         }
     }
 

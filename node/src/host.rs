@@ -11,7 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use handfast_io::{Config, Endpoint, Event, Options, PeerId};
+use handfast_io::{ConfigError, Endpoint, Event, Notice, Options, PeerId};
 
 use crate::cli::RouterArgs;
 use crate::exit::{Exit, Failure};
@@ -42,25 +42,32 @@ pub(crate) struct Host {
     _lock: Lock,
 }
 
-/// How a node is to start.
+/// How a node is to start; key and state are those of its directory.
 pub(crate) struct Plan {
-    /// Role and limits.
-    pub(crate) config: Config,
-    /// UDP addresses to bind.
-    pub(crate) listen: Vec<SocketAddr>,
-    /// TCP addresses to take links at beside those.
-    pub(crate) listen_tcp: Vec<SocketAddr>,
-    /// Supernodes to start from.
-    pub(crate) bootstrap: Vec<(PeerId, SocketAddr)>,
-    /// Whether the router is asked for a port.
-    pub(crate) port_map: bool,
+    options: Options,
+    /// For the error if one of these cannot be had.
+    listen: Vec<SocketAddr>,
 }
 
 impl Plan {
+    /// A node in the role and with the limits of `options`.
+    pub(crate) fn new(
+        options: Options,
+        listen: Vec<SocketAddr>,
+        bootstrap: &[(PeerId, SocketAddr)],
+        router: &RouterArgs,
+    ) -> Self {
+        let options = options
+            .listen(listen.iter().copied())
+            .bootstrap(bootstrap.iter().copied())
+            .lan(router.lan())
+            .port_mapping(router.port_map());
+        Self { options, listen }
+    }
+
     /// A leaf on any port.
-    pub(crate) fn leaf(bootstrap: Vec<(PeerId, SocketAddr)>, router: &RouterArgs) -> Self {
-        let config = Config { lan: router.lan(), ..Config::leaf() };
-        Self { config, listen: Vec::new(), listen_tcp: Vec::new(), bootstrap, port_map: router.port_map() }
+    pub(crate) fn leaf(bootstrap: &[(PeerId, SocketAddr)], router: &RouterArgs) -> Self {
+        Self::new(Options::leaf(), Vec::new(), bootstrap, router)
     }
 }
 
@@ -76,19 +83,10 @@ impl Host {
 
     fn start_locked(state: &StateDir, lock: Lock, plan: Plan) -> Result<Self, Failure> {
         let key = load_key(state)?;
-        let listen = plan.listen.clone();
-        let relay_limits = RelayLimits::of(&plan.config);
-        let endpoint = Endpoint::start(Options {
-            key,
-            config: plan.config,
-            listen: plan.listen,
-            bootstrap: plan.bootstrap,
-            state_file: Some(state.saved()),
-            listen_tcp: plan.listen_tcp,
-            udp_proxy: None,
-            port_map: plan.port_map,
-        })
-        .map_err(|error| cannot_start(&error, &listen, state))?;
+        let Plan { options, listen } = plan;
+        let relay_limits = RelayLimits::of(options.config());
+        let endpoint = Endpoint::start(options.key(key).state_file(state.saved()))
+            .map_err(|error| cannot_start(&error, &listen, state))?;
         narrate(&endpoint, relay_limits)?;
         state.create_socket_directory()?;
         let server = Server::start(state.socket(), endpoint.clone(), relay_limits).map_err(|error| {
@@ -167,7 +165,7 @@ pub(crate) fn attach(
         match state.lock() {
             Ok(lock) => {
                 needs_someone(state, known, router)?;
-                let host = Host::start_locked(state, lock, Plan::leaf(known.to_vec(), router))?;
+                let host = Host::start_locked(state, lock, Plan::leaf(known, router))?;
                 return Ok(Attached { state: state.clone(), host: Some(host) });
             }
             // A node between its lock and its socket.
@@ -221,7 +219,7 @@ impl Way {
         let is_near = |peer: PeerId| {
             endpoint.status().is_some_and(|status| status.neighbors.iter().any(|(near, _)| *near == peer))
         };
-        while !endpoint.wait_ready(LOOK_EVERY) {
+        while endpoint.wait_ready(LOOK_EVERY).is_err() {
             if self.peer.is_some_and(is_near) {
                 return true;
             }
@@ -256,7 +254,8 @@ impl Way {
     /// A connection to the node, although it may not have found anybody.
     pub(crate) fn connect_even_lost(&self) -> Result<Client, Failure> {
         if let Some(endpoint) = &self.starting {
-            endpoint.wait_ready(READY_TIMEOUT);
+            // Found or not.
+            let _ = endpoint.wait_ready(READY_TIMEOUT);
             return self.connect_again();
         }
         self.connect()
@@ -333,7 +332,15 @@ pub(crate) fn load_key(state: &StateDir) -> Result<handfast_io::SecretKey, Failu
 fn narrate(endpoint: &Endpoint, relay_limits: RelayLimits) -> Result<(), Failure> {
     let events = endpoint.events();
     let tell = move || {
-        for event in events {
+        for notice in events {
+            let event = match notice {
+                Notice::Event(event) => event,
+                Notice::Lost(count) => {
+                    tracing::warn!(count, "more happened than could be told");
+                    continue;
+                }
+                _ => continue,
+            };
             match event {
                 Event::Ready => tracing::info!("ready"),
                 Event::RoleChanged { supernode: true, addresses } => {
@@ -385,6 +392,17 @@ pub(crate) fn cannot_start(error: &io::Error, listen: &[SocketAddr], state: &Sta
             format!("this user may not listen on UDP {at}, or not write to {}", state.saved().display()),
             "choose a --listen port above 1023, and a --state-dir of your own",
         ),
+        _ if is_about_advertising(error) => Failure::new(
+            Exit::Failure,
+            format!("cannot start the node: {error}"),
+            "say with --advertise HOST:PORT how others reach it",
+        ),
         _ => Failure::io("cannot start the node", error),
     }
+}
+
+/// Whether the core did not like the addresses that a supernode is to be reached at.
+fn is_about_advertising(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(ConfigError::Advertise))
 }

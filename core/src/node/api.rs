@@ -459,6 +459,49 @@ impl fmt::Display for ConnectError {
     }
 }
 
+impl core::error::Error for ConnectError {}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OwnId => "the peer is this node itself",
+            Self::WeakKey => "the peer's key is weak",
+            Self::Limit => "this node has too much open",
+            Self::NotConnected => "there is no link to the peer",
+            Self::Datagram => "the datagram is too long, or too many wait",
+            Self::Leaving => "this node is leaving",
+        })
+    }
+}
+impl core::error::Error for CommandError {}
+
+impl fmt::Display for StreamEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => error.fmt(f),
+            Self::UnknownService => f.write_str("the peer offers no such service"),
+            Self::NotAllowed => f.write_str("the peer does not let us use this service"),
+            Self::Unavailable => f.write_str("the program behind the service does not answer"),
+            Self::Reset(code) => write!(f, "the peer reset the stream (code {code})"),
+            Self::PeerRestarted => f.write_str("the peer restarted"),
+            Self::PeerGone => f.write_str("the peer is gone"),
+        }
+    }
+}
+impl core::error::Error for StreamEnd {}
+
+impl fmt::Display for StreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("there is no such stream"),
+            Self::Finished => f.write_str("the stream is finished in this direction"),
+            Self::Ended(end) => end.fmt(f),
+            Self::Blocked => f.write_str("nothing can be taken now"),
+        }
+    }
+}
+impl core::error::Error for StreamError {}
+
 /// How a link's packets travel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PathInfo {

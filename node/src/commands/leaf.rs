@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use handfast_io::Config;
+use handfast_io::Options;
 
 use super::Wishes;
 use crate::cli::LeafArgs;
 use crate::exit::{Exit, Failure};
-use crate::host::{self, Host, Plan};
+use crate::host::{self, Host};
 use crate::signals::Signals;
 use crate::state_dir::StateDir;
 use crate::talk;
@@ -25,16 +25,7 @@ pub(super) fn run(state: &StateDir, args: &LeafArgs) -> Result<Exit, Failure> {
     let is_alone = !host::knows_someone(state, &wishes.bootstrap);
 
     let signals = super::signals()?;
-    let host = Host::start(
-        state,
-        Plan {
-            config: wishes.config(Config::leaf()),
-            listen,
-            listen_tcp: Vec::new(),
-            bootstrap: wishes.bootstrap.clone(),
-            port_map: args.node.router.port_map(),
-        },
-    )?;
+    let host = Host::start(state, wishes.plan(Options::leaf(), listen, &args.node.router))?;
     let _offers = wishes.offer(host.server())?;
     if is_alone {
         talk::warn(
@@ -51,7 +42,7 @@ pub(super) fn run(state: &StateDir, args: &LeafArgs) -> Result<Exit, Failure> {
 /// Waits as long as it takes; false if a signal came first.
 pub(super) fn wait_for_home(host: &Host, signals: &Signals, wishes: &Wishes) -> bool {
     let mut waited = Duration::ZERO;
-    while !host.endpoint().wait_ready(LOOK_EVERY) {
+    while host.endpoint().wait_ready(LOOK_EVERY).is_err() {
         if signals.wait_timeout(Duration::ZERO) {
             return false;
         }

@@ -14,12 +14,12 @@ mod ticket;
 
 use std::net::SocketAddr;
 
-use handfast_io::{Access, Config, PeerId};
+use handfast_io::{Access, Options, PeerId};
 
-use crate::cli::{Cli, Command, NodeArgs, ReachArgs};
+use crate::cli::{Cli, Command, NodeArgs, ReachArgs, RouterArgs};
 use crate::demo;
 use crate::exit::{Exit, Failure};
-use crate::host::Host;
+use crate::host::{Host, Plan};
 use crate::local_api::server::Server;
 use crate::signals::Signals;
 use crate::state_dir::StateDir;
@@ -54,19 +54,18 @@ struct Wishes {
     bootstrap: Vec<(PeerId, SocketAddr)>,
     exposures: Vec<Exposure>,
     access: Access,
-    lan: bool,
 }
 
 impl Wishes {
     fn read(args: &NodeArgs) -> Result<Self, Failure> {
         let exposures = args.expose.iter().map(|text| text.parse()).collect::<Result<Vec<Exposure>, _>>()?;
         let access = target::access(&args.allow)?;
-        Ok(Self { bootstrap: bootstraps(&args.bootstrap)?, exposures, access, lan: args.router.lan() })
+        Ok(Self { bootstrap: bootstraps(&args.bootstrap)?, exposures, access })
     }
 
-    /// The core's configuration with these wishes: who is allowed may also `ping`, without any service.
-    fn config(&self, config: Config) -> Config {
-        Config { contacts: self.access.clone(), lan: self.lan, ..config }
+    /// A node in the role of `options` with these wishes: who is allowed may also `ping`, without any service.
+    fn plan(&self, options: Options, listen: Vec<SocketAddr>, router: &RouterArgs) -> Plan {
+        Plan::new(options.contacts(self.access.clone()), listen, &self.bootstrap, router)
     }
 
     /// Offers what is to be exposed, as long as the node runs.

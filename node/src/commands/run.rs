@@ -2,12 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use handfast_io::Config;
+use handfast_io::Options;
 
 use super::{Wishes, leaf, supernode};
 use crate::cli::{LeafArgs, RoleChoice, RunArgs, SupernodeArgs};
 use crate::exit::{Exit, Failure};
-use crate::host::{self, Host, Plan};
+use crate::host::{self, Host};
 use crate::state_dir::StateDir;
 use crate::{talk, target};
 
@@ -48,12 +48,8 @@ fn auto(state: &StateDir, args: &RunArgs) -> Result<Exit, Failure> {
     let is_alone = !host::knows_someone(state, &wishes.bootstrap);
 
     let signals = super::signals()?;
-    let mut config = wishes.config(Config::auto());
-    args.duty.apply(&mut config);
-    let host = Host::start(
-        state,
-        Plan { config, listen, listen_tcp, bootstrap: wishes.bootstrap.clone(), port_map: args.node.router.port_map() },
-    )?;
+    let options = args.duty.apply(Options::auto()).listen_tcp(listen_tcp);
+    let host = Host::start(state, wishes.plan(options, listen, &args.node.router))?;
     let _offers = wishes.offer(host.server())?;
     if is_alone {
         talk::warn(

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use handfast_io::Config;
+use handfast_io::Options;
 
 use super::Wishes;
 use crate::cli::SupernodeArgs;
 use crate::exit::{Exit, Failure};
-use crate::host::{self, Host, Plan};
+use crate::host::{self, Host};
 use crate::report::RelayLimits;
 use crate::state_dir::StateDir;
 use crate::talk;
@@ -41,13 +41,9 @@ pub(super) fn run(state: &StateDir, args: &SupernodeArgs) -> Result<Exit, Failur
     let places = places.join(", ");
 
     let signals = super::signals()?;
-    let mut config = wishes.config(Config::supernode(advertise));
-    args.duty.apply(&mut config);
-    let limits = RelayLimits::of(&config).to_text();
-    let host = Host::start(
-        state,
-        Plan { config, listen, listen_tcp, bootstrap: wishes.bootstrap.clone(), port_map: args.node.router.port_map() },
-    )?;
+    let options = args.duty.apply(Options::supernode(advertise)).listen_tcp(listen_tcp);
+    let limits = RelayLimits::of(options.config()).to_text();
+    let host = Host::start(state, wishes.plan(options, listen, &args.node.router))?;
     let _offers = wishes.offer(host.server())?;
     talk::note(format!("supernode  ON at UDP and TCP {places}, helping others within: {limits}"));
     super::announce(&format!("{}@{first}", host.endpoint().id()))?;

@@ -37,8 +37,7 @@ pub(super) struct Carried {
 impl Carried {
     /// What `endpoint` exchanged with `peer` so far.
     pub(super) fn of(endpoint: &Endpoint, peer: PeerId) -> Self {
-        let peers = endpoint.status().map(|status| status.peers).unwrap_or_default();
-        let Some(found) = peers.iter().find(|found| found.peer == peer) else { return Self::default() };
+        let Some(found) = endpoint.peer(peer).statistics() else { return Self::default() };
         let all = found.rx_bytes + found.tx_bytes;
         Self { relayed: found.relayed_bytes, direct: all.saturating_sub(found.relayed_bytes) }
     }

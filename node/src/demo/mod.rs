@@ -15,6 +15,7 @@ mod blob;
 mod findings;
 mod progress;
 mod router;
+mod socks;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -22,7 +23,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use handfast_io::{Access, Config, Endpoint, OpenError, Options, PeerId, SecretKey, ServiceName};
+use handfast_io::internal::Detour;
+use handfast_io::{Access, Endpoint, OpenError, Options, PeerId, ServiceName};
 
 use self::blob::Download;
 use self::findings::{Carried, Findings, Introduction};
@@ -83,7 +85,7 @@ impl Network {
         let mut known: Vec<(PeerId, SocketAddr)> = Vec::new();
         for n in 1..=3 {
             let at = host::free_port(SocketAddr::from(([127, 77, 0, n], 0)))?;
-            let node = start_node(Config::supernode(vec![at]), at, known.clone(), None)?;
+            let node = start_node(Options::supernode([at]), at, &known)?;
             talk::note(format!("supernode {n}  {}@{at}", short(&node.id().to_string())));
             known.push((node.id(), at));
             supernodes.push(node);
@@ -92,7 +94,8 @@ impl Network {
             let (inside, outside) = (Ipv4Addr::new(127, 78, home, 254), Ipv4Addr::new(127, 77, home, 1));
             let router = Router::start(inside, outside, is_public)?;
             let at = SocketAddr::from(([127, 78, home, 2], 0));
-            let leaf = start_node(Config::leaf(), at, known.to_vec(), Some(router.internal_address()?))?;
+            let detour = Detour::new(router.internal_address()?, socks::encode, socks::unwrap);
+            let leaf = start_node(Options::leaf().detour(detour), at, known)?;
             Ok((router, leaf))
         };
         // Each leaf knows one supernode, and not the same one.
@@ -116,7 +119,7 @@ impl Network {
         let (a, b) = (&self.leaf_a, &self.leaf_b);
         let [router_a, router_b] = &self.routers;
         for (name, leaf) in [("A", a), ("B", b)] {
-            if !leaf.wait_ready(READY_TIMEOUT) {
+            if leaf.wait_ready(READY_TIMEOUT).is_err() {
                 return Err(Failure::bare(Exit::Unreachable, format!("leaf {name} found no home")));
             }
         }
@@ -194,24 +197,8 @@ fn target_service() -> ServiceName {
     "blob".parse().unwrap_or_else(|_| unreachable!("a valid name"))
 }
 
-fn start_node(
-    config: Config,
-    listen: SocketAddr,
-    bootstrap: Vec<(PeerId, SocketAddr)>,
-    udp_proxy: Option<SocketAddr>,
-) -> io::Result<Endpoint> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
-    Endpoint::start(Options {
-        key: SecretKey::from_bytes(&seed),
-        config,
-        listen: vec![listen],
-        bootstrap,
-        state_file: None,
-        listen_tcp: Vec::new(),
-        udp_proxy,
-        port_map: false,
-    })
+fn start_node(options: Options, listen: SocketAddr, bootstrap: &[(PeerId, SocketAddr)]) -> io::Result<Endpoint> {
+    Endpoint::start(options.listen([listen]).bootstrap(bootstrap.iter().copied()).port_mapping(false))
 }
 
 fn download(from: SocketAddr, label: u64, len: u64, progress: impl FnMut(u64)) -> Result<Download, Failure> {

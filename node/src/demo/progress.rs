@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use handfast_io::{Endpoint, Event, PathInfo, PeerId};
+use handfast_io::{Endpoint, Event, Notice, PathInfo, PeerId};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::report::bytes;
@@ -23,8 +23,8 @@ impl PathWatch {
         let watch = Self { seen: Arc::default() };
         let (events, seen) = (endpoint.events(), watch.clone());
         thread::Builder::new().name("path watch".into()).spawn(move || {
-            for event in events {
-                if let Event::PathChanged { peer: of, path } = event
+            for notice in events {
+                if let Notice::Event(Event::PathChanged { peer: of, path }) = notice
                     && of == peer
                 {
                     seen.seen().push((Instant::now(), path));

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use handfast_io::socks;
+use super::socks;
 
 /// RFC 4787 REQ-5 asks for two minutes; many routers give less, and so does this one.
 const MAPPING_LIFETIME: Duration = Duration::from_secs(30);

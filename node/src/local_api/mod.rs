@@ -17,7 +17,7 @@
 //! | `EXPOSE service=NAME target=IP:PORT allow=any\|hf1…,hf1…` | `OK`: offered until this socket closes |
 //! | `REGISTER service=NAME allow=…` | `OK`: offered until this socket closes; streams come by `ACCEPT` |
 //! | `ACCEPT service=NAME` | `OK peer=hf1… path=… stream=N` when one came; **the socket is the stream now** |
-//! | `EVENTS` | `OK`, then lines of JSON (`handfast.event/1`) |
+//! | `EVENTS` | `OK`, then lines of JSON (`handfast.event/1`); `lost` counts those that came too fast to be told |
 //!
 //! PEER is anything that [`Target`](crate::target::Target) reads but `-`. What fails is answered
 //! `ERR code=N text="…" next="…"` with the numbers of [`Exit`](crate::exit::Exit). Bytes sent right behind a `DIAL`

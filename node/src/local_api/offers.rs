@@ -74,7 +74,7 @@ impl Offers {
         }
         let (target, acceptor) = offer(access.clone()).map_err(|error| match error {
             CommandError::Limit => Failure::new(Exit::Failure, "the node offers too many services", "end one first"),
-            error => Failure::bare(Exit::Failure, format!("the node cannot offer \"{service}\": {error:?}")),
+            error => Failure::bare(Exit::Failure, format!("the node cannot offer \"{service}\": {error}")),
         })?;
         table.insert(service, Entry { target, access, acceptor });
         Ok(Offer { offers: Arc::clone(self), service })

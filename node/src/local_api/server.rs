@@ -6,12 +6,11 @@ use std::net::SocketAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use handfast_io::{Endpoint, OpenError, PathInfo, PeerId, ServiceName, StreamEnd};
+use handfast_io::{Endpoint, OpenError, PathInfo, PeerId, ServiceName, StreamEnd, WaitError};
 use socket2::SockRef;
 
 use super::line::{LINE_LEN_MAX, Line, read_line};
@@ -267,7 +266,7 @@ fn join(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Failu
 
 fn ping(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Failure> {
     let peer = peer(shared, line)?;
-    let pong = shared.endpoint.ping(peer, timeout(line)?).map_err(|error| open_failure(&error, peer, None))?;
+    let pong = shared.endpoint.peer(peer).ping(timeout(line)?).map_err(|error| open_failure(&error, peer, None))?;
     let line = Line::new("OK").with("rtt_ms", format!("{:.3}", report::millis(pong.rtt)));
     reply(socket, &with_path(line, Some(pong.path)))
 }
@@ -277,7 +276,8 @@ fn dial(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Failu
     let slot = shared.streams.reserve()?;
     let stream = shared
         .endpoint
-        .open(peer, &service, timeout(line)?)
+        .peer(peer)
+        .open(&service, timeout(line)?)
         .map_err(|error| open_failure(&error, peer, Some(&service)))?;
     into_stream(shared, socket, stream, peer, slot)
 }
@@ -290,7 +290,7 @@ fn into_stream(
     slot: Slot,
 ) -> Result<Next, Failure> {
     let line = Line::new("OK").with("peer", peer).with("stream", slot.number);
-    let path = shared.endpoint.path_of(peer).map(|(path, _)| path);
+    let path = shared.endpoint.peer(peer).path();
     if let Err(error) = answer(socket, &with_path(line, path)) {
         stream.reset(0);
         return Err(gone(&error));
@@ -315,7 +315,7 @@ fn forward(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Fa
     let listen: SocketAddr = line.need("listen")?.parse().map_err(|_| bad(line, "listen"))?;
     // Open one stream now: a listener whose every connection would be refused helps nobody.
     let mut warning = None;
-    match shared.endpoint.open(peer, &service, timeout(line)?) {
+    match shared.endpoint.peer(peer).open(&service, timeout(line)?) {
         Ok(stream) => stream.reset(0),
         // The peer let us in; the program behind the service may start later.
         Err(error @ OpenError::Ended(StreamEnd::Unavailable)) => {
@@ -331,7 +331,7 @@ fn forward(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Fa
     if let Some(warning) = warning {
         line = line.with("warning", warning);
     }
-    let path = shared.endpoint.path_of(peer).map(|(path, _)| path);
+    let path = shared.endpoint.peer(peer).path();
     hold(socket, &with_path(line, path), forward)
 }
 
@@ -349,14 +349,21 @@ fn accept_stream(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Ne
     loop {
         // One waiter at a time holds the acceptor; the others take their turns between its short waits.
         let accepted = acceptor.lock().unwrap_or_else(PoisonError::into_inner).accept(Some(LOOK_EVERY));
-        if let Some((stream, peer)) = accepted {
-            return into_stream(shared, socket, stream, peer, slot);
-        }
+        let nothing = match accepted {
+            Ok(stream) => {
+                let peer = stream.peer();
+                return into_stream(shared, socket, stream, peer, slot);
+            }
+            Err(error) => error,
+        };
         if hung_up(socket) {
             return Ok(Next::Close);
         }
         if !shared.offers.acceptor(&service).is_some_and(|current| Arc::ptr_eq(&current, &acceptor)) {
             return Err(unregistered());
+        }
+        if nothing == WaitError::Closed {
+            return Err(closing());
         }
     }
 }
@@ -366,13 +373,13 @@ fn events(shared: &Shared, socket: &UnixStream) -> Result<Next, Failure> {
     answer(socket, &Line::new("OK")).map_err(|error| gone(&error))?;
     while !hung_up(socket) {
         match events.recv_timeout(LOOK_EVERY) {
-            Ok(event) => {
-                if let Some(value) = report::event(&event) {
+            Ok(notice) => {
+                if let Some(value) = report::notice(&notice) {
                     write_all(socket, format!("{value}\n").as_bytes()).map_err(|error| gone(&error))?;
                 }
             }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
+            Err(WaitError::TimedOut) => {}
+            Err(WaitError::Closed) => break,
         }
     }
     Ok(Next::Close)

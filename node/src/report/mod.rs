@@ -8,7 +8,7 @@ use std::time::Duration;
 use handfast_core::RelayReason;
 use handfast_core::node::{DropReason, Transport};
 use handfast_core::wire::message::Load;
-use handfast_io::{Config, Event, PathInfo, PeerId, PortMappingReport, Role, Status};
+use handfast_io::{Config, Event, Notice, PathInfo, PeerId, PortMappingReport, Role, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -475,9 +475,19 @@ impl PingReport {
 }
 
 /// An event for `EVENTS`; `None` for those that only matter inside the node.
-pub(crate) fn event(event: &Event) -> Option<Value> {
+pub(crate) fn notice(notice: &Notice) -> Option<Value> {
+    let mut value = match notice {
+        Notice::Event(event) => event_value(event)?,
+        Notice::Lost(count) => json!({ "event": "lost", "count": count }),
+        _ => return None,
+    };
+    value["schema"] = json!("handfast.event/1");
+    Some(value)
+}
+
+fn event_value(event: &Event) -> Option<Value> {
     let path = |path: &PathInfo| json!(PathReport::from(*path));
-    let mut value = match event {
+    Some(match event {
         Event::Ready => json!({ "event": "ready" }),
         Event::Homeless => json!({ "event": "homeless" }),
         Event::RoleChanged { supernode, addresses } => {
@@ -506,9 +516,7 @@ pub(crate) fn event(event: &Event) -> Option<Value> {
         | Event::OpenSocket { .. }
         | Event::CloseSocket(_)
         | Event::Save(_) => return None,
-    };
-    value["schema"] = json!("handfast.event/1");
-    Some(value)
+    })
 }
 
 fn whole_millis(duration: Duration) -> u64 {
@@ -630,6 +638,18 @@ impl StatusReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_have_a_schema_and_those_that_were_lost_are_counted() {
+        let ready = notice(&Notice::Event(Event::Ready)).expect("worth telling");
+        assert_eq!((&ready["schema"], &ready["event"]), (&json!("handfast.event/1"), &json!("ready")));
+        let lost = notice(&Notice::Lost(7)).expect("worth telling");
+        assert_eq!((&lost["schema"], &lost["event"], &lost["count"]), (&ready["schema"], &json!("lost"), &json!(7)));
+        assert_eq!(
+            notice(&Notice::Event(Event::Datagram { peer: handfast_io::SecretKey::from_bytes(&[1; 32]).peer_id() })),
+            None
+        );
+    }
 
     #[test]
     fn the_names_of_the_status_are_a_promise() {

@@ -1,0 +1,123 @@
+//! What the node is told of the world around it: time, chance, the network, mapped ports, neighbours on the LAN.
+//!
+//! [`Surroundings`] holds the rooms that watch these. Once per turn the loop has it tell the node what is new
+//! ([`Surroundings::tell`]); in between it notes hints and answers of other threads.
+
+use std::net::SocketAddr;
+use std::time::Instant as StdInstant;
+
+use handfast_core::portmap::Report;
+use handfast_core::time::earliest;
+use handfast_core::{Instant, Node, SocketId};
+
+use super::command::{News, answer};
+use crate::host::{Clock, Lan, LanNews, Refresh, Watch};
+use crate::portmap::PortMap;
+
+/// All of it.
+pub(super) struct Surroundings {
+    clock: Clock,
+    entropy: Refresh,
+    watch: Watch,
+    port_map: PortMap,
+    /// Announces the node while it is there.
+    _lan: Option<Lan>,
+}
+
+impl Surroundings {
+    /// Of these rooms, as they were made at start.
+    pub(super) fn new(clock: Clock, watch: Watch, port_map: PortMap, lan: Option<Lan>) -> Self {
+        let entropy = Refresh::new(clock.now());
+        Self { clock, entropy, watch, port_map, _lan: lan }
+    }
+
+    /// Now.
+    pub(super) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// std's moment of our [`Instant::ZERO`].
+    pub(super) fn origin(&self) -> StdInstant {
+        self.clock.origin()
+    }
+
+    /// mio has news of the network.
+    pub(super) fn on_notice(&mut self, now: Instant) {
+        self.watch.on_notice(now);
+    }
+
+    /// mio has news of a socket of port mapping.
+    pub(super) fn set_port_map_readable(&mut self) {
+        self.port_map.set_readable();
+    }
+
+    /// Whether there is something to do at once.
+    pub(super) fn is_busy(&self) -> bool {
+        self.port_map.is_readable()
+    }
+
+    /// When there is something to do in any case.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        earliest(Some(self.watch.next_look()), self.port_map.poll_timeout())
+    }
+
+    /// Another thread found something out.
+    pub(super) fn on_news(&mut self, node: &mut Node, now: Instant, news: News) {
+        match news {
+            News::Upnp { internal, answer } => self.port_map.on_upnp(now, internal, answer),
+            News::Lan { news, reply } => {
+                match news {
+                    LanNews::Here(neighbor) => node.handle_neighbor(now, &neighbor),
+                    LanNews::Gone(peer) => node.handle_neighbor_gone(now, peer),
+                }
+                answer(&reply, ());
+            }
+        }
+    }
+
+    /// Tells a new node how things are. `sockets` are those bound at start.
+    pub(super) fn introduce(&mut self, node: &mut Node, now: Instant, sockets: &[(SocketId, SocketAddr)]) {
+        if let Some(wall) = self.clock.wall(now) {
+            node.handle_wall_clock(now, wall);
+        }
+        if let Some(network) = self.watch.look_if_due(now, sockets) {
+            node.handle_network(now, &self.port_map.adopt(now, network));
+        }
+    }
+
+    /// Tells the node what is new. `sockets` are those bound at start.
+    pub(super) fn tell(&mut self, node: &mut Node, now: Instant, sockets: &[(SocketId, SocketAddr)]) {
+        if let Some(wall) = self.clock.wall(now) {
+            node.handle_wall_clock(now, wall);
+        }
+        if let Some(fresh) = self.entropy.take(now) {
+            node.handle_entropy(&fresh);
+        }
+        if self.clock.slept(now) {
+            tracing::info!("the machine slept; looking whom it can still reach");
+            self.watch.on_resume(now);
+        }
+        if let Some(network) = self.watch.look_if_due(now, sockets) {
+            tracing::info!("the network of this host changed");
+            node.handle_network(now, &self.port_map.adopt(now, network));
+        }
+        if let Some(network) = self.port_map.turn(now) {
+            node.handle_network(now, &network);
+        }
+    }
+
+    /// What port mapping has come to, when that is something new.
+    pub(super) fn take_port_mapping(&mut self) -> Option<Report> {
+        self.port_map.take_report()
+    }
+
+    /// The node leaves: what others hold for it is given back.
+    pub(super) fn release(&mut self, now: Instant) {
+        self.port_map.release(now);
+    }
+
+    /// Whether that is done.
+    pub(super) fn is_released(&self) -> bool {
+        self.port_map.is_released()
+    }
+}
