@@ -60,32 +60,33 @@ impl Drop for KeyRng {
 
 /// A ChaCha20 generator for choices that need not be secret.
 #[derive(Clone)]
-pub struct ChoiceRng(ChaCha20Rng);
+pub(crate) struct ChoiceRng(ChaCha20Rng);
 
 impl ChoiceRng {
     /// A generator from a seed.
-    pub fn new(seed: [u8; 32]) -> Self {
+    pub(crate) fn new(seed: [u8; 32]) -> Self {
         Self(ChaCha20Rng::from_seed(seed))
     }
 
     /// A number.
-    pub fn u64(&mut self) -> u64 {
+    pub(crate) fn u64(&mut self) -> u64 {
         self.0.next_u64()
     }
 
     /// A number in `0..n`; 0 when `n` is 0. The bias of the plain remainder is below 2^-32 for every `n` we use.
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         if n == 0 { 0 } else { (self.0.next_u64() % n as u64) as usize }
     }
 
     /// Full jitter: a duration drawn evenly from zero to `max`.
-    pub fn jitter(&mut self, max: core::time::Duration) -> core::time::Duration {
+    pub(crate) fn jitter(&mut self, max: core::time::Duration) -> core::time::Duration {
         let us = u64::try_from(max.as_micros()).unwrap_or(u64::MAX).min(u64::MAX - 1);
         core::time::Duration::from_micros(self.0.next_u64() % (us + 1))
     }
 
     /// An array.
-    pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
+    #[cfg(test)]
+    pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut out = [0; N];
         self.0.fill_bytes(&mut out);
         out
@@ -93,7 +94,7 @@ impl ChoiceRng {
 }
 
 /// The generators of one node.
-pub struct Generators {
+pub(crate) struct Generators {
     /// Secrets: ephemeral keys, challenge tokens, channel ids, session ids.
     pub keys: KeyRng,
     /// Ids that only have to be unique.
@@ -106,7 +107,7 @@ pub struct Generators {
 
 impl Generators {
     /// All generators from one seed, each under its own label.
-    pub fn new(seed: &[u8; 32]) -> Self {
+    pub(crate) fn new(seed: &[u8; 32]) -> Self {
         Self {
             keys: KeyRng::new(blake3::derive_key("handfast v1 random keys", seed)),
             ids: ChoiceRng::new(blake3::derive_key("handfast v1 random ids", seed)),

@@ -1,5 +1,10 @@
 //! The room as a whole: handshakes, what may go wrong with them, and epochs that come of them.
 
+use super::epoch::Exhausted;
+use super::epoch::OpenError;
+use super::epoch::SEAL_LIMIT;
+use super::handshake::HandshakeError;
+use super::replay::WINDOW;
 use std::sync::Arc;
 
 use super::*;

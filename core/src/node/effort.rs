@@ -11,14 +11,17 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use super::peer::{PeerKey, Standing};
+use super::Node;
+use super::peer::Standing;
 use super::sockets::Purpose;
 use super::traverse::retry_wait;
-use super::{Family, Node, Path, SocketId, SocketKind};
+use crate::api::RelayReason;
 use crate::identity::PeerId;
+use crate::net::PeerKey;
+use crate::net::{Family, Path, SocketId, SocketKind};
 use crate::path::Route;
-use crate::punch::{self, Effort, RelayReason, Step, Strategy};
 use crate::time::Instant;
+use crate::traverse::{self, Effort, Step, Strategy};
 use crate::wire::address::Address;
 use crate::wire::message::{Message, PunchState};
 use crate::wire::nat::{NatProfile, PortAssignment};
@@ -54,7 +57,7 @@ impl Node {
         let peer = self.peers.get(key)?;
         let traffic = peer.traffic.as_ref()?;
         let controls = self.me.id() < peer.id;
-        Some(punch::choose(&self.nat_profile(), &traffic.whereabouts.nat, traffic.attempt, controls))
+        Some(traverse::choose(&self.nat_profile(), &traffic.whereabouts.nat, traffic.attempt, controls))
     }
 
     /// Begins what this attempt takes beyond checks, if it takes anything.
@@ -146,11 +149,11 @@ impl Node {
     fn reserve(&mut self, now: Instant, key: PeerKey, strategy: Strategy, ip: IpAddr) -> bool {
         match strategy {
             Strategy::Plain | Strategy::RelayOnly(_) => true,
-            Strategy::Predict { .. } => self.budget.take_prediction(now, ip),
+            Strategy::Predict { .. } => self.account.take_prediction(now, ip),
             Strategy::Guess { .. } | Strategy::Hold { .. } => {
                 // Behind our own router there is nothing to guess: what a hairpin takes is known.
                 let is_own = self.reflexive().iter().any(|own| own.ip() == ip);
-                let granted = self.birthday.is_none() && !is_own && self.budget.take_birthday(now, ip);
+                let granted = self.birthday.is_none() && !is_own && self.account.take_birthday(now, ip);
                 if granted {
                     self.birthday = Some(key);
                 }
@@ -292,7 +295,7 @@ impl Node {
             home
         } else {
             // The one account outlives the link, the other one counts more closely.
-            if self.budget.take(now, core::iter::once(address)).is_empty()
+            if !self.account.take_attempt(now, address)
                 || !traffic.exposure.admit(now, address.ip(), DIAL_PACKETS, DIAL_BYTES)
             {
                 return;
@@ -333,7 +336,7 @@ impl Node {
         let is_news = effort.on_attested(ip);
         if is_news
             && effort.strategy() == Strategy::Plain
-            && !self.budget.take(now, core::iter::once(address)).is_empty()
+            && self.account.take_attempt(now, address)
             && let Some(checks) = traffic.checks.as_mut()
         {
             let keys = &mut self.rng.keys;

@@ -5,17 +5,19 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::BTreeMap;
 use std::collections::VecDeque;
 
+use super::Node;
 use super::peer::{
-    ATTEMPTS_MAX, Attempt, AttemptRoute, PENDING_MAX, Peer, PeerKey, Pending, Standing, Traffic, UNCONFIRMED_MAX,
+    ATTEMPTS_MAX, Attempt, AttemptRoute, PENDING_MAX, Peer, Pending, Standing, Traffic, UNCONFIRMED_MAX,
 };
 use super::send::Outgoing;
-use super::{DropReason, Event, Node, Path, Save, StreamEnd};
+use crate::api::{Event, Save, StreamEnd};
 use crate::identity::PeerId;
 use crate::keepalive::Duty;
 use crate::link::{self, Accepted, Admission, Epoch, InitFixed, Macs, PeerKeys, ResponseFixed};
+use crate::net::PeerKey;
+use crate::net::{DropReason, Path};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
@@ -27,8 +29,6 @@ use crate::wire::packet::{ChannelId, NOISE_2_OVERHEAD, RESPONSE_HEADER_LEN};
 const FRESH_WINDOW: Duration = Duration::from_secs(600);
 /// The clock mark is saved so far ahead.
 const CLOCK_AHEAD_US: u64 = 600 * 1_000_000;
-/// Most Inits a second that one relay or home may bring: twice what a home lets through to one leaf.
-const INNER_INITS_MAX: u32 = 40;
 /// Two Inits cross when ours is younger than this.
 const CROSSING: Duration = Duration::from_secs(1);
 /// Most peers whose last Init time is remembered after their link ended. At the limit the smallest id goes.
@@ -133,7 +133,7 @@ impl Node {
             AttemptRoute::Direct(path) => {
                 let known = Route::Direct { socket: path.socket, remote: path.remote };
                 let proven = self.peers.get(key).is_some_and(|p| p.paths.is_proven(&known));
-                if proven || path.socket.is_tcp() || self.ledger.unasked(now, path.remote) {
+                if proven || path.socket.is_tcp() || self.account.unasked(now, path.remote) {
                     self.push(Outgoing::Raw { path, bytes: packet.into() });
                 }
             }
@@ -374,27 +374,18 @@ impl Node {
             }
             Admission::Drop(reason) => return Err(reason),
         }
-        self.ledger.received(now, path.remote, packet.len());
+        self.account.received(now, path.remote, packet.len());
         self.on_admitted(now, Arrival::Direct(path), packet, true)
     }
 
     /// An Init through a channel: the link to the relay limits it, no cookie needed.
     pub(crate) fn on_relayed_init(&mut self, now: Instant, route: Route, packet: &[u8]) -> Result<(), DropReason> {
-        if let Route::Relayed { via, .. } = route {
-            self.admit_inner_init(now, via)?;
+        if let Route::Relayed { via, .. } = route
+            && !self.account.take_inner_init(now, via)
+        {
+            return Err(DropReason::Limited);
         }
         self.on_admitted(now, Arrival::Relayed(route), packet, false)
-    }
-
-    /// Inits that a relay or a home brings need no cookie; they count against the link they come through.
-    pub(crate) fn admit_inner_init(&mut self, now: Instant, via: PeerKey) -> Result<(), DropReason> {
-        let second = now.as_micros() / 1_000_000;
-        if self.inner_inits.0 != second {
-            self.inner_inits = (second, BTreeMap::new());
-        }
-        let count = self.inner_inits.1.entry(via).or_insert(0);
-        *count += 1;
-        if *count > INNER_INITS_MAX { Err(DropReason::Limited) } else { Ok(()) }
     }
 
     fn on_admitted(&mut self, now: Instant, arrival: Arrival, packet: &[u8], macs: bool) -> Result<(), DropReason> {
@@ -446,7 +437,7 @@ impl Node {
     fn answer(&mut self, now: Instant, arrival: Arrival, bytes: Box<[u8]>) {
         match arrival {
             Arrival::Direct(path) => {
-                if self.ledger.answer(now, path.remote, bytes.len()) {
+                if self.account.answer(now, path.remote, bytes.len()) {
                     self.push(Outgoing::Raw { path, bytes });
                 }
             }

@@ -8,13 +8,16 @@
 //! Where supernodes see our own address, or one that is mapped to us, and packets come in that nobody asked for,
 //! nothing forgets us and nothing is measured.
 
+use crate::api::keep_binding;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use super::peer::PeerKey;
+use super::Node;
 use super::sockets::Purpose;
-use super::{BINDINGS_MAX, Event, Family, Node, Path, Save, SocketId, SocketKind, SocketRequest};
+use crate::api::{BINDINGS_MAX, Event, Save};
 use crate::keepalive::{Do, Duty, Lifetime, Outcome, Pace};
+use crate::net::PeerKey;
+use crate::net::{Family, Path, SocketId, SocketKind, SocketRequest};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::address::Prefix;
@@ -76,15 +79,6 @@ impl KeepAlive {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         crate::time::earliest(self.due, self.running.as_ref().and_then(|r| r.lifetime.poll_timeout()))
     }
-}
-
-/// Adds what is known of a network to a list of networks.
-pub(super) fn keep_binding(bindings: &mut Vec<([u8; 8], u32)>, network: [u8; 8], lifetime_ms: u32) {
-    bindings.retain(|(other, _)| *other != network);
-    if bindings.len() >= BINDINGS_MAX {
-        bindings.remove(0);
-    }
-    bindings.push((network, lifetime_ms));
 }
 
 impl Node {

@@ -2,12 +2,15 @@
 
 use core::time::Duration;
 
-use super::peer::{PeerKey, Standing, Traffic};
+use super::peer::{Standing, Traffic};
 use super::send::Outgoing;
-use super::{AttemptRoute, CommandError, Event, Node, PathInfo, StreamEnd};
+use super::{AttemptRoute, Node};
+use crate::api::{CommandError, Event, PathInfo, StreamEnd};
 use crate::identity::PeerId;
-use crate::keepalive::{Due, Duty, Step};
+use crate::keepalive::{Due, Duty};
+use crate::net::PeerKey;
 use crate::path::Route;
+use crate::path::Step;
 use crate::relay::Closed;
 use crate::time::Instant;
 use crate::wire::message::{InitBody, Message};

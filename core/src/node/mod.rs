@@ -19,7 +19,7 @@
 //! 5. Everything has a limit with a name, which says what happens at it.
 //! 6. No datagram panics the node or returns an error. A rejected datagram changes only counters and rate limits.
 //! 7. An empty datagram, or any other value that the wire can carry, is never a control signal.
-//! 8. Unproven sources get no more bytes than they sent; `ledger.rs` keeps that account.
+//! 8. Unproven sources get no more bytes than they sent; [`crate::account`] keeps it.
 //!
 //! `tests/contract.rs` tests these by number.
 //!
@@ -35,13 +35,11 @@
 //! others, `keepalive.rs` has the router's memory measured and sets the pace of beats, `dormant.rs` puts idle sessions to
 //! sleep.
 
-mod api;
 mod connections;
 mod dormant;
 mod effort;
 mod handshake;
 mod keepalive;
-mod ledger;
 mod links;
 mod messages;
 mod neighbors;
@@ -59,20 +57,38 @@ mod streams;
 mod transport;
 mod traverse;
 
+use crate::api::Access;
+use crate::api::CommandError;
+use crate::api::Config;
+use crate::api::ConfigError;
+use crate::api::Counters;
+use crate::api::Event;
+use crate::api::PathInfo;
+use crate::api::Read;
+use crate::api::Role;
+use crate::api::Saved;
+use crate::api::Status;
+use crate::api::StreamEnd;
+use crate::api::StreamError;
+use crate::api::StreamKey;
+use crate::net::Network;
+use crate::net::Path;
+use crate::net::PeerKey;
+use crate::net::Received;
+use crate::net::SocketId;
+use crate::net::SocketRefused;
+use crate::net::SocketRequest;
+use crate::net::Transmit;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub use api::*;
 pub use links::LEAVE_MAX;
-pub use neighbors::{NEIGHBOR_ADDRESSES_MAX, NEIGHBORS_MAX};
-pub use peer::PeerKey;
 pub(crate) use peer::{AttemptRoute, Standing, Traffic};
 pub(crate) use send::MESSAGES_LEN_MAX;
 pub use streams::DATAGRAM_DATA_MAX;
 
 use self::keepalive::KeepAlive;
-use self::ledger::Ledger;
 use self::neighbors::Neighbors;
 use self::peer::{Indices, Peers};
 use self::probe::DelayedReplies;
@@ -81,11 +97,11 @@ use self::send::Outgoing;
 use self::sockets::ExtraSockets;
 use self::streams::StreamTable;
 use self::transport::Transports;
+use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
 use crate::introduce::{Call, Duties};
 use crate::keepalive::Duty;
 use crate::link::{Gate, Identity};
-use crate::punch::Budget;
 use crate::random::Generators;
 use crate::relay::Channels;
 use crate::ticket::Ticket;
@@ -138,10 +154,7 @@ pub struct Node {
     pending_by_ephemeral: BTreeMap<[u8; 32], PeerKey>,
     init_times: BTreeMap<PeerId, u64>,
     gate: Gate,
-    /// Inits that came through links in the current second.
-    inner_inits: (u64, BTreeMap<PeerKey, u32>),
-    ledger: Ledger,
-    budget: Budget,
+    pub(crate) account: Account,
     /// For whom ports are guessed or held now: for one at a time.
     birthday: Option<PeerKey>,
     /// When our router's counter was last found to be moved on too fast.
@@ -221,9 +234,7 @@ impl Node {
             pending_by_ephemeral: BTreeMap::new(),
             init_times: BTreeMap::new(),
             gate,
-            inner_inits: (0, BTreeMap::new()),
-            ledger: Ledger::default(),
-            budget: Budget::default(),
+            account: Account::default(),
             birthday: None,
             counter_rushed: None,
             channels,
@@ -265,7 +276,7 @@ impl Node {
 
     /// Time passed. Harmless when early, late or repeated.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.ledger.sweep(now);
+        self.account.handle_timeout(now);
         for _ in 0..TIMEOUT_STEPS_MAX {
             if let Some(key) = self.deadlines.pop_due(now) {
                 if let Some(peer) = self.peers.get_mut(key) {

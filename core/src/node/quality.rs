@@ -3,10 +3,10 @@
 use core::time::Duration;
 
 use super::Node;
-use super::peer::PeerKey;
 use super::send::Outgoing;
+use crate::net::PeerKey;
 use crate::path::Route;
-use crate::quality::Want;
+use crate::path::Want;
 use crate::time::Instant;
 use crate::wire::message::Message;
 use crate::wire::packet::Kind;

@@ -5,16 +5,19 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeSet;
 
+use super::Node;
 use super::rooms::Side;
 use super::send::Outgoing;
 use super::sockets::Purpose;
-use super::{DropReason, Family, Node, Path, Role, SocketId, SocketKind};
-use crate::action::Action;
-use crate::advert::shelf::id_prefix;
-use crate::gossip::LISTING_LEAF_MAX;
+use crate::api::Reachability;
+use crate::api::Role;
 use crate::identity::PeerId;
+use crate::nat::{Ask, Examination, MappingBehavior, Outcome, Subject, second_nat};
+use crate::net::{DropReason, Family, Path, SocketId, SocketKind};
+use crate::overlay::action::Action;
+use crate::overlay::advert::shelf::id_prefix;
+use crate::overlay::gossip::LISTING_LEAF_MAX;
 use crate::path::Route;
-use crate::reach::{Ask, Examination, MappingBehavior, Outcome, Reachability, Subject, second_nat};
 use crate::time::Instant;
 use crate::wire::address::{Prefix, canonical};
 use crate::wire::message::CONTACTED_MAX;
@@ -83,7 +86,7 @@ impl Node {
     }
 
     /// Whether this peer, at this address, was sent nothing that could have opened a router for it.
-    pub(super) fn is_unasked(&self, now: Instant, key: super::PeerKey, ip: IpAddr) -> bool {
+    pub(super) fn is_unasked(&self, now: Instant, key: crate::net::PeerKey, ip: IpAddr) -> bool {
         self.peers.get(key).is_some_and(|p| self.rooms.dial_back.is_fresh(now, &p.id, core::iter::once(ip)))
     }
 
@@ -270,7 +273,7 @@ impl Node {
                     }
                 }
                 Ask::Loop { from, remote, token } => {
-                    if self.ledger.unasked(now, remote) {
+                    if self.account.unasked(now, remote) {
                         let path = Path { socket: from, remote, local: None };
                         self.push(Outgoing::Raw { path, bytes: loop_packet(token).into() });
                     }
@@ -413,20 +416,20 @@ impl Node {
 }
 
 /// The first socket of a family.
-pub(super) fn main_socket(network: &super::Network, family: Family) -> Option<(SocketId, SocketAddr)> {
+pub(super) fn main_socket(network: &crate::net::Network, family: Family) -> Option<(SocketId, SocketAddr)> {
     network.sockets.iter().find(|(_, bound)| Family::of(bound) == family).copied()
 }
 
 /// The address at which a router says that it maps a port to this socket.
-pub(super) fn mapped_address(network: &super::Network, socket: SocketId) -> Option<SocketAddr> {
+pub(super) fn mapped_address(network: &crate::net::Network, socket: SocketId) -> Option<SocketAddr> {
     network.mappings.iter().find(|m| m.socket == socket && m.external.is_ipv4()).map(|m| m.external)
 }
 
-fn mapped_port(network: &super::Network, socket: Option<SocketId>) -> Option<u16> {
+fn mapped_port(network: &crate::net::Network, socket: Option<SocketId>) -> Option<u16> {
     Some(mapped_address(network, socket?)?.port()).filter(|port| *port != 0)
 }
 
 /// Whether an address is one of the host's own.
-pub(super) fn is_own(network: &super::Network, ip: IpAddr) -> bool {
+pub(super) fn is_own(network: &crate::net::Network, ip: IpAddr) -> bool {
     network.interfaces.contains(&ip) || network.sockets.iter().any(|(_, bound)| bound.ip() == ip)
 }

@@ -7,14 +7,17 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::Node;
 use super::reach::{is_own, main_socket, mapped_address};
 use super::rooms::{Side, leaf};
-use super::{Event, Family, Node, Role};
-use crate::advert::{LEAF_ADVERTS_MAX, SUPERNODE_ADVERTS_MAX};
-use crate::directory::{RECORDS_MAX, RecordStore};
+use crate::api::{Event, Role};
 use crate::identity::PeerId;
 use crate::keepalive::Duty;
-use crate::reach::{FilteringBehavior, Outcome, Way};
+use crate::nat::{FilteringBehavior, Outcome};
+use crate::net::Family;
+use crate::overlay::advert::{LEAF_ADVERTS_MAX, SUPERNODE_ADVERTS_MAX};
+use crate::overlay::directory::{RECORDS_MAX, RecordStore};
+use crate::overlay::role::Way;
 use crate::time::Instant;
 use crate::wire::message::{Load, Message, Refusal};
 
@@ -160,7 +163,7 @@ impl Node {
         let wall = self.wall_time(now);
         let rooms = &mut self.rooms;
         if let Side::Supernode(s) = &mut rooms.side {
-            let mut stores = crate::gossip::Stores {
+            let mut stores = crate::overlay::gossip::Stores {
                 wall,
                 random: &mut self.rng,
                 book: &mut rooms.book,
@@ -192,7 +195,7 @@ impl Node {
         let wall = self.wall_time(now);
         let rooms = &mut self.rooms;
         let Side::Supernode(s) = &mut rooms.side else { return };
-        let mut stores = crate::gossip::Stores {
+        let mut stores = crate::overlay::gossip::Stores {
             wall,
             random: &mut self.rng,
             book: &mut rooms.book,

@@ -4,26 +4,28 @@
 use core::net::SocketAddr;
 use std::collections::VecDeque;
 
-use super::peer::PeerKey;
+use super::Node;
 use super::send::Outgoing;
-use super::{Config, Node, Role, Saved, SocketId, SupernodeStatus};
-use crate::action::Action;
-use crate::advert::{
-    Advert, AdvertBook, Capabilities, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence, statement,
-};
-use crate::directory::{LookupOutcome, LookupStart, Lookups, RECORDS_MAX, Record, RecordStore};
-use crate::gossip::pack::send;
-use crate::gossip::{Gossip, Stores};
-use crate::home::{DRAWN_AUTO_MAX, DRAWN_MAX, Homes, LoadCounts, Registrations};
+use crate::api::{Config, Role, Saved, SupernodeStatus};
 use crate::identity::PeerId;
 use crate::introduce::{LookupFailure, RATE_MAX};
 use crate::keepalive::Duty;
 use crate::link::Identity;
+use crate::nat::{Examiner, MappingBehavior, NatProfile, Observations};
+use crate::net::PeerKey;
+use crate::net::SocketId;
+use crate::overlay::NetworkClock;
+use crate::overlay::action::Action;
+use crate::overlay::advert::{
+    Advert, AdvertBook, Capabilities, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence, statement,
+};
+use crate::overlay::directory::{LookupOutcome, LookupStart, Lookups, RECORDS_MAX, Record, RecordStore};
+use crate::overlay::gossip::{Gossip, Stores};
+use crate::overlay::home::{DRAWN_AUTO_MAX, DRAWN_MAX, Homes, LoadCounts, Registrations};
+use crate::overlay::pack::send;
+use crate::overlay::role::{DialBack, DialBackDuty, OrderTo, RoleWatch, Way};
 use crate::path::Route;
 use crate::random::Generators;
-use crate::reach::{
-    DialBack, DialBackDuty, Examiner, MappingBehavior, NatProfile, NetworkClock, Observations, OrderTo, RoleWatch, Way,
-};
 use crate::time::{Instant, WallTime, earliest};
 use crate::wire::message::{self, Load, Message, Refusal, SignedKind};
 
@@ -126,8 +128,14 @@ macro_rules! leaf {
         let wall = $node.wall_time($now);
         let $crate::node::rooms::Rooms { side, out, sequence, book, .. } = &mut $node.rooms;
         if let $crate::node::rooms::Side::Leaf($homes) = side {
-            let mut means =
-                $crate::home::Means { key: $node.me.secret(), wall, random: &mut $node.rng, book, sequence, out };
+            let mut means = $crate::overlay::home::Means {
+                key: $node.me.secret(),
+                wall,
+                random: &mut $node.rng,
+                book,
+                sequence,
+                out,
+            };
             let $means = &mut means;
             Some($call)
         } else {
@@ -142,7 +150,7 @@ macro_rules! supernode {
         let wall = $node.wall_time($now);
         let $crate::node::rooms::Rooms { side, out, book, records, .. } = &mut $node.rooms;
         if let $crate::node::rooms::Side::Supernode($supernode) = side {
-            let mut stores = $crate::gossip::Stores { wall, random: &mut $node.rng, book, records, out };
+            let mut stores = $crate::overlay::gossip::Stores { wall, random: &mut $node.rng, book, records, out };
             let $stores = &mut stores;
             Some($call)
         } else {

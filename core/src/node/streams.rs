@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::peer::{DATAGRAMS_MAX, PeerKey, Standing, Traffic};
-use super::{CommandError, Event, Node, Read, StreamEnd, StreamError, StreamKey};
+use super::Node;
+use super::peer::{DATAGRAMS_MAX, Standing, Traffic};
+use crate::api::{CommandError, Event, Read, StreamEnd, StreamError, StreamKey};
 use crate::identity::PeerId;
+use crate::net::PeerKey;
 use crate::stream::{LocalStream, Side, Streams, StreamsEvent};
 use crate::time::Instant;
 use crate::wire::ServiceName;
