@@ -629,7 +629,7 @@ impl Node {
         {
             return Err(Refusal::Busy);
         }
-        let channel = ChannelId(self.rng.keys.bytes());
+        let channel = ChannelId(self.rng.introduce.bytes());
         let ends = [caller, callee_key].map(|key| {
             let peer = self.peers.get(key);
             // A leg without a path until its link is confirmed: nothing is relayed to an unproven address.

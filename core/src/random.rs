@@ -93,26 +93,56 @@ impl ChoiceRng {
     }
 }
 
-/// The generators of one node.
+/// From which the rooms of a node get their generators, each under a label of its own: what one room draws moves nothing
+/// that another one draws.
+pub(crate) struct Seed([u8; 32]);
+
+impl Seed {
+    /// The seed of a node.
+    pub(crate) fn new(seed: [u8; 32]) -> Self {
+        Self(seed)
+    }
+
+    /// A generator of secrets.
+    pub(crate) fn keys(&self, label: &str) -> KeyRng {
+        KeyRng::new(self.derive(label, "keys"))
+    }
+
+    /// A generator of choices that need not be secret.
+    pub(crate) fn choices(&self, label: &str) -> ChoiceRng {
+        ChoiceRng::new(self.derive(label, "choices"))
+    }
+
+    fn derive(&self, label: &str, kind: &str) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("handfast v1 random");
+        hasher.update(&self.0).update(label.as_bytes()).update(&[0]).update(kind.as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+}
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// The generators of a room that needs all kinds.
 pub(crate) struct Generators {
-    /// Secrets: ephemeral keys, challenge tokens, channel ids, session ids.
-    pub keys: KeyRng,
-    /// Ids that only have to be unique.
-    pub ids: ChoiceRng,
+    /// Secrets: tokens, nonces.
+    pub(crate) keys: KeyRng,
     /// Timer jitter.
-    pub jitter: ChoiceRng,
+    pub(crate) jitter: ChoiceRng,
     /// Which peer to ask.
-    pub peer_choice: ChoiceRng,
+    pub(crate) peer_choice: ChoiceRng,
 }
 
 impl Generators {
-    /// All generators from one seed, each under its own label.
-    pub(crate) fn new(seed: &[u8; 32]) -> Self {
+    /// All of them under one label.
+    pub(crate) fn new(seed: &Seed, label: &str) -> Self {
         Self {
-            keys: KeyRng::new(blake3::derive_key("handfast v1 random keys", seed)),
-            ids: ChoiceRng::new(blake3::derive_key("handfast v1 random ids", seed)),
-            jitter: ChoiceRng::new(blake3::derive_key("handfast v1 random jitter", seed)),
-            peer_choice: ChoiceRng::new(blake3::derive_key("handfast v1 random peer choice", seed)),
+            keys: seed.keys(label),
+            jitter: seed.choices(&format!("{label} jitter")),
+            peer_choice: seed.choices(&format!("{label} peers")),
         }
     }
 }
@@ -161,18 +191,20 @@ mod tests {
 
     #[test]
     fn labels_do_not_move_each_other() {
-        let ids = |jitter_draws| {
-            let mut all = Generators::new(&[3; 32]);
+        let others = |jitter_draws| {
+            let mut all = Generators::new(&Seed::new([3; 32]), "room");
             for _ in 0..jitter_draws {
                 all.jitter.u64();
             }
-            (all.ids.u64(), all.peer_choice.u64(), all.keys.u64())
+            (all.peer_choice.u64(), all.keys.u64())
         };
-        assert_eq!(ids(0), ids(5));
-        let mut all = Generators::new(&[3; 32]);
-        let draws = [all.keys.u64(), all.ids.u64(), all.jitter.u64(), all.peer_choice.u64()];
-        let distinct: std::collections::BTreeSet<_> = draws.iter().collect();
-        assert_eq!(distinct.len(), 4, "two labels share a stream");
+        assert_eq!(others(0), others(5));
+        let draws = ["a room", "another"].map(|room| {
+            let mut all = Generators::new(&Seed::new([3; 32]), room);
+            [all.keys.u64(), all.jitter.u64(), all.peer_choice.u64()]
+        });
+        let distinct: std::collections::BTreeSet<_> = draws.iter().flatten().collect();
+        assert_eq!(distinct.len(), 6, "two labels share a stream");
     }
 
     proptest! {

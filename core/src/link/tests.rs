@@ -1,8 +1,6 @@
 //! The room as a whole: handshakes, what may go wrong with them, and epochs that come of them.
 
-use super::epoch::Exhausted;
-use super::epoch::OpenError;
-use super::epoch::SEAL_LIMIT;
+use super::epoch::{Exhausted, OpenError, SEAL_LIMIT};
 use super::handshake::HandshakeError;
 use super::replay::WINDOW;
 use std::sync::Arc;

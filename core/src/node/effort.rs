@@ -17,8 +17,7 @@ use super::sockets::Purpose;
 use super::traverse::retry_wait;
 use crate::api::RelayReason;
 use crate::identity::PeerId;
-use crate::net::PeerKey;
-use crate::net::{Family, Path, SocketId, SocketKind};
+use crate::net::{Family, Path, PeerKey, SocketId, SocketKind};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::traverse::{self, Effort, Step, Strategy};
@@ -64,7 +63,7 @@ impl Node {
     pub(crate) fn start_effort(&mut self, now: Instant, key: PeerKey) {
         let Some(strategy) = self.strategy_of(key) else { return };
         let home = self.own_homes().into_iter().find(|(id, at)| at.is_ipv4() && self.peers.up_key(id).is_some());
-        let random = self.rng.ids.u64();
+        let random = self.rng.traverse_ids.u64();
         let Some(peer) = self.peers.get_mut(key).filter(|p| p.is_up() && !p.paths.has_direct()) else { return };
         let Some(traffic) = peer.traffic.as_mut() else { return };
         let attempt = traffic.attempt;
@@ -124,7 +123,7 @@ impl Node {
                         // It was, but is no longer known to be there: what is many goes nowhere else.
                         return self.end_effort(now, key);
                     }
-                    let token = self.rng.keys.bytes();
+                    let token = self.rng.traverse.bytes();
                     let route = Route::Direct { socket, remote: to };
                     self.send_on(key, Some(route), &Message::sample(token, Some(to)), false);
                 }
@@ -233,7 +232,7 @@ impl Node {
     fn probe_home(&mut self, now: Instant, socket: SocketId) {
         let home = self.direct_homes().find(|(.., remote)| remote.is_ipv4());
         if let Some((home, _, remote)) = home {
-            let token = self.rng.keys.bytes();
+            let token = self.rng.traverse.bytes();
             self.send_probe(now, home, Path { socket, remote, local: None }, token, Duration::ZERO, false);
         }
     }
@@ -339,7 +338,7 @@ impl Node {
             && self.account.take_attempt(now, address)
             && let Some(checks) = traffic.checks.as_mut()
         {
-            let keys = &mut self.rng.keys;
+            let keys = &mut self.rng.traverse;
             checks.restart(now, ip, || keys.bytes());
             self.run_checks(now, key);
         }

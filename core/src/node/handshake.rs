@@ -16,8 +16,7 @@ use crate::api::{Event, Save, StreamEnd};
 use crate::identity::PeerId;
 use crate::keepalive::Duty;
 use crate::link::{self, Accepted, Admission, Epoch, InitFixed, Macs, PeerKeys, ResponseFixed};
-use crate::net::PeerKey;
-use crate::net::{DropReason, Path};
+use crate::net::{DropReason, Path, PeerKey};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
@@ -99,7 +98,7 @@ impl Node {
         let time_us = self.init_time(now);
         let peer = self.peers.get(key)?;
         let keys = PeerKeys::new(peer.id).ok()?;
-        let session = if peer.is_up() { peer.session } else { self.rng.keys.u64() };
+        let session = if peer.is_up() { peer.session } else { self.rng.links.u64() };
         let index = self.indices.allocate(key)?;
         let macs = match (route, cookie) {
             (AttemptRoute::Direct(_), None) => Macs::Plain,
@@ -108,7 +107,7 @@ impl Node {
         };
         let mut out = [0; DATAGRAM_LEN_MAX];
         let fixed = InitFixed { time_us, session };
-        let built = link::initiate(&self.me, &keys, &mut self.rng.keys, index, fixed, body, macs, &mut out);
+        let built = link::initiate(&self.me, &keys, &mut self.rng.links, index, fixed, body, macs, &mut out);
         let Ok((initiation, len)) = built else {
             self.indices.free(index);
             return None;
@@ -365,7 +364,7 @@ impl Node {
 
     /// An Init from an address: gate first, then the handshake.
     pub(crate) fn on_init(&mut self, now: Instant, path: Path, packet: &[u8]) -> Result<(), DropReason> {
-        match self.gate.admit(now, &self.me, path.remote, packet, &mut self.rng.keys) {
+        match self.gate.admit(now, &self.me, path.remote, packet, &mut self.rng.links) {
             Admission::Pass => {}
             Admission::Cookie(bytes) => {
                 debug_assert!(bytes.len() <= packet.len(), "a cookie is no longer than the Init");
@@ -594,7 +593,7 @@ impl Node {
         let response = ResponseFixed { early_accepted: fresh, resumed, session: fixed.session };
         let built = postcard::to_slice(body, &mut plain)
             .ok()
-            .and_then(|body| accepted.respond(&mut self.rng.keys, index, response, body, &mut out).ok());
+            .and_then(|body| accepted.respond(&mut self.rng.links, index, response, body, &mut out).ok());
         let Some((keys, len)) = built else {
             self.indices.free(index);
             return Err(DropReason::Unauthentic);

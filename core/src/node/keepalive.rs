@@ -8,16 +8,14 @@
 //! Where supernodes see our own address, or one that is mapped to us, and packets come in that nobody asked for,
 //! nothing forgets us and nothing is measured.
 
-use crate::api::keep_binding;
+use crate::api::{BINDINGS_MAX, Event, Save, keep_binding};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use super::Node;
 use super::sockets::Purpose;
-use crate::api::{BINDINGS_MAX, Event, Save};
 use crate::keepalive::{Do, Duty, Lifetime, Outcome, Pace};
-use crate::net::PeerKey;
-use crate::net::{Family, Path, SocketId, SocketKind, SocketRequest};
+use crate::net::{Family, Path, PeerKey, SocketId, SocketKind, SocketRequest};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::address::Prefix;
@@ -207,7 +205,7 @@ impl Node {
     }
 
     fn check_later(&mut self, now: Instant) {
-        self.keepalive.due = Some(now + CHECK_AFTER + self.rng.jitter.jitter(CHECK_AFTER));
+        self.keepalive.due = Some(now + CHECK_AFTER + self.rng.keepalive_jitter.jitter(CHECK_AFTER));
     }
 
     /// A home with a direct link over the main socket.
@@ -228,7 +226,7 @@ impl Node {
         let Some(mut running) = self.keepalive.running.take() else { return };
         loop {
             // Unguessable: an answer made up would lengthen the interval.
-            let next = running.lifetime.poll(now, || self.rng.keys.bytes());
+            let next = running.lifetime.poll(now, || self.rng.keepalive.bytes());
             match next {
                 None => break,
                 Some(Do::Open) => {
@@ -267,7 +265,7 @@ impl Node {
                 // What was hit is certain, and holds until more is known.
                 let wait = RETRY_AFTER * (1 << self.keepalive.failed.min(7));
                 self.keepalive.failed = self.keepalive.failed.saturating_add(1);
-                self.keepalive.due = Some(now + wait + self.rng.jitter.jitter(wait / 2));
+                self.keepalive.due = Some(now + wait + self.rng.keepalive_jitter.jitter(wait / 2));
             }
         }
     }

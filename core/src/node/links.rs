@@ -9,8 +9,7 @@ use crate::api::{CommandError, Event, PathInfo, StreamEnd};
 use crate::identity::PeerId;
 use crate::keepalive::{Due, Duty};
 use crate::net::PeerKey;
-use crate::path::Route;
-use crate::path::Step;
+use crate::path::{Route, Step};
 use crate::relay::Closed;
 use crate::time::Instant;
 use crate::wire::message::{InitBody, Message};
@@ -425,7 +424,7 @@ impl Node {
         if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
             traffic.used = now;
         }
-        let token = self.rng.keys.bytes();
+        let token = self.rng.links.bytes();
         let remote = Self::path_of_route(&route).map(|p| p.remote);
         while self.pings.len() >= super::PINGS_MAX {
             self.pings.pop_front();

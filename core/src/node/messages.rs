@@ -1,8 +1,7 @@
 //! What Data packets carry: each message to the room that it is for.
 
 use super::Node;
-use crate::net::DropReason;
-use crate::net::PeerKey;
+use crate::net::{DropReason, PeerKey};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::message::{self, Message};

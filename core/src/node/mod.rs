@@ -57,28 +57,11 @@ mod streams;
 mod transport;
 mod traverse;
 
-use crate::api::Access;
-use crate::api::CommandError;
-use crate::api::Config;
-use crate::api::ConfigError;
-use crate::api::Counters;
-use crate::api::Event;
-use crate::api::PathInfo;
-use crate::api::Read;
-use crate::api::Role;
-use crate::api::Saved;
-use crate::api::Status;
-use crate::api::StreamEnd;
-use crate::api::StreamError;
-use crate::api::StreamKey;
-use crate::net::Network;
-use crate::net::Path;
-use crate::net::PeerKey;
-use crate::net::Received;
-use crate::net::SocketId;
-use crate::net::SocketRefused;
-use crate::net::SocketRequest;
-use crate::net::Transmit;
+use crate::api::{
+    Access, CommandError, Config, ConfigError, Counters, Event, PathInfo, Read, Role, Saved, Status, StreamEnd,
+    StreamError, StreamKey,
+};
+use crate::net::{Network, Path, PeerKey, Received, SocketId, SocketRefused, SocketRequest, Transmit};
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -102,7 +85,7 @@ use crate::identity::{PeerId, SecretKey};
 use crate::introduce::{Call, Duties};
 use crate::keepalive::Duty;
 use crate::link::{Gate, Identity};
-use crate::random::Generators;
+use crate::random::{ChoiceRng, Generators, KeyRng, Seed};
 use crate::relay::Channels;
 use crate::ticket::Ticket;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
@@ -130,11 +113,47 @@ struct Ping {
     at: Instant,
 }
 
+/// The generators of the rooms.
+pub(crate) struct Rngs {
+    pub(crate) links: KeyRng,
+    pub(crate) overlay: Generators,
+    pub(crate) nat: KeyRng,
+    pub(crate) traverse: KeyRng,
+    pub(crate) traverse_ids: ChoiceRng,
+    pub(crate) keepalive: KeyRng,
+    pub(crate) keepalive_jitter: ChoiceRng,
+    pub(crate) introduce: KeyRng,
+    pub(crate) streams: KeyRng,
+}
+
+impl Rngs {
+    fn new(seed: &Seed) -> Self {
+        Self {
+            links: seed.keys("links"),
+            overlay: Generators::new(seed, "overlay"),
+            nat: seed.keys("nat"),
+            traverse: seed.keys("traverse"),
+            traverse_ids: seed.choices("traverse"),
+            keepalive: seed.keys("keepalive"),
+            keepalive_jitter: seed.choices("keepalive"),
+            introduce: seed.keys("introduce"),
+            streams: seed.keys("stream"),
+        }
+    }
+
+    fn mix(&mut self, fresh: &[u8; 32]) {
+        let Self { links, overlay, nat, traverse, keepalive, introduce, streams, .. } = self;
+        for keys in [links, &mut overlay.keys, nat, traverse, keepalive, introduce, streams] {
+            keys.mix(fresh);
+        }
+    }
+}
+
 /// The one public state machine. See the module.
 pub struct Node {
     pub(crate) me: Identity,
     pub(crate) config: Config,
-    pub(crate) rng: Generators,
+    pub(crate) rng: Rngs,
     origin: std::time::Instant,
     own_duty: Duty,
     keepalive: KeepAlive,
@@ -207,10 +226,11 @@ impl Node {
                 Duty::Liveness
             }
         };
-        let mut rng = Generators::new(&seed);
-        let gate = Gate::new(&mut rng.keys);
+        let seed = Seed::new(seed);
+        let mut rng = Rngs::new(&seed);
+        let gate = Gate::new(&mut rng.links);
         let me = Identity::new(key);
-        let rooms = Rooms::new(now, &me, &config, &saved, &mut rng);
+        let rooms = Rooms::new(now, &me, &config, &saved, &mut rng.overlay);
         let mut channels = Channels::default();
         channels.cap(now, config.duty_rate_bps, config.duty_quota_bytes, saved.relayed);
         Ok(Self {
@@ -372,7 +392,7 @@ impl Node {
 
     /// Fresh entropy from the operating system; io feeds some hourly, tests do not.
     pub fn handle_entropy(&mut self, fresh: &[u8; 32]) {
-        self.rng.keys.mix(fresh);
+        self.rng.mix(fresh);
     }
 
     // ---- what the application wants ----
@@ -526,6 +546,22 @@ impl Node {
         let len = datagram.len().min(buf.len());
         buf.get_mut(..len)?.copy_from_slice(&datagram[..len]);
         Some(len)
+    }
+
+    /// Cuts a peer off: its link is closed with a goodbye, its streams end with [`StreamEnd::PeerGone`] here, a call to it
+    /// that is under way is given up. It may come back like any other, so whoever revokes a permission withdraws that
+    /// first. [`CommandError::NotConnected`] where there was nothing to cut.
+    pub fn disconnect(&mut self, now: Instant, peer: &PeerId) -> Result<(), CommandError> {
+        let called = self.calls.contains_key(peer);
+        self.finish_call(peer);
+        self.pending_pings.remove(peer);
+        self.end_waiting_streams(peer, StreamEnd::PeerGone);
+        let key = self.peers.key_of(peer);
+        if let Some(key) = key {
+            self.close_link(now, key);
+        }
+        self.settle(now);
+        if called || key.is_some() { Ok(()) } else { Err(CommandError::NotConnected) }
     }
 
     /// Tells peers and homes goodbye; [`Event::Left`] follows.

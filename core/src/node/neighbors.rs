@@ -126,8 +126,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Config, Event};
-    use crate::api::{ConnectError, Saved};
+    use crate::api::{Config, ConnectError, Event, Saved};
     use crate::identity::SecretKey;
     use crate::net::{Network, SocketId};
 

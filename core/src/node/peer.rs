@@ -1,6 +1,6 @@
 //! One peer: the link to it, its paths, and what user traffic needs. And the tables that find it.
 
-use crate::net::PeerKey;
+use crate::net::{Path, PeerKey};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,10 +10,7 @@ use crate::account::Exposure;
 use crate::identity::PeerId;
 use crate::keepalive::{BEAT_INTERVAL_MAX, Beats, Duty, PROOF_AGE_MAX, Pace};
 use crate::link::{Epoch, Initiation};
-use crate::net::Path;
-use crate::path::Watch;
-use crate::path::{Paths, Route};
-use crate::path::{Quality, View};
+use crate::path::{Paths, Quality, Route, View, Watch};
 use crate::stream::Streams;
 use crate::time::{Instant, earliest};
 use crate::traverse::{Checks, Effort};

@@ -9,8 +9,7 @@ use super::Node;
 use super::rooms::Side;
 use super::send::Outgoing;
 use super::sockets::Purpose;
-use crate::api::Reachability;
-use crate::api::Role;
+use crate::api::{Reachability, Role};
 use crate::identity::PeerId;
 use crate::nat::{Ask, Examination, MappingBehavior, Outcome, Subject, second_nat};
 use crate::net::{DropReason, Family, Path, SocketId, SocketKind};
@@ -44,7 +43,7 @@ impl Node {
         }
         self.count_fresh(now);
         let rooms = &mut self.rooms;
-        rooms.dial_back.on_link_up(now, id, &mut self.rng, &mut rooms.out);
+        rooms.dial_back.on_link_up(now, id, &mut self.rng.overlay, &mut rooms.out);
         rooms.examiner.on_supernode(now);
     }
 
@@ -54,7 +53,7 @@ impl Node {
         self.check_address(now);
         self.count_fresh(now);
         let rooms = &mut self.rooms;
-        rooms.dial_back.reset(now, &mut self.rng, &mut rooms.out);
+        rooms.dial_back.reset(now, &mut self.rng.overlay, &mut rooms.out);
         rooms.examiner.reset(now);
     }
 
@@ -64,7 +63,7 @@ impl Node {
         let rooms = &mut self.rooms;
         let mapped = mapped_port(&self.network, main_socket(&self.network, Family::V4).map(|(socket, _)| socket));
         if rooms.dial_back.port().is_some() || rooms.dial_back.reachable() == Some(false) {
-            rooms.dial_back.set_port(now, mapped, &mut self.rng, &mut rooms.out);
+            rooms.dial_back.set_port(now, mapped, &mut self.rng.overlay, &mut rooms.out);
         }
     }
 
@@ -101,7 +100,7 @@ impl Node {
     pub(super) fn on_dialled_back(&mut self, now: Instant, id: &PeerId, remote: SocketAddr, nonce: [u8; 8]) {
         self.count_fresh(now);
         let rooms = &mut self.rooms;
-        rooms.dial_back.on_dial_back(now, id, remote, nonce, &mut self.rng, &mut rooms.out);
+        rooms.dial_back.on_dial_back(now, id, remote, nonce, &mut self.rng.overlay, &mut rooms.out);
         self.consider_serving(now);
     }
 
@@ -140,13 +139,13 @@ impl Node {
             self.count_fresh(now);
             let before = self.rooms.dial_back.reachable();
             let rooms = &mut self.rooms;
-            rooms.dial_back.handle_timeout(now, &mut self.rng, &mut rooms.out);
+            rooms.dial_back.handle_timeout(now, &mut self.rng.overlay, &mut rooms.out);
             if rooms.dial_back.reachable() == Some(false) && before != Some(false) {
                 // The way in may be another port, which the router maps.
                 let main = main_socket(&self.network, Family::V4);
                 let mapped = mapped_port(&self.network, main.map(|(socket, _)| socket));
                 if rooms.dial_back.port().is_none() && mapped.is_some() {
-                    rooms.dial_back.set_port(now, mapped, &mut self.rng, &mut rooms.out);
+                    rooms.dial_back.set_port(now, mapped, &mut self.rng.overlay, &mut rooms.out);
                 }
             }
             self.consider_serving(now);
@@ -212,7 +211,7 @@ impl Node {
         let own = self.network.interfaces.clone();
         let subject = Subject { socket, port: bound.port(), own, filter_only };
         let mut asks = Vec::new();
-        let examination = Examination::new(now, subject, targets, &mut self.rng.keys, &mut asks);
+        let examination = Examination::new(now, subject, targets, &mut self.rng.nat, &mut asks);
         self.rooms.examiner.begin(family, examination);
         self.carry_asks(now, asks);
         true
@@ -221,7 +220,7 @@ impl Node {
     fn run_examination(&mut self, now: Instant) {
         let mut asks = Vec::new();
         let Some(current) = self.rooms.examiner.current.as_mut() else { return };
-        let over = current.handle_timeout(now, &mut self.rng.keys, &mut asks);
+        let over = current.handle_timeout(now, &mut self.rng.nat, &mut asks);
         self.carry_asks(now, asks);
         if let Some(outcome) = over {
             self.on_examined(now, &outcome);
@@ -292,7 +291,7 @@ impl Node {
     pub(super) fn on_reach_socket(&mut self, now: Instant, opened: Option<(SocketId, SocketAddr)>) {
         let mut asks = Vec::new();
         match (self.rooms.examiner.current.as_mut(), opened) {
-            (Some(current), _) => current.on_socket(now, opened, &mut self.rng.keys, &mut asks),
+            (Some(current), _) => current.on_socket(now, opened, &mut self.rng.nat, &mut asks),
             (None, Some((socket, _))) => asks.push(Ask::Close(socket)),
             (None, None) => {}
         }
@@ -367,7 +366,7 @@ impl Node {
             if unlinked.is_empty() {
                 return;
             }
-            let (peer, address) = unlinked.swap_remove(self.rng.peer_choice.below(unlinked.len()));
+            let (peer, address) = unlinked.swap_remove(self.rng.overlay.peer_choice.below(unlinked.len()));
             self.rooms.examiner.helpers.push(peer);
             self.rooms.out.push_back(Action::Dial { peer, address });
         }

@@ -4,8 +4,7 @@ use core::time::Duration;
 
 use super::Node;
 use crate::api::{Event, Save};
-use crate::net::PeerKey;
-use crate::net::{DropReason, Path, Received};
+use crate::net::{DropReason, Path, PeerKey, Received};
 use crate::path::{Heard, Route};
 use crate::stream::Streams;
 use crate::time::Instant;
@@ -327,7 +326,7 @@ impl Node {
 
     /// Sends a challenge on a path, to prove it or to see whether it still works.
     pub(crate) fn challenge(&mut self, now: Instant, key: PeerKey, route: Route) -> [u8; 8] {
-        let token = self.rng.keys.bytes();
+        let token = self.rng.links.bytes();
         let remote = match route {
             Route::Direct { remote, .. } => Some(remote),
             Route::Relayed { .. } => None,

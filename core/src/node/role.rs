@@ -151,7 +151,7 @@ impl Node {
         self.rooms_settle(now);
         self.rooms.book.set_max(SUPERNODE_ADVERTS_MAX);
         self.rooms.records = RecordStore::new(RECORDS_MAX);
-        let mut side = Side::supernode(now, me, &self.config, &[address], &mut self.rng);
+        let mut side = Side::supernode(now, me, &self.config, &[address], &mut self.rng.overlay);
         if let Side::Supernode(s) = &mut side {
             s.way = way;
         }
@@ -165,7 +165,7 @@ impl Node {
         if let Side::Supernode(s) = &mut rooms.side {
             let mut stores = crate::overlay::gossip::Stores {
                 wall,
-                random: &mut self.rng,
+                random: &mut self.rng.overlay,
                 book: &mut rooms.book,
                 records: &mut rooms.records,
                 out: &mut rooms.out,
@@ -197,7 +197,7 @@ impl Node {
         let Side::Supernode(s) = &mut rooms.side else { return };
         let mut stores = crate::overlay::gossip::Stores {
             wall,
-            random: &mut self.rng,
+            random: &mut self.rng.overlay,
             book: &mut rooms.book,
             records: &mut rooms.records,
             out: &mut rooms.out,

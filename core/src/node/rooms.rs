@@ -12,8 +12,7 @@ use crate::introduce::{LookupFailure, RATE_MAX};
 use crate::keepalive::Duty;
 use crate::link::Identity;
 use crate::nat::{Examiner, MappingBehavior, NatProfile, Observations};
-use crate::net::PeerKey;
-use crate::net::SocketId;
+use crate::net::{PeerKey, SocketId};
 use crate::overlay::NetworkClock;
 use crate::overlay::action::Action;
 use crate::overlay::advert::{
@@ -131,7 +130,7 @@ macro_rules! leaf {
             let mut means = $crate::overlay::home::Means {
                 key: $node.me.secret(),
                 wall,
-                random: &mut $node.rng,
+                random: &mut $node.rng.overlay,
                 book,
                 sequence,
                 out,
@@ -150,7 +149,8 @@ macro_rules! supernode {
         let wall = $node.wall_time($now);
         let $crate::node::rooms::Rooms { side, out, book, records, .. } = &mut $node.rooms;
         if let $crate::node::rooms::Side::Supernode($supernode) = side {
-            let mut stores = $crate::overlay::gossip::Stores { wall, random: &mut $node.rng, book, records, out };
+            let mut stores =
+                $crate::overlay::gossip::Stores { wall, random: &mut $node.rng.overlay, book, records, out };
             let $stores = &mut stores;
             Some($call)
         } else {
@@ -242,7 +242,7 @@ impl Node {
             let wall = self.wall_time(now);
             let Rooms { side, out, sequence, book, records, .. } = &mut self.rooms;
             if let Side::Supernode(s) = side {
-                let mut stores = Stores { wall, random: &mut self.rng, book, records, out };
+                let mut stores = Stores { wall, random: &mut self.rng.overlay, book, records, out };
                 s.gossip.set_load(load);
                 s.gossip.handle_timeout(now, self.me.secret(), sequence, &mut stores);
                 s.registrations.handle_timeout(now, &mut stores);
@@ -460,7 +460,7 @@ impl Node {
                 let Rooms { side, out, .. } = &mut self.rooms;
                 if let Side::Supernode(s) = side {
                     let linked: Vec<PeerId> = s.gossip.linked().copied().collect();
-                    let to = OrderTo { linked: &linked, choice: &mut self.rng.peer_choice };
+                    let to = OrderTo { linked: &linked, choice: &mut self.rng.overlay.peer_choice };
                     s.dial_backs.on_request(now, id, remote, nonce, &contacted, port, to, out);
                 }
             }
@@ -474,7 +474,7 @@ impl Node {
             Message::DialBackReply { nonce, refused } => {
                 self.count_fresh(now);
                 let Rooms { dial_back, out, .. } = &mut self.rooms;
-                dial_back.on_reply(now, &id, nonce, refused, &mut self.rng, out);
+                dial_back.on_reply(now, &id, nonce, refused, &mut self.rng.overlay, out);
             }
             // It was an early message, and taken as such.
             Message::DialBack { .. } => {}

@@ -4,8 +4,7 @@ use core::num::NonZeroU16;
 
 use super::Node;
 use super::peer::WAITING_MAX;
-use crate::net::PeerKey;
-use crate::net::{Path, Transmit};
+use crate::net::{Path, PeerKey, Transmit};
 use crate::path::Route;
 use crate::stream::PACKET_LEN_MAX;
 use crate::time::Instant;

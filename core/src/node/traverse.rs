@@ -6,8 +6,7 @@ use core::time::Duration;
 use super::Node;
 use super::peer::Standing;
 use crate::account::Exposure;
-use crate::net::Path;
-use crate::net::PeerKey;
+use crate::net::{Path, PeerKey};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::traverse::{self, Checks, Strategy};
@@ -143,7 +142,7 @@ impl Node {
         let mut checks = running.unwrap_or_else(|| Checks::new(now));
         for (cost, remote) in known.into_iter().filter(|(_, addr)| granted.contains(addr)) {
             let start = if cost == Cost::Hairpin { now + HAIRPIN_AFTER } else { now };
-            checks.add(start, remote, self.rng.keys.bytes());
+            checks.add(start, remote, self.rng.traverse.bytes());
         }
         if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
             traffic.checks = Some(checks);
@@ -312,7 +311,7 @@ impl Node {
             let Some(peer) = self.peers.get_mut(end).filter(|p| p.is_up() && p.paths.is_proven(&route)) else {
                 continue;
             };
-            let token = self.rng.keys.bytes();
+            let token = self.rng.links.bytes();
             peer.paths.on_challenge_sent(now, &route, token);
             // No sample: that we are heard there is what the peer is to notice.
             self.send_on(end, Some(route), &Message::challenge(token, None), false);

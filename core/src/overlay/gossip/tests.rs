@@ -149,7 +149,7 @@ fn strangers_may_say_who_they_are_and_nothing_else() {
     let record: Box<[u8]> = net.get(&all[1]).records.get(&leaf).unwrap().into();
     let advert = |n: u8| {
         let own = OwnAdvert::new(Instant::ZERO, &[TestNet::address_of(n)], 1, 0);
-        let (mut own, mut random) = (own, Generators::new(&[1; 32]));
+        let (mut own, mut random) = (own, Generators::new(&crate::random::Seed::new([1; 32]), "test"));
         own.make(Instant::ZERO, Some(wall_at(Instant::ZERO)), &key(n), 1, &mut random.jitter).1
     };
     with_gossip(&mut net, all[0], |gossip, now, s| {

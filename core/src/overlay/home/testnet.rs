@@ -12,7 +12,7 @@ use crate::overlay::action::Action;
 use crate::overlay::advert::{AdvertBook, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
 use crate::overlay::directory::{RECORDS_MAX, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
-use crate::random::{ChoiceRng, Generators};
+use crate::random::{ChoiceRng, Generators, Seed};
 use crate::time::{Instant, WallTime, earliest};
 use crate::wire::message::{Load, Message, decode_next};
 
@@ -37,7 +37,7 @@ pub(crate) fn wall_at(now: Instant) -> WallTime {
 }
 
 pub(crate) fn generators(n: u8) -> Generators {
-    Generators::new(&[n; 32])
+    Generators::new(&Seed::new([n; 32]), "test")
 }
 
 pub(crate) struct TestNode {
@@ -106,7 +106,7 @@ impl TestNet {
             book: AdvertBook::new(key.peer_id(), adverts_max),
             records: RecordStore::new(RECORDS_MAX),
             sequence: Sequence::new(saved.sequence),
-            random: Generators::new(&self.chance.bytes()),
+            random: Generators::new(&Seed::new(self.chance.bytes()), "test"),
             load: Load::default(),
             saved,
             events: Vec::new(),
