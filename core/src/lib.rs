@@ -20,6 +20,9 @@ mod keepalive;
 mod link;
 mod nat;
 mod node;
+#[cfg(any(test, feature = "operations"))]
+#[allow(dead_code)] // Until the first machine is driven.
+mod operations;
 mod overlay;
 mod path;
 mod random;
@@ -52,4 +55,8 @@ pub mod internal {
     pub use crate::overlay::directory::Record;
     pub use crate::random::KeyRng;
     pub use crate::stream::{LocalStream, PACKET_LEN_MIN, Side, Streams, StreamsEvent};
+
+    /// Each machine driven alone: bytes are operations.
+    #[cfg(feature = "operations")]
+    pub mod operations {}
 }
