@@ -5,10 +5,10 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use handfast_benches::key;
 use handfast_core::DATAGRAM_LEN_MAX;
-use handfast_core::link::{
+use handfast_core::internal::KeyRng;
+use handfast_core::internal::{
     Accepted, Epoch, Identity, InitFixed, Initiation, Macs, PeerKeys, ResponseFixed, TransportKeys, accept, initiate,
 };
-use handfast_core::random::KeyRng;
 use handfast_core::wire::packet::{DATA_HEADER_LEN, DATA_OVERHEAD, Kind};
 
 const INIT: InitFixed = InitFixed { time_us: 1, session: 2 };

@@ -14,11 +14,11 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::api::{CommandError, ConnectError, Event, StreamEnd};
 use crate::identity::PeerId;
 use crate::link::Accepted;
-use crate::node::{
-    AttemptRoute, CommandError, ConnectError, DropReason, Event, Node, Path, PeerKey, StreamEnd, Traffic,
-};
+use crate::net::{DropReason, Path, PeerKey};
+use crate::node::{AttemptRoute, Node, Traffic};
 use crate::path::Route;
 use crate::relay::{End, Limits};
 use crate::time::{Instant, earliest};
@@ -27,18 +27,18 @@ use crate::wire::message::{ChannelLimits, InitBody, Message, Refusal};
 use crate::wire::packet::{ChannelId, Packet};
 
 /// A home keeps its Response back so long for the callee's answer.
-pub const HOLD_MAX: Duration = Duration::from_millis(250);
+pub(crate) const HOLD_MAX: Duration = Duration::from_millis(250);
 /// Most Responses kept back at a time. At the limit the Init is answered at once.
-pub const HOLDS_MAX: usize = 256;
+pub(crate) const HOLDS_MAX: usize = 256;
 /// The home repeats an introduction to its leaf after each of these, until it answers.
 const REPEATS: [Duration; 4] =
     [Duration::from_millis(300), Duration::from_millis(500), Duration::from_millis(800), Duration::from_millis(1_200)];
 /// A call is remembered so long at the home.
-pub const CALL_MEMORY: Duration = Duration::from_secs(60);
+pub(crate) const CALL_MEMORY: Duration = Duration::from_secs(60);
 /// Most calls remembered. At the limit new ones are refused as busy.
-pub const DUTIES_MAX: usize = 65_536;
+pub(crate) const DUTIES_MAX: usize = 65_536;
 /// Introductions per second and callee, and per second and caller prefix.
-pub const RATE_MAX: u32 = 20;
+pub(crate) const RATE_MAX: u32 = 20;
 
 /// How long the caller waits after each introduction by one home, before it repeats it or asks the next home.
 const WAITS: [Duration; 4] = [
@@ -68,7 +68,7 @@ const LAN_TRIES: u8 = 6;
 /// Times that one call tries the addresses that a neighbour announces: it may announce ever new ones.
 const NEAR_DIALS_MAX: u8 = 3;
 /// Most calls at a time. At the limit `open` and `connect` are refused.
-pub const CALLS_MAX: usize = 4_096;
+pub(crate) const CALLS_MAX: usize = 4_096;
 
 /// Why a lookup gave no record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -629,7 +629,7 @@ impl Node {
         {
             return Err(Refusal::Busy);
         }
-        let channel = ChannelId(self.rng.keys.bytes());
+        let channel = ChannelId(self.rng.introduce.bytes());
         let ends = [caller, callee_key].map(|key| {
             let peer = self.peers.get(key);
             // A leg without a path until its link is confirmed: nothing is relayed to an unproven address.
@@ -829,7 +829,9 @@ impl Node {
             self.send(home, &Message::IntroducedReply { channel, response: Ok(&response) });
             return Ok(());
         }
-        self.admit_inner_init(now, home)?;
+        if !self.account.take_inner_init(now, home) {
+            return Err(DropReason::Limited);
+        }
         let mut plain = [0; crate::wire::DATAGRAM_LEN_MAX];
         let (accepted, len) =
             crate::link::accept(&self.me, init, false, &mut plain).map_err(|_| DropReason::Unauthentic)?;

@@ -60,58 +60,89 @@ impl Drop for KeyRng {
 
 /// A ChaCha20 generator for choices that need not be secret.
 #[derive(Clone)]
-pub struct ChoiceRng(ChaCha20Rng);
+pub(crate) struct ChoiceRng(ChaCha20Rng);
 
 impl ChoiceRng {
     /// A generator from a seed.
-    pub fn new(seed: [u8; 32]) -> Self {
+    pub(crate) fn new(seed: [u8; 32]) -> Self {
         Self(ChaCha20Rng::from_seed(seed))
     }
 
     /// A number.
-    pub fn u64(&mut self) -> u64 {
+    pub(crate) fn u64(&mut self) -> u64 {
         self.0.next_u64()
     }
 
     /// A number in `0..n`; 0 when `n` is 0. The bias of the plain remainder is below 2^-32 for every `n` we use.
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         if n == 0 { 0 } else { (self.0.next_u64() % n as u64) as usize }
     }
 
     /// Full jitter: a duration drawn evenly from zero to `max`.
-    pub fn jitter(&mut self, max: core::time::Duration) -> core::time::Duration {
+    pub(crate) fn jitter(&mut self, max: core::time::Duration) -> core::time::Duration {
         let us = u64::try_from(max.as_micros()).unwrap_or(u64::MAX).min(u64::MAX - 1);
         core::time::Duration::from_micros(self.0.next_u64() % (us + 1))
     }
 
     /// An array.
-    pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
+    #[cfg(test)]
+    pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut out = [0; N];
         self.0.fill_bytes(&mut out);
         out
     }
 }
 
-/// The generators of one node.
-pub struct Generators {
-    /// Secrets: ephemeral keys, challenge tokens, channel ids, session ids.
-    pub keys: KeyRng,
-    /// Ids that only have to be unique.
-    pub ids: ChoiceRng,
+/// From which the rooms of a node get their generators, each under a label of its own: what one room draws moves nothing
+/// that another one draws.
+pub(crate) struct Seed([u8; 32]);
+
+impl Seed {
+    /// The seed of a node.
+    pub(crate) fn new(seed: [u8; 32]) -> Self {
+        Self(seed)
+    }
+
+    /// A generator of secrets.
+    pub(crate) fn keys(&self, label: &str) -> KeyRng {
+        KeyRng::new(self.derive(label, "keys"))
+    }
+
+    /// A generator of choices that need not be secret.
+    pub(crate) fn choices(&self, label: &str) -> ChoiceRng {
+        ChoiceRng::new(self.derive(label, "choices"))
+    }
+
+    fn derive(&self, label: &str, kind: &str) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("handfast v1 random");
+        hasher.update(&self.0).update(label.as_bytes()).update(&[0]).update(kind.as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+}
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// The generators of a room that needs all kinds.
+pub(crate) struct Generators {
+    /// Secrets: tokens, nonces.
+    pub(crate) keys: KeyRng,
     /// Timer jitter.
-    pub jitter: ChoiceRng,
+    pub(crate) jitter: ChoiceRng,
     /// Which peer to ask.
-    pub peer_choice: ChoiceRng,
+    pub(crate) peer_choice: ChoiceRng,
 }
 
 impl Generators {
-    /// All generators from one seed, each under its own label.
-    pub fn new(seed: &[u8; 32]) -> Self {
+    /// All of them under one label.
+    pub(crate) fn new(seed: &Seed, label: &str) -> Self {
         Self {
-            keys: KeyRng::new(blake3::derive_key("handfast v1 random keys", seed)),
-            ids: ChoiceRng::new(blake3::derive_key("handfast v1 random ids", seed)),
-            jitter: ChoiceRng::new(blake3::derive_key("handfast v1 random jitter", seed)),
-            peer_choice: ChoiceRng::new(blake3::derive_key("handfast v1 random peer choice", seed)),
+            keys: seed.keys(label),
+            jitter: seed.choices(&format!("{label} jitter")),
+            peer_choice: seed.choices(&format!("{label} peers")),
         }
     }
 }
@@ -160,18 +191,20 @@ mod tests {
 
     #[test]
     fn labels_do_not_move_each_other() {
-        let ids = |jitter_draws| {
-            let mut all = Generators::new(&[3; 32]);
+        let others = |jitter_draws| {
+            let mut all = Generators::new(&Seed::new([3; 32]), "room");
             for _ in 0..jitter_draws {
                 all.jitter.u64();
             }
-            (all.ids.u64(), all.peer_choice.u64(), all.keys.u64())
+            (all.peer_choice.u64(), all.keys.u64())
         };
-        assert_eq!(ids(0), ids(5));
-        let mut all = Generators::new(&[3; 32]);
-        let draws = [all.keys.u64(), all.ids.u64(), all.jitter.u64(), all.peer_choice.u64()];
-        let distinct: std::collections::BTreeSet<_> = draws.iter().collect();
-        assert_eq!(distinct.len(), 4, "two labels share a stream");
+        assert_eq!(others(0), others(5));
+        let draws = ["a room", "another"].map(|room| {
+            let mut all = Generators::new(&Seed::new([3; 32]), room);
+            [all.keys.u64(), all.jitter.u64(), all.peer_choice.u64()]
+        });
+        let distinct: std::collections::BTreeSet<_> = draws.iter().flatten().collect();
+        assert_eq!(distinct.len(), 6, "two labels share a stream");
     }
 
     proptest! {

@@ -14,10 +14,10 @@ mod samples;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use handfast_core::link::{
+use handfast_core::internal::KeyRng;
+use handfast_core::internal::{
     Admission, Epoch, Gate, Identity, InitFixed, Macs, PeerKeys, ResponseFixed, accept, initiate, open_cookie,
 };
-use handfast_core::random::KeyRng;
 use handfast_core::wire::packet::{ChannelId, DATA_HEADER_LEN, Kind, Packet, loop_packet, relay_header};
 use handfast_core::{DATAGRAM_LEN_MAX, Instant, SecretKey};
 use samples::{Parts, init_bodies, messages, response_bodies};

@@ -1,7 +1,7 @@
 //! Targets for signed statements: adverts and records.
 
-use handfast_core::advert::Advert;
-use handfast_core::directory::Record;
+use handfast_core::internal::Advert;
+use handfast_core::internal::Record;
 use handfast_core::{PeerId, SecretKey};
 
 /// Adverts: arbitrary bytes, and genuine ones with bits changed.

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use handfast_core::stream::{LocalStream, PACKET_LEN_MIN, Side, Streams, StreamsEvent};
+use handfast_core::internal::{LocalStream, PACKET_LEN_MIN, Side, Streams, StreamsEvent};
 use handfast_core::{Instant, StreamEnd};
 
 use crate::bytes::{Bytes, ignore};

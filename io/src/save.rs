@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 
-use handfast_core::node::BINDINGS_MAX;
+use handfast_core::api::BINDINGS_MAX;
 use handfast_core::{Relayed, Save, Saved};
 
 use crate::host::{SELDOM, Until};

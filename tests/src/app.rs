@@ -291,14 +291,22 @@ impl App {
     fn on_incoming(&mut self, now: Instant, node: &mut Node, stream: StreamKey, peer: PeerId, service: ServiceName) {
         match service.as_str() {
             XFER => {
-                node.accept(now, stream).expect("a stream just announced can be accepted");
+                match node.accept(now, stream) {
+                    Ok(()) => {}
+                    // Its link ended within the call that announced it.
+                    Err(StreamError::Ended(_)) => return,
+                    Err(error) => panic!("a stream just announced can be accepted: {error:?}"),
+                }
                 let mut side = Side::new(false, peer, now);
                 side.paused = self.pause_incoming;
                 let before = self.sides.insert((self.incarnation, stream), side);
                 assert!(before.is_none(), "{stream:?} was used before");
                 self.pump(now, node, stream);
             }
-            DOWN => node.refuse(now, stream, StreamEnd::Unavailable).expect("a stream just announced can be refused"),
+            DOWN => match node.refuse(now, stream, StreamEnd::Unavailable) {
+                Ok(()) | Err(StreamError::Ended(_)) => {}
+                Err(error) => panic!("a stream just announced can be refused: {error:?}"),
+            },
             _ => self.incoming.push((stream, peer, service)),
         }
     }

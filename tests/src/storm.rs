@@ -147,9 +147,7 @@ impl Storm {
                 if routers > 0 {
                     let router = RouterId(self.w.dice().below(routers) as usize);
                     // One behind another keeps its address: it would need one of that LAN.
-                    if self.w.dice().below(2) == 0
-                        && self.w.wire.routers[router.0].outer == INTERNET
-                    {
+                    if self.w.dice().below(2) == 0 && self.w.wire.routers[router.0].outer == INTERNET {
                         self.w.renumber(router);
                     } else {
                         self.w.reboot_router(router);

@@ -78,7 +78,7 @@ fn a_leaf_has_two_homes_and_learns_of_more() {
 
 #[test]
 fn mapping_behaviour_is_recognised() {
-    use handfast_core::reach::MappingBehavior;
+    use handfast_core::wire::nat::MappingBehavior;
     for (spec, wanted) in [
         (NatSpec::port_restricted(), MappingBehavior::EndpointIndependent),
         (NatSpec::fully_dependent(), MappingBehavior::AddressAndPortDependent),

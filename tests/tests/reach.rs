@@ -4,7 +4,8 @@
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 
-use handfast_core::reach::{FilteringBehavior, MappingBehavior, PortAssignment as Ports, Reachability};
+use handfast_core::api::Reachability;
+use handfast_core::wire::nat::{FilteringBehavior, MappingBehavior, PortAssignment as Ports};
 use handfast_core::{Config, Event, Role, Save};
 use handfast_tests::topology::{ACCESS, SUPERNODE_PORT};
 use handfast_tests::wire::{INTERNET, Port};

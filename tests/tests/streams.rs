@@ -404,3 +404,26 @@ fn connect_to_nobody_says_so() {
     let error = ConnectError::UnknownPeer;
     w.until("it fails", secs(10), |w| w.host(a).events.iter().any(|(_, e)| *e == Event::ConnectFailed { peer, error }));
 }
+
+#[test]
+fn who_is_disconnected_loses_link_and_streams_at_once_and_may_come_back() {
+    let (mut w, a, b) = World::pair(77, NatSpec::port_restricted(), NatSpec::port_restricted());
+    let t = w.transfer(a, b, 50_000_000, 1_000);
+    w.run_for(secs(2));
+    assert!(!w.is_done(t));
+    let (peer_a, peer_b) = (w.peer(a), w.peer(b));
+    w.with(b, |node, now| node.disconnect(now, &peer_a)).expect("there is a link");
+    assert!(w.status(b).peers.iter().all(|p| p.peer != peer_a));
+    let side = w.server(t).expect("the stream had come in");
+    assert_eq!(side.ended.map(|(_, end)| end), Some(StreamEnd::PeerGone));
+    w.run_for(secs(1));
+    assert_eq!(w.client(t).ended.map(|(_, end)| end), Some(StreamEnd::PeerGone), "the goodbye is heard");
+    let again = w.with(b, |node, now| node.disconnect(now, &peer_a));
+    assert_eq!(again, Err(CommandError::NotConnected));
+    // A call that is under way is given up as well.
+    w.with(b, |node, now| node.connect(now, peer_a)).expect("it can be called");
+    w.with(b, |node, now| node.disconnect(now, &peer_a)).expect("the call is given up");
+    let t = w.transfer(a, b, 1_000, 1_000);
+    w.finish("it comes back", secs(10), &[t]);
+    assert!(w.path(b, a).is_some() && w.path(a, b).is_some(), "{peer_b:?}");
+}

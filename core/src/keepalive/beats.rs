@@ -11,7 +11,7 @@ const ASK_WAITS: [Duration; 4] =
 
 /// What keep-alive wants sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Due {
+pub(crate) enum Due {
     /// A Beat.
     Beat,
     /// A BeatAsk.
@@ -25,7 +25,7 @@ pub enum Due {
 /// A Beat leaves after an interval of own silence. When the last proof of life would be older than [`PROOF_AGE_MAX`]
 /// before the next one, a BeatAsk takes its place, and is repeated until it is answered or the link is dead.
 #[derive(Clone, Copy, Debug)]
-pub struct Beats {
+pub(crate) struct Beats {
     sent: Instant,
     heard: Instant,
     asks: u8,
@@ -34,41 +34,41 @@ pub struct Beats {
 
 impl Beats {
     /// A link that is fresh now.
-    pub const fn new(now: Instant) -> Self {
+    pub(crate) const fn new(now: Instant) -> Self {
         Self { sent: now, heard: now, asks: 0, asked: now }
     }
 
     /// Anything left on the path in use.
-    pub fn on_sent(&mut self, now: Instant) {
+    pub(crate) fn on_sent(&mut self, now: Instant) {
         self.sent = now;
     }
 
     /// Anything authentic came.
-    pub fn on_heard(&mut self, now: Instant) {
+    pub(crate) fn on_heard(&mut self, now: Instant) {
         self.heard = now;
         self.asks = 0;
     }
 
     /// When the link was last heard.
-    pub fn heard(&self) -> Instant {
+    pub(crate) fn heard(&self) -> Instant {
         self.heard
     }
 
     /// Somebody waited for an answer in vain: the next thing to leave is an ask.
-    pub fn doubt(&mut self, now: Instant) {
+    pub(crate) fn doubt(&mut self, now: Instant) {
         if self.asks == 0 {
             self.heard = self.heard.min(now - PROOF_AGE_MAX);
         }
     }
 
     /// Whether two answers that were asked for are missing.
-    pub fn is_overdue(&self) -> bool {
+    pub(crate) fn is_overdue(&self) -> bool {
         self.asks > 2
     }
 
     /// A beat of another link left now. Where the two would march in step, this one's next being more than three quarters
     /// of the interval away, it comes sooner this once: half an interval after the other.
-    pub fn keep_apart(&mut self, now: Instant, interval: Duration) {
+    pub(crate) fn keep_apart(&mut self, now: Instant, interval: Duration) {
         let next = self.sent + interval;
         if next > now + interval * 3 / 4 {
             self.sent = now - interval / 2;
@@ -88,7 +88,7 @@ impl Beats {
     }
 
     /// When [`Self::handle_timeout`] has something to say.
-    pub fn poll_timeout(&self, duty: Duty, pace: Pace) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self, duty: Duty, pace: Pace) -> Option<Instant> {
         if duty == Duty::None {
             return None;
         }
@@ -97,7 +97,7 @@ impl Beats {
     }
 
     /// What is due now, if anything.
-    pub fn handle_timeout(&mut self, now: Instant, duty: Duty, pace: Pace) -> Option<Due> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant, duty: Duty, pace: Pace) -> Option<Due> {
         if self.poll_timeout(duty, pace).is_none_or(|at| now < at) {
             return None;
         }

@@ -25,7 +25,7 @@ use core::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use crate::node::{SocketId, SocketRequest};
+use crate::net::{SocketId, SocketRequest};
 use crate::time::{Instant, earliest};
 
 /// A time in tenths of a second: what a probe can ask for.
@@ -67,7 +67,7 @@ const MISSES_MAX: usize = 8;
 
 /// What the measurement wants done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Do {
+pub(crate) enum Do {
     /// Ask io for a socket, and say so with [`Lifetime::on_asked`].
     Open,
     /// Send a probe from this socket.
@@ -85,7 +85,7 @@ pub enum Do {
 
 /// How a measurement ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The router keeps a binding this long, or up to a tenth longer; or longer than can be measured.
     Known(Duration),
     /// Answers did not come, or no sense came of them.
@@ -128,7 +128,7 @@ struct Lane {
 
 /// One measurement. See the module.
 #[derive(Clone, Debug)]
-pub struct Lifetime {
+pub(crate) struct Lifetime {
     lanes: ArrayVec<Lane, LANES_MAX>,
     /// Tried before anything else, shortest first.
     seeds: ArrayVec<Tenths, FIRST_RUNGS>,
@@ -160,7 +160,7 @@ fn span(tenths: Tenths) -> Duration {
 
 impl Lifetime {
     /// Nothing is known.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             lanes: ArrayVec::new(),
             seeds: LADDER.into_iter().take(FIRST_RUNGS).collect(),
@@ -175,7 +175,7 @@ impl Lifetime {
     }
 
     /// An earlier measurement found this: is it still so?
-    pub fn check(known: Duration) -> Self {
+    pub(crate) fn check(known: Duration) -> Self {
         let known = Tenths::try_from(known.as_millis() / 100).unwrap_or(LONGEST).clamp(SHORTEST, LONGEST);
         let mut check = Self::new();
         check.seeds.clear();
@@ -191,22 +191,22 @@ impl Lifetime {
     }
 
     /// The longest that a binding was seen to live so far.
-    pub fn at_least(&self) -> Option<Duration> {
+    pub(crate) fn at_least(&self) -> Option<Duration> {
         (self.hit > 0).then(|| span(self.hit))
     }
 
     /// How it ended, if it has. Sockets may still have to be closed.
-    pub fn outcome(&self) -> Option<Outcome> {
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
         self.outcome
     }
 
     /// Ends it without a result.
-    pub fn abort(&mut self) {
+    pub(crate) fn abort(&mut self) {
         self.end(Outcome::Failed);
     }
 
     /// What to do next; nothing until the next event or [`Self::poll_timeout`].
-    pub fn poll(&mut self, now: Instant, mut token: impl FnMut() -> [u8; 8]) -> Option<Do> {
+    pub(crate) fn poll(&mut self, now: Instant, mut token: impl FnMut() -> [u8; 8]) -> Option<Do> {
         if let Some(socket) = self.closing.pop() {
             return Some(Do::Close(socket));
         }
@@ -250,7 +250,7 @@ impl Lifetime {
     }
 
     /// io was asked for a socket, or there is none to be had.
-    pub fn on_asked(&mut self, now: Instant, request: Option<SocketRequest>) {
+    pub(crate) fn on_asked(&mut self, now: Instant, request: Option<SocketRequest>) {
         let Some(request) = request else { return self.end(Outcome::Failed) };
         if let Some(lane) = self.lanes.iter_mut().find(|l| l.stage == Stage::New) {
             lane.stage = Stage::Asked { request, until: now + OPEN_WAIT };
@@ -258,7 +258,7 @@ impl Lifetime {
     }
 
     /// io opened the socket; false if nobody here wants it.
-    pub fn on_socket(&mut self, now: Instant, opened: SocketRequest, socket: SocketId) -> bool {
+    pub(crate) fn on_socket(&mut self, now: Instant, opened: SocketRequest, socket: SocketId) -> bool {
         let asked = |l: &&mut Lane| matches!(l.stage, Stage::Asked { request, .. } if request == opened);
         let Some(lane) = self.lanes.iter_mut().find(asked) else { return false };
         lane.stage = Stage::Warming { socket, token: [0; 8], began: now, sent: 0, next: now, is_answered: false };
@@ -266,7 +266,7 @@ impl Lifetime {
     }
 
     /// The home answered a probe; false if it was not one of these.
-    pub fn on_reply(&mut self, now: Instant, socket: SocketId, answered: [u8; 8]) -> bool {
+    pub(crate) fn on_reply(&mut self, now: Instant, socket: SocketId, answered: [u8; 8]) -> bool {
         let Some(lane) = self.lanes.iter_mut().find(|l| l.stage.socket() == Some(socket)) else { return false };
         match &mut lane.stage {
             Stage::Warming { token, began, sent: 1.., next, is_answered, .. } if *token == answered => {
@@ -288,7 +288,7 @@ impl Lifetime {
     }
 
     /// What is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.lanes.iter().any(|l| matches!(l.stage, Stage::Asked { until, .. } if until <= now)) {
             return self.end(Outcome::Failed);
         }
@@ -301,7 +301,7 @@ impl Lifetime {
     }
 
     /// When [`Self::handle_timeout`] and [`Self::poll`] have something to say.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         if self.outcome.is_some() {
             return None;
         }

@@ -7,7 +7,8 @@
 //! [`BEAT_INTERVAL`] is assumed.
 //!
 //! Beats are not answered; [`Beats`] says when one of them asks for an answer instead, and when silence means that the
-//! other side is gone. A packet that awaits an answer (data, a request) is watched more closely: see [`Watch`].
+//! other side is gone. A packet that awaits an answer (data, a request) is watched more closely: see
+//! [`Watch`](crate::path::Watch).
 //!
 //! All of it is told the time and what happened, and says what is due; sending is the node's business
 //! (`node/keepalive.rs`).
@@ -16,30 +17,28 @@ use core::time::Duration;
 
 mod beats;
 mod lifetime;
-mod watch;
 
-pub use beats::{Beats, Due};
-pub use lifetime::{Do, Lifetime, Outcome};
-pub use watch::{FAILOVER_AFTER, GONE_AFTER, PROBE_AFTER, REVIVE_AFTER, REVIVE_INTERVAL, Step, Watch};
+pub(crate) use beats::{Beats, Due};
+pub(crate) use lifetime::{Do, Lifetime, Outcome};
 
 /// Silence after which a beat leaves while the binding's lifetime is unknown: under every router's time-out that RFC
 /// 4787 §4.3 (REQ-5: two minutes, some keep 30 s) and practice know, but for a few.
-pub const BEAT_INTERVAL: Duration = Duration::from_secs(15);
+pub(crate) const BEAT_INTERVAL: Duration = Duration::from_secs(15);
 /// The longest silence, however long the router remembers: a router that was restarted is found out by then.
-pub const BEAT_INTERVAL_MAX: Duration = Duration::from_secs(240);
+pub(crate) const BEAT_INTERVAL_MAX: Duration = Duration::from_secs(240);
 /// The shortest: a router that forgets within seconds has more trouble than a keep-alive can cure.
-pub const BEAT_INTERVAL_MIN: Duration = Duration::from_secs(2);
+pub(crate) const BEAT_INTERVAL_MIN: Duration = Duration::from_secs(2);
 /// An answer is asked for when the last proof of life would be so old. Homes of one leaf watch each other and tell the
 /// leaf within seconds, so this is only for when there is nobody to tell. With 200 s, every second beat of a binding of
 /// two minutes would ask, and the answers alone would be a third of all bytes.
-pub const PROOF_AGE_MAX: Duration = Duration::from_secs(300);
+pub(crate) const PROOF_AGE_MAX: Duration = Duration::from_secs(300);
 
 // A peer that beats as seldom as it may still proves its life in time.
 const _: () = assert!(BEAT_INTERVAL_MAX.as_secs() < PROOF_AGE_MAX.as_secs());
 
 /// Whether and how a link is kept alive from this side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Duty {
+pub(crate) enum Duty {
     /// Nothing is sent: the other side does.
     None,
     /// Only answers are asked for: nothing between the two forgets the link.
@@ -51,32 +50,32 @@ pub enum Duty {
 /// How often beats leave on links whose duty is [`Duty::Binding`]; one for the whole node, since all its links go
 /// through the same router.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     interval: Option<Duration>,
 }
 
 impl Pace {
     /// Nothing between us and the internet forgets: the public address is our own, or mapped for good.
-    pub const OPEN: Self = Self { interval: None };
+    pub(crate) const OPEN: Self = Self { interval: None };
     /// Nothing is known of the router.
-    pub const UNKNOWN: Self = Self { interval: Some(BEAT_INTERVAL) };
+    pub(crate) const UNKNOWN: Self = Self { interval: Some(BEAT_INTERVAL) };
 
     /// For a router that keeps a binding for this long: a fifth of it is left for clocks and delays, and two seconds
     /// for a packet that takes them.
-    pub fn for_lifetime(lifetime: Duration) -> Self {
+    pub(crate) fn for_lifetime(lifetime: Duration) -> Self {
         let interval = (lifetime * 4 / 5).saturating_sub(Duration::from_secs(2));
         Self { interval: Some(interval.clamp(BEAT_INTERVAL_MIN, BEAT_INTERVAL_MAX)) }
     }
 
     /// While the measurement runs: the router keeps a binding at least this long. What has not been ruled out is not
     /// assumed, so it never becomes quicker than [`Self::UNKNOWN`].
-    pub fn at_least(lifetime: Duration) -> Self {
+    pub(crate) fn at_least(lifetime: Duration) -> Self {
         let known = Self::for_lifetime(lifetime);
         if known.interval > Self::UNKNOWN.interval { known } else { Self::UNKNOWN }
     }
 
     /// Silence after which a beat leaves; none where no beat is needed.
-    pub const fn interval(self) -> Option<Duration> {
+    pub(crate) const fn interval(self) -> Option<Duration> {
         self.interval
     }
 }

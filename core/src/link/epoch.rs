@@ -14,14 +14,14 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::crypto::{aead, nonce};
 use super::replay::{Refused, Replay};
-use crate::node::DropReason;
+use crate::net::DropReason;
 use crate::wire::packet::{BEAT_LEN, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, Packet, TAG_LEN, data_header};
 
 /// From this packet number on, [`Epoch::needs_rekey`].
-pub const REKEY_AT: u32 = 1 << 31;
+pub(crate) const REKEY_AT: u32 = 1 << 31;
 /// No packet bears this number or a higher one. What is left below 2^32 is a safety margin, so that no arithmetic on
 /// counters comes near its end.
-pub const SEAL_LIMIT: u32 = u32::MAX - (1 << 20) + 1;
+pub(crate) const SEAL_LIMIT: u32 = u32::MAX - (1 << 20) + 1;
 
 const BEAT_MAC_LEN: usize = 8;
 

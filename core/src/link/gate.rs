@@ -24,7 +24,7 @@ use super::crypto::{aead, nonce};
 use super::keys::{Identity, mac, mac2};
 use super::{INIT_FIXED_LEN, equal};
 use crate::identity::PeerId;
-use crate::node::DropReason;
+use crate::net::DropReason;
 use crate::random::KeyRng;
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
@@ -33,7 +33,7 @@ use crate::wire::packet::{COOKIE_LEN, INIT_HEADER_LEN, Kind, MAC_LEN, NOISE_1_OV
 
 /// Inits with a right mac1 in one second, above which senders must prove their address. At 0.1 to 0.15 ms for a handshake
 /// these are 5 to 8 % of a core on a server, and well under a whole one on a computer of a tenth of its speed.
-pub const LOADED_ABOVE: u32 = 500;
+pub(crate) const LOADED_ABOVE: u32 = 500;
 /// How long a second of load is remembered.
 const LOAD_MEMORY: Duration = Duration::from_secs(1);
 /// Age at which the secret behind cookies is replaced; the one before it still counts. As in WireGuard.

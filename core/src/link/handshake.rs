@@ -26,7 +26,7 @@ use super::crypto::{Draw, Resolver};
 use super::epoch::TransportKeys;
 use super::keys::{Identity, NoiseConstants, PeerKeys, mac, mac1_key, mac2, prologue};
 use crate::identity::{PeerId, PeerIdError};
-use crate::node::DropReason;
+use crate::net::DropReason;
 use crate::random::KeyRng;
 use crate::wire::DATAGRAM_LEN_MAX;
 use crate::wire::packet::{
@@ -35,9 +35,9 @@ use crate::wire::packet::{
 };
 
 /// Flags u8, time u64, session u64.
-pub const INIT_FIXED_LEN: usize = 1 + 8 + 8;
+pub(crate) const INIT_FIXED_LEN: usize = 1 + 8 + 8;
 /// Index u32, flags u8, session u64.
-pub const RESPONSE_FIXED_LEN: usize = 4 + 1 + 8;
+pub(crate) const RESPONSE_FIXED_LEN: usize = 4 + 1 + 8;
 
 /// Init flag: the sign of the initiator's Edwards point.
 const FLAG_SIGN: u8 = 1;
@@ -286,7 +286,7 @@ pub fn accept(
 
 /// As [`accept`], without the dearest of its checks, for torsion, where `known` says that it was made of this peer
 /// before: by an [`Accepted`] handshake, or by [`PeerKeys::new`].
-pub fn accept_unless(
+pub(crate) fn accept_unless(
     me: &Identity,
     packet: &[u8],
     macs: bool,

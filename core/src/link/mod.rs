@@ -26,14 +26,11 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-pub use epoch::{Epoch, Exhausted, OpenError, REKEY_AT, SEAL_LIMIT, TransportKeys};
-pub use gate::{Admission, Gate, LOADED_ABOVE, open_cookie};
-pub use handshake::{
-    Accepted, HandshakeError, INIT_FIXED_LEN, InitFixed, Initiation, Macs, RESPONSE_FIXED_LEN, ResponseFixed, accept,
-    accept_unless, initiate,
-};
+pub use epoch::{Epoch, TransportKeys};
+pub use gate::{Admission, Gate, open_cookie};
+pub use handshake::{Accepted, InitFixed, Initiation, Macs, ResponseFixed, accept, initiate};
+pub(crate) use handshake::{INIT_FIXED_LEN, RESPONSE_FIXED_LEN, accept_unless};
 pub use keys::{Identity, PeerKeys};
-pub use replay::WINDOW;
 
 /// Whether two byte strings of the same length are equal, in a time that depends on the length alone.
 fn equal<const N: usize>(a: &[u8; N], b: &[u8; N]) -> bool {

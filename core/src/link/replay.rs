@@ -5,7 +5,7 @@
 //! numbers below it are refused, for nothing is remembered of them.
 
 /// How far a packet may lag behind the newest one and still be taken.
-pub const WINDOW: u32 = 2048;
+pub(crate) const WINDOW: u32 = 2048;
 
 /// A ring of bits, one per number, of which the last `8 * (BYTES - 1)` numbers are remembered: the byte that the
 /// newest number falls into is only partly in use, so one byte more than the window is needed.

@@ -1,5 +1,8 @@
 //! The room as a whole: handshakes, what may go wrong with them, and epochs that come of them.
 
+use super::epoch::{Exhausted, OpenError, SEAL_LIMIT};
+use super::handshake::HandshakeError;
+use super::replay::WINDOW;
 use std::sync::Arc;
 
 use super::*;

@@ -11,8 +11,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use super::SocketId;
-use super::peer::PeerKey;
+use crate::net::{PeerKey, SocketId};
 use crate::path::Route;
 use crate::time::{Deadlines, Instant};
 use crate::wire::address::Prefix;

@@ -13,8 +13,8 @@
 //! does the same with its old direct paths when the first packet comes by relay.
 
 use super::Node;
-use super::peer::PeerKey;
 use crate::keepalive::{BEAT_INTERVAL, Beats, Duty};
+use crate::net::PeerKey;
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::message;

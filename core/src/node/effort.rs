@@ -11,14 +11,16 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use super::peer::{PeerKey, Standing};
+use super::Node;
+use super::peer::Standing;
 use super::sockets::Purpose;
 use super::traverse::retry_wait;
-use super::{Family, Node, Path, SocketId, SocketKind};
+use crate::api::RelayReason;
 use crate::identity::PeerId;
+use crate::net::{Family, Path, PeerKey, SocketId, SocketKind};
 use crate::path::Route;
-use crate::punch::{self, Effort, RelayReason, Step, Strategy};
 use crate::time::Instant;
+use crate::traverse::{self, Effort, Step, Strategy};
 use crate::wire::address::Address;
 use crate::wire::message::{Message, PunchState};
 use crate::wire::nat::{NatProfile, PortAssignment};
@@ -54,14 +56,14 @@ impl Node {
         let peer = self.peers.get(key)?;
         let traffic = peer.traffic.as_ref()?;
         let controls = self.me.id() < peer.id;
-        Some(punch::choose(&self.nat_profile(), &traffic.whereabouts.nat, traffic.attempt, controls))
+        Some(traverse::choose(&self.nat_profile(), &traffic.whereabouts.nat, traffic.attempt, controls))
     }
 
     /// Begins what this attempt takes beyond checks, if it takes anything.
     pub(crate) fn start_effort(&mut self, now: Instant, key: PeerKey) {
         let Some(strategy) = self.strategy_of(key) else { return };
         let home = self.own_homes().into_iter().find(|(id, at)| at.is_ipv4() && self.peers.up_key(id).is_some());
-        let random = self.rng.ids.u64();
+        let random = self.rng.traverse_ids.u64();
         let Some(peer) = self.peers.get_mut(key).filter(|p| p.is_up() && !p.paths.has_direct()) else { return };
         let Some(traffic) = peer.traffic.as_mut() else { return };
         let attempt = traffic.attempt;
@@ -121,7 +123,7 @@ impl Node {
                         // It was, but is no longer known to be there: what is many goes nowhere else.
                         return self.end_effort(now, key);
                     }
-                    let token = self.rng.keys.bytes();
+                    let token = self.rng.traverse.bytes();
                     let route = Route::Direct { socket, remote: to };
                     self.send_on(key, Some(route), &Message::sample(token, Some(to)), false);
                 }
@@ -146,11 +148,11 @@ impl Node {
     fn reserve(&mut self, now: Instant, key: PeerKey, strategy: Strategy, ip: IpAddr) -> bool {
         match strategy {
             Strategy::Plain | Strategy::RelayOnly(_) => true,
-            Strategy::Predict { .. } => self.budget.take_prediction(now, ip),
+            Strategy::Predict { .. } => self.account.take_prediction(now, ip),
             Strategy::Guess { .. } | Strategy::Hold { .. } => {
                 // Behind our own router there is nothing to guess: what a hairpin takes is known.
                 let is_own = self.reflexive().iter().any(|own| own.ip() == ip);
-                let granted = self.birthday.is_none() && !is_own && self.budget.take_birthday(now, ip);
+                let granted = self.birthday.is_none() && !is_own && self.account.take_birthday(now, ip);
                 if granted {
                     self.birthday = Some(key);
                 }
@@ -230,7 +232,7 @@ impl Node {
     fn probe_home(&mut self, now: Instant, socket: SocketId) {
         let home = self.direct_homes().find(|(.., remote)| remote.is_ipv4());
         if let Some((home, _, remote)) = home {
-            let token = self.rng.keys.bytes();
+            let token = self.rng.traverse.bytes();
             self.send_probe(now, home, Path { socket, remote, local: None }, token, Duration::ZERO, false);
         }
     }
@@ -292,7 +294,7 @@ impl Node {
             home
         } else {
             // The one account outlives the link, the other one counts more closely.
-            if self.budget.take(now, core::iter::once(address)).is_empty()
+            if !self.account.take_attempt(now, address)
                 || !traffic.exposure.admit(now, address.ip(), DIAL_PACKETS, DIAL_BYTES)
             {
                 return;
@@ -333,10 +335,10 @@ impl Node {
         let is_news = effort.on_attested(ip);
         if is_news
             && effort.strategy() == Strategy::Plain
-            && !self.budget.take(now, core::iter::once(address)).is_empty()
+            && self.account.take_attempt(now, address)
             && let Some(checks) = traffic.checks.as_mut()
         {
-            let keys = &mut self.rng.keys;
+            let keys = &mut self.rng.traverse;
             checks.restart(now, ip, || keys.bytes());
             self.run_checks(now, key);
         }

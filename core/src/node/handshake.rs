@@ -5,17 +5,18 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::BTreeMap;
 use std::collections::VecDeque;
 
+use super::Node;
 use super::peer::{
-    ATTEMPTS_MAX, Attempt, AttemptRoute, PENDING_MAX, Peer, PeerKey, Pending, Standing, Traffic, UNCONFIRMED_MAX,
+    ATTEMPTS_MAX, Attempt, AttemptRoute, PENDING_MAX, Peer, Pending, Standing, Traffic, UNCONFIRMED_MAX,
 };
 use super::send::Outgoing;
-use super::{DropReason, Event, Node, Path, Save, StreamEnd};
+use crate::api::{Event, Save, StreamEnd};
 use crate::identity::PeerId;
 use crate::keepalive::Duty;
 use crate::link::{self, Accepted, Admission, Epoch, InitFixed, Macs, PeerKeys, ResponseFixed};
+use crate::net::{DropReason, Path, PeerKey};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
@@ -27,8 +28,6 @@ use crate::wire::packet::{ChannelId, NOISE_2_OVERHEAD, RESPONSE_HEADER_LEN};
 const FRESH_WINDOW: Duration = Duration::from_secs(600);
 /// The clock mark is saved so far ahead.
 const CLOCK_AHEAD_US: u64 = 600 * 1_000_000;
-/// Most Inits a second that one relay or home may bring: twice what a home lets through to one leaf.
-const INNER_INITS_MAX: u32 = 40;
 /// Two Inits cross when ours is younger than this.
 const CROSSING: Duration = Duration::from_secs(1);
 /// Most peers whose last Init time is remembered after their link ended. At the limit the smallest id goes.
@@ -99,7 +98,7 @@ impl Node {
         let time_us = self.init_time(now);
         let peer = self.peers.get(key)?;
         let keys = PeerKeys::new(peer.id).ok()?;
-        let session = if peer.is_up() { peer.session } else { self.rng.keys.u64() };
+        let session = if peer.is_up() { peer.session } else { self.rng.links.u64() };
         let index = self.indices.allocate(key)?;
         let macs = match (route, cookie) {
             (AttemptRoute::Direct(_), None) => Macs::Plain,
@@ -108,7 +107,7 @@ impl Node {
         };
         let mut out = [0; DATAGRAM_LEN_MAX];
         let fixed = InitFixed { time_us, session };
-        let built = link::initiate(&self.me, &keys, &mut self.rng.keys, index, fixed, body, macs, &mut out);
+        let built = link::initiate(&self.me, &keys, &mut self.rng.links, index, fixed, body, macs, &mut out);
         let Ok((initiation, len)) = built else {
             self.indices.free(index);
             return None;
@@ -133,7 +132,7 @@ impl Node {
             AttemptRoute::Direct(path) => {
                 let known = Route::Direct { socket: path.socket, remote: path.remote };
                 let proven = self.peers.get(key).is_some_and(|p| p.paths.is_proven(&known));
-                if proven || path.socket.is_tcp() || self.ledger.unasked(now, path.remote) {
+                if proven || path.socket.is_tcp() || self.account.unasked(now, path.remote) {
                     self.push(Outgoing::Raw { path, bytes: packet.into() });
                 }
             }
@@ -365,7 +364,7 @@ impl Node {
 
     /// An Init from an address: gate first, then the handshake.
     pub(crate) fn on_init(&mut self, now: Instant, path: Path, packet: &[u8]) -> Result<(), DropReason> {
-        match self.gate.admit(now, &self.me, path.remote, packet, &mut self.rng.keys) {
+        match self.gate.admit(now, &self.me, path.remote, packet, &mut self.rng.links) {
             Admission::Pass => {}
             Admission::Cookie(bytes) => {
                 debug_assert!(bytes.len() <= packet.len(), "a cookie is no longer than the Init");
@@ -374,27 +373,18 @@ impl Node {
             }
             Admission::Drop(reason) => return Err(reason),
         }
-        self.ledger.received(now, path.remote, packet.len());
+        self.account.received(now, path.remote, packet.len());
         self.on_admitted(now, Arrival::Direct(path), packet, true)
     }
 
     /// An Init through a channel: the link to the relay limits it, no cookie needed.
     pub(crate) fn on_relayed_init(&mut self, now: Instant, route: Route, packet: &[u8]) -> Result<(), DropReason> {
-        if let Route::Relayed { via, .. } = route {
-            self.admit_inner_init(now, via)?;
+        if let Route::Relayed { via, .. } = route
+            && !self.account.take_inner_init(now, via)
+        {
+            return Err(DropReason::Limited);
         }
         self.on_admitted(now, Arrival::Relayed(route), packet, false)
-    }
-
-    /// Inits that a relay or a home brings need no cookie; they count against the link they come through.
-    pub(crate) fn admit_inner_init(&mut self, now: Instant, via: PeerKey) -> Result<(), DropReason> {
-        let second = now.as_micros() / 1_000_000;
-        if self.inner_inits.0 != second {
-            self.inner_inits = (second, BTreeMap::new());
-        }
-        let count = self.inner_inits.1.entry(via).or_insert(0);
-        *count += 1;
-        if *count > INNER_INITS_MAX { Err(DropReason::Limited) } else { Ok(()) }
     }
 
     fn on_admitted(&mut self, now: Instant, arrival: Arrival, packet: &[u8], macs: bool) -> Result<(), DropReason> {
@@ -446,7 +436,7 @@ impl Node {
     fn answer(&mut self, now: Instant, arrival: Arrival, bytes: Box<[u8]>) {
         match arrival {
             Arrival::Direct(path) => {
-                if self.ledger.answer(now, path.remote, bytes.len()) {
+                if self.account.answer(now, path.remote, bytes.len()) {
                     self.push(Outgoing::Raw { path, bytes });
                 }
             }
@@ -603,7 +593,7 @@ impl Node {
         let response = ResponseFixed { early_accepted: fresh, resumed, session: fixed.session };
         let built = postcard::to_slice(body, &mut plain)
             .ok()
-            .and_then(|body| accepted.respond(&mut self.rng.keys, index, response, body, &mut out).ok());
+            .and_then(|body| accepted.respond(&mut self.rng.links, index, response, body, &mut out).ok());
         let Some((keys, len)) = built else {
             self.indices.free(index);
             return Err(DropReason::Unauthentic);

@@ -8,13 +8,14 @@
 //! Where supernodes see our own address, or one that is mapped to us, and packets come in that nobody asked for,
 //! nothing forgets us and nothing is measured.
 
+use crate::api::{BINDINGS_MAX, Event, Save, keep_binding};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use super::peer::PeerKey;
+use super::Node;
 use super::sockets::Purpose;
-use super::{BINDINGS_MAX, Event, Family, Node, Path, Save, SocketId, SocketKind, SocketRequest};
 use crate::keepalive::{Do, Duty, Lifetime, Outcome, Pace};
+use crate::net::{Family, Path, PeerKey, SocketId, SocketKind, SocketRequest};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::address::Prefix;
@@ -76,15 +77,6 @@ impl KeepAlive {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         crate::time::earliest(self.due, self.running.as_ref().and_then(|r| r.lifetime.poll_timeout()))
     }
-}
-
-/// Adds what is known of a network to a list of networks.
-pub(super) fn keep_binding(bindings: &mut Vec<([u8; 8], u32)>, network: [u8; 8], lifetime_ms: u32) {
-    bindings.retain(|(other, _)| *other != network);
-    if bindings.len() >= BINDINGS_MAX {
-        bindings.remove(0);
-    }
-    bindings.push((network, lifetime_ms));
 }
 
 impl Node {
@@ -213,7 +205,7 @@ impl Node {
     }
 
     fn check_later(&mut self, now: Instant) {
-        self.keepalive.due = Some(now + CHECK_AFTER + self.rng.jitter.jitter(CHECK_AFTER));
+        self.keepalive.due = Some(now + CHECK_AFTER + self.rng.keepalive_jitter.jitter(CHECK_AFTER));
     }
 
     /// A home with a direct link over the main socket.
@@ -234,7 +226,7 @@ impl Node {
         let Some(mut running) = self.keepalive.running.take() else { return };
         loop {
             // Unguessable: an answer made up would lengthen the interval.
-            let next = running.lifetime.poll(now, || self.rng.keys.bytes());
+            let next = running.lifetime.poll(now, || self.rng.keepalive.bytes());
             match next {
                 None => break,
                 Some(Do::Open) => {
@@ -273,7 +265,7 @@ impl Node {
                 // What was hit is certain, and holds until more is known.
                 let wait = RETRY_AFTER * (1 << self.keepalive.failed.min(7));
                 self.keepalive.failed = self.keepalive.failed.saturating_add(1);
-                self.keepalive.due = Some(now + wait + self.rng.jitter.jitter(wait / 2));
+                self.keepalive.due = Some(now + wait + self.rng.keepalive_jitter.jitter(wait / 2));
             }
         }
     }

@@ -2,12 +2,14 @@
 
 use core::time::Duration;
 
-use super::peer::{PeerKey, Standing, Traffic};
+use super::peer::{Standing, Traffic};
 use super::send::Outgoing;
-use super::{AttemptRoute, CommandError, Event, Node, PathInfo, StreamEnd};
+use super::{AttemptRoute, Node};
+use crate::api::{CommandError, Event, PathInfo, StreamEnd};
 use crate::identity::PeerId;
-use crate::keepalive::{Due, Duty, Step};
-use crate::path::Route;
+use crate::keepalive::{Due, Duty};
+use crate::net::PeerKey;
+use crate::path::{Route, Step};
 use crate::relay::Closed;
 use crate::time::Instant;
 use crate::wire::message::{InitBody, Message};
@@ -422,7 +424,7 @@ impl Node {
         if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
             traffic.used = now;
         }
-        let token = self.rng.keys.bytes();
+        let token = self.rng.links.bytes();
         let remote = Self::path_of_route(&route).map(|p| p.remote);
         while self.pings.len() >= super::PINGS_MAX {
             self.pings.pop_front();

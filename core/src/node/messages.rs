@@ -1,7 +1,7 @@
 //! What Data packets carry: each message to the room that it is for.
 
-use super::peer::PeerKey;
-use super::{DropReason, Node};
+use super::Node;
+use crate::net::{DropReason, PeerKey};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::message::{self, Message};

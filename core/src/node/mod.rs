@@ -19,7 +19,7 @@
 //! 5. Everything has a limit with a name, which says what happens at it.
 //! 6. No datagram panics the node or returns an error. A rejected datagram changes only counters and rate limits.
 //! 7. An empty datagram, or any other value that the wire can carry, is never a control signal.
-//! 8. Unproven sources get no more bytes than they sent; `ledger.rs` keeps that account.
+//! 8. Unproven sources get no more bytes than they sent; [`crate::account`] keeps it.
 //!
 //! `tests/contract.rs` tests these by number.
 //!
@@ -35,13 +35,11 @@
 //! others, `keepalive.rs` has the router's memory measured and sets the pace of beats, `dormant.rs` puts idle sessions to
 //! sleep.
 
-mod api;
 mod connections;
 mod dormant;
 mod effort;
 mod handshake;
 mod keepalive;
-mod ledger;
 mod links;
 mod messages;
 mod neighbors;
@@ -59,20 +57,21 @@ mod streams;
 mod transport;
 mod traverse;
 
+use crate::api::{
+    Access, CommandError, Config, ConfigError, Counters, Event, PathInfo, Read, Role, Saved, Status, StreamEnd,
+    StreamError, StreamKey,
+};
+use crate::net::{Network, Path, PeerKey, Received, SocketId, SocketRefused, SocketRequest, Transmit};
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub use api::*;
 pub use links::LEAVE_MAX;
-pub use neighbors::{NEIGHBOR_ADDRESSES_MAX, NEIGHBORS_MAX};
-pub use peer::PeerKey;
 pub(crate) use peer::{AttemptRoute, Standing, Traffic};
 pub(crate) use send::MESSAGES_LEN_MAX;
 pub use streams::DATAGRAM_DATA_MAX;
 
 use self::keepalive::KeepAlive;
-use self::ledger::Ledger;
 use self::neighbors::Neighbors;
 use self::peer::{Indices, Peers};
 use self::probe::DelayedReplies;
@@ -81,12 +80,12 @@ use self::send::Outgoing;
 use self::sockets::ExtraSockets;
 use self::streams::StreamTable;
 use self::transport::Transports;
+use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
 use crate::introduce::{Call, Duties};
 use crate::keepalive::Duty;
 use crate::link::{Gate, Identity};
-use crate::punch::Budget;
-use crate::random::Generators;
+use crate::random::{ChoiceRng, Generators, KeyRng, Seed};
 use crate::relay::Channels;
 use crate::ticket::Ticket;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
@@ -114,11 +113,47 @@ struct Ping {
     at: Instant,
 }
 
+/// The generators of the rooms.
+pub(crate) struct Rngs {
+    pub(crate) links: KeyRng,
+    pub(crate) overlay: Generators,
+    pub(crate) nat: KeyRng,
+    pub(crate) traverse: KeyRng,
+    pub(crate) traverse_ids: ChoiceRng,
+    pub(crate) keepalive: KeyRng,
+    pub(crate) keepalive_jitter: ChoiceRng,
+    pub(crate) introduce: KeyRng,
+    pub(crate) streams: KeyRng,
+}
+
+impl Rngs {
+    fn new(seed: &Seed) -> Self {
+        Self {
+            links: seed.keys("links"),
+            overlay: Generators::new(seed, "overlay"),
+            nat: seed.keys("nat"),
+            traverse: seed.keys("traverse"),
+            traverse_ids: seed.choices("traverse"),
+            keepalive: seed.keys("keepalive"),
+            keepalive_jitter: seed.choices("keepalive"),
+            introduce: seed.keys("introduce"),
+            streams: seed.keys("stream"),
+        }
+    }
+
+    fn mix(&mut self, fresh: &[u8; 32]) {
+        let Self { links, overlay, nat, traverse, keepalive, introduce, streams, .. } = self;
+        for keys in [links, &mut overlay.keys, nat, traverse, keepalive, introduce, streams] {
+            keys.mix(fresh);
+        }
+    }
+}
+
 /// The one public state machine. See the module.
 pub struct Node {
     pub(crate) me: Identity,
     pub(crate) config: Config,
-    pub(crate) rng: Generators,
+    pub(crate) rng: Rngs,
     origin: std::time::Instant,
     own_duty: Duty,
     keepalive: KeepAlive,
@@ -138,10 +173,7 @@ pub struct Node {
     pending_by_ephemeral: BTreeMap<[u8; 32], PeerKey>,
     init_times: BTreeMap<PeerId, u64>,
     gate: Gate,
-    /// Inits that came through links in the current second.
-    inner_inits: (u64, BTreeMap<PeerKey, u32>),
-    ledger: Ledger,
-    budget: Budget,
+    pub(crate) account: Account,
     /// For whom ports are guessed or held now: for one at a time.
     birthday: Option<PeerKey>,
     /// When our router's counter was last found to be moved on too fast.
@@ -194,10 +226,11 @@ impl Node {
                 Duty::Liveness
             }
         };
-        let mut rng = Generators::new(&seed);
-        let gate = Gate::new(&mut rng.keys);
+        let seed = Seed::new(seed);
+        let mut rng = Rngs::new(&seed);
+        let gate = Gate::new(&mut rng.links);
         let me = Identity::new(key);
-        let rooms = Rooms::new(now, &me, &config, &saved, &mut rng);
+        let rooms = Rooms::new(now, &me, &config, &saved, &mut rng.overlay);
         let mut channels = Channels::default();
         channels.cap(now, config.duty_rate_bps, config.duty_quota_bytes, saved.relayed);
         Ok(Self {
@@ -221,9 +254,7 @@ impl Node {
             pending_by_ephemeral: BTreeMap::new(),
             init_times: BTreeMap::new(),
             gate,
-            inner_inits: (0, BTreeMap::new()),
-            ledger: Ledger::default(),
-            budget: Budget::default(),
+            account: Account::default(),
             birthday: None,
             counter_rushed: None,
             channels,
@@ -265,7 +296,7 @@ impl Node {
 
     /// Time passed. Harmless when early, late or repeated.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.ledger.sweep(now);
+        self.account.handle_timeout(now);
         for _ in 0..TIMEOUT_STEPS_MAX {
             if let Some(key) = self.deadlines.pop_due(now) {
                 if let Some(peer) = self.peers.get_mut(key) {
@@ -361,7 +392,7 @@ impl Node {
 
     /// Fresh entropy from the operating system; io feeds some hourly, tests do not.
     pub fn handle_entropy(&mut self, fresh: &[u8; 32]) {
-        self.rng.keys.mix(fresh);
+        self.rng.mix(fresh);
     }
 
     // ---- what the application wants ----
@@ -515,6 +546,22 @@ impl Node {
         let len = datagram.len().min(buf.len());
         buf.get_mut(..len)?.copy_from_slice(&datagram[..len]);
         Some(len)
+    }
+
+    /// Cuts a peer off: its link is closed with a goodbye, its streams end with [`StreamEnd::PeerGone`] here, a call to it
+    /// that is under way is given up. It may come back like any other, so whoever revokes a permission withdraws that
+    /// first. [`CommandError::NotConnected`] where there was nothing to cut.
+    pub fn disconnect(&mut self, now: Instant, peer: &PeerId) -> Result<(), CommandError> {
+        let called = self.calls.contains_key(peer);
+        self.finish_call(peer);
+        self.pending_pings.remove(peer);
+        self.end_waiting_streams(peer, StreamEnd::PeerGone);
+        let key = self.peers.key_of(peer);
+        if let Some(key) = key {
+            self.close_link(now, key);
+        }
+        self.settle(now);
+        if called || key.is_some() { Ok(()) } else { Err(CommandError::NotConnected) }
     }
 
     /// Tells peers and homes goodbye; [`Event::Left`] follows.

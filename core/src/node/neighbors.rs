@@ -4,13 +4,13 @@
 //! told is a hint and no more: anybody on the LAN may announce anything, and only a handshake shows who answers. So a
 //! neighbour is remembered until it is wanted; then its addresses are dialled, beside the ordinary search for its
 //! homes, and whichever answers first is the link. A call to somebody not heard of yet waits a moment for it where
-//! [`Config::lan`](super::Config::lan) says that io listens.
+//! [`Config::lan`](crate::api::Config::lan) says that io listens.
 //!
 //! A leaf without any home also tries neighbours that say that they are supernodes: on a LAN cut off from the world
 //! they may be all there is.
 //!
 //! What is sent to announced addresses is bounded as for other hearsay: by attempts per prefix
-//! ([`Budget`](crate::punch::Budget)) and packets per address (`ledger.rs`); and only when the application wants that
+//! ([`Account`](crate::account::Account)) and packets per address ([`crate::account`]); and only when the application wants that
 //! peer, or a home is missing.
 
 use core::net::SocketAddr;
@@ -18,15 +18,16 @@ use std::collections::BTreeMap;
 
 use arrayvec::ArrayVec;
 
-use super::{Neighbor, Node};
+use super::Node;
 use crate::identity::PeerId;
+use crate::net::Neighbor;
 use crate::time::Instant;
 use crate::wire::address::{canonical, is_sendable};
 
 /// Most neighbours remembered. At the limit the one told longest ago goes.
-pub const NEIGHBORS_MAX: usize = 64;
+pub(crate) const NEIGHBORS_MAX: usize = 64;
 /// Most addresses of one neighbour. Further ones are not noted.
-pub const NEIGHBOR_ADDRESSES_MAX: usize = 4;
+pub(crate) const NEIGHBOR_ADDRESSES_MAX: usize = 4;
 /// Most neighbours at a time that a homeless leaf is told of as supernodes: more would crowd out those it knows.
 const NEIGHBOR_SUPERNODES_MAX: usize = 4;
 
@@ -101,7 +102,7 @@ impl Node {
         if addresses.is_empty() || self.peers.up_key(&id).is_some() || !self.may_dial_neighbor(&id) {
             return;
         }
-        for address in self.budget.take(now, addresses.into_iter()) {
+        for address in self.account.take_attempts(now, addresses.into_iter()) {
             self.dial(now, id, address, None);
         }
     }
@@ -125,9 +126,9 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{Config, ConnectError, Event, Saved};
     use crate::identity::SecretKey;
-    use crate::node::{Config, Event, Network, SocketId};
-    use crate::{ConnectError, Saved};
+    use crate::net::{Network, SocketId};
 
     fn id(n: u8) -> PeerId {
         SecretKey::from_bytes(&[n; 32]).peer_id()

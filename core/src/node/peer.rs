@@ -1,19 +1,19 @@
 //! One peer: the link to it, its paths, and what user traffic needs. And the tables that find it.
 
+use crate::net::{Path, PeerKey};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use slab::Slab;
 
-use super::Path;
+use crate::account::Exposure;
 use crate::identity::PeerId;
-use crate::keepalive::{BEAT_INTERVAL_MAX, Beats, Duty, PROOF_AGE_MAX, Pace, Watch};
+use crate::keepalive::{BEAT_INTERVAL_MAX, Beats, Duty, PROOF_AGE_MAX, Pace};
 use crate::link::{Epoch, Initiation};
-use crate::path::{Paths, Route};
-use crate::punch::{Checks, Effort, Exposure};
-use crate::quality::{Quality, View};
+use crate::path::{Paths, Quality, Route, View, Watch};
 use crate::stream::Streams;
 use crate::time::{Instant, earliest};
+use crate::traverse::{Checks, Effort};
 use crate::wire::message::{ChannelLimits, Whereabouts};
 
 /// Most peers that a node keeps. At the limit new ones are refused.
@@ -52,15 +52,6 @@ pub(crate) const REKEY_IDLE: Duration = Duration::from_secs(6 * 3_600);
 /// An Init to an address is sent three times, after 0, 0.5 and 1.5 s, and given up after 3.5.
 pub(crate) const ATTEMPT_WAITS: [Duration; 3] =
     [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
-
-/// A peer of this node: a slot and its generation, so that a late event never hits the next tenant.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct PeerKey {
-    /// The slot.
-    pub index: u32,
-    /// How often the slot was used before.
-    pub generation: u32,
-}
 
 /// Where one of our Inits went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

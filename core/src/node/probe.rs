@@ -11,10 +11,10 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use super::peer::PeerKey;
+use super::Node;
 use super::send::Outgoing;
 use super::sockets::Purpose;
-use super::{DropReason, Family, Node, Path, SocketKind};
+use crate::net::{DropReason, Family, Path, PeerKey, SocketKind};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::message::{self, Message};
@@ -137,9 +137,9 @@ impl Node {
         let route = Route::Direct { socket: path.socket, remote: path.remote };
         if !self.peers.get(key).is_some_and(|p| p.paths.is_proven(&route)) {
             // Entered when the probe comes, although the answer may leave later: what came pays for it.
-            self.ledger.received(now, path.remote, len);
+            self.account.received(now, path.remote, len);
             let answer_len = DATA_OVERHEAD + if path.remote.is_ipv4() { 19 } else { 31 };
-            if !self.ledger.answer(now, path.remote, answer_len) {
+            if !self.account.answer(now, path.remote, answer_len) {
                 return Err(DropReason::Limited);
             }
         }

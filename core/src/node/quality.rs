@@ -3,10 +3,9 @@
 use core::time::Duration;
 
 use super::Node;
-use super::peer::PeerKey;
 use super::send::Outgoing;
-use crate::path::Route;
-use crate::quality::Want;
+use crate::net::PeerKey;
+use crate::path::{Route, Want};
 use crate::time::Instant;
 use crate::wire::message::Message;
 use crate::wire::packet::Kind;
@@ -70,7 +69,7 @@ impl Node {
     }
 
     fn sample(&mut self, now: Instant, key: PeerKey, route: Route) {
-        let token = self.rng.keys.bytes();
+        let token = self.rng.links.bytes();
         let remote = Self::path_of_route(&route).map(|p| p.remote);
         if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
             traffic.quality.on_sample_sent(now, route, token);

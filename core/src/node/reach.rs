@@ -5,16 +5,18 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeSet;
 
+use super::Node;
 use super::rooms::Side;
 use super::send::Outgoing;
 use super::sockets::Purpose;
-use super::{DropReason, Family, Node, Path, Role, SocketId, SocketKind};
-use crate::action::Action;
-use crate::advert::shelf::id_prefix;
-use crate::gossip::LISTING_LEAF_MAX;
+use crate::api::{Reachability, Role};
 use crate::identity::PeerId;
+use crate::nat::{Ask, Examination, MappingBehavior, Outcome, Subject, second_nat};
+use crate::net::{DropReason, Family, Path, SocketId, SocketKind};
+use crate::overlay::action::Action;
+use crate::overlay::advert::shelf::id_prefix;
+use crate::overlay::gossip::LISTING_LEAF_MAX;
 use crate::path::Route;
-use crate::reach::{Ask, Examination, MappingBehavior, Outcome, Reachability, Subject, second_nat};
 use crate::time::Instant;
 use crate::wire::address::{Prefix, canonical};
 use crate::wire::message::CONTACTED_MAX;
@@ -41,7 +43,7 @@ impl Node {
         }
         self.count_fresh(now);
         let rooms = &mut self.rooms;
-        rooms.dial_back.on_link_up(now, id, &mut self.rng, &mut rooms.out);
+        rooms.dial_back.on_link_up(now, id, &mut self.rng.overlay, &mut rooms.out);
         rooms.examiner.on_supernode(now);
     }
 
@@ -51,7 +53,7 @@ impl Node {
         self.check_address(now);
         self.count_fresh(now);
         let rooms = &mut self.rooms;
-        rooms.dial_back.reset(now, &mut self.rng, &mut rooms.out);
+        rooms.dial_back.reset(now, &mut self.rng.overlay, &mut rooms.out);
         rooms.examiner.reset(now);
     }
 
@@ -61,7 +63,7 @@ impl Node {
         let rooms = &mut self.rooms;
         let mapped = mapped_port(&self.network, main_socket(&self.network, Family::V4).map(|(socket, _)| socket));
         if rooms.dial_back.port().is_some() || rooms.dial_back.reachable() == Some(false) {
-            rooms.dial_back.set_port(now, mapped, &mut self.rng, &mut rooms.out);
+            rooms.dial_back.set_port(now, mapped, &mut self.rng.overlay, &mut rooms.out);
         }
     }
 
@@ -83,7 +85,7 @@ impl Node {
     }
 
     /// Whether this peer, at this address, was sent nothing that could have opened a router for it.
-    pub(super) fn is_unasked(&self, now: Instant, key: super::PeerKey, ip: IpAddr) -> bool {
+    pub(super) fn is_unasked(&self, now: Instant, key: crate::net::PeerKey, ip: IpAddr) -> bool {
         self.peers.get(key).is_some_and(|p| self.rooms.dial_back.is_fresh(now, &p.id, core::iter::once(ip)))
     }
 
@@ -98,7 +100,7 @@ impl Node {
     pub(super) fn on_dialled_back(&mut self, now: Instant, id: &PeerId, remote: SocketAddr, nonce: [u8; 8]) {
         self.count_fresh(now);
         let rooms = &mut self.rooms;
-        rooms.dial_back.on_dial_back(now, id, remote, nonce, &mut self.rng, &mut rooms.out);
+        rooms.dial_back.on_dial_back(now, id, remote, nonce, &mut self.rng.overlay, &mut rooms.out);
         self.consider_serving(now);
     }
 
@@ -137,13 +139,13 @@ impl Node {
             self.count_fresh(now);
             let before = self.rooms.dial_back.reachable();
             let rooms = &mut self.rooms;
-            rooms.dial_back.handle_timeout(now, &mut self.rng, &mut rooms.out);
+            rooms.dial_back.handle_timeout(now, &mut self.rng.overlay, &mut rooms.out);
             if rooms.dial_back.reachable() == Some(false) && before != Some(false) {
                 // The way in may be another port, which the router maps.
                 let main = main_socket(&self.network, Family::V4);
                 let mapped = mapped_port(&self.network, main.map(|(socket, _)| socket));
                 if rooms.dial_back.port().is_none() && mapped.is_some() {
-                    rooms.dial_back.set_port(now, mapped, &mut self.rng, &mut rooms.out);
+                    rooms.dial_back.set_port(now, mapped, &mut self.rng.overlay, &mut rooms.out);
                 }
             }
             self.consider_serving(now);
@@ -209,7 +211,7 @@ impl Node {
         let own = self.network.interfaces.clone();
         let subject = Subject { socket, port: bound.port(), own, filter_only };
         let mut asks = Vec::new();
-        let examination = Examination::new(now, subject, targets, &mut self.rng.keys, &mut asks);
+        let examination = Examination::new(now, subject, targets, &mut self.rng.nat, &mut asks);
         self.rooms.examiner.begin(family, examination);
         self.carry_asks(now, asks);
         true
@@ -218,7 +220,7 @@ impl Node {
     fn run_examination(&mut self, now: Instant) {
         let mut asks = Vec::new();
         let Some(current) = self.rooms.examiner.current.as_mut() else { return };
-        let over = current.handle_timeout(now, &mut self.rng.keys, &mut asks);
+        let over = current.handle_timeout(now, &mut self.rng.nat, &mut asks);
         self.carry_asks(now, asks);
         if let Some(outcome) = over {
             self.on_examined(now, &outcome);
@@ -270,7 +272,7 @@ impl Node {
                     }
                 }
                 Ask::Loop { from, remote, token } => {
-                    if self.ledger.unasked(now, remote) {
+                    if self.account.unasked(now, remote) {
                         let path = Path { socket: from, remote, local: None };
                         self.push(Outgoing::Raw { path, bytes: loop_packet(token).into() });
                     }
@@ -289,7 +291,7 @@ impl Node {
     pub(super) fn on_reach_socket(&mut self, now: Instant, opened: Option<(SocketId, SocketAddr)>) {
         let mut asks = Vec::new();
         match (self.rooms.examiner.current.as_mut(), opened) {
-            (Some(current), _) => current.on_socket(now, opened, &mut self.rng.keys, &mut asks),
+            (Some(current), _) => current.on_socket(now, opened, &mut self.rng.nat, &mut asks),
             (None, Some((socket, _))) => asks.push(Ask::Close(socket)),
             (None, None) => {}
         }
@@ -364,7 +366,7 @@ impl Node {
             if unlinked.is_empty() {
                 return;
             }
-            let (peer, address) = unlinked.swap_remove(self.rng.peer_choice.below(unlinked.len()));
+            let (peer, address) = unlinked.swap_remove(self.rng.overlay.peer_choice.below(unlinked.len()));
             self.rooms.examiner.helpers.push(peer);
             self.rooms.out.push_back(Action::Dial { peer, address });
         }
@@ -413,20 +415,20 @@ impl Node {
 }
 
 /// The first socket of a family.
-pub(super) fn main_socket(network: &super::Network, family: Family) -> Option<(SocketId, SocketAddr)> {
+pub(super) fn main_socket(network: &crate::net::Network, family: Family) -> Option<(SocketId, SocketAddr)> {
     network.sockets.iter().find(|(_, bound)| Family::of(bound) == family).copied()
 }
 
 /// The address at which a router says that it maps a port to this socket.
-pub(super) fn mapped_address(network: &super::Network, socket: SocketId) -> Option<SocketAddr> {
+pub(super) fn mapped_address(network: &crate::net::Network, socket: SocketId) -> Option<SocketAddr> {
     network.mappings.iter().find(|m| m.socket == socket && m.external.is_ipv4()).map(|m| m.external)
 }
 
-fn mapped_port(network: &super::Network, socket: Option<SocketId>) -> Option<u16> {
+fn mapped_port(network: &crate::net::Network, socket: Option<SocketId>) -> Option<u16> {
     Some(mapped_address(network, socket?)?.port()).filter(|port| *port != 0)
 }
 
 /// Whether an address is one of the host's own.
-pub(super) fn is_own(network: &super::Network, ip: IpAddr) -> bool {
+pub(super) fn is_own(network: &crate::net::Network, ip: IpAddr) -> bool {
     network.interfaces.contains(&ip) || network.sockets.iter().any(|(_, bound)| bound.ip() == ip)
 }

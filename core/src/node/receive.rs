@@ -2,8 +2,9 @@
 
 use core::time::Duration;
 
-use super::peer::PeerKey;
-use super::{DropReason, Event, Node, Path, Received, Save};
+use super::Node;
+use crate::api::{Event, Save};
+use crate::net::{DropReason, Path, PeerKey, Received};
 use crate::path::{Heard, Route};
 use crate::stream::Streams;
 use crate::time::Instant;
@@ -314,7 +315,7 @@ impl Node {
             }
             Heard::Unproven => {
                 if let Some(path) = path {
-                    self.ledger.received(now, path.remote, len);
+                    self.account.received(now, path.remote, len);
                 }
                 if peer.paths.wants_challenge(now, &route) {
                     self.challenge(now, key, route);
@@ -325,7 +326,7 @@ impl Node {
 
     /// Sends a challenge on a path, to prove it or to see whether it still works.
     pub(crate) fn challenge(&mut self, now: Instant, key: PeerKey, route: Route) -> [u8; 8] {
-        let token = self.rng.keys.bytes();
+        let token = self.rng.links.bytes();
         let remote = match route {
             Route::Direct { remote, .. } => Some(remote),
             Route::Relayed { .. } => None,
@@ -336,7 +337,7 @@ impl Node {
         peer.paths.on_challenge_sent(now, &route, token);
         // What a TCP connection leads to has proven its address in opening it.
         let may = |node: &mut Self, to: core::net::SocketAddr| {
-            node.is_attested(now, key, to.ip()) || node.ledger.unasked(now, to)
+            node.is_attested(now, key, to.ip()) || node.account.unasked(now, to)
         };
         if proven || route.is_tcp() || remote.is_none_or(|to| may(self, to)) {
             // Where else we ask says nothing of where we send.
@@ -374,7 +375,7 @@ impl Node {
         self.touched.push(key);
         peer.watch.on_path_changed(now);
         if let Some(Route::Direct { remote, .. }) = new {
-            self.ledger.proven(remote);
+            self.account.proven(remote);
         }
         let leg = match new {
             Some(route @ Route::Direct { socket, remote }) => {

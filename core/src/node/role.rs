@@ -7,14 +7,17 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::Node;
 use super::reach::{is_own, main_socket, mapped_address};
 use super::rooms::{Side, leaf};
-use super::{Event, Family, Node, Role};
-use crate::advert::{LEAF_ADVERTS_MAX, SUPERNODE_ADVERTS_MAX};
-use crate::directory::{RECORDS_MAX, RecordStore};
+use crate::api::{Event, Role};
 use crate::identity::PeerId;
 use crate::keepalive::Duty;
-use crate::reach::{FilteringBehavior, Outcome, Way};
+use crate::nat::{FilteringBehavior, Outcome};
+use crate::net::Family;
+use crate::overlay::advert::{LEAF_ADVERTS_MAX, SUPERNODE_ADVERTS_MAX};
+use crate::overlay::directory::{RECORDS_MAX, RecordStore};
+use crate::overlay::role::Way;
 use crate::time::Instant;
 use crate::wire::message::{Load, Message, Refusal};
 
@@ -148,7 +151,7 @@ impl Node {
         self.rooms_settle(now);
         self.rooms.book.set_max(SUPERNODE_ADVERTS_MAX);
         self.rooms.records = RecordStore::new(RECORDS_MAX);
-        let mut side = Side::supernode(now, me, &self.config, &[address], &mut self.rng);
+        let mut side = Side::supernode(now, me, &self.config, &[address], &mut self.rng.overlay);
         if let Side::Supernode(s) = &mut side {
             s.way = way;
         }
@@ -160,9 +163,9 @@ impl Node {
         let wall = self.wall_time(now);
         let rooms = &mut self.rooms;
         if let Side::Supernode(s) = &mut rooms.side {
-            let mut stores = crate::gossip::Stores {
+            let mut stores = crate::overlay::gossip::Stores {
                 wall,
-                random: &mut self.rng,
+                random: &mut self.rng.overlay,
                 book: &mut rooms.book,
                 records: &mut rooms.records,
                 out: &mut rooms.out,
@@ -192,9 +195,9 @@ impl Node {
         let wall = self.wall_time(now);
         let rooms = &mut self.rooms;
         let Side::Supernode(s) = &mut rooms.side else { return };
-        let mut stores = crate::gossip::Stores {
+        let mut stores = crate::overlay::gossip::Stores {
             wall,
-            random: &mut self.rng,
+            random: &mut self.rng.overlay,
             book: &mut rooms.book,
             records: &mut rooms.records,
             out: &mut rooms.out,

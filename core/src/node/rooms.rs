@@ -4,26 +4,27 @@
 use core::net::SocketAddr;
 use std::collections::VecDeque;
 
-use super::peer::PeerKey;
+use super::Node;
 use super::send::Outgoing;
-use super::{Config, Node, Role, Saved, SocketId, SupernodeStatus};
-use crate::action::Action;
-use crate::advert::{
-    Advert, AdvertBook, Capabilities, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence, statement,
-};
-use crate::directory::{LookupOutcome, LookupStart, Lookups, RECORDS_MAX, Record, RecordStore};
-use crate::gossip::pack::send;
-use crate::gossip::{Gossip, Stores};
-use crate::home::{DRAWN_AUTO_MAX, DRAWN_MAX, Homes, LoadCounts, Registrations};
+use crate::api::{Config, Role, Saved, SupernodeStatus};
 use crate::identity::PeerId;
 use crate::introduce::{LookupFailure, RATE_MAX};
 use crate::keepalive::Duty;
 use crate::link::Identity;
+use crate::nat::{Examiner, MappingBehavior, NatProfile, Observations};
+use crate::net::{PeerKey, SocketId};
+use crate::overlay::NetworkClock;
+use crate::overlay::action::Action;
+use crate::overlay::advert::{
+    Advert, AdvertBook, Capabilities, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence, statement,
+};
+use crate::overlay::directory::{LookupOutcome, LookupStart, Lookups, RECORDS_MAX, Record, RecordStore};
+use crate::overlay::gossip::{Gossip, Stores};
+use crate::overlay::home::{DRAWN_AUTO_MAX, DRAWN_MAX, Homes, LoadCounts, Registrations};
+use crate::overlay::pack::send;
+use crate::overlay::role::{DialBack, DialBackDuty, OrderTo, RoleWatch, Way};
 use crate::path::Route;
 use crate::random::Generators;
-use crate::reach::{
-    DialBack, DialBackDuty, Examiner, MappingBehavior, NatProfile, NetworkClock, Observations, OrderTo, RoleWatch, Way,
-};
 use crate::time::{Instant, WallTime, earliest};
 use crate::wire::message::{self, Load, Message, Refusal, SignedKind};
 
@@ -126,8 +127,14 @@ macro_rules! leaf {
         let wall = $node.wall_time($now);
         let $crate::node::rooms::Rooms { side, out, sequence, book, .. } = &mut $node.rooms;
         if let $crate::node::rooms::Side::Leaf($homes) = side {
-            let mut means =
-                $crate::home::Means { key: $node.me.secret(), wall, random: &mut $node.rng, book, sequence, out };
+            let mut means = $crate::overlay::home::Means {
+                key: $node.me.secret(),
+                wall,
+                random: &mut $node.rng.overlay,
+                book,
+                sequence,
+                out,
+            };
             let $means = &mut means;
             Some($call)
         } else {
@@ -142,7 +149,8 @@ macro_rules! supernode {
         let wall = $node.wall_time($now);
         let $crate::node::rooms::Rooms { side, out, book, records, .. } = &mut $node.rooms;
         if let $crate::node::rooms::Side::Supernode($supernode) = side {
-            let mut stores = $crate::gossip::Stores { wall, random: &mut $node.rng, book, records, out };
+            let mut stores =
+                $crate::overlay::gossip::Stores { wall, random: &mut $node.rng.overlay, book, records, out };
             let $stores = &mut stores;
             Some($call)
         } else {
@@ -234,7 +242,7 @@ impl Node {
             let wall = self.wall_time(now);
             let Rooms { side, out, sequence, book, records, .. } = &mut self.rooms;
             if let Side::Supernode(s) = side {
-                let mut stores = Stores { wall, random: &mut self.rng, book, records, out };
+                let mut stores = Stores { wall, random: &mut self.rng.overlay, book, records, out };
                 s.gossip.set_load(load);
                 s.gossip.handle_timeout(now, self.me.secret(), sequence, &mut stores);
                 s.registrations.handle_timeout(now, &mut stores);
@@ -452,7 +460,7 @@ impl Node {
                 let Rooms { side, out, .. } = &mut self.rooms;
                 if let Side::Supernode(s) = side {
                     let linked: Vec<PeerId> = s.gossip.linked().copied().collect();
-                    let to = OrderTo { linked: &linked, choice: &mut self.rng.peer_choice };
+                    let to = OrderTo { linked: &linked, choice: &mut self.rng.overlay.peer_choice };
                     s.dial_backs.on_request(now, id, remote, nonce, &contacted, port, to, out);
                 }
             }
@@ -466,7 +474,7 @@ impl Node {
             Message::DialBackReply { nonce, refused } => {
                 self.count_fresh(now);
                 let Rooms { dial_back, out, .. } = &mut self.rooms;
-                dial_back.on_reply(now, &id, nonce, refused, &mut self.rng, out);
+                dial_back.on_reply(now, &id, nonce, refused, &mut self.rng.overlay, out);
             }
             // It was an early message, and taken as such.
             Message::DialBack { .. } => {}

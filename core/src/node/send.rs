@@ -2,8 +2,9 @@
 
 use core::num::NonZeroU16;
 
-use super::peer::{PeerKey, WAITING_MAX};
-use super::{Node, Path, Transmit};
+use super::Node;
+use super::peer::WAITING_MAX;
+use crate::net::{Path, PeerKey, Transmit};
 use crate::path::Route;
 use crate::stream::PACKET_LEN_MAX;
 use crate::time::Instant;

@@ -7,7 +7,9 @@
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, Node, PeerKey, SocketId, SocketKind, SocketRefused, SocketRequest};
+use super::Node;
+use crate::api::Event;
+use crate::net::{PeerKey, SocketId, SocketKind, SocketRefused, SocketRequest};
 use crate::path::Route;
 use crate::time::Instant;
 

@@ -4,7 +4,8 @@ use core::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use super::{Node, PathInfo, PeerStatus, Role, Status};
+use super::Node;
+use crate::api::{PathInfo, PeerStatus, Role, Status};
 use crate::identity::PeerId;
 use crate::ticket::{TICKET_HOMES_MAX, Ticket};
 use crate::time::Instant;

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::peer::{DATAGRAMS_MAX, PeerKey, Standing, Traffic};
-use super::{CommandError, Event, Node, Read, StreamEnd, StreamError, StreamKey};
+use super::Node;
+use super::peer::{DATAGRAMS_MAX, Standing, Traffic};
+use crate::api::{CommandError, Event, Read, StreamEnd, StreamError, StreamKey};
 use crate::identity::PeerId;
+use crate::net::PeerKey;
 use crate::stream::{LocalStream, Side, Streams, StreamsEvent};
 use crate::time::Instant;
 use crate::wire::ServiceName;
@@ -263,8 +265,7 @@ impl Node {
         let id = peer.id;
         let standing = self.standing_of(&id);
         let origin = self.origin;
-        let mut seed = [0; 32];
-        self.rng.keys.fill(&mut seed);
+        let keys = &mut self.rng.streams;
         let Some(peer) = self.peers.get_mut(key) else { return false };
         let side = if peer.quic_client { Side::Client } else { Side::Server };
         let traffic = match &mut peer.traffic {
@@ -276,7 +277,7 @@ impl Node {
         if traffic.streams.as_ref().is_none_or(|streams| !streams.is_idle()) {
             traffic.used = now;
         }
-        traffic.streams.get_or_insert_with(|| Box::new(Streams::new(now, origin, side, seed)));
+        traffic.streams.get_or_insert_with(|| Box::new(Streams::new(now, origin, side, keys.bytes())));
         true
     }
 

@@ -21,12 +21,12 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::connections::Connections;
-use super::peer::{Attempt, Peer, PeerKey};
+use super::peer::{Attempt, Peer};
 use super::sockets::Purpose;
-use super::{
-    AttemptRoute, Event, Node, Path, SocketId, SocketKind, SocketRefused, SocketRequest, StreamEnd, Transport,
-};
+use super::{AttemptRoute, Node};
+use crate::api::{Event, StreamEnd};
 use crate::identity::PeerId;
+use crate::net::{Path, PeerKey, SocketId, SocketKind, SocketRefused, SocketRequest, Transport};
 use crate::path::Route;
 use crate::time::{Instant, earliest};
 use crate::wire::DATAGRAM_LEN_MAX;

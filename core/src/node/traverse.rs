@@ -3,11 +3,13 @@
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use super::peer::{PeerKey, Standing};
-use super::{Node, Path};
+use super::Node;
+use super::peer::Standing;
+use crate::account::Exposure;
+use crate::net::{Path, PeerKey};
 use crate::path::Route;
-use crate::punch::{self, Checks, Exposure, Strategy};
 use crate::time::Instant;
+use crate::traverse::{self, Checks, Strategy};
 use crate::wire::address::{CandidateKind, Prefix, is_sendable};
 use crate::wire::message::{Message, Whereabouts};
 
@@ -46,11 +48,11 @@ impl Cost {
 impl Node {
     /// Where peers may try to reach us, and what that takes, for the given attempt.
     pub(crate) fn whereabouts(&self, attempt: u8) -> Whereabouts {
-        Whereabouts { nat: self.nat_profile(), attempt, candidates: punch::gather(&self.network, &self.reflexive()) }
+        Whereabouts { nat: self.nat_profile(), attempt, candidates: traverse::gather(&self.network, &self.reflexive()) }
     }
 
     /// The main socket of the address's family.
-    pub(crate) fn socket_for(&self, remote: SocketAddr) -> Option<super::SocketId> {
+    pub(crate) fn socket_for(&self, remote: SocketAddr) -> Option<crate::net::SocketId> {
         self.network.sockets.iter().find(|(_, bound)| bound.is_ipv4() == remote.is_ipv4()).map(|(socket, _)| *socket)
     }
 
@@ -136,11 +138,11 @@ impl Node {
         if let Some(checks) = &running {
             known.retain(|(_, addr)| !checks.contains(*addr));
         }
-        let granted = self.budget.take(now, known.iter().map(|(_, addr)| *addr));
+        let granted = self.account.take_attempts(now, known.iter().map(|(_, addr)| *addr));
         let mut checks = running.unwrap_or_else(|| Checks::new(now));
         for (cost, remote) in known.into_iter().filter(|(_, addr)| granted.contains(addr)) {
             let start = if cost == Cost::Hairpin { now + HAIRPIN_AFTER } else { now };
-            checks.add(start, remote, self.rng.keys.bytes());
+            checks.add(start, remote, self.rng.traverse.bytes());
         }
         if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
             traffic.checks = Some(checks);
@@ -172,7 +174,7 @@ impl Node {
             }
             let Some((remote, token)) = checks.pop_due(now, &mut traffic.exposure) else { return };
             let Some(socket) = self.socket_for(remote) else { continue };
-            if self.is_attested(now, key, remote.ip()) || self.ledger.unasked(now, remote) {
+            if self.is_attested(now, key, remote.ip()) || self.account.unasked(now, remote) {
                 let route = Route::Direct { socket, remote };
                 self.send_on(key, Some(route), &Message::sample(token, Some(remote)), false);
             }
@@ -192,7 +194,7 @@ impl Node {
         if !proven && let Some(remote) = seen {
             // What the answer takes; the challenge that we send beside it is unasked, and counted as such.
             let needed = if remote.is_ipv4() { 7 } else { 19 };
-            if room < needed || !self.ledger.answer(now, remote, 42) {
+            if room < needed || !self.account.answer(now, remote, 42) {
                 return;
             }
         }
@@ -227,7 +229,7 @@ impl Node {
         }
         if rtt.is_some() {
             if let Route::Direct { remote, socket } = route {
-                self.ledger.proven(remote);
+                self.account.proven(remote);
                 if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
                     traffic.exposure.attest(now, remote.ip());
                 }
@@ -271,10 +273,10 @@ impl Node {
     /// that we keep up for the network are shaken hands with anew: that moves them here in one round trip, and brings
     /// them back where the other side has forgotten us while we slept.
     pub(crate) fn on_network_changed(&mut self, now: Instant) {
-        let mut sockets: Vec<super::SocketId> = self.network.sockets.iter().map(|(socket, _)| *socket).collect();
+        let mut sockets: Vec<crate::net::SocketId> = self.network.sockets.iter().map(|(socket, _)| *socket).collect();
         sockets.extend(self.sockets.open());
         // TCP connections end by themselves.
-        let is_gone = |socket: super::SocketId| !sockets.contains(&socket) && !socket.is_tcp();
+        let is_gone = |socket: crate::net::SocketId| !sockets.contains(&socket) && !socket.is_tcp();
         self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if is_gone(*socket)));
         self.transport_network(now);
         self.counter_rushed = None;
@@ -309,7 +311,7 @@ impl Node {
             let Some(peer) = self.peers.get_mut(end).filter(|p| p.is_up() && p.paths.is_proven(&route)) else {
                 continue;
             };
-            let token = self.rng.keys.bytes();
+            let token = self.rng.links.bytes();
             peer.paths.on_challenge_sent(now, &route, token);
             // No sample: that we are heard there is what the peer is to notice.
             self.send_on(end, Some(route), &Message::challenge(token, None), false);

@@ -31,8 +31,8 @@ use arrayvec::ArrayVec;
 
 pub use mapper::Mapper;
 
-use crate::node::SocketId;
-pub use crate::node::{Mapping, MappingProtocol};
+use crate::net::SocketId;
+pub use crate::net::{Mapping, MappingProtocol};
 
 /// Where routers listen for PCP and NAT-PMP (RFC 6887 §19.1).
 pub const PORT: u16 = 5351;

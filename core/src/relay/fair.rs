@@ -7,9 +7,10 @@
 
 use core::time::Duration;
 
-use super::BURST_MIN;
 use crate::time::Instant;
 
+/// Least that a bucket holds: two initial windows of QUIC, both ways, and some.
+pub(super) const BURST_MIN: u64 = 96 * 1024;
 /// The water level is found anew so often.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// The bucket of the whole holds what the rate gives in so many intervals.

@@ -17,27 +17,26 @@ mod quota;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::fair::{FairShare, Share};
+use self::fair::{BURST_MIN, FairShare, Share};
 use self::quota::Quota;
+use crate::api::Relayed;
 use crate::identity::PeerId;
-use crate::node::{DropReason, Path, PeerKey, Relayed};
+use crate::net::{DropReason, Path, PeerKey};
 use crate::time::{Instant, WallTime, earliest};
 use crate::wire::packet::ChannelId;
 
 /// Most channels of one relay. At the limit an introduction is refused as busy.
-pub const CHANNELS_MAX: usize = 65_536;
+pub(crate) const CHANNELS_MAX: usize = 65_536;
 /// Most channels with one leg in common. At the limit an introduction is refused as busy.
-pub const CHANNELS_PER_PEER_MAX: usize = 256;
+pub(crate) const CHANNELS_PER_PEER_MAX: usize = 256;
 /// A channel without a packet for so long is closed.
-pub const CHANNEL_IDLE_MAX: Duration = Duration::from_secs(600);
+pub(crate) const CHANNEL_IDLE_MAX: Duration = Duration::from_secs(600);
 /// Quotas count per day.
 const QUOTA_PERIOD: Duration = Duration::from_secs(86_400);
 /// Most pairs whose daily use is remembered. At the limit the one idle longest is forgotten.
 const PAIRS_MAX: usize = 65_536;
 /// The bucket holds what the rate gives in so long, but never less than [`BURST_MIN`].
 const BURST: Duration = Duration::from_millis(250);
-/// Two initial windows of QUIC, both ways, and some.
-const BURST_MIN: u64 = 96 * 1024;
 /// What an older channel of a pair may still carry when the pair opens a newer one.
 const REST_OF_OLD: u64 = 64 * 1024;
 /// How often idle channels are looked for.
@@ -45,7 +44,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 
 /// What one channel may carry. Zero is unlimited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Bits per second, both ways together.
     pub rate_bps: u64,
     /// Bytes per day, both ways together.
@@ -95,7 +94,7 @@ struct Account {
 
 /// A channel was closed: the leg to tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Closed {
+pub(crate) struct Closed {
     /// The channel.
     pub channel: ChannelId,
     /// A leg that is still there.
@@ -104,7 +103,7 @@ pub struct Closed {
 
 /// All channels of a relay.
 #[derive(Debug, Default)]
-pub struct Channels {
+pub(crate) struct Channels {
     map: BTreeMap<ChannelId, Channel>,
     by_leg: BTreeSet<(PeerKey, ChannelId)>,
     accounts: BTreeMap<(PeerId, PeerId), Account>,
@@ -120,7 +119,7 @@ pub struct Channels {
 
 /// The two ends of a new channel.
 #[derive(Clone, Copy, Debug)]
-pub struct End {
+pub(crate) struct End {
     /// The link.
     pub peer: PeerKey,
     /// Its peer.
@@ -136,14 +135,14 @@ fn pair(a: PeerId, b: PeerId) -> (PeerId, PeerId) {
 impl Channels {
     /// Caps what all channels may carry together: bits per second, and bytes in 30 days, of which an earlier run used
     /// some. Zero is no cap.
-    pub fn cap(&mut self, now: Instant, rate_bps: u64, quota_bytes: u64, relayed: Relayed) {
+    pub(crate) fn cap(&mut self, now: Instant, rate_bps: u64, quota_bytes: u64, relayed: Relayed) {
         self.fair = (rate_bps != 0).then(|| Box::new(FairShare::new(now, rate_bps)));
         self.quota = (quota_bytes != 0).then(|| Box::new(Quota::new(quota_bytes, relayed)));
         self.exhausted = self.quota.as_ref().is_some_and(|quota| !quota.has(1));
     }
 
     /// The wall clock says so: 30 days may be over.
-    pub fn on_wall_clock(&mut self, wall: WallTime) {
+    pub(crate) fn on_wall_clock(&mut self, wall: WallTime) {
         if let Some(quota) = &mut self.quota {
             quota.on_wall_clock(wall);
             self.exhausted &= !quota.has(1);
@@ -151,38 +150,33 @@ impl Channels {
     }
 
     /// Whether all that may be relayed in these 30 days has been.
-    pub fn is_exhausted(&self) -> bool {
+    pub(crate) fn is_exhausted(&self) -> bool {
         self.exhausted
     }
 
     /// What was relayed in these 30 days, where that is counted.
-    pub fn relayed(&self) -> Relayed {
+    pub(crate) fn relayed(&self) -> Relayed {
         self.quota.as_ref().map(|quota| quota.used()).unwrap_or_default()
     }
 
     /// What is to be kept of that for the next run, if it changed.
-    pub fn poll_keep(&mut self) -> Option<Relayed> {
+    pub(crate) fn poll_keep(&mut self) -> Option<Relayed> {
         self.quota.as_mut()?.poll_keep()
     }
 
     /// Closes all channels; returns both legs of each.
-    pub fn close_all(&mut self, now: Instant) -> Vec<Closed> {
+    pub(crate) fn close_all(&mut self, now: Instant) -> Vec<Closed> {
         let ids: Vec<ChannelId> = self.map.keys().copied().collect();
         ids.into_iter().flat_map(|id| self.close(now, id)).collect()
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
-    }
-
     /// Whether another channel between these links can be opened.
-    pub fn has_room(&self, a: PeerKey, b: PeerKey) -> bool {
+    pub(crate) fn has_room(&self, a: PeerKey, b: PeerKey) -> bool {
         self.map.len() < CHANNELS_MAX
             && [a, b].iter().all(|&leg| self.of_leg(leg).take(CHANNELS_PER_PEER_MAX).count() < CHANNELS_PER_PEER_MAX)
     }
@@ -190,7 +184,7 @@ impl Channels {
     /// Opens a channel. `id` is unguessable and new. Of the channels that the two have already, one stays open for what
     /// is under way on it; the others close, and their legs are returned, to be told: the limits are the pair's.
     #[must_use]
-    pub fn open(&mut self, now: Instant, id: ChannelId, a: End, b: End, limits: Limits) -> Vec<Closed> {
+    pub(crate) fn open(&mut self, now: Instant, id: ChannelId, a: End, b: End, limits: Limits) -> Vec<Closed> {
         debug_assert!(!self.map.contains_key(&id), "channel ids are never reused");
         let pair = pair(a.id, b.id);
         let closed = self.close_older(now, a.peer, pair);
@@ -241,14 +235,20 @@ impl Channels {
     }
 
     /// Whether `channel` exists.
-    pub fn contains(&self, channel: ChannelId) -> bool {
+    pub(crate) fn contains(&self, channel: ChannelId) -> bool {
         self.map.contains_key(&channel)
     }
 
     /// A train of `bytes` came from `from` for `channel`: where it goes on to.
     ///
     /// One lookup and one accounting step for the whole train; no allocation, no copy.
-    pub fn forward(&mut self, now: Instant, channel: ChannelId, from: &Path, bytes: usize) -> Result<Path, DropReason> {
+    pub(crate) fn forward(
+        &mut self,
+        now: Instant,
+        channel: ChannelId,
+        from: &Path,
+        bytes: usize,
+    ) -> Result<Path, DropReason> {
         let ch = self.map.get_mut(&channel).ok_or(DropReason::UnknownReceiver)?;
         let to = match &ch.legs {
             [a, b] if a.is_at(from) => b.path,
@@ -301,7 +301,7 @@ impl Channels {
     }
 
     /// Bytes forwarded in the last full second.
-    pub fn bytes_per_second(&self, now: Instant) -> u64 {
+    pub(crate) fn bytes_per_second(&self, now: Instant) -> u64 {
         match (now.as_micros() / 1_000_000).saturating_sub(self.second.0) {
             0 => self.last_second_bytes,
             1 => self.second.1,
@@ -310,7 +310,7 @@ impl Channels {
     }
 
     /// The current path of a link changed: its legs move with it.
-    pub fn set_path(&mut self, peer: PeerKey, path: Option<Path>) {
+    pub(crate) fn set_path(&mut self, peer: PeerKey, path: Option<Path>) {
         let range = (peer, ChannelId([0; 6]))..=(peer, ChannelId([0xff; 6]));
         for (_, id) in self.by_leg.range(range) {
             if let Some(channel) = self.map.get_mut(id) {
@@ -325,13 +325,13 @@ impl Channels {
     }
 
     /// A link is gone: its channels close. Returns the other legs, to be told.
-    pub fn close_leg(&mut self, now: Instant, peer: PeerKey) -> Vec<Closed> {
+    pub(crate) fn close_leg(&mut self, now: Instant, peer: PeerKey) -> Vec<Closed> {
         let ids: Vec<ChannelId> = self.of_leg(peer).collect();
         ids.into_iter().flat_map(|id| self.close(now, id)).filter(|closed| closed.leg != peer).collect()
     }
 
     /// Closes one channel; returns both legs.
-    pub fn close(&mut self, now: Instant, id: ChannelId) -> Vec<Closed> {
+    pub(crate) fn close(&mut self, now: Instant, id: ChannelId) -> Vec<Closed> {
         let Some(channel) = self.map.remove(&id) else { return Vec::new() };
         let mut account = self.account(now, channel.pair);
         account.bytes = account.bytes.saturating_add(channel.used);
@@ -355,7 +355,7 @@ impl Channels {
     }
 
     /// Closes channels that carried nothing for [`CHANNEL_IDLE_MAX`].
-    pub fn handle_timeout(&mut self, now: Instant) -> Vec<Closed> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<Closed> {
         if self.sweep.is_none_or(|at| now < at) {
             return Vec::new();
         }
@@ -368,7 +368,7 @@ impl Channels {
     }
 
     /// When [`Self::handle_timeout`] has something to do.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         earliest(self.sweep, None)
     }
 
@@ -394,7 +394,7 @@ fn burst(limits: Limits) -> u64 {
 mod tests {
     use super::*;
     use crate::identity::SecretKey;
-    use crate::node::SocketId;
+    use crate::net::SocketId;
 
     fn path(port: u16) -> Path {
         Path { socket: SocketId(0), remote: ([198, 51, 100, 1], port).into(), local: None }
@@ -468,7 +468,7 @@ mod tests {
         let at_timeout = channels.poll_timeout().expect("a sweep is due");
         let closed = channels.handle_timeout(at_timeout.max(at(600)));
         assert_eq!(closed.len(), 2);
-        assert!(channels.is_empty());
+        assert!(channels.len() == 0);
         assert_eq!(channels.poll_timeout(), None);
     }
 
@@ -477,7 +477,7 @@ mod tests {
         let mut channels = Channels::default();
         let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
         assert_eq!(channels.close_leg(at(1), end(1).peer), [Closed { channel: ID, leg: end(2).peer }]);
-        assert!(channels.is_empty());
+        assert!(channels.len() == 0);
     }
 
     #[test]

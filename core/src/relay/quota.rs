@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 
-use crate::node::Relayed;
+use crate::api::Relayed;
 use crate::time::WallTime;
 
 /// Length of a period.

@@ -3,7 +3,7 @@
 //! quinn routes between many connections and many addresses; a link has one connection at a time and no address that
 //! QUIC could see. So each connection gets an endpoint of its own, and both ends see the one address [`REMOTE`].
 
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant as StdInstant;
@@ -15,21 +15,12 @@ use quinn_proto::{
     EndpointConfig, MtuDiscoveryConfig, ServerConfig, Side, TransportConfig, ValidationTokenConfig, VarInt,
 };
 
-use super::crypto::{Mark, NoClock, Null, OneToken, ResetKey};
+use super::crypto::{Mark, NoClock, Null, OneToken, REMOTE_IP, ResetKey};
+use super::limits::{RECEIVE_WINDOW, SEND_WINDOW, STREAM_RECEIVE_WINDOW, STREAMS_EARLY, STREAMS_MAX};
 use crate::wire::packet::{DATA_OVERHEAD, RELAY_HEADER_LEN};
 
 /// Version number in QUIC's long headers: ours, since with no TLS inside it is no published QUIC. "hf", 1.
 pub(super) const VERSION: u32 = 0x6866_0001;
-/// Most streams that each side may have open on a link.
-pub const STREAMS_MAX: u32 = 256;
-/// How many of them at first: quinn keeps a place for each that there may be, some 50 bytes.
-pub(super) const STREAMS_EARLY: u32 = 32;
-/// Most unread bytes of one stream that are held for the application: 100 Mbit/s at 100 ms.
-pub const STREAM_RECEIVE_WINDOW: u32 = 1_250_000;
-/// Most unread bytes that all streams of a link hold together.
-pub const RECEIVE_WINDOW: u32 = 8_000_000;
-/// Most written bytes that a link holds until the peer has acknowledged them.
-pub const SEND_WINDOW: u64 = 4_000_000;
 /// Longest QUIC packet before the path has proven more: what QUIC requires of every path, and what fits a relayed
 /// packet of `DATAGRAM_LEN_MAX`.
 pub const PACKET_LEN_MIN: u16 = 1200;
@@ -37,7 +28,7 @@ pub const PACKET_LEN_MIN: u16 = 1200;
 ///
 /// Over IPv4 and without a relay 27 bytes more would fit. But then a link that fails over to its relay would find that
 /// all it has under way is too long, and would have to start over before the new path has been heard of.
-pub const PACKET_LEN_MAX: u16 = 1500 - 48 - (DATA_OVERHEAD + RELAY_HEADER_LEN) as u16;
+pub(crate) const PACKET_LEN_MAX: u16 = 1500 - 48 - (DATA_OVERHEAD + RELAY_HEADER_LEN) as u16;
 /// RFC 9002 §6.2.2 says 333 ms; but the link's own handshake came through not long ago, and few links are that slow. A
 /// guess too low costs a repeated packet, one too high 0.6 s more after the loss of the first flight.
 const INITIAL_RTT: Duration = Duration::from_millis(150);
@@ -51,8 +42,6 @@ const INITIAL_WINDOW: u64 = 24_000;
 const EARLY_WINDOW: u64 = 8_192;
 /// How long a handshake may take before its congestion window starts anew; each further time takes twice as long.
 const UNSTICK: Duration = Duration::from_secs(1);
-/// The address of the peer as QUIC sees it: constant, private (RFC 4193), the same on both ends.
-pub(super) const REMOTE_IP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 /// [`REMOTE_IP`] with a port, which must not be 0.
 const REMOTE: SocketAddr = SocketAddr::new(IpAddr::V6(REMOTE_IP), 1);
 

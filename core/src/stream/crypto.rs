@@ -9,6 +9,7 @@
 //! version of the protocol must offer.
 
 use core::any::Any;
+use core::net::Ipv6Addr;
 use std::sync::{Arc, OnceLock};
 #[allow(clippy::disallowed_types)] // Named by quinn's traits; nobody reads a clock here.
 use std::time::SystemTime;
@@ -25,8 +26,10 @@ use quinn_proto::{
     TransportErrorCode, VarInt,
 };
 
-use super::connection::{RECEIVE_WINDOW, STREAM_RECEIVE_WINDOW, STREAMS_EARLY};
+use super::limits::{RECEIVE_WINDOW, STREAM_RECEIVE_WINDOW, STREAMS_EARLY};
 
+/// The address of the peer as QUIC sees it: constant, private (RFC 4193), the same on both ends.
+pub(super) const REMOTE_IP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 /// Most bytes of transport parameters that a peer may send; ours take about 80.
 const PARAMETERS_LEN_MAX: usize = 512;
 
@@ -381,7 +384,7 @@ impl HmacKey for ResetKey {
     }
 }
 
-/// The one address validation token there is: kind 1 (validation), the IPv6 address [`super::connection::REMOTE`],
+/// The one address validation token there is: kind 1 (validation), the IPv6 address [`REMOTE_IP`],
 /// issued at the Unix epoch, nonce 0.
 ///
 /// QUIC lets a server send only three times what it received until the client's address is proven. The link has
@@ -390,7 +393,7 @@ const TOKEN: [u8; 42] = {
     let mut token = [0; 42];
     token[0] = 1;
     token[1] = 1;
-    let ip = super::connection::REMOTE_IP.octets();
+    let ip = REMOTE_IP.octets();
     let mut i = 0;
     while i < 16 {
         token[2 + i] = ip[i];

@@ -36,6 +36,7 @@
 
 mod connection;
 mod crypto;
+mod limits;
 mod one;
 mod packet;
 #[cfg(test)]
@@ -48,19 +49,19 @@ use std::time::Instant as StdInstant;
 use bytes::BytesMut;
 use quinn_proto::{Dir, Event, StreamEvent, StreamId};
 
+pub(crate) use self::connection::PACKET_LEN_MAX;
+pub use self::connection::PACKET_LEN_MIN;
 use self::connection::{Conn, Epoch};
-pub use self::connection::{
-    PACKET_LEN_MAX, PACKET_LEN_MIN, RECEIVE_WINDOW, SEND_WINDOW, STREAM_RECEIVE_WINDOW, STREAMS_MAX,
-};
 use self::crypto::Mark;
+use self::limits::STREAMS_MAX;
 use self::one::{CODE_STOPPED, Note, Notes, One, refusal_code};
 use self::packet::{Inner, Word, cut_padding, is_short, restore_padding};
-use crate::node::{Read, StreamEnd, StreamError};
+use crate::api::{Read, StreamEnd, StreamError};
 use crate::time::{Instant, earliest};
 use crate::wire::ServiceName;
 
 /// How long a connection without streams is kept: so long a next stream needs no new one.
-pub const REST_AFTER: Duration = Duration::from_secs(60);
+pub(crate) const REST_AFTER: Duration = Duration::from_secs(60);
 /// How soon a call of the server is repeated for the first time; each further time it takes twice as long.
 const CALL_AGAIN: Duration = Duration::from_millis(400);
 /// And at most so long.

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 use quinn_proto::{Connection, ReadError, ReadableError, Side, StreamId, VarInt, WriteError};
 
-use crate::node::{Read, StreamEnd, StreamError};
+use crate::api::{Read, StreamEnd, StreamError};
 use crate::wire::{SERVICE_NAME_LEN_MAX, ServiceName};
 
 /// What the acceptor's bytes begin with.

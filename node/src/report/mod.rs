@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use handfast_core::RelayReason;
-use handfast_core::node::{DropReason, Transport};
 use handfast_core::wire::message::Load;
+use handfast_core::{DropReason, Transport};
 use handfast_io::{Config, Event, Notice, PathInfo, PeerId, PortMappingReport, Role, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -580,7 +580,7 @@ fn list<T: ToString>(items: &[T], none: &str) -> String {
 impl StatusReport {
     /// A leaf with one home and one relayed peer.
     pub(crate) fn for_tests() -> Self {
-        use handfast_core::node::{Counters, PeerStatus, SupernodeStatus};
+        use handfast_core::{Counters, PeerStatus, SupernodeStatus};
         use handfast_io::SecretKey;
 
         let [me, home, other] = [1, 2, 3].map(|seed| SecretKey::from_bytes(&[seed; 32]).peer_id());
@@ -594,10 +594,10 @@ impl StatusReport {
             keepalive_interval: Duration::from_secs(15),
             role: Role::Leaf,
             auto: false,
-            reachability: handfast_core::reach::Reachability::default(),
-            relayed: handfast_core::node::Relayed::default(),
+            reachability: handfast_core::api::Reachability::default(),
+            relayed: handfast_core::Relayed::default(),
             observed: vec![(home, at)],
-            mapping: Some(handfast_core::reach::MappingBehavior::EndpointIndependent),
+            mapping: Some(handfast_core::wire::nat::MappingBehavior::EndpointIndependent),
             reachable: None,
             homes: vec![(home, at)],
             neighbors: vec![(other, at)],

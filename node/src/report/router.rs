@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use handfast_core::reach::{FilteringBehavior, MappingBehavior, PortAssignment, Reachability};
+use handfast_core::api::Reachability;
+use handfast_core::wire::nat::{FilteringBehavior, MappingBehavior, PortAssignment};
 use handfast_io::{PortMappingOutcome, PortMappingReport};
 use serde::{Deserialize, Serialize};
 

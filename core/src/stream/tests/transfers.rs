@@ -1,5 +1,8 @@
 //! Bytes arrive: many streams, loss, reordering, flow control, determinism, the first flight.
 
+use crate::stream::limits::RECEIVE_WINDOW;
+use crate::stream::limits::SEND_WINDOW;
+use crate::stream::limits::STREAM_RECEIVE_WINDOW;
 use proptest::prelude::*;
 
 use super::*;

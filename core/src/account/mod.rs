@@ -1,0 +1,93 @@
+//! What strangers have used, and may still use: the one room that every other asks before it does something for, or
+//! sends something to, somebody who has proven nothing.
+//!
+//! [`Account`] is the node's: what unproven addresses got in answer or unasked ([`ledger`]), how many attempts were made
+//! towards a prefix ([`budget`]), and how many Inits a relay or home brought. [`Exposure`] is the part of it that
+//! belongs to one link: what the addresses that its peer named have got. [`Rate`] and [`RateTable`] limit by identity
+//! or prefix whoever asks often. A signature gives no standing here: who has many keys has one address.
+
+mod budget;
+mod inner_inits;
+mod ledger;
+mod rate;
+
+use core::net::{IpAddr, SocketAddr};
+
+pub(crate) use budget::{ADDRESSES_PER_ATTEMPT_MAX, Exposure};
+pub(crate) use rate::{Rate, RateTable};
+
+use self::budget::Budget;
+use self::inner_inits::InnerInits;
+use self::ledger::Ledger;
+use crate::net::PeerKey;
+use crate::time::Instant;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    ledger: Ledger,
+    budget: Budget,
+    inner_inits: InnerInits,
+}
+
+impl Account {
+    /// An authentic request of `bytes` came from an address.
+    pub(crate) fn received(&mut self, now: Instant, from: SocketAddr, bytes: usize) {
+        self.ledger.received(now, from, bytes);
+    }
+
+    /// Whether an answer of `bytes` may go to an unproven address; if so it is entered.
+    #[must_use]
+    pub(crate) fn answer(&mut self, now: Instant, to: SocketAddr, bytes: usize) -> bool {
+        self.ledger.answer(now, to, bytes)
+    }
+
+    /// Whether something unasked may go to an unproven address; if so it is entered.
+    #[must_use]
+    pub(crate) fn unasked(&mut self, now: Instant, to: SocketAddr) -> bool {
+        self.ledger.unasked(now, to)
+    }
+
+    /// The address proved itself.
+    pub(crate) fn proven(&mut self, address: SocketAddr) {
+        self.ledger.proven(address);
+    }
+
+    /// Takes one attempt out of the budget of each prefix that the addresses fall in; returns those that may be tried.
+    pub(crate) fn take_attempts(
+        &mut self,
+        now: Instant,
+        addresses: impl Iterator<Item = SocketAddr>,
+    ) -> Vec<SocketAddr> {
+        self.budget.take(now, addresses)
+    }
+
+    /// Whether an attempt may be made at this one address; if so it is entered.
+    #[must_use]
+    pub(crate) fn take_attempt(&mut self, now: Instant, address: SocketAddr) -> bool {
+        !self.budget.take(now, core::iter::once(address)).is_empty()
+    }
+
+    /// Whether a prediction may be tried towards an address; if so it is entered.
+    #[must_use]
+    pub(crate) fn take_prediction(&mut self, now: Instant, ip: IpAddr) -> bool {
+        self.budget.take_prediction(now, ip)
+    }
+
+    /// Whether ports of an address may be guessed, or many opened for it; if so it is entered.
+    #[must_use]
+    pub(crate) fn take_birthday(&mut self, now: Instant, ip: IpAddr) -> bool {
+        self.budget.take_birthday(now, ip)
+    }
+
+    /// Whether an Init that this relay or home brings may cost a handshake; if so it is entered.
+    #[must_use]
+    pub(crate) fn take_inner_init(&mut self, now: Instant, via: PeerKey) -> bool {
+        self.inner_inits.take(now, via)
+    }
+
+    /// Forgets what is old.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.ledger.sweep(now);
+    }
+}

@@ -1,0 +1,115 @@
+//! How a node is set up: what it is to others, what it offers, and within what limits.
+
+use core::fmt;
+use core::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::identity::PeerId;
+use crate::wire::ServiceName;
+
+/// What a node is to others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Registers at homes; does no duty for others.
+    Leaf,
+    /// Does handshake duty and relays. `advertise` are the addresses at which the internet reaches it.
+    Supernode {
+        /// Addresses for the advert; the first is the preferred one.
+        advertise: Vec<SocketAddr>,
+    },
+    /// Begins as a leaf, and serves others as a supernode while dial-backs show that the internet can reach it.
+    Auto,
+}
+
+/// Who may use a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Everybody.
+    Any,
+    /// These peers. Nobody, when empty.
+    Peers(BTreeSet<PeerId>),
+}
+
+impl Access {
+    /// Whether `peer` is among them.
+    pub fn allows(&self, peer: &PeerId) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Peers(peers) => peers.contains(peer),
+        }
+    }
+}
+
+/// How a node is set up. `Config::auto()`, `Config::leaf()` and `Config::supernode(..)` give the defaults.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// What the node is to others.
+    pub role: Role,
+    /// What it offers, and to whom.
+    pub services: BTreeMap<ServiceName, Access>,
+    /// Who may link to this node where no service lets them in: enough for `ping`, and for datagrams.
+    pub contacts: Access,
+    /// Most bits per second that a pair may have relayed, both ways together; 0 is unlimited.
+    pub relay_rate_bps: u64,
+    /// Most bytes that a channel may carry in a day for strangers; 0 is unlimited.
+    pub relay_quota_bytes: u64,
+    /// Most registered leaves.
+    pub leaves_max: usize,
+    /// Whether io announces this node on the local network and listens there for others, whom it tells by
+    /// [`Node::handle_neighbor`](super::Node::handle_neighbor): then a call that knows no other way waits for them a
+    /// moment. The announcement shows everybody on the LAN who this is.
+    pub lan: bool,
+    /// Most bits per second that this node relays for all together; 0 is unlimited. Pairs that want more than there is
+    /// share it fairly.
+    pub duty_rate_bps: u64,
+    /// Most bytes that this node relays in 30 days; 0 is unlimited. They begin with the first byte relayed after the 30
+    /// days before have ended, by the wall clock.
+    pub duty_quota_bytes: u64,
+}
+
+impl Config {
+    /// A leaf that offers nothing.
+    pub fn leaf() -> Self {
+        Self {
+            role: Role::Leaf,
+            services: BTreeMap::new(),
+            contacts: Access::Peers(BTreeSet::new()),
+            relay_rate_bps: 2_000_000,
+            relay_quota_bytes: 1 << 30,
+            leaves_max: 100_000,
+            lan: false,
+            duty_rate_bps: 0,
+            duty_quota_bytes: 0,
+        }
+    }
+
+    /// A node that serves others if it can, with small caps since nobody set it up for that: 20 Mbit/s, and 200 GB in 30
+    /// days.
+    pub fn auto() -> Self {
+        Self { role: Role::Auto, duty_rate_bps: 20_000_000, duty_quota_bytes: 200_000_000_000, ..Self::leaf() }
+    }
+
+    /// A supernode reachable at these addresses.
+    pub fn supernode(advertise: Vec<SocketAddr>) -> Self {
+        Self { role: Role::Supernode { advertise }, ..Self::leaf() }
+    }
+}
+
+/// Why a node cannot start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ConfigError {
+    /// A supernode without an address, or with one that nobody can send to.
+    Advertise,
+    /// Saved state that is damaged. Nothing was changed.
+    Saved,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Advertise => "a supernode needs an address that others can send to",
+            Self::Saved => "the saved state is damaged",
+        })
+    }
+}
+impl core::error::Error for ConfigError {}

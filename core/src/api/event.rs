@@ -1,0 +1,134 @@
+//! What happened, for the application and for io.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use super::error::ConnectError;
+use super::saved::Save;
+use super::stream::{StreamEnd, StreamKey};
+use crate::identity::PeerId;
+use crate::net::{SocketId, SocketKind, SocketRequest};
+use crate::wire::ServiceName;
+
+/// How a link's packets travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PathInfo {
+    /// Straight to the peer.
+    Direct {
+        /// Its address.
+        remote: SocketAddr,
+    },
+    /// Through a supernode.
+    Relay {
+        /// Which one.
+        via: PeerId,
+    },
+}
+
+impl PathInfo {
+    /// Whether it is direct.
+    pub const fn is_direct(&self) -> bool {
+        matches!(self, Self::Direct { .. })
+    }
+}
+
+/// What happened, for the application and for io.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Event {
+    /// The node can be used: a supernode is up, a leaf has its first home.
+    Ready,
+    /// A leaf lost its last home; it keeps trying.
+    Homeless,
+    /// A node in role [`Role::Auto`] began to serve others, or stopped.
+    RoleChanged {
+        /// Whether it is a supernode now.
+        supernode: bool,
+        /// The addresses that it advertises, or advertised.
+        addresses: Vec<SocketAddr>,
+    },
+    /// A link to a peer is up, or moved to another path.
+    PathChanged {
+        /// The peer.
+        peer: PeerId,
+        /// The path in use now.
+        path: PathInfo,
+    },
+    /// A link to a peer is gone.
+    PeerGone {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// `connect` or `ping` could not reach the peer.
+    ConnectFailed {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        error: ConnectError,
+    },
+    /// Answer to one `ping`.
+    Pong {
+        /// The peer.
+        peer: PeerId,
+        /// The number that `ping` gave.
+        sequence: u64,
+        /// Round trip.
+        rtt: Duration,
+        /// The path it took.
+        path: PathInfo,
+    },
+    /// A peer that is allowed to opened a stream to a service. Answer with `accept` or `refuse`.
+    StreamIncoming {
+        /// The stream.
+        stream: StreamKey,
+        /// Who.
+        peer: PeerId,
+        /// What.
+        service: ServiceName,
+    },
+    /// The peer accepted a stream of ours.
+    StreamOpened {
+        /// The stream.
+        stream: StreamKey,
+    },
+    /// `read` has something to say.
+    Readable {
+        /// The stream.
+        stream: StreamKey,
+    },
+    /// `write` takes bytes again.
+    Writable {
+        /// The stream.
+        stream: StreamKey,
+    },
+    /// The peer wants no more bytes of this stream (its reader closed); the reading side lives on.
+    StreamStopped {
+        /// The stream.
+        stream: StreamKey,
+    },
+    /// The stream is over before both sides finished. It is forgotten.
+    StreamEnded {
+        /// The stream.
+        stream: StreamKey,
+        /// Why.
+        end: StreamEnd,
+    },
+    /// A datagram waits: `recv_datagram`.
+    Datagram {
+        /// From whom.
+        peer: PeerId,
+    },
+    /// io should open another socket and answer with `handle_socket`.
+    OpenSocket {
+        /// To be named in the answer.
+        request: SocketRequest,
+        /// What kind.
+        kind: SocketKind,
+    },
+    /// io should close a socket that it opened on request.
+    CloseSocket(SocketId),
+    /// Keep this for the next run.
+    Save(Save),
+    /// `leave` has said its goodbyes: the caller may stop.
+    Left,
+}

@@ -1,0 +1,17 @@
+//! The words in which a [`Node`](crate::Node) and its caller talk, by subject. They stand below all machines, which say
+//! what happened in the same words.
+
+mod config;
+mod error;
+mod event;
+mod saved;
+mod status;
+mod stream;
+
+pub use config::{Access, Config, ConfigError, Role};
+pub use error::{CommandError, ConnectError};
+pub use event::{Event, PathInfo};
+pub(crate) use saved::keep_binding;
+pub use saved::{BINDINGS_MAX, Relayed, Save, Saved};
+pub use status::{Counters, Ipv6, PeerStatus, Reachability, RelayReason, Status, SupernodeStatus};
+pub use stream::{Read, StreamEnd, StreamError, StreamKey};

@@ -1,0 +1,285 @@
+//! Where signed statements are kept: in the order of the BLAKE3 hash of their ids, by expiry, and by recency.
+//!
+//! One shelf serves adverts and records. What is common is here: no bytes are verified that are known already or
+//! that come faster than a neighbour's [budget](verify_budget); a sequence number only grows; everything ends. What
+//! differs (how many, from whom, what goes first when full) is decided by the owner between [`Shelf::examine`] and
+//! [`Shelf::put`].
+//!
+//! It also speaks gossip's language: [`DigestEntry`] says "I have this id at this sequence number", with zero for
+//! "nothing of it"; whoever has a newer one sends it.
+
+use core::cmp::Ordering;
+use core::marker::PhantomData;
+use core::ops::Bound;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::statement::{self, Statement, StatementError};
+use crate::account::{Rate, RateTable};
+use crate::identity::PeerId;
+use crate::time::{Instant, WallTime};
+use crate::wire::message::{DIGEST_MAX, DigestEntry};
+
+/// So many of the newest changes can be listed in a digest: as many as one has room for.
+const CHANGES_MAX: usize = DIGEST_MAX;
+
+/// Most neighbours whose verify budget is kept.
+const NEIGHBOURS_MAX: usize = 2048;
+
+/// Signature checks: 39 µs each, so 1 250 a second are 5 % of a core, and the shelves of adverts and records together
+/// keep the 10 % that a flood of junk signatures may cost. One neighbour gets at most 40 % of that.
+fn verify_budget() -> RateTable<PeerId> {
+    let each = Rate { interval: Duration::from_millis(2), burst: 500 };
+    let all = Rate { interval: Duration::from_micros(800), burst: 1250 };
+    RateTable::new(each, all, NEIGHBOURS_MAX)
+}
+
+/// The order on the shelf: the first half of BLAKE3 of the id. Two ids with one place take 2^64 work to find, and
+/// whoever finds them has two ids of which only one is kept.
+type Place = [u8; 16];
+
+/// Where `id` stands, to `N` bytes.
+pub(crate) fn id_prefix<const N: usize>(id: &PeerId) -> [u8; N] {
+    let hash = blake3::hash(id.as_bytes());
+    const { assert!(N <= 32) };
+    hash.as_bytes().first_chunk().copied().unwrap_or([0; N])
+}
+
+fn place(id: &PeerId) -> Place {
+    id_prefix(id)
+}
+
+/// The first place that begins with `prefix`.
+fn start_of<const N: usize>(prefix: [u8; N]) -> Place {
+    let mut start = [0; 16];
+    start.iter_mut().zip(prefix).for_each(|(to, from)| *to = from);
+    start
+}
+
+/// Why a statement was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Refused {
+    /// We have it, or a newer one: nothing to do, and no sign of ill will.
+    Known,
+    /// It speaks of this node itself.
+    Own,
+    /// Bad in itself.
+    Bad(StatementError),
+    /// The neighbour has used up its share of signature checks.
+    Budget,
+    /// The table is full.
+    Full,
+    /// Too many of one prefix, or of one home.
+    Crowded,
+}
+
+impl From<StatementError> for Refused {
+    fn from(error: StatementError) -> Self {
+        Self::Bad(error)
+    }
+}
+
+/// A statement that passed [`Shelf::examine`]: authentic, in time and new.
+pub(crate) struct Checked<S> {
+    pub statement: S,
+    expires: Instant,
+}
+
+/// Whose it is stands in its bytes, and in the value where that is needed.
+struct Item<T> {
+    bytes: Box<[u8]>,
+    sequence: u64,
+    expires: Instant,
+    changed: u64,
+    value: T,
+}
+
+/// Statements of kind `S`, each with what its owner remembers beside it.
+pub(crate) struct Shelf<S, T> {
+    /// Boxed, since a third of a tree's places are empty.
+    items: BTreeMap<Place, Box<Item<T>>>,
+    expiries: BTreeSet<(Instant, Place)>,
+    /// The last [`CHANGES_MAX`] to arrive that are still here, newest last.
+    changes: BTreeMap<u64, Place>,
+    next_change: u64,
+    /// Where the next digest goes on listing what is not new.
+    cursor: Option<Place>,
+    budget: RateTable<PeerId>,
+    kind: PhantomData<S>,
+}
+
+impl<S: Statement, T> Shelf<S, T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            items: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            changes: BTreeMap::new(),
+            next_change: 0,
+            cursor: None,
+            budget: verify_budget(),
+            kind: PhantomData,
+        }
+    }
+
+    /// Decides whether bytes from the neighbour `from` are worth keeping. `admit` looks at the parsed statement
+    /// before its signature is checked, so that what has no place costs no check.
+    pub(crate) fn examine(
+        &mut self,
+        now: Instant,
+        from: &PeerId,
+        wall: Option<WallTime>,
+        bytes: &[u8],
+        admit: impl FnOnce(&Self, &S) -> Result<(), Refused>,
+    ) -> Result<Checked<S>, Refused> {
+        if !self.budget.allows(now, from) {
+            return Err(Refused::Budget);
+        }
+        // Reading costs a point decompression, so junk is charged for as well.
+        let statement: S = statement::parse(bytes).inspect_err(|_| self.budget.charge(now, *from))?;
+        if self.items.get(&place(&statement.id())).is_some_and(|item| item.sequence >= statement.sequence()) {
+            return Err(Refused::Known);
+        }
+        let left = statement::time_left(&statement, wall)?;
+        admit(self, &statement)?;
+        self.budget.charge(now, *from);
+        statement::verify(&statement, bytes)?;
+        Ok(Checked { statement, expires: now + left })
+    }
+
+    /// Takes a statement; returns what was remembered beside the one it replaces.
+    pub(crate) fn put(&mut self, checked: &Checked<S>, bytes: &[u8], value: T) -> Option<T> {
+        let place = place(&checked.statement.id());
+        let old = self.take(&place);
+        let changed = self.next_change;
+        self.next_change += 1;
+        self.changes.insert(changed, place);
+        if self.changes.len() > CHANGES_MAX {
+            self.changes.pop_first();
+        }
+        self.expiries.insert((checked.expires, place));
+        let sequence = checked.statement.sequence();
+        let expires = checked.expires;
+        let item = Item { bytes: bytes.into(), sequence, expires, changed, value };
+        self.items.insert(place, Box::new(item));
+        debug_assert!(self.items.len() == self.expiries.len() && self.items.len() >= self.changes.len());
+        old
+    }
+
+    /// Takes a statement of our own making.
+    pub(crate) fn put_own(&mut self, now: Instant, statement: S, bytes: &[u8], value: T) {
+        let expires = now + Duration::from_secs(statement.lifetime_s().into());
+        self.put(&Checked { statement, expires }, bytes, value);
+    }
+
+    fn take(&mut self, place: &Place) -> Option<T> {
+        let item = self.items.remove(place)?;
+        self.expiries.remove(&(item.expires, *place));
+        self.changes.remove(&item.changed);
+        Some(item.value)
+    }
+
+    pub(crate) fn remove(&mut self, id: &PeerId) -> Option<T> {
+        self.take(&place(id))
+    }
+
+    /// Removes and returns one whose time is over.
+    pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<T> {
+        self.budget.handle_timeout(now);
+        let &(at, place) = self.expiries.first()?;
+        if at > now {
+            return None;
+        }
+        self.take(&place)
+    }
+
+    /// The moment at which the next one ends.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.expiries.first().map(|(at, _)| *at)
+    }
+
+    /// Removes the one that ends first.
+    pub(crate) fn pop_soonest(&mut self) -> Option<T> {
+        let &(_, place) = self.expiries.first()?;
+        self.take(&place)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(crate) fn contains(&self, id: &PeerId) -> bool {
+        self.items.contains_key(&place(id))
+    }
+
+    pub(crate) fn bytes(&self, id: &PeerId) -> Option<&[u8]> {
+        self.items.get(&place(id)).map(|item| &*item.bytes)
+    }
+
+    pub(crate) fn value(&self, id: &PeerId) -> Option<&T> {
+        self.items.get(&place(id)).map(|item| &item.value)
+    }
+
+    pub(crate) fn value_mut(&mut self, id: &PeerId) -> Option<&mut T> {
+        self.items.get_mut(&place(id)).map(|item| &mut item.value)
+    }
+
+    /// All, in order of their places, with the signed bytes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&T, &[u8])> {
+        self.items.values().map(|item| (&item.value, &*item.bytes))
+    }
+
+    /// The one whose place begins with these eight bytes.
+    pub(crate) fn by_prefix_mut(&mut self, prefix: [u8; 8]) -> Option<&mut T> {
+        let (place, item) = self.items.range_mut(start_of(prefix)..).next()?;
+        place.starts_with(&prefix).then_some(&mut item.value)
+    }
+
+    /// What to list in a digest: the newest changes, and a stretch of the rest that moves on with each call, so that
+    /// in time every difference between two nodes is seen, however old.
+    pub(crate) fn digest(&mut self, newest_max: usize, others_max: usize) -> Vec<DigestEntry> {
+        let mut places: BTreeSet<Place> = self.changes.values().rev().take(newest_max).copied().collect();
+        let start = self.cursor.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.items.range((start, Bound::Unbounded)).map(|(place, _)| *place);
+        let rest: Vec<Place> = rest.filter(|place| !places.contains(place)).take(others_max).collect();
+        // Fewer than asked for: the end was reached, begin again.
+        self.cursor = if rest.len() < others_max { None } else { rest.last().copied() };
+        places.extend(rest);
+        let entry = |place: &Place| self.items.get(place).map(|item| entry(place, item.sequence));
+        places.iter().filter_map(entry).collect()
+    }
+
+    /// Compares with what another node says it has: `send` is called for those of which we have a newer one; what
+    /// comes back is said of those of which we have an older one or none.
+    pub(crate) fn compare(&self, theirs: &[DigestEntry], mut send: impl FnMut(&[u8])) -> Vec<DigestEntry> {
+        let mut lacking = Vec::new();
+        for entry in theirs {
+            let theirs = u32::from_le_bytes(entry.sequence_low);
+            let near = self.items.range(start_of(entry.id_prefix)..);
+            let mut same = near.take_while(|(place, _)| place.starts_with(&entry.id_prefix)).map(|(_, item)| item);
+            // Two ids with the same four bytes are rare, and one of them then waits for its maker's own push.
+            let ours = same.next();
+            let low = ours.map_or(0, |item| item.sequence as u32);
+            match (ours, order(low, theirs)) {
+                (Some(item), Ordering::Greater) => send(&item.bytes),
+                (_, Ordering::Less) => lacking.push(DigestEntry { sequence_low: low.to_le_bytes(), ..*entry }),
+                (_, Ordering::Equal) | (None, Ordering::Greater) => {}
+            }
+        }
+        lacking
+    }
+}
+
+/// Serial number arithmetic (RFC 1982), since only the low bytes travel; zero stands for having nothing.
+fn order(ours: u32, theirs: u32) -> Ordering {
+    match (ours, theirs) {
+        (0, 0) => Ordering::Equal,
+        (0, _) => Ordering::Less,
+        (_, 0) => Ordering::Greater,
+        (ours, theirs) => ours.wrapping_sub(theirs).cast_signed().cmp(&0),
+    }
+}
+
+fn entry(place: &Place, sequence: u64) -> DigestEntry {
+    let [a, b, c, d, ..] = *place;
+    DigestEntry { id_prefix: [a, b, c, d], sequence_low: (sequence as u32).to_le_bytes() }
+}

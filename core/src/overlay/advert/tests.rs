@@ -1,0 +1,314 @@
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use super::shelf::Refused;
+use super::statement::{LIFETIME_MAX, SKEW_MAX};
+use super::*;
+use crate::api::{Event, Save};
+use crate::overlay::action::Action;
+use crate::overlay::home::testnet::{generators, key, s, wall_at};
+use crate::time::{Instant, WallTime};
+use crate::wire::message::{Load, LoadHint};
+
+fn advert(n: u8, sequence: u64, at: Instant) -> Advert {
+    Advert {
+        id: key(n).peer_id(),
+        sequence,
+        issued_s: wall_at(at).as_secs(),
+        lifetime_s: 3600,
+        capabilities: Capabilities::ALL,
+        leaves_max: 1000,
+        relay_kbps: 0,
+        addresses: [Address::V4([203, 0, n, 1], [1, 2])].into_iter().collect(),
+    }
+}
+
+fn signed(n: u8, sequence: u64, at: Instant) -> Box<[u8]> {
+    advert(n, sequence, at).sign(&key(n))
+}
+
+fn book() -> AdvertBook {
+    AdvertBook::new(key(0).peer_id(), SUPERNODE_ADVERTS_MAX)
+}
+
+/// Inserts as if from one neighbour.
+fn insert(book: &mut AdvertBook, now: Instant, bytes: &[u8]) -> Result<(), Refused> {
+    book.insert(now, &key(200).peer_id(), Some(wall_at(now)), bytes).map(|_| ())
+}
+
+#[test]
+fn the_bytes_are_pinned() {
+    let bytes = signed(1, 7, s(0));
+    let mut expected = vec![1];
+    expected.extend_from_slice(key(1).peer_id().as_bytes());
+    expected.push(7);
+    expected.extend_from_slice(&[0x80, 0xa4, 0xa7, 0xda, 0x06]); // 1 800 000 000, as a varint
+    expected.extend_from_slice(&[0x90, 0x1c]); // 3600
+    expected.extend_from_slice(&[3, 0xe8, 0x07, 0]); // capabilities, 1000 leaves, no relay limit
+    expected.extend_from_slice(&[1, 0, 203, 0, 1, 1, 1, 2]); // one address
+    assert_eq!(bytes[..bytes.len() - 64], expected);
+    assert_eq!(Advert::verify(&bytes), Ok(advert(1, 7, s(0))));
+}
+
+#[test]
+fn the_longest_advert_fits_its_limit() {
+    let longest = Advert {
+        sequence: u64::MAX,
+        leaves_max: u32::MAX,
+        relay_kbps: u32::MAX,
+        addresses: [Address::V6([0x20; 16], [1, 2]); 4].into(),
+        ..advert(1, 1, s(0))
+    };
+    let bytes = longest.sign(&key(1));
+    assert!(bytes.len() <= Advert::LEN_MAX, "{}", bytes.len());
+    assert_eq!(Advert::verify(&bytes), Ok(longest));
+}
+
+#[test]
+fn c1_forged_adverts_are_refused() {
+    let good = signed(1, 7, s(0));
+    for i in 0..good.len() {
+        for bit in [1, 0x80] {
+            let mut bad = good.clone();
+            bad[i] ^= bit;
+            assert!(Advert::verify(&bad).is_err(), "byte {i}");
+        }
+        assert!(Advert::verify(&good[..i]).is_err(), "cut at {i}");
+    }
+    // Signed by another key than that of the id inside.
+    let mut body = good[..good.len() - 64].to_vec();
+    body.extend(key(2).sign(SignatureKind::Advert, &body.clone()));
+    assert_eq!(Advert::verify(&body), Err(StatementError::Signature));
+    // Signed for another purpose.
+    let mut body = good[..good.len() - 64].to_vec();
+    body.extend(key(1).sign(SignatureKind::Record, &body.clone()));
+    assert_eq!(Advert::verify(&body), Err(StatementError::Signature));
+    // Properly signed, with a byte too many.
+    let mut body = [&good[..good.len() - 64], &[0]].concat();
+    body.extend(key(1).sign(SignatureKind::Advert, &body.clone()));
+    assert_eq!(Advert::verify(&body), Err(StatementError::Malformed));
+}
+
+#[test]
+fn impossible_values_are_refused() {
+    let bad = [
+        Advert { addresses: ArrayVec::new(), ..advert(1, 1, s(0)) },
+        Advert { addresses: [Address::V4([0; 4], [1, 2])].into_iter().collect(), ..advert(1, 1, s(0)) },
+        Advert { addresses: [Address::V4([224, 0, 0, 1], [1, 2])].into_iter().collect(), ..advert(1, 1, s(0)) },
+        Advert { lifetime_s: 3601, ..advert(1, 1, s(0)) },
+        Advert { lifetime_s: 0, ..advert(1, 1, s(0)) },
+    ];
+    for bad in bad {
+        assert_eq!(Advert::verify(&bad.sign(&key(1))), Err(StatementError::BadValue));
+    }
+}
+
+#[test]
+fn c3_replayed_and_stale_adverts_are_refused() {
+    let (mut book, old, new) = (book(), signed(1, 7, s(0)), signed(1, 8, s(10)));
+    insert(&mut book, s(10), &new).unwrap();
+    assert_eq!(insert(&mut book, s(11), &old), Err(Refused::Known));
+    assert_eq!(insert(&mut book, s(11), &new), Err(Refused::Known));
+    // Gone when its hour is over, and not taken again.
+    book.handle_timeout(s(3609));
+    assert!(book.contains(&key(1).peer_id()));
+    assert_eq!(book.poll_timeout(), Some(s(3610)));
+    book.handle_timeout(s(3610));
+    assert_eq!((book.len(), book.poll_timeout()), (0, None));
+    assert_eq!(insert(&mut book, s(3610), &new), Err(Refused::Bad(StatementError::Expired)));
+}
+
+#[test]
+fn c3_a_copy_passed_on_late_ends_with_the_first_one() {
+    let mut book = book();
+    insert(&mut book, s(3000), &signed(1, 7, s(0))).unwrap();
+    book.handle_timeout(s(3600));
+    assert_eq!(book.len(), 0);
+}
+
+#[test]
+fn c4_adverts_from_the_future_are_refused() {
+    let mut book = book();
+    let skew = SKEW_MAX.as_secs();
+    assert_eq!(insert(&mut book, s(0), &signed(1, u64::MAX, s(skew + 1))), Err(Refused::Bad(StatementError::Future)));
+    insert(&mut book, s(0), &signed(1, u64::MAX, s(skew))).unwrap();
+    // The receiver's own clock ends it.
+    book.handle_timeout(s(0) + LIFETIME_MAX);
+    assert_eq!(book.len(), 0);
+    // Without a wall clock the lifetime still counts.
+    book.insert(s(0), &key(200).peer_id(), None, &signed(1, 1, s(0))).unwrap();
+    assert_eq!(book.poll_timeout(), Some(s(3600)));
+}
+
+#[test]
+fn c2_a_neighbour_that_floods_junk_is_cut_short() {
+    let mut book = book();
+    let mut junk = signed(1, 7, s(0));
+    let last = junk.len() - 1;
+    junk[last] ^= 1;
+    let flood = |book: &mut AdvertBook, from: u8, now: Instant| {
+        let results = (0..3000).map(|_| book.insert(now, &key(from).peer_id(), None, &junk));
+        results.filter(|r| matches!(r, Err(Refused::Bad(StatementError::Signature)))).count()
+    };
+    // One neighbour, then several: what is verified at once is bounded by each and by all together.
+    assert_eq!(flood(&mut book, 201, s(1)), 500);
+    assert_eq!(book.insert(s(1), &key(201).peer_id(), None, &signed(2, 1, s(0))), Err(Refused::Budget));
+    assert!(book.insert(s(1), &key(202).peer_id(), None, &signed(2, 1, s(0))).is_ok(), "others are not held back");
+    let rest: usize = (203..210).map(|from| flood(&mut book, from, s(1))).sum();
+    assert_eq!(500 + 1 + rest, 1250);
+    // A second later as much as a second allows.
+    let again: usize = (201..210).map(|from| flood(&mut book, from, s(2))).sum();
+    assert_eq!(again, 1250);
+}
+
+#[test]
+fn what_is_known_costs_no_budget() {
+    let (mut book, bytes) = (book(), signed(1, 7, s(0)));
+    insert(&mut book, s(1), &bytes).unwrap();
+    for _ in 0..5000 {
+        assert_eq!(insert(&mut book, s(1), &bytes), Err(Refused::Known));
+    }
+    insert(&mut book, s(1), &signed(2, 7, s(0))).unwrap();
+}
+
+#[test]
+fn c6_one_prefix_does_not_fill_the_book() {
+    let mut book = book();
+    let at = |n: u8, ip: [u8; 4], sequence| {
+        let addresses = [Address::V4(ip, [1, 2])].into_iter().collect();
+        Advert { addresses, ..advert(n, sequence, s(0)) }.sign(&key(n))
+    };
+    for n in 1..=10 {
+        insert(&mut book, s(1), &at(n, [203, 0, 113, n], 1)).unwrap();
+    }
+    assert_eq!(insert(&mut book, s(1), &at(11, [203, 0, 113, 11], 1)), Err(Refused::Crowded));
+    // Renewal is no newcomer, moving in is one, and who moves out makes room.
+    insert(&mut book, s(1), &at(1, [203, 0, 113, 99], 2)).unwrap();
+    insert(&mut book, s(1), &at(11, [203, 0, 114, 11], 1)).unwrap();
+    assert_eq!(insert(&mut book, s(1), &at(11, [203, 0, 113, 11], 2)), Err(Refused::Crowded));
+    insert(&mut book, s(1), &at(1, [203, 0, 114, 1], 3)).unwrap();
+    insert(&mut book, s(1), &at(11, [203, 0, 113, 11], 2)).unwrap();
+    // Private ranges have no such limit.
+    for n in 20..50 {
+        insert(&mut book, s(1), &at(n, [127, 0, 0, 1], 1)).unwrap();
+    }
+}
+
+#[test]
+fn a_full_book_keeps_whom_it_knows_but_not_the_dead() {
+    let mut book = AdvertBook::new(key(0).peer_id(), 3);
+    for n in 1..=3 {
+        insert(&mut book, s(1), &signed(n, 1, s(0))).unwrap();
+    }
+    assert_eq!(insert(&mut book, s(1), &signed(4, 1, s(0))), Err(Refused::Full));
+    insert(&mut book, s(1), &signed(3, 2, s(0))).unwrap();
+    book.set_suspicion(&key(2).peer_id(), Suspicion::Dead);
+    insert(&mut book, s(1), &signed(4, 1, s(0))).unwrap();
+    assert_eq!(book.len(), 3);
+    assert!(!book.contains(&key(2).peer_id()));
+    assert_eq!(insert(&mut book, s(1), &signed(2, 1, s(0))), Err(Refused::Full));
+}
+
+#[test]
+fn nobody_speaks_for_this_node() {
+    let mut book = book();
+    assert_eq!(insert(&mut book, s(1), &signed(0, 9, s(0))), Err(Refused::Own));
+}
+
+#[test]
+fn b5_first_hand_load_outranks_hints() {
+    let mut book = book();
+    let id = key(1).peer_id();
+    insert(&mut book, s(1), &signed(1, 1, s(0))).unwrap();
+    let load = |leaves| Load { leaves, ..Load::default() };
+    let hint = |sequence: u32, leaves| LoadHint {
+        id_prefix: shelf::id_prefix(&id),
+        sequence: sequence.to_le_bytes(),
+        load: load(leaves),
+        suspicion: 0,
+    };
+    let other = key(2).peer_id();
+    book.on_hints(s(1), &other, &[hint(5, 50)]);
+    assert_eq!(book.load(s(1), &id), Some(load(50)));
+    book.on_hints(s(2), &other, &[hint(4, 40)]);
+    assert_eq!(book.load(s(2), &id), Some(load(50)), "older");
+    book.on_load(s(3), &id, load(90));
+    book.on_hints(s(4), &other, &[hint(6, 0)]);
+    assert_eq!(book.load(s(4), &id), Some(load(90)), "hearsay");
+    book.on_hints(s(4), &id, &[hint(6, 80)]);
+    assert_eq!(book.load(s(4), &id), Some(load(80)), "its own word");
+    assert_eq!(book.hints(s(5)).len(), 1);
+    assert_eq!(book.load(s(400), &id), None, "long ago");
+    assert!(book.hints(s(400)).is_empty());
+}
+
+#[test]
+fn e2_sequence_numbers_never_go_back() {
+    let mut saved = 0;
+    let mut last = 0;
+    // Restarts, with a clock that jumps ten years ahead, back, and is lost.
+    for wall in [Some(1_800_000_000), Some(2_100_000_000), Some(1_700_000_000), None] {
+        let mut sequence = Sequence::new(saved);
+        for i in 0..10_000 {
+            let mut out = VecDeque::new();
+            let next = sequence.next(wall.map(|w: u64| WallTime::from_micros((w + i / 100) * 1_000_000)), &mut out);
+            assert!(next > last);
+            last = next;
+            for action in out {
+                let Action::Event(Event::Save(Save::Sequence(ahead))) = action else { panic!() };
+                saved = ahead;
+            }
+            assert!(next <= saved, "used before it was saved");
+        }
+    }
+}
+
+#[test]
+fn the_own_advert_is_renewed_in_time() {
+    let addresses = [SocketAddr::from(([203, 0, 1, 1], 1))];
+    let mut own = OwnAdvert::new(s(5), &addresses, 10, 0);
+    assert_eq!(own.renew_at(), s(5));
+    let mut jitter = generators(1).jitter;
+    let (advert, bytes) = own.make(s(5), Some(wall_at(s(5))), &key(1), 3, &mut jitter);
+    assert_eq!(Advert::verify(&bytes), Ok(advert));
+    let after = own.renew_at() - s(5);
+    assert!(after >= Duration::from_secs(1200) && after <= Duration::from_secs(1800));
+}
+
+#[test]
+fn a_digest_lists_everything_in_time() {
+    let mut book = book();
+    for n in 1..=120 {
+        insert(&mut book, s(1), &signed(n, u64::from(n), s(0))).unwrap();
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..8 {
+        let digest = book.digest(10, 20);
+        assert!(digest.len() <= 30);
+        seen.extend(digest.iter().map(|e| e.id_prefix));
+    }
+    assert_eq!(seen.len(), 120);
+}
+
+#[test]
+fn comparing_finds_both_directions() {
+    let (mut ours, mut theirs) = (book(), book());
+    let ids = [1, 2, 3, 4];
+    for n in ids {
+        insert(&mut ours, s(1), &signed(n, 5, s(0))).unwrap();
+    }
+    insert(&mut theirs, s(1), &signed(2, 6, s(0))).unwrap();
+    insert(&mut theirs, s(1), &signed(3, 4, s(0))).unwrap();
+    insert(&mut theirs, s(1), &signed(4, 5, s(0))).unwrap();
+    insert(&mut theirs, s(1), &signed(5, 1, s(0))).unwrap();
+    let mut sent = Vec::new();
+    let lacking = ours.compare(&theirs.digest(100, 0), |bytes| sent.push(Advert::parse(bytes).unwrap().id));
+    assert_eq!(sent, [key(3).peer_id()], "ours is newer");
+    let mut answered = Vec::new();
+    let rest = theirs.compare(&lacking, |bytes| answered.push(Advert::parse(bytes).unwrap().id));
+    answered.sort();
+    let mut expected = [key(2).peer_id(), key(5).peer_id()];
+    expected.sort();
+    assert_eq!(answered, expected);
+    assert!(rest.is_empty(), "the talk ends");
+}

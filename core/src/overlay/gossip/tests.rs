@@ -1,0 +1,230 @@
+use core::time::Duration;
+
+use super::*;
+use crate::overlay::directory::Record;
+use crate::overlay::home::testnet::{TestNet, TestNode, key, wall_at};
+use crate::overlay::pack::send;
+use crate::wire::message::decode_next;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn bootstrap(n: u8) -> (PeerId, SocketAddr) {
+    (key(n).peer_id(), TestNet::address_of(n))
+}
+
+fn start(net: &mut TestNet, count: u8) -> Vec<PeerId> {
+    (1..=count).map(|n| net.supernode(n, &[bootstrap(1)])).collect()
+}
+
+fn known(net: &TestNet, id: &PeerId) -> usize {
+    net.get(id).book.len()
+}
+
+/// Calls into the gossip room of a node.
+fn with_gossip<T>(net: &mut TestNet, id: PeerId, call: impl FnOnce(&mut Gossip, Instant, &mut Stores<'_>) -> T) -> T {
+    let mut result = None;
+    net.with(id, |node, now, out| {
+        let TestNode { gossip, book, records, random, .. } = node;
+        let mut stores = Stores { wall: Some(wall_at(now)), random, book, records, out };
+        result = Some(call(gossip.as_mut().unwrap(), now, &mut stores));
+    });
+    result.unwrap()
+}
+
+/// A record of a leaf of this home, as the home would hear of it.
+fn put_record(net: &mut TestNet, home: PeerId, leaf: u8) -> PeerId {
+    let address = net.get(&home).address;
+    let record = Record {
+        id: key(leaf).peer_id(),
+        sequence: wall_at(net.now).as_secs(),
+        issued_s: wall_at(net.now).as_secs(),
+        lifetime_s: 3600,
+        homes: [(home, address.into())].into_iter().collect(),
+    };
+    let bytes = record.sign(&key(leaf));
+    with_gossip(net, home, |gossip, now, s| {
+        s.records.insert(now, &record.id, s.wall, &bytes, |_| true).unwrap();
+        gossip.push_record(&bytes, s.out);
+    });
+    record.id
+}
+
+#[test]
+fn sixty_four_supernodes_that_know_one_soon_know_all() {
+    let mut net = TestNet::new(1);
+    let all = start(&mut net, 64);
+    net.run_for(SECOND * 10);
+    for id in &all {
+        assert_eq!(known(&net, id), 63);
+    }
+    let leaf = put_record(&mut net, all[40], 200);
+    net.run_for(SECOND);
+    assert!(all.iter().all(|id| net.get(id).records.get(&leaf).is_some()), "a record is pushed to all at once");
+    // Calm: for each about a kilobit a second, each way, all told.
+    net.run_for(SECOND * 120);
+    let before: usize = all.iter().map(|id| net.get(id).sent_bytes).sum();
+    net.run_for(SECOND * 600);
+    let sent = all.iter().map(|id| net.get(id).sent_bytes).sum::<usize>() - before;
+    let bits = sent * 8 / 600 / all.len();
+    assert!(bits < 1000, "{bits} bit/s each");
+}
+
+#[test]
+fn what_was_lost_is_repaired_in_rounds() {
+    let mut net = TestNet::new(2);
+    let all = start(&mut net, 12);
+    net.run_for(SECOND * 10);
+    net.loss_percent = 100;
+    let leaves: Vec<_> = (100..150).map(|leaf| put_record(&mut net, all[usize::from(leaf) % 12], leaf)).collect();
+    net.run_for(SECOND);
+    assert_eq!(net.get(&all[0]).records.len(), leaves.len() / 12 + 1 - usize::from(leaves.len() % 12 < 8));
+    net.loss_percent = 30;
+    net.run_for(SECOND * 300);
+    for id in &all {
+        assert_eq!(net.get(id).records.len(), leaves.len());
+        assert_eq!(known(&net, id), 11);
+    }
+}
+
+#[test]
+fn adverts_are_renewed_for_ever() {
+    let mut net = TestNet::new(3);
+    let all = start(&mut net, 4);
+    net.loss_percent = 20;
+    for hour in 1..6 {
+        net.run_for(SECOND * 3600);
+        assert!(all.iter().all(|id| known(&net, id) == 3), "hour {hour}");
+    }
+}
+
+#[test]
+fn a_dead_supernode_is_suspected_then_dead_then_forgotten_and_comes_back() {
+    let mut net = TestNet::new(4);
+    net.notice_after = SECOND * 10_000;
+    let all = start(&mut net, 5);
+    net.run_for(SECOND * 60);
+    let dead = all[2];
+    net.crash(dead);
+    net.notice_after = SECOND * 60;
+    let suspicion =
+        |net: &TestNet| all.iter().filter(|id| **id != dead).map(|id| net.get(id).book.suspicion(&dead)).max();
+    net.run_for(SECOND * 240);
+    assert_eq!(suspicion(&net), Some(Suspicion::Suspect));
+    net.run_for(SECOND * 400);
+    assert_eq!(suspicion(&net), Some(Suspicion::Dead));
+    // Not offered to those who ask for supernodes.
+    with_gossip(&mut net, all[0], |_, _, s| {
+        assert_eq!(s.book.listing(64, &mut s.random.peer_choice).count(), 4);
+    });
+    net.run_for(SECOND * 3600);
+    assert_eq!(known(&net, &all[0]), 3);
+    // Its anchors lead it back.
+    net.supernode(3, &[]);
+    net.run_for(SECOND * 20);
+    assert!(all.iter().all(|id| known(&net, id) == 4 && net.get(id).book.suspicion(&dead) == Suspicion::Alive));
+}
+
+#[test]
+fn e7_two_halves_merge() {
+    let mut net = TestNet::new(5);
+    let left: Vec<_> = (1..=6).map(|n| net.supernode(n, &[bootstrap(1)])).collect();
+    let right: Vec<_> = (11..=16).map(|n| net.supernode(n, &[bootstrap(11)])).collect();
+    net.run_for(SECOND * 30);
+    assert!(left.iter().chain(&right).all(|id| known(&net, id) == 5));
+    let record = put_record(&mut net, right[2], 99);
+    with_gossip(&mut net, left[3], |gossip, now, s| gossip.join(now, &[bootstrap(14)], s));
+    net.run_for(SECOND * 30);
+    assert!(left.iter().chain(&right).all(|id| known(&net, id) == 11));
+    net.run_for(SECOND * 60);
+    assert!(left.iter().all(|id| net.get(id).records.get(&record).is_some()));
+}
+
+#[test]
+fn strangers_may_say_who_they_are_and_nothing_else() {
+    let mut net = TestNet::new(6);
+    let all = start(&mut net, 2);
+    net.run_for(SECOND * 5);
+    let stranger = key(100).peer_id();
+    let leaf = put_record(&mut net, all[1], 99);
+    let record: Box<[u8]> = net.get(&all[1]).records.get(&leaf).unwrap().into();
+    let advert = |n: u8| {
+        let own = OwnAdvert::new(Instant::ZERO, &[TestNet::address_of(n)], 1, 0);
+        let (mut own, mut random) = (own, Generators::new(&crate::random::Seed::new([1; 32]), "test"));
+        own.make(Instant::ZERO, Some(wall_at(Instant::ZERO)), &key(n), 1, &mut random.jitter).1
+    };
+    with_gossip(&mut net, all[0], |gossip, now, s| {
+        assert!(!gossip.on_signed(now, stranger, SignedKind::Record, &record, s));
+        assert!(!gossip.on_signed(now, stranger, SignedKind::Advert, &advert(101), s));
+        gossip.on_digest(now, stranger, SignedKind::Advert, true, &[], s);
+        assert!(s.out.is_empty());
+        assert!(gossip.on_signed(now, stranger, SignedKind::Advert, &advert(100), s));
+        assert!(!s.out.is_empty(), "now it is greeted");
+        // A known one may pass on others, but no forgery.
+        let mut forged = advert(102);
+        forged[60] ^= 1;
+        assert!(!gossip.on_signed(now, stranger, SignedKind::Advert, &forged, s));
+        assert!(gossip.on_signed(now, stranger, SignedKind::Advert, &advert(102), s));
+    });
+}
+
+#[test]
+fn answers_to_digests_are_bounded() {
+    let mut net = TestNet::new(7);
+    let all = start(&mut net, 40);
+    net.run_for(SECOND * 120);
+    let asker = all[1];
+    let mut answers = Vec::new();
+    with_gossip(&mut net, all[0], |gossip, now, s| {
+        let lacking: Vec<_> =
+            s.book.digest(100, 0).into_iter().map(|e| DigestEntry { sequence_low: [0; 4], ..e }).collect();
+        for _ in 0..1000 {
+            gossip.on_digest(now, asker, SignedKind::Advert, false, &lacking, s);
+            gossip.on_adverts_request(now, asker, s);
+        }
+        answers.extend(s.out.drain(..));
+    });
+    let mut signed = 0;
+    for action in &answers {
+        let Action::Send { messages, .. } = action else { panic!() };
+        let (mut rest, mut here) = (&**messages, 0);
+        while !rest.is_empty() {
+            here += usize::from(matches!(decode_next(&mut rest).unwrap(), Message::Signed { .. }));
+        }
+        assert!(here <= 7 && messages.len() <= 1100);
+        signed += here;
+    }
+    // 16 digests at 12, 3 listings at 40.
+    assert_eq!(signed, 16 * 12 + 3 * 40);
+}
+
+#[test]
+fn the_load_travels() {
+    let mut net = TestNet::new(8);
+    let all = start(&mut net, 4);
+    net.run_for(SECOND * 5);
+    let load = Load { leaves: 99, ..Load::default() };
+    let node = net.nodes.get_mut(&all[2]).unwrap();
+    // What it tells in hints, and what it answers when asked.
+    node.gossip.as_mut().unwrap().set_load(load);
+    node.load = load;
+    net.run_for(SECOND * 120);
+    for id in all.iter().filter(|id| **id != all[2]) {
+        assert_eq!(net.get(id).book.load(net.now, &all[2]), Some(load));
+    }
+}
+
+#[test]
+fn packets_hold_what_fits() {
+    let to = key(1).peer_id();
+    let mut out = VecDeque::new();
+    let bytes = [7; 200];
+    {
+        let mut packer = Packer::new(to, &mut out);
+        for _ in 0..20 {
+            packer.push(&Message::Signed { kind: SignedKind::Record, bytes: &bytes });
+        }
+    }
+    assert_eq!(out.len(), 4);
+    send(&mut out, to, &Message::Deregister);
+    assert_eq!(out.len(), 5);
+}

@@ -1,0 +1,706 @@
+//! The leaf's side: finding two homes and keeping them.
+//!
+//! Candidates come from the user, from an earlier run and from adverts. A few are linked, asked for their load, and
+//! the best two become homes: each gets a [`Message::Register`] with the record that names both. The life of a
+//! candidate is in [`candidate`](super::candidate); the room's own is one question, asked after everything that
+//! happens ([`Homes::advance`]): are there two homes, and if not, what is the next step? Steps are: choose among those
+//! linked, draw others, and, when all have failed, wait, ever longer, and begin another sweep.
+//!
+//! Two random choices: of all candidates a few are drawn, and of those that answer the less loaded are taken, so that
+//! leaves do not all run to the one that was idle a minute ago, nor all to the few that everybody is told of. Whom
+//! the user named is therefore asked for adverts first, and only when these have come ([`Homes::on_listed`]) are
+//! those drawn among whom homes are chosen; where that takes longer than [`SETTLE`], the first best must do. Homes of
+//! an earlier run are taken again without a draw.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use arrayvec::ArrayVec;
+
+use super::candidate::{Candidate, Link, Question, coarse};
+use crate::api::{Event, Save};
+use crate::identity::{PeerId, SecretKey};
+use crate::overlay::action::Action;
+use crate::overlay::advert::{AdvertBook, Capabilities, Sequence};
+use crate::overlay::directory::{RECORD_LIFETIME_MAX, Record};
+use crate::overlay::gossip::LISTING_LEAF_MAX;
+use crate::overlay::pack::send;
+use crate::random::{ChoiceRng, Generators};
+use crate::time::{Deadlines, Instant, WallTime, earliest};
+use crate::wire::message::{Load, Message, RECORD_HOMES_MAX, Refusal};
+
+/// Most candidates remembered; at the limit one that never worked and that nobody told us to join makes room.
+const CANDIDATES_MAX: usize = 64;
+/// Candidates drawn while homes are being chosen: two to become homes and one to compare with, and to be seen by.
+pub(crate) const DRAWN_MAX: usize = 3;
+/// The same for a node that may serve others, where those that nothing was sent to are to be its witnesses.
+pub(crate) const DRAWN_AUTO_MAX: usize = 2;
+/// So many supernodes in all are few: whoever draws sparingly draws none of them twice.
+const FEW: usize = DRAWN_AUTO_MAX + 3;
+/// How long the first to answer waits for adverts, and then those that answer for the others that were drawn: a round
+/// trip for a link and one for a question over it, halfway round the world.
+const SETTLE: Duration = Duration::from_millis(500);
+/// The third link lives on so long after both homes stand: dial-back and mapping tests need it.
+const SURPLUS_HOLD: Duration = Duration::from_secs(15);
+/// A supernode that refused is asked again after this, and as much again at random.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+/// Pause after the first sweep in which all failed; doubles to [`SWEEP_MAX`], with full jitter.
+const SWEEP_MIN: Duration = Duration::from_secs(1);
+/// See [`SWEEP_MIN`].
+const SWEEP_MAX: Duration = Duration::from_secs(300);
+/// After so many sweeps in vain, a sweep is no longer over all candidates but over [`RECORD_HOMES_MAX`] drawn ones:
+/// with all supernodes gone, a leaf sends them next to nothing.
+const FULL_SWEEPS: u8 = 3;
+/// Most supernodes saved for the next run.
+const ANCHORS_MAX: usize = 8;
+/// First retransmission time-out of the request for adverts; doubles.
+const LISTING_RTO: Duration = Duration::from_secs(1);
+/// How often it is sent.
+const LISTING_TRIES: u8 = 3;
+/// Adverts are asked for again after this, and as much again at random, if the first listing was short: the supernode
+/// may have been started a moment ago as well.
+const LISTING_SOON: Duration = Duration::from_secs(45);
+/// Later they are asked for after this, and half as much again at random: a listing is the dearest thing that an idle
+/// leaf asks of its homes, and what it is for is choosing others.
+const LISTING_EVERY: Duration = Duration::from_secs(12 * 3600);
+/// A home is lost, and the last listing is older than this: the other home is asked for a new one at once.
+const LISTING_STALE: Duration = Duration::from_secs(40 * 60);
+/// A record is made anew after this, and half as much again at random.
+const RENEW_AFTER: Duration = Duration::from_secs(4 * 3600);
+// Two renewals may fail.
+const _: () = assert!(RENEW_AFTER.as_secs() * 3 <= RECORD_LIFETIME_MAX.as_secs());
+
+/// What the room works with and does not own.
+pub(crate) struct Means<'a> {
+    /// The leaf's key, to sign its record.
+    pub key: &'a SecretKey,
+    /// The wall clock, if known.
+    pub wall: Option<WallTime>,
+    /// Chance.
+    pub random: &'a mut Generators,
+    /// Adverts.
+    pub book: &'a mut AdvertBook,
+    /// Numbers for records.
+    pub sequence: &'a mut Sequence,
+    /// What is to be done.
+    pub out: &'a mut VecDeque<Action>,
+}
+
+struct Listing {
+    from: PeerId,
+    tries: u8,
+}
+
+/// See the module.
+pub(crate) struct Homes {
+    me: PeerId,
+    drawn_max: usize,
+    candidates: BTreeMap<PeerId, Candidate>,
+    deadlines: Deadlines<PeerId>,
+    /// Those that are homes or have been asked to be, best first.
+    chosen: ArrayVec<PeerId, RECORD_HOMES_MAX>,
+    /// The signed record that names the chosen ones.
+    record: Box<[u8]>,
+    renew_at: Option<Instant>,
+    settle_at: Option<Instant>,
+    surplus_at: Option<Instant>,
+    sweep_at: Option<Instant>,
+    sweeps_failed: u8,
+    listing: Option<Listing>,
+    listing_at: Option<Instant>,
+    /// When the last listing came.
+    listed_at: Instant,
+    /// Adverts have come, or were waited for in vain: homes may be drawn among all.
+    is_listed: bool,
+    had_listing: bool,
+    anchors: Vec<(PeerId, SocketAddr)>,
+    is_ready: bool,
+    is_leaving: bool,
+}
+
+impl Homes {
+    /// The room of the leaf `me`, which draws so many candidates ([`DRAWN_MAX`]). Nothing happens before
+    /// [`join`](Self::join).
+    pub(crate) fn new(me: PeerId, drawn_max: usize) -> Self {
+        Self {
+            me,
+            drawn_max,
+            candidates: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+            chosen: ArrayVec::new(),
+            record: Box::default(),
+            renew_at: None,
+            settle_at: None,
+            surplus_at: None,
+            sweep_at: None,
+            sweeps_failed: 0,
+            listing: None,
+            listing_at: None,
+            listed_at: Instant::ZERO,
+            is_listed: false,
+            had_listing: false,
+            anchors: Vec::new(),
+            is_ready: false,
+            is_leaving: false,
+        }
+    }
+
+    /// What an earlier run kept: its homes first, then others that it knew to work.
+    pub(crate) fn rejoin(&mut self, now: Instant, anchors: &[(PeerId, SocketAddr)], m: &mut Means<'_>) {
+        for (i, (peer, address)) in anchors.iter().enumerate() {
+            self.learn(*peer, *address, true);
+            if let Some(candidate) = self.candidates.get_mut(peer) {
+                candidate.was_home |= i < RECORD_HOMES_MAX;
+            }
+        }
+        self.advance(now, m);
+    }
+
+    /// Supernodes that the user named.
+    pub(crate) fn join(&mut self, now: Instant, known: &[(PeerId, SocketAddr)], m: &mut Means<'_>) {
+        for (peer, address) in known {
+            self.learn(*peer, *address, true);
+        }
+        self.advance(now, m);
+    }
+
+    /// Supernodes that others name: tried when nothing better is known, forgotten first.
+    pub(crate) fn hear_of(&mut self, now: Instant, known: &[(PeerId, SocketAddr)], m: &mut Means<'_>) {
+        for (peer, address) in known {
+            self.learn(*peer, *address, false);
+        }
+        self.advance(now, m);
+    }
+
+    /// The host's network is another one: who did not answer before may do so now, and there is no reason to wait.
+    pub(crate) fn on_network(&mut self, now: Instant, m: &mut Means<'_>) {
+        self.sweeps_failed = 0;
+        self.sweep_at = None;
+        for candidate in self.candidates.values_mut().filter(|c| c.link == Link::Down) {
+            candidate.is_tried = false;
+        }
+        self.advance(now, m);
+    }
+
+    fn learn(&mut self, peer: PeerId, address: SocketAddr, is_joined: bool) {
+        if peer == self.me {
+            return;
+        }
+        if let Some(candidate) = self.candidates.get_mut(&peer) {
+            if candidate.address != address && candidate.link == Link::Down {
+                candidate.address = address;
+                candidate.is_tried = false;
+            }
+            candidate.is_joined |= is_joined;
+            return;
+        }
+        if self.candidates.len() >= CANDIDATES_MAX {
+            let useless = |c: &Candidate| c.link == Link::Down && !c.is_joined && !c.is_proven;
+            let Some(useless) = self.candidates.iter().find(|(_, c)| useless(c)).map(|(peer, _)| *peer) else { return };
+            // It has no deadline: questions are asked of linked ones only.
+            self.candidates.remove(&useless);
+        }
+        self.candidates.insert(peer, Candidate::new(address, is_joined));
+    }
+
+    /// The homes at which this leaf is registered now, best first.
+    pub(crate) fn registered(&self) -> impl Iterator<Item = (PeerId, SocketAddr)> {
+        let registered =
+            |peer: &PeerId| self.candidates.get(peer).filter(|c| c.is_registered).map(|c| (*peer, c.address));
+        self.chosen.iter().filter_map(registered)
+    }
+
+    /// Linked supernodes: homes first, then others; whom to ask for a record.
+    pub(crate) fn linked(&self) -> impl Iterator<Item = PeerId> {
+        let rest = self.candidates.iter().filter(|(peer, c)| c.link == Link::Up && !self.chosen.contains(peer));
+        self.registered().map(|(peer, _)| peer).chain(rest.map(|(peer, _)| *peer))
+    }
+
+    /// All supernodes known, and whether the user or an earlier run named them.
+    pub(crate) fn known(&self) -> impl Iterator<Item = (PeerId, SocketAddr, bool)> {
+        self.candidates.iter().map(|(peer, c)| (*peer, c.address, c.is_joined))
+    }
+
+    /// Whether a listing of adverts has come.
+    pub(crate) fn had_listing(&self) -> bool {
+        self.had_listing && self.is_listed
+    }
+
+    /// Whether any supernode is known at all.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.candidates.is_empty()
+    }
+
+    /// Whether the link to `peer` is wanted here.
+    pub(crate) fn needs(&self, peer: &PeerId) -> bool {
+        !self.is_leaving && self.candidates.get(peer).is_some_and(|c| c.link != Link::Down)
+    }
+
+    /// A link is up. If it is to a candidate, it is asked for its load.
+    pub(crate) fn on_link_up(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
+        let Some(candidate) = self.candidates.get_mut(&peer) else { return };
+        // A link that was opened for something else is used while it is useful.
+        candidate.link = Link::Up;
+        candidate.is_proven = true;
+        candidate.is_tried = true;
+        // With both homes at hand there is nothing to choose: the link is somebody else's.
+        if !self.chosen.contains(&peer) && self.chosen.len() < RECORD_HOMES_MAX {
+            self.ask(now, peer, Question::Load, m.out);
+            if self.settle_at.is_none() {
+                self.settle_at = Some(now + SETTLE);
+            }
+        }
+        if self.listing.is_none() && self.listing_at.is_none() {
+            self.ask_listing(now, peer, m.out);
+        }
+        self.advance(now, m);
+    }
+
+    /// A link ended, or could not be opened.
+    pub(crate) fn on_link_down(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
+        let Some(candidate) = self.candidates.get_mut(&peer) else { return };
+        if candidate.link == Link::Down {
+            return;
+        }
+        candidate.link = Link::Down;
+        candidate.is_tried = true;
+        (candidate.is_drawn, candidate.was_home) = (false, false);
+        self.drop_question(&peer);
+        self.unchoose(now, &peer, m);
+        self.advance(now, m);
+    }
+
+    /// This node gives up on a candidate whose link may still stand.
+    fn give_up(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
+        m.out.push_back(Action::Release { peer });
+        self.on_link_down(now, peer, m);
+    }
+
+    /// Takes a home off the list; the one that remains is told by a new record.
+    fn unchoose(&mut self, now: Instant, peer: &PeerId, m: &mut Means<'_>) {
+        if let Some(candidate) = self.candidates.get_mut(peer) {
+            candidate.is_registered = false;
+        }
+        let before = self.chosen.len();
+        self.chosen.retain(|chosen| chosen != peer);
+        if self.chosen.len() == before {
+            return;
+        }
+        if self.listing.is_none() && now.since(self.listed_at) >= LISTING_STALE {
+            self.listing_at = self.listing_at.map(|at| at.min(now));
+        }
+        if self.is_ready && self.registered().next().is_none() {
+            self.is_ready = false;
+            m.out.push_back(Action::Event(Event::Homeless));
+        }
+        self.register(now, m);
+    }
+
+    fn ask(&mut self, now: Instant, peer: PeerId, question: Question, out: &mut VecDeque<Action>) {
+        let Some(candidate) = self.candidates.get_mut(&peer) else { return };
+        let tries = candidate.question.filter(|(q, _)| *q == question).map_or(1, |(_, tries)| tries + 1);
+        candidate.question = Some((question, tries));
+        let deadline = now + question.rto() * (1 << (tries - 1).min(8));
+        self.deadlines.set(peer, &mut candidate.deadline, Some(deadline));
+        match question {
+            Question::Load | Question::Alive => send(out, peer, &Message::LoadRequest),
+            Question::Register => {
+                let other_home = self.chosen.iter().find(|chosen| **chosen != peer).copied();
+                send(out, peer, &Message::Register { other_home, record: &self.record });
+            }
+        }
+    }
+
+    fn drop_question(&mut self, peer: &PeerId) {
+        if let Some(candidate) = self.candidates.get_mut(peer) {
+            candidate.question = None;
+            self.deadlines.set(*peer, &mut candidate.deadline, None);
+        }
+    }
+
+    /// A supernode told its load. `rtt` is what the node measured on that link, if it has.
+    pub(crate) fn on_load_reply(
+        &mut self,
+        now: Instant,
+        from: PeerId,
+        load: Load,
+        rtt: Option<Duration>,
+        m: &mut Means<'_>,
+    ) {
+        m.book.on_load(now, &from, load);
+        let Some(candidate) = self.candidates.get_mut(&from) else { return };
+        candidate.load = Some(load);
+        candidate.rtt = rtt.or(candidate.rtt);
+        if candidate.question.is_some_and(|(q, _)| q != Question::Register) {
+            self.drop_question(&from);
+        }
+        self.advance(now, m);
+    }
+
+    /// A home took us, or did not.
+    pub(crate) fn on_register_reply(
+        &mut self,
+        now: Instant,
+        from: PeerId,
+        refused: Option<Refusal>,
+        load: Load,
+        m: &mut Means<'_>,
+    ) {
+        m.book.on_load(now, &from, load);
+        let Some(candidate) = self.candidates.get_mut(&from) else { return };
+        candidate.load = Some(load);
+        if !self.chosen.contains(&from) {
+            return;
+        }
+        if refused.is_some() {
+            candidate.refused_until = Some(now + REFUSED_FOR + m.random.jitter.jitter(REFUSED_FOR));
+            self.give_up(now, from, m);
+            return;
+        }
+        let is_new = !core::mem::replace(&mut candidate.is_registered, true);
+        self.drop_question(&from);
+        if is_new {
+            self.sweeps_failed = 0;
+            if !core::mem::replace(&mut self.is_ready, true) {
+                m.out.push_back(Action::Event(Event::Ready));
+            }
+            self.save_anchors(m.out);
+        }
+        self.advance(now, m);
+    }
+
+    /// A home says that the other one is dead. It is asked: what others claim is a reason to look, no more.
+    pub(crate) fn on_home_down(&mut self, now: Instant, from: PeerId, home: PeerId, m: &mut Means<'_>) {
+        let is_home = |peer: &PeerId| self.chosen.contains(peer);
+        let is_asked = self.candidates.get(&home).is_none_or(|c| c.question.is_some());
+        if from != home && is_home(&from) && is_home(&home) && !is_asked {
+            self.ask(now, home, Question::Alive, m.out);
+        }
+    }
+
+    /// Signed bytes of an advert came. Only those that we have links to for this are listened to.
+    pub(crate) fn on_advert(&mut self, now: Instant, from: PeerId, bytes: &[u8], m: &mut Means<'_>) {
+        if self.candidates.get(&from).is_none_or(|c| c.link != Link::Up) {
+            return;
+        }
+        self.on_listing(now, from, m);
+        let Ok(advert) = m.book.insert(now, &from, m.wall, bytes) else { return };
+        let Some(address) = advert.address() else { return };
+        if advert.capabilities.has(Capabilities::HOME) {
+            self.learn(advert.id, address, false);
+        }
+        self.advance(now, m);
+    }
+
+    /// Hints of load came, with which a listing ends: homes may be drawn among all that it named.
+    pub(crate) fn on_listed(&mut self, now: Instant, from: PeerId, m: &mut Means<'_>) {
+        if self.candidates.get(&from).is_none_or(|c| c.link != Link::Up) {
+            return;
+        }
+        self.on_listing(now, from, m);
+        if !self.is_listed {
+            self.begin_draw(now);
+            self.advance(now, m);
+        }
+    }
+
+    /// Something of the listing asked for came: when to ask for the next one.
+    fn on_listing(&mut self, now: Instant, from: PeerId, m: &mut Means<'_>) {
+        if self.listing.take_if(|l| l.from == from).is_some() {
+            let is_first = !core::mem::replace(&mut self.had_listing, true);
+            let at = if is_first && m.book.len() < LISTING_LEAF_MAX {
+                now + LISTING_SOON + m.random.jitter.jitter(LISTING_SOON)
+            } else {
+                now + LISTING_EVERY + m.random.jitter.jitter(LISTING_EVERY / 2)
+            };
+            self.listing_at = Some(at);
+            self.listed_at = now;
+        }
+    }
+
+    fn ask_listing(&mut self, now: Instant, from: PeerId, out: &mut VecDeque<Action>) {
+        let tries = self.listing.as_ref().filter(|l| l.from == from).map_or(1, |l| l.tries + 1);
+        self.listing = Some(Listing { from, tries });
+        self.listing_at = Some(now + LISTING_RTO * (1 << (tries - 1)));
+        send(out, from, &Message::AdvertsRequest);
+    }
+
+    /// Whether there is a home, and whoever waits for one has been told.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    /// Says goodbye to the homes and does nothing any more.
+    pub(crate) fn leave(&mut self, out: &mut VecDeque<Action>) {
+        for (peer, candidate) in &mut self.candidates {
+            if candidate.is_registered || self.chosen.contains(peer) {
+                send(out, *peer, &Message::Deregister);
+            }
+            candidate.is_registered = false;
+            self.deadlines.set(*peer, &mut candidate.deadline, None);
+        }
+        self.chosen.clear();
+        self.is_leaving = true;
+        (self.renew_at, self.settle_at, self.surplus_at) = (None, None, None);
+        (self.sweep_at, self.listing_at) = (None, None);
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, m: &mut Means<'_>) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        while let Some(peer) = self.deadlines.pop_due(now) {
+            self.on_silence(now, peer, m);
+        }
+        if due(self.renew_at) {
+            self.register(now, m);
+        }
+        if due(self.listing_at) {
+            self.listing_at = None;
+            self.listing.take_if(|l| l.tries >= LISTING_TRIES);
+            let from = if let Some(listing) = &self.listing {
+                Some(listing.from)
+            } else {
+                let linked: Vec<PeerId> = self.linked().collect();
+                linked.get(m.random.peer_choice.below(linked.len())).copied()
+            };
+            if let Some(from) = from {
+                self.ask_listing(now, from, m.out);
+            }
+        }
+        if due(self.surplus_at) {
+            self.surplus_at = None;
+            self.release_surplus(m.out);
+        }
+        if due(self.sweep_at) {
+            self.sweep_at = None;
+            self.begin_sweep(m);
+        }
+        self.advance(now, m);
+        if due(self.settle_at) {
+            self.settle_at = None;
+        }
+    }
+
+    /// When something is next to be done.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let timers = [self.renew_at, self.settle_at, self.surplus_at, self.sweep_at, self.listing_at];
+        timers.into_iter().fold(self.deadlines.next(), earliest)
+    }
+
+    /// A question was not answered in time.
+    fn on_silence(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
+        let Some(candidate) = self.candidates.get_mut(&peer) else { return };
+        candidate.deadline = None;
+        let Some((question, tries)) = candidate.question else { return };
+        if tries < question.tries_max() {
+            self.ask(now, peer, question, m.out);
+            return;
+        }
+        candidate.question = None;
+        match question {
+            // It has a link; it may be slow. It ranks as one of unknown load.
+            Question::Load => {}
+            Question::Register | Question::Alive => self.give_up(now, peer, m),
+        }
+    }
+
+    /// The next step towards two homes.
+    fn advance(&mut self, now: Instant, m: &mut Means<'_>) {
+        if self.is_leaving {
+            return;
+        }
+        self.choose(now, m);
+        self.draw(now, m);
+        let is_done = self.registered().count() == RECORD_HOMES_MAX;
+        if is_done && self.linked().count() > RECORD_HOMES_MAX && self.surplus_at.is_none() {
+            self.surplus_at = Some(now + SURPLUS_HOLD);
+        }
+    }
+
+    fn count(&self, link: Link) -> usize {
+        self.candidates.values().filter(|c| c.link == link).count()
+    }
+
+    /// Makes homes of those linked, once there was time to compare.
+    fn choose(&mut self, now: Instant, m: &mut Means<'_>) {
+        if self.chosen.len() >= RECORD_HOMES_MAX {
+            return;
+        }
+        let is_old = |c: &&Candidate| c.was_home && c.link == Link::Up;
+        let are_old_there = self.candidates.values().filter(is_old).count() >= RECORD_HOMES_MAX;
+        let is_compared = self.is_listed
+            && self.count(Link::Dialling) == 0
+            && self.candidates.values().all(|c| c.link != Link::Up || c.is_weighed());
+        if !is_compared && !are_old_there && self.settle_at.is_some_and(|at| at > now) {
+            return;
+        }
+        if !self.is_listed && !are_old_there && self.settle_at.is_some() {
+            // The end of the listing was lost, or there is none.
+            self.begin_draw(now);
+            self.draw(now, m);
+            if self.count(Link::Dialling) > 0 {
+                return;
+            }
+        }
+        let before = self.chosen.len();
+        while self.chosen.len() < RECORD_HOMES_MAX {
+            let Some(best) = self.best(now, &mut m.random.peer_choice) else { break };
+            self.drop_question(&best);
+            if let Some(candidate) = self.candidates.get_mut(&best) {
+                candidate.is_drawn = true;
+            }
+            self.chosen.push(best);
+        }
+        if self.chosen.len() > before {
+            self.settle_at = None;
+            self.register(now, m);
+        }
+    }
+
+    /// The best of those linked that is not chosen yet. One in the prefix of the other home only if there is no hope
+    /// of another.
+    fn best(&self, now: Instant, choice: &mut ChoiceRng) -> Option<PeerId> {
+        let linked = || {
+            let fits = |(peer, c): &(&PeerId, &Candidate)| {
+                c.link == Link::Up && !c.is_refusing(now) && !self.chosen.contains(peer)
+            };
+            self.candidates.iter().filter(fits)
+        };
+        // Equals are as good as each other: any fixed order would make all leaves choose alike.
+        let mut least = |all: Vec<(&PeerId, &Candidate)>| {
+            let rank = all.iter().map(|(_, c)| c.rank()).min()?;
+            let equals: Vec<PeerId> = all.iter().filter(|(_, c)| c.rank() == rank).map(|(peer, _)| **peer).collect();
+            equals.get(choice.below(equals.len())).copied()
+        };
+        let far = least(linked().filter(|(_, c)| !self.is_near_chosen(c)).collect());
+        let hope =
+            |c: &Candidate| c.link == Link::Dialling || (c.link == Link::Down && !c.is_tried && !c.is_refusing(now));
+        let is_hopeful = || self.candidates.values().any(|c| hope(c) && !self.is_near_chosen(c));
+        far.or_else(|| if is_hopeful() { None } else { least(linked().collect()) })
+    }
+
+    fn is_near_chosen(&self, candidate: &Candidate) -> bool {
+        self.chosen.iter().filter_map(|peer| self.candidates.get(peer)).any(|c| c.is_near(candidate))
+    }
+
+    /// Signs a record that names the chosen ones and brings it to each of them.
+    fn register(&mut self, now: Instant, m: &mut Means<'_>) {
+        if self.chosen.is_empty() {
+            self.renew_at = None;
+            return;
+        }
+        let home = |peer: &PeerId| self.candidates.get(peer).map(|c| (*peer, c.address.into()));
+        let record = Record {
+            id: self.me,
+            sequence: m.sequence.next(m.wall, m.out),
+            issued_s: m.wall.map_or(0, WallTime::as_secs),
+            lifetime_s: RECORD_LIFETIME_MAX.as_secs() as u16,
+            homes: self.chosen.iter().filter_map(home).collect(),
+        };
+        self.record = record.sign(m.key);
+        self.renew_at = Some(now + RENEW_AFTER + m.random.jitter.jitter(RENEW_AFTER / 2));
+        for peer in self.chosen.clone() {
+            self.drop_question(&peer);
+            self.ask(now, peer, Question::Register, m.out);
+        }
+    }
+
+    /// Adverts are known, or will not come: whoever was linked to hear them is drawn again only by chance.
+    fn begin_draw(&mut self, now: Instant) {
+        self.is_listed = true;
+        // Where there are few, those linked must do: the others are to be witnesses.
+        let is_sparing = self.drawn_max < DRAWN_MAX && self.candidates.len() <= FEW;
+        if self.chosen.len() < RECORD_HOMES_MAX && !is_sparing {
+            self.settle_at = Some(now + SETTLE);
+            for (peer, candidate) in &mut self.candidates {
+                candidate.is_drawn &= self.chosen.contains(peer) || candidate.was_home;
+            }
+        }
+    }
+
+    /// Draws candidates, and dials them, until enough are linked or about to be; when all have been tried, waits for
+    /// the next sweep.
+    fn draw(&mut self, now: Instant, m: &mut Means<'_>) {
+        let drawn = |homes: &Self| homes.candidates.values().filter(|c| c.is_drawn && c.link != Link::Down).count();
+        while self.chosen.len() < RECORD_HOMES_MAX && drawn(self) < self.drawn_max {
+            let Some(peer) = self.next_drawn(now, m) else { break };
+            let Some(candidate) = self.candidates.get_mut(&peer) else { break };
+            candidate.is_drawn = true;
+            candidate.is_tried = true;
+            if candidate.link == Link::Down {
+                candidate.link = Link::Dialling;
+                m.out.push_back(Action::Dial { peer, address: candidate.address });
+            }
+        }
+        let is_waiting = self.chosen.len() < RECORD_HOMES_MAX && self.count(Link::Dialling) == 0;
+        let has_more = self.candidates.values().any(|c| c.link == Link::Down);
+        if !(is_waiting && has_more) {
+            self.sweep_at = None;
+        } else if self.sweep_at.is_none() {
+            let max = SWEEP_MAX.min(SWEEP_MIN * (1 << self.sweeps_failed.min(9)));
+            self.sweep_at = Some(now + Duration::from_millis(1) + m.random.jitter.jitter(max));
+        }
+    }
+
+    /// Two at random, the less loaded taken; but homes of the last run before all others, and as long as no adverts
+    /// are known, who was named or worked.
+    fn next_drawn(&self, now: Instant, m: &mut Means<'_>) -> Option<PeerId> {
+        let fits = |c: &Candidate| {
+            let is_free = if c.link == Link::Down { !c.is_tried } else { !c.is_drawn };
+            is_free && !c.is_refusing(now)
+        };
+        let class = |c: &Candidate| {
+            let is_named = self.is_listed || c.is_joined || c.is_proven;
+            (!c.was_home, self.is_near_chosen(c), !is_named)
+        };
+        let fitting = || self.candidates.iter().filter(|(_, c)| fits(c));
+        let first = fitting().map(|(_, c)| class(c)).min()?;
+        let equals: Vec<PeerId> = fitting().filter(|(_, c)| class(c) == first).map(|(peer, _)| *peer).collect();
+        let mut draw = || equals.get(m.random.peer_choice.below(equals.len())).copied();
+        let (a, b) = (draw()?, draw()?);
+        let load = |peer: &PeerId| coarse(m.book.load(now, peer));
+        Some(if load(&b) < load(&a) { b } else { a })
+    }
+
+    fn begin_sweep(&mut self, m: &mut Means<'_>) {
+        let mut idle: Vec<PeerId> =
+            self.candidates.iter().filter(|(_, c)| c.link == Link::Down).map(|(peer, _)| *peer).collect();
+        if self.sweeps_failed >= FULL_SWEEPS {
+            while idle.len() > RECORD_HOMES_MAX {
+                idle.swap_remove(m.random.peer_choice.below(idle.len()));
+            }
+        }
+        self.sweeps_failed = self.sweeps_failed.saturating_add(1);
+        for peer in idle {
+            if let Some(candidate) = self.candidates.get_mut(&peer) {
+                candidate.is_tried = false;
+            }
+        }
+    }
+
+    fn release_surplus(&mut self, out: &mut VecDeque<Action>) {
+        let surplus = |(peer, c): &(&PeerId, &Candidate)| c.link == Link::Up && !self.chosen.contains(peer);
+        let surplus: Vec<PeerId> = self.candidates.iter().filter(surplus).map(|(peer, _)| *peer).collect();
+        for peer in surplus {
+            self.drop_question(&peer);
+            if let Some(candidate) = self.candidates.get_mut(&peer) {
+                // A cold spare.
+                candidate.link = Link::Down;
+                (candidate.is_tried, candidate.is_drawn) = (false, false);
+                out.push_back(Action::Release { peer });
+            }
+        }
+    }
+
+    /// Keeps homes and spares for the next run.
+    fn save_anchors(&mut self, out: &mut VecDeque<Action>) {
+        let spare = |(peer, c): &(&PeerId, &Candidate)| c.is_proven && !self.chosen.contains(peer);
+        let spares = self.candidates.iter().filter(spare).map(|(peer, c)| (*peer, c.address));
+        let anchors: Vec<_> = self.registered().chain(spares).take(ANCHORS_MAX).collect();
+        if anchors != self.anchors {
+            self.anchors.clone_from(&anchors);
+            out.push_back(Action::Event(Event::Save(Save::Anchors(anchors))));
+        }
+    }
+}

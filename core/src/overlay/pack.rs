@@ -1,0 +1,61 @@
+//! Messages into Data packets: as many as fit, in order.
+
+use std::collections::VecDeque;
+
+use crate::identity::PeerId;
+use crate::overlay::action::Action;
+use crate::wire::message::{Message, encode};
+
+/// Longest plaintext of one Data packet from these rooms; leaves room for seal, relay header and a beat's worth of
+/// slack below [`DATAGRAM_LEN_MAX`](crate::wire::DATAGRAM_LEN_MAX).
+pub(crate) const PLAINTEXT_MAX: usize = 1100;
+/// Most signed statements in one Data packet.
+const SIGNED_MAX: usize = 7;
+
+/// Collects messages for one peer and hands them over as [`Action::Send`]s.
+pub(crate) struct Packer<'a> {
+    to: PeerId,
+    buffer: Vec<u8>,
+    signed: usize,
+    out: &'a mut VecDeque<Action>,
+}
+
+impl<'a> Packer<'a> {
+    pub(crate) fn new(to: PeerId, out: &'a mut VecDeque<Action>) -> Self {
+        Self { to, buffer: Vec::new(), signed: 0, out }
+    }
+
+    /// Adds a message. All of ours fit into one packet, so one that does not is left out.
+    pub(crate) fn push(&mut self, message: &Message<'_>) {
+        let mut bytes = [0; PLAINTEXT_MAX];
+        let Some(encoded) = encode(message, &mut bytes).and_then(|len| bytes.get(..len)) else {
+            debug_assert!(false, "a message longer than a packet");
+            return;
+        };
+        let is_signed = matches!(message, Message::Signed { .. });
+        if self.buffer.len() + encoded.len() > PLAINTEXT_MAX || (is_signed && self.signed == SIGNED_MAX) {
+            self.flush();
+        }
+        self.signed += usize::from(is_signed);
+        self.buffer.extend_from_slice(encoded);
+    }
+
+    fn flush(&mut self) {
+        self.signed = 0;
+        if !self.buffer.is_empty() {
+            let messages = core::mem::take(&mut self.buffer).into();
+            self.out.push_back(Action::Send { to: self.to, messages });
+        }
+    }
+}
+
+impl Drop for Packer<'_> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// Sends one message.
+pub(crate) fn send(out: &mut VecDeque<Action>, to: PeerId, message: &Message<'_>) {
+    Packer::new(to, out).push(message);
+}

@@ -1,0 +1,13 @@
+//! The paths of one link: which are proven, which is used, how good it is, and when it has failed.
+//!
+//! [`Paths`] knows them and chooses. [`Quality`] measures the one in use and the one that could be used instead.
+//! [`Watch`] notices that what awaits an answer gets none. All three are told what was sent and heard and say what they
+//! want; sending is the business of whoever has the keys.
+
+mod paths;
+mod quality;
+mod watch;
+
+pub(crate) use paths::{Change, Heard, Paths, Route};
+pub(crate) use quality::{Quality, View, Want};
+pub(crate) use watch::{Step, Watch};

@@ -1,0 +1,142 @@
+//! An answer that does not come: when to look, when to use another path, when to give up.
+//!
+//! [`Watch`] is told of every packet that awaits an answer, and of every answer. While an answer is overdue its deadline
+//! names the next [`Step`]: challenge the path in use, use another, shake hands anew, give up.
+
+use core::time::Duration;
+
+use crate::time::Instant;
+
+/// An answer overdue by this: the path is probed.
+pub(crate) const PROBE_AFTER: Duration = Duration::from_secs(1);
+/// An answer overdue by this: the other paths are used, so that bytes flow again within 3 s.
+pub(crate) const FAILOVER_AFTER: Duration = Duration::from_millis(2_500);
+/// An answer overdue by this: new handshakes go out on all paths.
+pub(crate) const REVIVE_AFTER: Duration = Duration::from_secs(5);
+/// Between two rounds of handshakes and introductions while a peer stays silent.
+pub(crate) const REVIVE_INTERVAL: Duration = Duration::from_secs(8);
+/// A peer silent for so long, although asked on every path, is gone.
+pub(crate) const GONE_AFTER: Duration = Duration::from_secs(45);
+
+/// What to do about an answer that does not come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Step {
+    /// Challenge the path in use.
+    Probe,
+    /// Use another path.
+    Failover,
+    /// New handshakes on all paths, new introductions.
+    Revive,
+    /// Give up.
+    Gone,
+}
+
+/// Watches for the answer to the oldest packet that awaits one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Watch {
+    since: Option<Instant>,
+    /// The step taken last, and when.
+    last: Option<(Step, Instant)>,
+    /// When the trouble began: outlives a failover, since a new path has to prove itself too.
+    trouble: Option<Instant>,
+}
+
+impl Watch {
+    /// A packet that awaits an answer left on the path in use.
+    pub(crate) fn on_sent(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
+    }
+
+    /// Something authentic came on the path in use.
+    pub(crate) fn on_heard(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The peer's newest packets come on another path: the one in use may be dead in our direction only, which packets
+    /// that still come on it would hide. It was challenged now and has one second to answer.
+    pub(crate) fn on_peer_elsewhere(&mut self, now: Instant) {
+        if self.last.is_none() {
+            self.since = Some(now - (FAILOVER_AFTER - PROBE_AFTER));
+            self.last = Some((Step::Probe, now));
+        }
+    }
+
+    /// Another path is in use now: it gets its own three seconds.
+    pub(crate) fn on_path_changed(&mut self, now: Instant) {
+        if self.since.is_some() {
+            self.since = Some(now);
+            self.last = self.last.map(|(_, at)| (Step::Failover, at));
+        }
+    }
+
+    /// Since when an answer is awaited.
+    pub(crate) fn is_troubled(&self) -> bool {
+        self.trouble.is_some()
+    }
+
+    /// When the next step is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let since = self.since?;
+        let started = self.trouble.unwrap_or(since);
+        Some(match self.last {
+            None => since + PROBE_AFTER,
+            Some((Step::Probe, _)) => since + FAILOVER_AFTER,
+            Some((Step::Failover, at)) => (started + REVIVE_AFTER).max(at + PROBE_AFTER),
+            Some((Step::Revive | Step::Gone, at)) => (at + REVIVE_INTERVAL).min(started + GONE_AFTER),
+        })
+    }
+
+    /// The step that is due now, if any.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<Step> {
+        if self.poll_timeout().is_none_or(|at| now < at) {
+            return None;
+        }
+        let started = *self.trouble.get_or_insert(self.since.unwrap_or(now));
+        let step = match self.last {
+            None => Step::Probe,
+            Some((Step::Probe, _)) => Step::Failover,
+            Some(_) if now.since(started) >= GONE_AFTER => Step::Gone,
+            Some(_) => Step::Revive,
+        };
+        self.last = Some((step, now));
+        Some(step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(s: u64) -> Instant {
+        Instant::from_micros(s * 1_000_000)
+    }
+
+    #[test]
+    fn an_answer_overdue_is_probed_then_failed_over_then_revived_then_given_up() {
+        let mut watch = Watch::default();
+        watch.on_sent(at(0));
+        let mut steps = Vec::new();
+        while let Some(due) = watch.poll_timeout() {
+            let step = watch.handle_timeout(due).expect("due");
+            steps.push((due.as_micros() / 1_000, step));
+            if step == Step::Gone {
+                break;
+            }
+        }
+        assert_eq!(
+            steps,
+            [
+                (1_000, Step::Probe),
+                (2_500, Step::Failover),
+                (5_000, Step::Revive),
+                (13_000, Step::Revive),
+                (21_000, Step::Revive),
+                (29_000, Step::Revive),
+                (37_000, Step::Revive),
+                (45_000, Step::Gone)
+            ]
+        );
+        watch.on_heard();
+        assert_eq!(watch.poll_timeout(), None);
+    }
+}

@@ -1,0 +1,94 @@
+//! This node's own candidates.
+
+use core::net::{IpAddr, SocketAddr};
+
+use crate::net::Network;
+use crate::wire::address::{CANDIDATES_MAX, CANDIDATES_V6_MAX, Candidate, CandidateKind, Candidates, is_sendable};
+
+/// This node's candidates: ports that a router maps, then the addresses that supernodes saw, then host addresses of
+/// the bound sockets.
+///
+/// A loopback address is named only when a socket is bound to it: elsewhere it means another host. At most
+/// [`CANDIDATES_MAX`], of which [`CANDIDATES_V6_MAX`] IPv6; mapped ones first, since they let everybody in, then
+/// server-reflexive ones, which serve more peers than host addresses. A router may claim any address as mapped, so these
+/// take at most half of the room.
+pub(crate) fn gather(network: &Network, reflexive: &[SocketAddr]) -> Candidates {
+    let mut all = Candidates::new();
+    let mut add = |kind, addr: SocketAddr| {
+        let v6 = all.iter().filter(|c: &&Candidate| SocketAddr::from(c.address).is_ipv6()).count();
+        let known = all.iter().any(|c| SocketAddr::from(c.address) == addr);
+        if is_sendable(addr) && !known && !all.is_full() && (addr.is_ipv4() || v6 < CANDIDATES_V6_MAX) {
+            all.push(Candidate { kind, address: addr.into() });
+        }
+    };
+    for mapping in network.mappings.iter().take(CANDIDATES_MAX / 2) {
+        add(CandidateKind::Mapped, mapping.external);
+    }
+    for &addr in reflexive.iter().take(CANDIDATES_MAX / 2) {
+        add(CandidateKind::ServerReflexive, addr);
+    }
+    for (_, bound) in &network.sockets {
+        if !bound.ip().is_unspecified() {
+            add(CandidateKind::Host, *bound);
+            continue;
+        }
+        for ip in network.interfaces.iter().filter(|ip| ip.is_ipv4() == bound.is_ipv4()) {
+            let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+            if !ip.is_loopback() && !link_local {
+                add(CandidateKind::Host, SocketAddr::new(*ip, bound.port()));
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{Mapping, MappingProtocol, SocketId};
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn candidates_are_bounded_by_count_and_family() {
+        let network = Network {
+            sockets: vec![(SocketId(0), addr("0.0.0.0:7")), (SocketId(1), addr("[::]:7"))],
+            interfaces: (1..=9u8)
+                .map(|n| IpAddr::from([10, 0, 0, n]))
+                .chain((1..=9u16).map(|n| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n])))
+                .chain([IpAddr::from([127, 0, 0, 1])])
+                .collect(),
+            ..Network::default()
+        };
+        let all = gather(&network, &[addr("198.51.100.1:4000")]);
+        assert_eq!(all.len(), CANDIDATES_MAX);
+        assert_eq!(SocketAddr::from(all[0].address), addr("198.51.100.1:4000"));
+        assert!(all.iter().all(|c| !SocketAddr::from(c.address).ip().is_loopback()));
+    }
+
+    #[test]
+    fn a_mapped_port_is_the_first_candidate_and_leaves_room_for_others() {
+        let mapping = |n: u8| Mapping {
+            socket: SocketId(0),
+            external: SocketAddr::new([198, 51, 100, n].into(), 7),
+            protocol: MappingProtocol::Pcp,
+        };
+        let mut network = Network {
+            sockets: vec![(SocketId(0), addr("192.168.1.2:7"))],
+            interfaces: Vec::new(),
+            mappings: vec![mapping(1)],
+            ..Network::default()
+        };
+        let kinds = |network: &Network, reflexive: &[SocketAddr]| -> Vec<CandidateKind> {
+            gather(network, reflexive).iter().map(|c| c.kind).collect()
+        };
+        use CandidateKind::{Host, Mapped, ServerReflexive};
+        assert_eq!(kinds(&network, &[addr("198.51.100.1:9")]), [Mapped, ServerReflexive, Host]);
+        // Seen where it is mapped: one candidate.
+        assert_eq!(kinds(&network, &[addr("198.51.100.1:7")]), [Mapped, Host]);
+        network.mappings = (1..=20).map(mapping).collect();
+        assert_eq!(kinds(&network, &[addr("203.0.113.1:9")]), [Mapped, Mapped, Mapped, Mapped, ServerReflexive, Host]);
+    }
+}
