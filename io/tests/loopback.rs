@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use handfast_io::{
-    Access, ConnectError, Endpoint, Event, LocalSocket, Notice, OpenError, Options, PeerId, ServiceName, Stream,
-    StreamEnd, WaitError,
+    Access, CommandError, ConnectError, Endpoint, Event, LocalSocket, Notice, OpenError, Options, PeerId, ServiceName,
+    Stream, StreamEnd, WaitError,
 };
 
 /// No test passes or fails by being slow or fast; this only ends one that hangs.
@@ -232,6 +232,57 @@ fn a_ping_is_answered_and_the_path_is_known() {
     assert!(status.peers.iter().any(|peer| peer.peer == net.b.id()));
     let ticket = net.b.ticket(Some(service("web"))).expect("a ticket");
     assert_eq!(ticket.peer, net.b.id());
+}
+
+#[test]
+fn a_peer_that_is_cut_off_takes_its_streams_along_and_may_come_back() {
+    let net = Net::start();
+    let (mut near, mut far) = net.stream();
+    near.write_all(b"x").expect("written");
+    far.read_exact(&mut [0; 1]).expect("read");
+    let a = net.b.peer(net.a.id());
+    let statistics = a.statistics().expect("a link");
+    assert_eq!((statistics.peer, Some(statistics.path)), (net.a.id(), a.path()));
+    assert!(statistics.rx_bytes > 0 && statistics.tx_bytes > 0);
+    a.close().expect("cut off");
+    assert_eq!(far.read(&mut [0; 1]).expect_err("cut off").kind(), ErrorKind::ConnectionReset);
+    assert_eq!(far.ended(), Some(StreamEnd::PeerGone));
+    assert_eq!(near.read(&mut [0; 1]).expect_err("cut off").kind(), ErrorKind::ConnectionReset);
+    assert_eq!((a.path(), a.round_trip(), a.statistics()), (None, None, None));
+    assert_eq!(a.close(), Err(CommandError::NotConnected));
+    let (mut near, mut far) = net.stream();
+    near.write_all(b"again").expect("written");
+    far.read_exact(&mut [0; 5]).expect("read");
+}
+
+#[test]
+fn reads_and_writes_end_in_time_and_the_stream_goes_on() {
+    let net = Net::start();
+    let (mut near, mut far) = net.stream();
+    let soon = Some(Duration::from_millis(20));
+    assert_eq!(near.read_timeout(), None);
+    near.set_read_timeout(soon).expect("set");
+    near.set_write_timeout(soon).expect("set");
+    assert_eq!(near.set_read_timeout(Some(Duration::ZERO)).expect_err("zero").kind(), ErrorKind::InvalidInput);
+    assert_eq!((near.read_timeout(), near.write_timeout()), (soon, soon));
+    assert_eq!(near.read(&mut [0; 1]).expect_err("nothing came").kind(), ErrorKind::TimedOut);
+    // Nobody reads: all buffers on the way fill, and then there is no room in time.
+    let chunk = pattern(64 * 1024);
+    let mut sent = Vec::new();
+    let error = loop {
+        match near.write(&chunk) {
+            Ok(count) => sent.extend_from_slice(&chunk[..count]),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    near.finish().expect("finished");
+    let mut received = Vec::new();
+    far.read_to_end(&mut received).expect("read");
+    assert!(received == sent, "not a byte was lost, or sent twice");
+    far.write_all(b"late").expect("written");
+    near.set_read_timeout(Some(PATIENCE)).expect("set");
+    near.read_exact(&mut [0; 4]).expect("read");
 }
 
 #[test]

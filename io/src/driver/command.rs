@@ -85,6 +85,10 @@ pub(crate) enum Wish {
         patience: Duration,
         reply: Reply<Result<Pong, OpenError>>,
     },
+    Disconnect {
+        peer: PeerId,
+        reply: Reply<Result<(), CommandError>>,
+    },
     SendDatagram {
         peer: PeerId,
         data: Vec<u8>,

@@ -53,3 +53,33 @@ impl Outbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use handfast_core::{Config, Saved, SecretKey};
+
+    use super::*;
+
+    #[test]
+    fn a_train_that_found_no_room_is_kept_and_goes_first() {
+        let poll = mio::Poll::new().expect("poll");
+        let mut carriers = Carriers::new(poll.registry(), None).expect("registry");
+        carriers.bind(&[([127, 0, 0, 1], 0).into()], false, &[]).expect("bound");
+        let (socket, at) = carriers.main()[0];
+        let far = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound");
+        let path = Path { socket, remote: far.local_addr().expect("an address"), local: None };
+        let key = SecretKey::from_bytes(&[1; 32]);
+        let mut node =
+            Node::new(Instant::ZERO, std::time::Instant::now(), [0; 32], key, Config::leaf(), Saved::default())
+                .expect("a node");
+        let mut outbox = Outbox::new();
+        outbox.buffer[..6].copy_from_slice(b"oldnew");
+        // Half of it left before the socket was full.
+        outbox.held = Some(Held { path, from: 3, end: 6, segment: 3, ecn: None });
+        outbox.send(&mut node, &mut carriers, Instant::ZERO);
+        assert!(outbox.held.is_none());
+        let mut buf = [0; 16];
+        let (len, from) = far.recv_from(&mut buf).expect("the rest of it");
+        assert_eq!((&buf[..len], from), (&b"new"[..], at));
+    }
+}

@@ -103,6 +103,11 @@ impl Programs {
                 Ok(sequence) => self.waiting.for_pong(peer, sequence, now + patience, reply),
                 Err(error) => answer(&reply, Err(error.into())),
             },
+            Wish::Disconnect { peer, reply } => {
+                let cut = node.disconnect(now, &peer);
+                self.waiting.on_cut(peer);
+                answer(&reply, cut);
+            }
             Wish::SendDatagram { peer, data, reply } => answer(&reply, node.send_datagram(now, peer, &data)),
             Wish::PathOf { peer, reply } => answer(&reply, node.path_of(&peer)),
             Wish::StatusOf { peer, reply } => {
@@ -307,5 +312,135 @@ impl Programs {
                 Err(io::Error::new(io::ErrorKind::ConnectionReset, "the stream has ended"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, sync_channel};
+
+    use handfast_core::{Access, CommandError, Config, Saved, SecretKey};
+    use mio::{Poll, Waker};
+
+    use super::*;
+    use crate::api::{Notice, OpenError};
+    use crate::driver::command::Reply;
+
+    const NOW: Instant = Instant::ZERO;
+
+    /// A node that nobody can reach, and what stands between it and programs.
+    struct Alone {
+        node: Node,
+        programs: Programs,
+        board: Arc<Board>,
+        id: PeerId,
+        _poll: Poll,
+        _rung: Receiver<StreamKey>,
+    }
+
+    impl Alone {
+        fn new() -> Self {
+            let poll = Poll::new().expect("poll");
+            let (bell, rung) = Bell::new(Arc::new(Waker::new(poll.registry(), Source::Waker.token()).expect("waker")));
+            let board = Arc::new(Board::default());
+            let registry = poll.registry().try_clone().expect("registry");
+            let programs = Programs::new(registry, bell, Arc::clone(&board));
+            let key = SecretKey::from_bytes(&[1; 32]);
+            let id = key.peer_id();
+            let origin = std::time::Instant::now();
+            let node = Node::new(NOW, origin, [0; 32], key, Config::leaf(), Saved::default()).expect("a node");
+            Self { node, programs, board, id, _poll: poll, _rung: rung }
+        }
+
+        fn ask<T>(&mut self, wish: impl FnOnce(Reply<T>) -> Wish) -> Receiver<T> {
+            let (reply, answer) = sync_channel(1);
+            self.programs.on_wish(&mut self.node, NOW, wish(reply));
+            answer
+        }
+
+        fn hear(&mut self, event: Event) {
+            self.programs.on_event(&mut self.node, NOW, event);
+        }
+    }
+
+    fn peer() -> PeerId {
+        SecretKey::from_bytes(&[2; 32]).peer_id()
+    }
+
+    fn service() -> ServiceName {
+        "echo".parse().expect("a name")
+    }
+
+    #[test]
+    fn what_the_core_refuses_is_answered_at_once() {
+        let mut alone = Alone::new();
+        let own = alone.id;
+        let opened = alone.ask(|reply| Wish::Open { peer: own, service: service(), reply });
+        assert!(matches!(opened.try_recv(), Ok(Err(CommandError::OwnId))));
+        let pinged = alone.ask(|reply| Wish::Ping { peer: own, patience: Duration::MAX, reply });
+        assert_eq!(pinged.try_recv(), Ok(Err(OpenError::Command(CommandError::OwnId))));
+        let cut = alone.ask(|reply| Wish::Disconnect { peer: peer(), reply });
+        assert_eq!(cut.try_recv(), Ok(Err(CommandError::NotConnected)));
+        assert!(!alone.programs.is_busy(NOW));
+    }
+
+    #[test]
+    fn a_stream_that_is_opened_is_visited_and_ends_with_the_word_of_the_core() {
+        let mut alone = Alone::new();
+        let opened = alone.ask(|reply| Wish::Open { peer: peer(), service: service(), reply });
+        let program = opened.try_recv().expect("at once").expect("opened");
+        assert!(alone.programs.is_busy(NOW), "it is due for a visit");
+        // This node knows nobody to ask.
+        while let Some(event) = alone.node.poll_event() {
+            alone.hear(event);
+        }
+        assert_eq!(program.ended(), Some(StreamEnd::Connect(handfast_core::ConnectError::NoSupernode)));
+        alone.programs.visit(&mut alone.node, NOW);
+        assert!(!alone.programs.is_busy(NOW), "nothing is left of it");
+        assert_eq!(program.read(&mut [0; 1]).expect_err("ended").kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn who_waits_hears_of_what_it_waits_for_and_subscribers_of_all_of_it() {
+        let mut alone = Alone::new();
+        let subscription = alone.ask(|reply| Wish::Subscribe { reply }).try_recv().expect("at once");
+        let linked = alone.ask(|reply| Wish::Connect { peer: peer(), patience: Duration::MAX, reply });
+        let failed = Event::ConnectFailed { peer: peer(), error: handfast_core::ConnectError::NoSupernode };
+        alone.hear(failed.clone());
+        assert!(matches!(linked.try_recv(), Ok(Err(OpenError::Ended(StreamEnd::Connect(_))))));
+        assert_eq!(subscription.next(None), Ok(Notice::Event(failed)));
+        alone.hear(Event::Ready);
+        assert_eq!(alone.board.wait_ready(Duration::ZERO), Ok(()));
+        alone.hear(Event::Homeless);
+        assert!(alone.board.wait_ready(Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn an_incoming_stream_goes_to_the_program_that_offers_or_to_nobody() {
+        let mut alone = Alone::new();
+        let (incoming, streams) = sync_channel(1);
+        let offered = alone.ask(|reply| Wish::Offer { service: service(), access: Access::Any, incoming, reply });
+        assert_eq!(offered.try_recv(), Ok(Ok(1)));
+        // The core knows no such stream any more: the program sees one that ended.
+        alone.hear(Event::StreamIncoming { stream: StreamKey(9), peer: peer(), service: service() });
+        let program = streams.try_recv().expect("a stream");
+        assert_eq!((program.key(), program.peer()), (StreamKey(9), peer()));
+        assert_eq!(program.read(&mut [0; 1]).expect_err("gone").kind(), io::ErrorKind::ConnectionAborted);
+        alone.programs.on_wish(&mut alone.node, NOW, Wish::Withdraw { service: service(), offer: Some(1) });
+        alone.hear(Event::StreamIncoming { stream: StreamKey(10), peer: peer(), service: service() });
+        assert!(streams.try_recv().is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_socket_for_a_stream_that_ended_is_closed() {
+        use std::io::Read as _;
+        let mut alone = Alone::new();
+        let (socket, mut other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let socket = LocalSocket::Unix(socket);
+        let spliced = alone.ask(|reply| Wish::Splice { stream: StreamKey(9), socket, reply });
+        let error = spliced.try_recv().expect("at once").expect_err("no such stream");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(other.read(&mut [0; 1]).expect("the end"), 0);
     }
 }

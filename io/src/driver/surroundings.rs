@@ -121,3 +121,40 @@ impl Surroundings {
         self.port_map.is_released()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use handfast_core::{Config, Neighbor, Saved, SecretKey};
+
+    use super::*;
+    use crate::driver::tokens::Source;
+
+    #[test]
+    fn a_neighbor_comes_and_goes_and_whoever_told_is_answered() {
+        let poll = mio::Poll::new().expect("poll");
+        let clock = Clock::start();
+        let watch = Watch::new(clock.now(), poll.registry(), Source::Network.token());
+        let mut around = Surroundings::new(clock, watch, PortMap::off(), None);
+        let now = around.now();
+        let key = SecretKey::from_bytes(&[1; 32]);
+        let config = Config { lan: true, ..Config::leaf() };
+        let mut node = Node::new(now, around.origin(), [0; 32], key, config, Saved::default()).expect("a node");
+        let at = "192.0.2.1:7".parse().expect("an address");
+        around.introduce(&mut node, now, &[(SocketId(0), "0.0.0.0:7".parse().expect("an address"))]);
+        let mut tell = |news| {
+            let (reply, known) = sync_channel(1);
+            around.on_news(&mut node, now, News::Lan { news, reply });
+            assert_eq!(known.try_recv(), Ok(()));
+            node.status(now).neighbors
+        };
+        let peer = SecretKey::from_bytes(&[2; 32]).peer_id();
+        let neighbor = Neighbor { peer, addresses: vec![at], is_supernode: false };
+        assert_eq!(tell(LanNews::Here(neighbor)), [(peer, at)]);
+        assert_eq!(tell(LanNews::Gone(peer)), []);
+        // Without port mapping there is nothing to report or to give back, and the network is looked at by itself.
+        assert!(around.take_port_mapping().is_none() && around.is_released() && !around.is_busy());
+        assert!(around.next_deadline().is_some());
+    }
+}

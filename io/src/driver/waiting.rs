@@ -3,7 +3,7 @@
 //! Answers come as events; a lost ping has none, so everyone who waits has a deadline after which the loop forgets them.
 //! The caller measures its own patience; forgetting late harms nobody.
 
-use handfast_core::{ConnectError, Instant, PathInfo, PeerId};
+use handfast_core::{ConnectError, Instant, PathInfo, PeerId, StreamEnd};
 
 use super::command::Reply;
 use crate::api::{OpenError, Pong};
@@ -51,6 +51,13 @@ impl Waiting {
     pub(super) fn on_failed(&mut self, peer: PeerId, error: ConnectError) {
         answer(&mut self.links, |waiter| waiter.peer == peer, || Err(error.into()));
         answer(&mut self.pongs, |waiter| waiter.peer == peer, || Err(error.into()));
+    }
+
+    /// This node has cut the peer off.
+    pub(super) fn on_cut(&mut self, peer: PeerId) {
+        let gone = OpenError::Ended(StreamEnd::PeerGone);
+        answer(&mut self.links, |waiter| waiter.peer == peer, || Err(gone));
+        answer(&mut self.pongs, |waiter| waiter.peer == peer, || Err(gone));
     }
 
     /// Forgets those whose patience is over.
@@ -112,5 +119,21 @@ mod tests {
         waiting.for_pong(peer(1), 1, Instant::ZERO + Duration::from_secs(1), reply);
         waiting.forget(Instant::ZERO + Duration::from_secs(1));
         assert!(matches!(answer.try_recv(), Err(TryRecvError::Disconnected)));
+    }
+
+    #[test]
+    fn who_waits_for_a_peer_that_is_cut_off_hears_it() {
+        let mut waiting = Waiting::default();
+        let later = Instant::ZERO + Duration::from_secs(9);
+        let (link, link_answer) = sync_channel(1);
+        let (pong, pong_answer) = sync_channel(1);
+        let (other, other_answer) = sync_channel(1);
+        waiting.for_link(peer(1), later, link);
+        waiting.for_pong(peer(1), 4, later, pong);
+        waiting.for_link(peer(2), later, other);
+        waiting.on_cut(peer(1));
+        assert_eq!(link_answer.try_recv(), Ok(Err(StreamEnd::PeerGone.into())));
+        assert_eq!(pong_answer.try_recv(), Ok(Err(StreamEnd::PeerGone.into())));
+        assert_eq!(other_answer.try_recv(), Err(TryRecvError::Empty));
     }
 }

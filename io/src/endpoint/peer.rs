@@ -92,6 +92,18 @@ impl Peer {
         self.handle.request(|reply| Wish::StatusOf { peer, reply }).flatten()
     }
 
+    /// Cuts the peer off: its link is closed with a goodbye, and all streams with it end with
+    /// [`StreamEnd::PeerGone`](handfast_core::StreamEnd::PeerGone) here. It may come back like any other; whoever takes
+    /// a permission back does that first.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::NotConnected`] if there was nothing to cut.
+    pub fn close(&self) -> Result<(), CommandError> {
+        let peer = self.id;
+        self.handle.request(|reply| Wish::Disconnect { peer, reply }).unwrap_or(Err(CommandError::Leaving))
+    }
+
     fn path_of(&self) -> Option<(PathInfo, Option<Duration>)> {
         let peer = self.id;
         self.handle.request(|reply| Wish::PathOf { peer, reply }).flatten()

@@ -398,3 +398,30 @@ pub(crate) fn offer(node: &mut Node, now: Instant, key: StreamKey, bytes: &[u8])
         Err(StreamError::Unknown) => Err(Refused::Over(None)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_direction_keeps_what_was_not_taken_and_weighs_nothing_when_it_is_gone() {
+        let mut direction = Direction::new(b"abc".to_vec(), false);
+        direction.take(2);
+        assert_eq!((direction.rest(), direction.flow), (&b"c"[..], Flow::Open));
+        direction.take(1);
+        assert_eq!((direction.rest(), direction.pending.capacity()), (&b""[..], 0));
+        direction.keep(b"next");
+        assert_eq!(direction.rest(), b"next");
+        direction.close();
+        assert_eq!((direction.rest(), direction.flow, direction.pending.capacity()), (&b""[..], Flow::Done, 0));
+    }
+
+    #[test]
+    fn what_a_stream_carries_over_goes_first_and_then_its_end() {
+        let carried = Carried::default().with_up(b"up".to_vec(), true).with_down(Vec::new(), false);
+        let (up, down) =
+            (Direction::new(carried.up, carried.up_ended), Direction::new(carried.down, carried.down_ended));
+        assert_eq!((up.flow, up.rest()), (Flow::Ending, &b"up"[..]));
+        assert_eq!((down.flow, down.rest()), (Flow::Open, &b""[..]));
+    }
+}
