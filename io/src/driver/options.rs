@@ -67,7 +67,7 @@ impl Options {
         self
     }
 
-    /// UDP addresses to bind. Without any: 0.0.0.0:0 and [::]:0 (IPv6 where the host has it).
+    /// UDP addresses to bind. Without any: `0.0.0.0:0` and `[::]:0` (IPv6 where the host has it).
     pub fn listen(mut self, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         self.listen.extend(addresses);
         self
