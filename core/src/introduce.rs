@@ -18,8 +18,9 @@ use crate::api::{CommandError, ConnectError, Event, StreamEnd};
 use crate::identity::PeerId;
 use crate::link::Accepted;
 use crate::net::{DropReason, Path, PeerKey};
-use crate::node::{AttemptRoute, Node, Traffic};
+use crate::node::Node;
 use crate::path::Route;
+use crate::peer::{AttemptRoute, Traffic};
 use crate::relay::{End, Limits};
 use crate::time::{Instant, earliest};
 use crate::wire::address::Prefix;
@@ -405,13 +406,13 @@ impl Node {
         };
         if let Some(peer) = self.peers.get_mut(key) {
             let traffic =
-                peer.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, crate::node::Standing::Accepted)));
-            traffic.standing = crate::node::Standing::Accepted;
+                peer.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, crate::peer::Standing::Accepted)));
+            traffic.standing = crate::peer::Standing::Accepted;
             traffic.told = true;
         }
         let message = Message::Introduce { peer: id, init: &init };
         match self.peers.up_key(&home) {
-            Some(home) => self.send(home, &message),
+            Some(home) => self.peers.send(home, &message),
             None => {
                 self.dial(now, home, address, Some(message));
             }
@@ -444,7 +445,7 @@ impl Node {
                 if let Some(init) = &init {
                     let message = Message::Introduce { peer: id, init };
                     match self.peers.up_key(&home_id) {
-                        Some(key) => self.send(key, &message),
+                        Some(key) => self.peers.send(key, &message),
                         None => {
                             self.dial(now, home_id, address, Some(message));
                         }
@@ -471,13 +472,7 @@ impl Node {
                 let Ok(Packet::Response { receiver, .. }) = Packet::decode(packet) else {
                     return Err(DropReason::BadContents);
                 };
-                let key = self.indices.get(receiver).ok_or(DropReason::UnknownReceiver)?;
-                let peer = self.peers.get(key).filter(|p| p.id == id).ok_or(DropReason::UnknownReceiver)?;
-                let by_this_home =
-                    peer.attempts.iter().any(|a| a.index == receiver && a.route == AttemptRoute::Introduced(home_id));
-                if !by_this_home {
-                    return Err(DropReason::WrongPath);
-                }
+                let key = self.peers.awaits_introduced(receiver, &id, &home_id)?;
                 self.add_channel_end(key, channel, home);
                 if let Some(home) = self.peers.get_mut(home) {
                     home.needed = now;
@@ -588,11 +583,11 @@ impl Node {
             Ok(channel) => {
                 let answer = self.duties.by_channel.get(&channel).and_then(|duty| duty.answer.clone());
                 if let Some(answer) = answer {
-                    self.send_bytes(caller, None, answer, false);
+                    self.peers.send_bytes(caller, None, answer, false);
                 }
             }
             Err(refusal) => {
-                self.send(caller, &Message::IntroduceReply { peer: callee, response: Err(refusal) });
+                self.peers.send(caller, &Message::IntroduceReply { peer: callee, response: Err(refusal) });
             }
         }
     }
@@ -664,7 +659,7 @@ impl Node {
         self.duties.sweep.get_or_insert(now + CALL_MEMORY);
         self.counters.introductions += 1;
         self.count_introduction(init.len() + 45);
-        self.send(callee_key, &Message::Introduced { channel, limits, init });
+        self.peers.send(callee_key, &Message::Introduced { channel, limits, init });
         Ok(channel)
     }
 
@@ -700,7 +695,7 @@ impl Node {
             self.count_introduction(len);
         } else if self.peers.is_up(caller) {
             self.count_introduction(bytes.len() + 25);
-            self.send_bytes(caller, None, bytes, false);
+            self.peers.send_bytes(caller, None, bytes, false);
         } else if let Some(duty) = self.duties.by_channel.get_mut(&channel) {
             duty.parked = true;
             self.duties.parked += 1;
@@ -723,7 +718,7 @@ impl Node {
             parked.extend(duty.answer.clone());
         }
         for bytes in parked {
-            self.send_bytes(caller, None, bytes, false);
+            self.peers.send_bytes(caller, None, bytes, false);
         }
     }
 
@@ -774,7 +769,7 @@ impl Node {
             None => duty.repeat = None,
         }
         if self.peers.is_up(callee) {
-            self.send_bytes(callee, None, copy, false);
+            self.peers.send_bytes(callee, None, copy, false);
         }
     }
 
@@ -821,12 +816,12 @@ impl Node {
         if !self.peers.get(home).is_some_and(|p| p.wanted) {
             return Err(DropReason::WrongPath);
         }
-        if let Some(pending) = self.answered_init(init) {
+        if let Some(pending) = self.peers.answered_init(init) {
             if pending.route.is_direct() {
                 return Err(DropReason::Replayed);
             }
             let response = pending.response.clone();
-            self.send(home, &Message::IntroducedReply { channel, response: Ok(&response) });
+            self.peers.send(home, &Message::IntroducedReply { channel, response: Ok(&response) });
             return Ok(());
         }
         if !self.account.take_inner_init(now, home) {
@@ -840,7 +835,7 @@ impl Node {
         let route = Route::Relayed { channel, via: home };
         match self.on_introduced_init(now, route, accepted, body, init.len()) {
             Ok(response) => {
-                self.send(home, &Message::IntroducedReply { channel, response: Ok(&response) });
+                self.peers.send(home, &Message::IntroducedReply { channel, response: Ok(&response) });
                 if let Some(traffic) =
                     self.peers.key_of(&caller).and_then(|k| self.peers.get_mut(k)).and_then(|p| p.traffic.as_mut())
                 {
@@ -849,7 +844,7 @@ impl Node {
                 Ok(())
             }
             Err(DropReason::Unauthentic) => {
-                self.send(home, &Message::IntroducedReply { channel, response: Err(Refusal::NotAllowed) });
+                self.peers.send(home, &Message::IntroducedReply { channel, response: Err(Refusal::NotAllowed) });
                 Ok(())
             }
             Err(reason) => Err(reason),
@@ -858,6 +853,6 @@ impl Node {
 }
 
 fn encoded(message: &Message<'_>) -> Option<Box<[u8]>> {
-    let mut buf = [0; crate::node::MESSAGES_LEN_MAX];
+    let mut buf = [0; crate::peer::MESSAGES_LEN_MAX];
     crate::wire::message::encode(message, &mut buf).map(|len| buf[..len].into())
 }

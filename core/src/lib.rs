@@ -25,6 +25,7 @@ mod node;
 mod operations;
 mod overlay;
 mod path;
+mod peer;
 mod random;
 mod relay;
 mod stream;

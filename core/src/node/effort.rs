@@ -12,13 +12,13 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use super::Node;
-use super::peer::Standing;
 use super::sockets::Purpose;
 use super::traverse::retry_wait;
 use crate::api::RelayReason;
 use crate::identity::PeerId;
 use crate::net::{Family, Path, PeerKey, SocketId, SocketKind};
 use crate::path::Route;
+use crate::peer::Standing;
 use crate::time::Instant;
 use crate::traverse::{self, Effort, Step, Strategy};
 use crate::wire::address::Address;
@@ -87,7 +87,7 @@ impl Node {
 
     /// Does what is due.
     pub(crate) fn run_effort(&mut self, now: Instant, key: PeerKey) {
-        self.touched.push(key);
+        self.peers.touch(key);
         loop {
             let Some(peer) = self.peers.get_mut(key) else { return };
             let direct = peer.paths.has_direct();
@@ -100,7 +100,7 @@ impl Node {
             match step {
                 Step::Tell => {
                     let state = effort.told();
-                    self.send(key, &Message::Punch(state));
+                    self.peers.send(key, &Message::Punch(state));
                 }
                 Step::Reserve(ip) => {
                     let strategy = effort.strategy();
@@ -125,7 +125,7 @@ impl Node {
                     }
                     let token = self.rng.traverse.bytes();
                     let route = Route::Direct { socket, remote: to };
-                    self.send_on(key, Some(route), &Message::sample(token, Some(to)), false);
+                    self.peers.send_on(key, Some(route), &Message::sample(token, Some(to)), false);
                 }
                 Step::Over => {
                     let should_have_worked = effort.is_at_work();
@@ -171,7 +171,7 @@ impl Node {
         traffic.sweep = Some(now + SWEEP_EVERY);
         let used: BTreeSet<SocketId> = peer.paths.routes().filter_map(socket_of).collect();
         self.birthday = self.birthday.filter(|holder| *holder != key);
-        self.touched.push(key);
+        self.peers.touch(key);
         let unused = self.punch_sockets(key).filter(|socket| !used.contains(socket)).collect();
         self.close_sockets(now, &unused);
     }
@@ -215,7 +215,7 @@ impl Node {
         if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
             traffic.sweep = (!kept.is_empty()).then_some(now + SWEEP_EVERY);
         }
-        self.touched.push(key);
+        self.peers.touch(key);
         self.close_sockets(now, &unused);
     }
 
@@ -308,7 +308,7 @@ impl Node {
         if let Some(home) = self.peers.get_mut(to) {
             home.needed = now;
         }
-        self.send(to, &Message::Vouch { peer: id });
+        self.peers.send(to, &Message::Vouch { peer: id });
     }
 
     /// A peer of a leaf of ours wants us to tell the leaf where we see it.
@@ -319,7 +319,7 @@ impl Node {
         let Some(Route::Direct { remote, .. }) = self.peers.get(from).and_then(|p| p.paths.current()) else { return };
         let Some(to) = self.peers.up_key(&leaf) else { return };
         if self.duties.admit(now, leaf, Some(remote)) {
-            self.send(to, &Message::Vouched { peer: *id, address: Address::from(remote) });
+            self.peers.send(to, &Message::Vouched { peer: *id, address: Address::from(remote) });
         }
     }
 

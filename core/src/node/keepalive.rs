@@ -70,10 +70,6 @@ impl KeepAlive {
         }
     }
 
-    pub(crate) fn pace(&self) -> Pace {
-        self.pace
-    }
-
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         crate::time::earliest(self.due, self.running.as_ref().and_then(|r| r.lifetime.poll_timeout()))
     }
@@ -283,10 +279,8 @@ impl Node {
 
     /// All links on which beats leave are looked at anew.
     fn set_pace(&mut self, pace: Pace) {
-        if self.keepalive.pace != pace {
-            self.keepalive.pace = pace;
-            self.touched.extend(self.peers.iter().filter(|(_, p)| p.duty == Duty::Binding).map(|(key, _)| key));
-        }
+        self.keepalive.pace = pace;
+        self.peers.set_pace(pace);
     }
 
     // ---- which network this is ----
@@ -331,11 +325,11 @@ impl Node {
 /// What `status` tells of it.
 impl Node {
     pub(crate) fn binding_lifetime(&self) -> Option<Duration> {
-        self.keepalive.known.filter(|_| self.own_duty == Duty::Binding)
+        self.keepalive.known.filter(|_| self.peers.own_duty() == Duty::Binding)
     }
 
     pub(crate) fn keepalive_interval(&self) -> Duration {
-        let interval = self.keepalive.pace.interval().filter(|_| self.own_duty == Duty::Binding);
+        let interval = self.keepalive.pace.interval().filter(|_| self.peers.own_duty() == Duty::Binding);
         interval.unwrap_or(crate::keepalive::PROOF_AGE_MAX)
     }
 }

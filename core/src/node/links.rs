@@ -1,15 +1,14 @@
 //! Links that came up, moved, were replaced, or ended: what that means for everything that hangs on them.
 
+use crate::path::{Route, Step, Want};
 use core::time::Duration;
 
-use super::peer::{Standing, Traffic};
-use super::send::Outgoing;
-use super::{AttemptRoute, Node};
+use super::Node;
 use crate::api::{CommandError, Event, PathInfo, StreamEnd};
 use crate::identity::PeerId;
 use crate::keepalive::{Due, Duty};
 use crate::net::PeerKey;
-use crate::path::{Route, Step};
+use crate::peer::{AttemptRoute, Outgoing, Standing, Traffic};
 use crate::relay::Closed;
 use crate::time::Instant;
 use crate::wire::message::{InitBody, Message};
@@ -36,8 +35,8 @@ impl Node {
 
     /// The link carries user traffic from now on.
     pub(crate) fn make_user_link(&mut self, now: Instant, key: PeerKey) {
-        let is_asleep = self.is_asleep(now, key);
-        let own_duty = self.own_duty;
+        let is_asleep = self.peers.get(key).is_some_and(|p| p.is_asleep(now));
+        let own_duty = self.peers.own_duty();
         let Some(peer) = self.peers.get_mut(key) else { return };
         let traffic = peer.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, Standing::Accepted)));
         traffic.used = now;
@@ -46,7 +45,7 @@ impl Node {
         if peer.duty == Duty::None {
             peer.duty = own_duty;
         }
-        self.touched.push(key);
+        self.peers.touch(key);
         if newly {
             self.upgrade(now, key);
         }
@@ -90,13 +89,7 @@ impl Node {
             (traffic.whereabouts, traffic.exposure) = (whereabouts, exposure);
         }
         self.restart_effort(now, key);
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        if let Some(old) = peer.epoch.take() {
-            self.indices.free(old.local_index());
-        }
-        if let Some(old) = self.peers.get_mut(key).and_then(|p| p.old_epoch.take()) {
-            self.indices.free(old.0.local_index());
-        }
+        self.peers.drop_epochs(key);
         let closed = self.channels.close_leg(now, key);
         self.tell_closed(closed);
         self.rooms_link_down(now, &id);
@@ -105,20 +98,10 @@ impl Node {
     /// Forgets a peer and all that hangs on its link.
     pub(crate) fn drop_peer(&mut self, now: Instant, key: PeerKey, end: StreamEnd) {
         self.end_streams_of(key, end);
-        self.drop_pending(key);
-        let Some(mut peer) = self.peers.remove(key) else { return };
+        self.peers.drop_pending(key);
+        let Some(peer) = self.peers.remove(key) else { return };
         self.forget_effort(now, key);
         self.delayed.forget(key);
-        self.deadlines.set(key, &mut peer.deadline, None);
-        for attempt in &peer.attempts {
-            self.indices.free(attempt.index);
-        }
-        if let Some(old) = &peer.old_epoch {
-            self.indices.free(old.0.local_index());
-        }
-        if let Some(epoch) = &peer.epoch {
-            self.indices.free(epoch.local_index());
-        }
         self.remember_init_time(peer.id, peer.last_init_us);
         self.channel_ends.retain(|_, (end, _)| *end != key);
         let closed = self.channels.close_leg(now, key);
@@ -180,7 +163,7 @@ impl Node {
     /// Tells the legs of closed channels.
     pub(crate) fn tell_closed(&mut self, closed: Vec<Closed>) {
         for Closed { channel, leg } in closed {
-            self.send(leg, &Message::ChannelClosed { channel });
+            self.peers.send(leg, &Message::ChannelClosed { channel });
         }
     }
 
@@ -200,7 +183,7 @@ impl Node {
         // that comes to be confirmed.
         let mut routes: Vec<Route> = peer.paths.proven().collect();
         routes.sort_by_key(|route| core::cmp::Reverse(peer.paths.heard_at(route)));
-        routes.truncate(super::peer::PENDING_MAX - 1);
+        routes.truncate(crate::peer::PENDING_MAX - 1);
         let in_flight: Vec<AttemptRoute> = peer.attempts.iter().map(|a| a.route).collect();
         for route in routes {
             let to = match Self::path_of_route(&route) {
@@ -218,33 +201,29 @@ impl Node {
 
     /// Everything of one peer that is due.
     pub(crate) fn on_peer_timeout(&mut self, now: Instant, key: PeerKey) {
-        self.touched.push(key);
-        self.on_attempts_due(now, key);
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        if peer.pending.iter().any(|p| now.since(p.at) >= super::peer::UNCONFIRMED_AGE_MAX) {
-            self.drop_pending_if(key, |p| now.since(p.at) >= super::peer::UNCONFIRMED_AGE_MAX);
+        self.peers.touch(key);
+        if self.peers.on_attempts_due(now, &mut self.account, key) {
+            self.on_dial_failed(now, key);
+        }
+        if self.peers.drop_pending_if_due(now, key) {
             self.drop_if_idle(now, key);
         }
+        self.peers.drop_old_epoch_if_due(now, key);
         let Some(peer) = self.peers.get_mut(key) else { return };
-        if peer.old_epoch.as_ref().is_some_and(|old| now.since(old.1) >= super::peer::OLD_EPOCH_AGE_MAX)
-            && let Some(old) = peer.old_epoch.take()
-        {
-            self.indices.free(old.0.local_index());
-        }
         peer.rest_if_due(now);
         self.on_streams_due(now, key);
+        let pace = self.peers.pace();
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let pace = self.keepalive.pace();
         let duty = peer.duty_at(now, pace);
         if peer.is_up() {
             let user = peer.traffic.is_some();
             match peer.beats.handle_timeout(now, duty, pace) {
-                Some(Due::Beat) => self.push(Outgoing::Beat { peer: key, kind: Kind::Beat, route: None }),
+                Some(Due::Beat) => self.peers.push(Outgoing::Beat { peer: key, kind: Kind::Beat, route: None }),
                 // A user link has other paths to go to: its watch decides what silence means.
                 Some(Due::Ask | Due::Dead) if user => self.probe_current(now, key),
                 Some(Due::Ask) => {
                     let is_overdue = peer.beats.is_overdue();
-                    self.push(Outgoing::Beat { peer: key, kind: Kind::BeatAsk, route: None });
+                    self.peers.push(Outgoing::Beat { peer: key, kind: Kind::BeatAsk, route: None });
                     if is_overdue {
                         self.stand_in(now, key);
                     }
@@ -298,9 +277,8 @@ impl Node {
             Step::Failover => {
                 self.challenge_all(now, key);
                 self.probe_relays(now, key);
-                self.note_left(now, key);
                 if let Some(peer) = self.peers.get_mut(key) {
-                    peer.paths.on_silence();
+                    peer.on_silence(now);
                 }
                 self.choose_path(now, key);
                 self.upgrade(now, key);
@@ -398,9 +376,7 @@ impl Node {
     /// Queues a sealed goodbye: the keys will be gone when it is polled.
     pub(crate) fn say_goodbye(&mut self, now: Instant, key: PeerKey) {
         let Some(route) = self.peers.get(key).filter(|p| p.is_up()).and_then(|p| p.paths.current()) else { return };
-        if let Some((path, bytes)) = self.seal_now(now, key, &route, &Message::Close) {
-            self.push(Outgoing::Raw { path, bytes });
-        }
+        self.peers.send_sealed(now, key, route, &Message::Close);
     }
 
     /// The peer said goodbye.
@@ -416,6 +392,95 @@ impl Node {
         })
     }
 
+    // ---- quality ----
+
+    /// The peer wanted something on this route.
+    pub(crate) fn on_lively(&mut self, now: Instant, key: PeerKey, route: &Route) {
+        if self.peers.get_mut(key).is_some_and(|peer| peer.on_lively(now, route)) {
+            self.peers.touch(key);
+        }
+    }
+
+    /// Does what the measurement of a user link wants done now.
+    fn on_quality_due(&mut self, now: Instant, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.judge_bulk(now);
+        }
+        while let Some(want) = self.peers.get_mut(key).and_then(|peer| peer.poll_quality(now)) {
+            match want {
+                Want::Sample(route) => self.sample(now, key, route),
+                Want::Leave | Want::TakeBack(_) => self.choose_path(now, key),
+                Want::Recheck(route) => {
+                    self.challenge(now, key, route);
+                }
+                Want::Dead(_) => {
+                    self.retry_soon(now, key);
+                    self.choose_path(now, key);
+                }
+                Want::Nudge => self.peers.push(Outgoing::Beat { peer: key, kind: Kind::BeatAsk, route: None }),
+                Want::WakeRelays => self.probe_relays(now, key),
+            }
+        }
+    }
+
+    fn sample(&mut self, now: Instant, key: PeerKey, route: Route) {
+        let token = self.peers.token();
+        if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
+            traffic.quality.on_sample_sent(now, route, token);
+            self.peers.send_on(key, Some(route), &Message::sample(token, route.remote()), false);
+        }
+    }
+
+    /// A direct path is gone: another one is looked for.
+    fn retry_soon(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key).filter(|p| !p.paths.has_direct()) else { return };
+        if let Some(traffic) = peer.traffic.as_mut() {
+            traffic.retry.get_or_insert((now + super::traverse::retry_wait(0), 0));
+        }
+    }
+
+    // ---- dormant links ----
+
+    /// The application uses a link that slept: its direct paths are asked first, and a new introduction is begun beside,
+    /// with which checks start as on a first call. User bytes take whichever path shows itself first.
+    fn wake(&mut self, now: Instant, key: PeerKey) {
+        self.doubt_direct(now, key);
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.on_woken(now);
+        let (id, current) = (peer.id, peer.paths.current());
+        // A channel may stand although the peer is gone.
+        if let Some(route) = current {
+            self.challenge(now, key, route);
+        }
+        // Too many calls at once: the bytes go by relay, or when the watch revives the link.
+        let _ = self.call(now, id);
+    }
+
+    /// A packet came on `route` for a link: if it slept, the peer found its direct paths doubtful, and so do we.
+    pub(crate) fn wake_by_peer(&mut self, now: Instant, key: PeerKey, route: &Route) {
+        if !route.is_direct() && self.peers.get(key).is_some_and(|p| p.is_asleep(now)) {
+            self.doubt_direct(now, key);
+        }
+    }
+
+    fn doubt_direct(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let doubtful = peer.doubt_direct();
+        self.choose_path(now, key);
+        for route in doubtful {
+            self.challenge(now, key, route);
+        }
+    }
+
+    /// A link has a path that had none: what waited for it goes.
+    pub(crate) fn on_path_found(&mut self, now: Instant, key: PeerKey) {
+        let Some(id) = self.peers.get(key).filter(|p| p.is_up()).map(|p| p.id) else { return };
+        self.peers.flush_waiting(key);
+        for sequence in self.pending_pings.remove(&id).unwrap_or_default() {
+            self.send_ping(now, key, sequence);
+        }
+    }
+
     // ---- pings ----
 
     /// Measures a round trip on the path in use.
@@ -424,13 +489,13 @@ impl Node {
         if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
             traffic.used = now;
         }
-        let token = self.rng.links.bytes();
-        let remote = Self::path_of_route(&route).map(|p| p.remote);
+        let token = self.peers.token();
+        let remote = route.remote();
         while self.pings.len() >= super::PINGS_MAX {
             self.pings.pop_front();
         }
         self.pings.push_back(super::Ping { peer: key, sequence, token, at: now });
-        self.send_on(key, Some(route), &Message::challenge(token, remote), true);
+        self.peers.send_on(key, Some(route), &Message::challenge(token, remote), true);
     }
 
     pub(crate) fn on_pong(&mut self, now: Instant, key: PeerKey, token: [u8; 8], route: &Route) {

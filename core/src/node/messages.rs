@@ -37,7 +37,9 @@ impl Node {
             Message::Confirm => {}
             Message::Challenge { token, room } => {
                 self.on_challenge(now, key, route, token, room.len());
-                self.used_by_peer(now, key, &route, room);
+                if let Some(peer) = self.peers.get_mut(key) {
+                    peer.on_asked(now, &route, message::is_sample(room));
+                }
                 // Samples too: while the peer measures, it uses the link.
                 self.on_lively(now, key, &route);
             }

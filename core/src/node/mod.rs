@@ -36,16 +36,13 @@
 //! sleep.
 
 mod connections;
-mod dormant;
 mod effort;
 mod handshake;
 mod keepalive;
 mod links;
 mod messages;
 mod neighbors;
-mod peer;
 mod probe;
-mod quality;
 mod reach;
 mod receive;
 mod role;
@@ -65,18 +62,15 @@ use crate::net::{Network, Path, PeerKey, Received, SocketId, SocketRefused, Sock
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 pub use links::LEAVE_MAX;
-pub(crate) use peer::{AttemptRoute, Standing, Traffic};
-pub(crate) use send::MESSAGES_LEN_MAX;
 pub use streams::DATAGRAM_DATA_MAX;
 
 use self::keepalive::KeepAlive;
 use self::neighbors::Neighbors;
-use self::peer::{Indices, Peers};
 use self::probe::DelayedReplies;
 use self::rooms::Rooms;
-use self::send::Outgoing;
 use self::sockets::ExtraSockets;
 use self::streams::StreamTable;
 use self::transport::Transports;
@@ -84,7 +78,8 @@ use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
 use crate::introduce::{Call, Duties};
 use crate::keepalive::Duty;
-use crate::link::{Gate, Identity};
+use crate::link::Identity;
+use crate::peer::Peers;
 use crate::random::{ChoiceRng, Generators, KeyRng, Seed};
 use crate::relay::Channels;
 use crate::ticket::Ticket;
@@ -115,7 +110,6 @@ struct Ping {
 
 /// The generators of the rooms.
 pub(crate) struct Rngs {
-    pub(crate) links: KeyRng,
     pub(crate) overlay: Generators,
     pub(crate) nat: KeyRng,
     pub(crate) traverse: KeyRng,
@@ -129,7 +123,6 @@ pub(crate) struct Rngs {
 impl Rngs {
     fn new(seed: &Seed) -> Self {
         Self {
-            links: seed.keys("links"),
             overlay: Generators::new(seed, "overlay"),
             nat: seed.keys("nat"),
             traverse: seed.keys("traverse"),
@@ -142,8 +135,8 @@ impl Rngs {
     }
 
     fn mix(&mut self, fresh: &[u8; 32]) {
-        let Self { links, overlay, nat, traverse, keepalive, introduce, streams, .. } = self;
-        for keys in [links, &mut overlay.keys, nat, traverse, keepalive, introduce, streams] {
+        let Self { overlay, nat, traverse, keepalive, introduce, streams, .. } = self;
+        for keys in [&mut overlay.keys, nat, traverse, keepalive, introduce, streams] {
             keys.mix(fresh);
         }
     }
@@ -151,11 +144,10 @@ impl Rngs {
 
 /// The one public state machine. See the module.
 pub struct Node {
-    pub(crate) me: Identity,
+    pub(crate) me: Arc<Identity>,
     pub(crate) config: Config,
     pub(crate) rng: Rngs,
     origin: std::time::Instant,
-    own_duty: Duty,
     keepalive: KeepAlive,
     network: Network,
     sockets: ExtraSockets,
@@ -168,11 +160,7 @@ pub struct Node {
     clock_saved_us: u64,
 
     pub(crate) peers: Peers,
-    pub(crate) indices: Indices,
-    unconfirmed: VecDeque<(Instant, PeerKey)>,
-    pending_by_ephemeral: BTreeMap<[u8; 32], PeerKey>,
     init_times: BTreeMap<PeerId, u64>,
-    gate: Gate,
     pub(crate) account: Account,
     /// For whom ports are guessed or held now: for one at a time.
     birthday: Option<PeerKey>,
@@ -192,11 +180,7 @@ pub struct Node {
     pub(crate) pending_pings: BTreeMap<PeerId, Vec<u64>>,
     next_ping: u64,
 
-    /// Of peers. Those of calls are apart, since the key of a call is four times as long.
-    pub(crate) deadlines: Deadlines<PeerKey>,
     pub(crate) call_deadlines: Deadlines<PeerId>,
-    touched: Vec<PeerKey>,
-    outgoing: VecDeque<Outgoing>,
     ready: VecDeque<PeerKey>,
     ready_set: BTreeSet<PeerKey>,
     pub(crate) events: VecDeque<Event>,
@@ -228,8 +212,8 @@ impl Node {
         };
         let seed = Seed::new(seed);
         let mut rng = Rngs::new(&seed);
-        let gate = Gate::new(&mut rng.links);
-        let me = Identity::new(key);
+        let me = Arc::new(Identity::new(key));
+        let peers = Peers::new(Arc::clone(&me), &seed, own_duty);
         let rooms = Rooms::new(now, &me, &config, &saved, &mut rng.overlay);
         let mut channels = Channels::default();
         channels.cap(now, config.duty_rate_bps, config.duty_quota_bytes, saved.relayed);
@@ -238,7 +222,6 @@ impl Node {
             config,
             rng,
             origin,
-            own_duty,
             keepalive: KeepAlive::new(&saved.bindings),
             network: Network::default(),
             sockets: ExtraSockets::default(),
@@ -248,12 +231,8 @@ impl Node {
             now,
             clock_us: saved.clock_mark,
             clock_saved_us: saved.clock_mark,
-            peers: Peers::default(),
-            indices: Indices::default(),
-            unconfirmed: VecDeque::new(),
-            pending_by_ephemeral: BTreeMap::new(),
+            peers,
             init_times: BTreeMap::new(),
-            gate,
             account: Account::default(),
             birthday: None,
             counter_rushed: None,
@@ -268,10 +247,7 @@ impl Node {
             pings: VecDeque::new(),
             pending_pings: BTreeMap::new(),
             next_ping: 0,
-            deadlines: Deadlines::default(),
             call_deadlines: Deadlines::default(),
-            touched: Vec::new(),
-            outgoing: VecDeque::new(),
             ready: VecDeque::new(),
             ready_set: BTreeSet::new(),
             events: VecDeque::new(),
@@ -298,10 +274,7 @@ impl Node {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.account.handle_timeout(now);
         for _ in 0..TIMEOUT_STEPS_MAX {
-            if let Some(key) = self.deadlines.pop_due(now) {
-                if let Some(peer) = self.peers.get_mut(key) {
-                    peer.deadline = None;
-                }
+            if let Some(key) = self.peers.pop_due(now) {
                 self.on_peer_timeout(now, key);
             } else if let Some(id) = self.call_deadlines.pop_due(now) {
                 self.on_call_timeout(now, id);
@@ -313,20 +286,20 @@ impl Node {
                 self.on_delayed_due(now);
                 self.on_transports_due(now);
                 self.keepalive_timeout(now);
-                self.gate.handle_timeout(now);
+                self.peers.handle_timeout(now);
                 self.settle(now);
                 if self.next_timeout().is_none_or(|at| at > now) {
                     return;
                 }
             }
-            if self.touched.len() > 64 {
+            if self.peers.touched() > 64 {
                 self.settle(now);
             }
         }
         debug_assert!(
             false,
             "a timer does not advance at {now:?}: peers {:?} calls {:?} channels {:?} duties {:?} rooms {:?}",
-            self.deadlines.next(),
+            self.peers.poll_timeout(),
             self.call_deadlines.next(),
             self.channels.poll_timeout(),
             self.duties.poll_timeout(),
@@ -393,6 +366,7 @@ impl Node {
     /// Fresh entropy from the operating system; io feeds some hourly, tests do not.
     pub fn handle_entropy(&mut self, fresh: &[u8; 32]) {
         self.rng.mix(fresh);
+        self.peers.mix(fresh);
     }
 
     // ---- what the application wants ----
@@ -642,20 +616,11 @@ impl Node {
     fn settle(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.rooms_settle(now);
-        let pace = self.keepalive.pace();
-        let touched = core::mem::take(&mut self.touched);
-        for key in &touched {
-            let Some(peer) = self.peers.get_mut(*key) else { continue };
-            let next = peer.next_deadline(now, pace);
-            self.deadlines.set(*key, &mut peer.deadline, next);
-        }
-        debug_assert!(self.touched.is_empty(), "settling touches nobody");
-        self.touched = touched;
-        self.touched.clear();
+        self.peers.settle(now, |_| None);
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        let mut at = earliest(self.deadlines.next(), self.call_deadlines.next());
+        let mut at = earliest(self.peers.poll_timeout(), self.call_deadlines.next());
         at = earliest(at, self.channels.poll_timeout());
         at = earliest(at, self.duties.poll_timeout());
         at = earliest(at, self.delayed.poll_timeout());

@@ -12,7 +12,6 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use super::Node;
-use super::send::Outgoing;
 use super::sockets::Purpose;
 use crate::net::{DropReason, Family, Path, PeerKey, SocketKind};
 use crate::path::Route;
@@ -84,7 +83,7 @@ impl Node {
         alternate: bool,
     ) {
         let delay_ds = u16::try_from(delay.as_millis() / 100).unwrap_or(u16::MAX);
-        self.send_outside(now, key, from, &Message::probe(token, delay_ds, alternate, from.remote));
+        self.peers.send_outside(now, key, from, &Message::probe(token, delay_ds, alternate, from.remote));
     }
 
     /// A Data packet that is a probe or an answer to one. Its keys are in use, so nothing is to be confirmed.
@@ -105,7 +104,7 @@ impl Node {
         }
         peer.rx_bytes += len as u64;
         peer.beats.on_heard(now);
-        self.touched.push(key);
+        self.peers.touch(key);
         let mut rest = plain;
         match message::decode_next(&mut rest).map_err(|_| DropReason::BadContents)? {
             Message::Probe { token, delay_ds, alternate, room: _ } => {
@@ -171,15 +170,12 @@ impl Node {
             (false, _) => path,
         };
         let alternate_port = other.map_or(0, |(_, bound)| bound.port());
-        self.send_outside(now, key, from, &Message::ProbeReply { token, seen: path.remote.into(), alternate_port });
-    }
-
-    /// Seals a message of a link for a path that the link need not know.
-    fn send_outside(&mut self, now: Instant, key: PeerKey, path: Path, message: &Message<'_>) {
-        let route = Route::Direct { socket: path.socket, remote: path.remote };
-        if let Some((_, bytes)) = self.seal_now(now, key, &route, message) {
-            self.push(Outgoing::Raw { path, bytes });
-        }
+        self.peers.send_outside(
+            now,
+            key,
+            from,
+            &Message::ProbeReply { token, seen: path.remote.into(), alternate_port },
+        );
     }
 
     /// A supernode answered a probe of ours: where it came to, and from. Each room knows its own tokens.

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 
 use super::Node;
 use super::rooms::Side;
-use super::send::Outgoing;
 use super::sockets::Purpose;
 use crate::api::{Reachability, Role};
 use crate::identity::PeerId;
@@ -17,6 +16,7 @@ use crate::overlay::action::Action;
 use crate::overlay::advert::shelf::id_prefix;
 use crate::overlay::gossip::LISTING_LEAF_MAX;
 use crate::path::Route;
+use crate::peer::Outgoing;
 use crate::time::Instant;
 use crate::wire::address::{Prefix, canonical};
 use crate::wire::message::CONTACTED_MAX;
@@ -274,7 +274,7 @@ impl Node {
                 Ask::Loop { from, remote, token } => {
                     if self.account.unasked(now, remote) {
                         let path = Path { socket: from, remote, local: None };
-                        self.push(Outgoing::Raw { path, bytes: loop_packet(token).into() });
+                        self.peers.push(Outgoing::Raw { path, bytes: loop_packet(token).into() });
                     }
                 }
                 Ask::Open(family) => {

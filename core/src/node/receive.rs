@@ -1,11 +1,10 @@
-//! What arrives: from a datagram to an authentic packet of a known peer.
-
-use core::time::Duration;
+//! What arrives: from a datagram to an authentic packet of a known peer, and what that shows of its paths.
 
 use super::Node;
 use crate::api::{Event, Save};
 use crate::net::{DropReason, Path, PeerKey, Received};
-use crate::path::{Heard, Route};
+use crate::path::{Change, Route};
+use crate::peer::Arrived;
 use crate::stream::Streams;
 use crate::time::Instant;
 use crate::wire::RECEIVE_LEN_MAX;
@@ -15,9 +14,6 @@ use crate::wire::packet::{ChannelId, Kind, Packet, RELAY_HEADER_LEN};
 
 /// Most datagrams forwarded as one batch: the kernel's limit for GSO.
 const FORWARD_SEGMENTS_MAX: usize = 64;
-/// A peer with user traffic is followed to another known path only when the one in use has been silent for this long.
-const FOLLOW_PATIENCE: Duration = Duration::from_secs(1);
-
 impl Node {
     /// The body of `handle_datagrams`: a run of datagrams with one verdict.
     pub(crate) fn receive(
@@ -163,18 +159,19 @@ impl Node {
         path: Option<Path>,
         packet: &mut [u8],
     ) -> Result<(), DropReason> {
+        let local = path.and_then(|path| path.local);
         match Packet::decode(packet).map_err(|_| DropReason::Malformed)? {
             Packet::Response { receiver, .. } => self.on_response(now, route, receiver, packet),
             Packet::Sealed { kind, receiver, counter } => {
                 let len = packet.len();
-                let key = self.indices.get(receiver).ok_or(DropReason::UnknownReceiver)?;
-                let (plain, newest) = self.open_sealed(key, receiver, counter, packet)?;
+                let key = self.peers.owner(receiver).ok_or(DropReason::UnknownReceiver)?;
+                let (plain, newest) = self.peers.open_sealed(key, receiver, counter, packet)?;
                 if kind == Kind::Data && message::is_probe(plain) {
                     return self.on_probe_packet(now, key, receiver, path, len, plain);
                 }
                 let newest = newest && !(kind == Kind::Data && message::is_about_path(plain));
                 let asks = kind == Kind::Data && message::is_question(plain);
-                self.on_authentic(now, key, receiver, route, path, len, newest, asks);
+                self.on_authentic(now, key, receiver, path, len, Arrived { route, local, newest, asks });
                 match kind {
                     Kind::Stream => {
                         self.on_lively(now, key, &route);
@@ -185,11 +182,12 @@ impl Node {
             }
             Packet::Beat { kind, receiver, counter, .. } => {
                 let len = packet.len();
-                let key = self.indices.get(receiver).ok_or(DropReason::UnknownReceiver)?;
-                let newest = self.open_beat(key, receiver, counter, packet)?;
-                self.on_authentic(now, key, receiver, route, path, len, newest, kind == Kind::BeatAsk);
-                if kind == Kind::BeatAsk && self.peers.get(key).is_some_and(|peer| peer.paths.is_proven(&route)) {
-                    self.push(super::send::Outgoing::Beat { peer: key, kind: Kind::Beat, route: Some(route) });
+                let key = self.peers.owner(receiver).ok_or(DropReason::UnknownReceiver)?;
+                let newest = self.peers.open_beat(key, receiver, counter, packet)?;
+                let asks = kind == Kind::BeatAsk;
+                self.on_authentic(now, key, receiver, path, len, Arrived { route, local, newest, asks });
+                if asks && self.peers.get(key).is_some_and(|peer| peer.paths.is_proven(&route)) {
+                    self.peers.push(crate::peer::Outgoing::Beat { peer: key, kind: Kind::Beat, route: Some(route) });
                 }
                 Ok(())
             }
@@ -199,142 +197,61 @@ impl Node {
         }
     }
 
-    /// Opens a sealed packet with whichever of the peer's keys it names. Changes nothing unless it is authentic.
-    fn open_sealed<'a>(
-        &mut self,
-        key: PeerKey,
-        receiver: u32,
-        counter: u32,
-        packet: &'a mut [u8],
-    ) -> Result<(&'a mut [u8], bool), DropReason> {
-        let peer = self.peers.get_mut(key).ok_or(DropReason::UnknownReceiver)?;
-        let newest = peer.newest;
-        let (epoch, current) = epoch_of(peer, receiver).ok_or(DropReason::UnknownReceiver)?;
-        let plain = epoch.open(packet).map_err(DropReason::from)?;
-        let is_newest = current && counter >= newest;
-        if is_newest {
-            peer.newest = counter;
-        }
-        Ok((plain, is_newest))
-    }
-
-    fn open_beat(&mut self, key: PeerKey, receiver: u32, counter: u32, packet: &[u8]) -> Result<bool, DropReason> {
-        let peer = self.peers.get_mut(key).ok_or(DropReason::UnknownReceiver)?;
-        let newest = peer.newest;
-        let (epoch, current) = epoch_of(peer, receiver).ok_or(DropReason::UnknownReceiver)?;
-        epoch.open_beat(packet).map_err(DropReason::from)?;
-        let is_newest = current && counter >= newest;
-        if is_newest {
-            peer.newest = counter;
-        }
-        Ok(is_newest)
-    }
-
     /// Something authentic came: confirms a handshake, proves life, and may show that the peer moved.
     fn on_authentic(
         &mut self,
         now: Instant,
         key: PeerKey,
         receiver: u32,
-        route: Route,
         path: Option<Path>,
         len: usize,
-        newest: bool,
-        asks: bool,
+        arrived: Arrived,
     ) {
-        self.touched.push(key);
+        let route = arrived.route;
+        self.peers.touch(key);
         self.wake_by_peer(now, key, &route);
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        if peer.pending.iter().any(|p| p.epoch.local_index() == receiver) {
+        if self.peers.is_unconfirmed(key, receiver) {
             self.confirm(now, key, receiver, route);
         }
         let Some(peer) = self.peers.get_mut(key) else { return };
-        peer.rx_bytes += len as u64;
-        peer.beats.on_heard(now);
+        peer.on_authentic(now, &route, len);
         if peer.wanted {
             let id = peer.id;
             self.rooms_heard(now, &id);
         }
         self.transport_heard(now, key, &route);
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        if let Route::Relayed { via, .. } = route {
-            peer.relayed_bytes += len as u64;
-            if let Some(relay) = self.peers.get_mut(via) {
-                relay.needed = now;
-            }
+        if let Route::Relayed { via, .. } = route
+            && let Some(relay) = self.peers.get_mut(via)
+        {
+            relay.needed = now;
         }
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        if !peer.paths.admits_stranger(now, &route) {
-            return;
+        let Some(heard) = self.peers.get_mut(key).and_then(|peer| peer.on_arrived(now, &arrived)) else { return };
+        if heard.recovered
+            && let Some(streams) = self.streams_of(key)
+        {
+            // The path works again after an outage: QUIC should not sit out its own back-off.
+            streams.path_failed_over(now);
+            self.mark_ready(key);
         }
-        let heard = peer.paths.on_heard(now, route);
-        if let Some(path) = path {
-            peer.paths.note_local(&route, path.local);
+        if let Some(path) = path.filter(|_| heard.unproven) {
+            self.account.received(now, path.remote, len);
         }
-        let current = peer.paths.current();
-        // A question may come although nothing of ours arrives.
-        if current == Some(route) && !asks {
-            let troubled = peer.watch.is_troubled();
-            peer.watch.on_heard();
-            if troubled && let Some(streams) = self.streams_of(key) {
-                // The path works again after an outage: QUIC should not sit out its own back-off.
-                streams.path_failed_over(now);
-                self.mark_ready(key);
-            }
+        if let Some(asked) = heard.challenge {
+            self.challenge(now, key, asked);
         }
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        match heard {
-            Heard::Proven => {
-                if newest && current == Some(route) {
-                    peer.traffic.iter_mut().for_each(|t| t.quality.on_peer_here(now));
-                }
-                if newest && current != Some(route) {
-                    let patience = if peer.traffic.is_some() { FOLLOW_PATIENCE } else { Duration::ZERO };
-                    if !peer.paths.is_worse(&route) {
-                        peer.paths.on_peer_moved(now, &route, patience);
-                    } else if peer.traffic.as_mut().is_some_and(|t| t.quality.has_taken_back(now)) {
-                        peer.paths.set_worse(&route, false);
-                    }
-                    if let Some(current) = current.filter(|c| c.is_direct() && !route.is_direct())
-                        && let Some(at) = peer.paths.heard_at(&current)
-                        && peer.traffic.as_mut().is_some_and(|t| t.quality.on_peer_elsewhere(now, at))
-                    {
-                        peer.paths.set_worse(&current, true);
-                        // It does not wait on the relay for what it asked on the direct path.
-                        peer.watch.on_heard();
-                    }
-                    if let Some(current) = current
-                        && route.class() > current.class()
-                        && peer.paths.wants_challenge(now, &current)
-                    {
-                        peer.watch.on_peer_elsewhere(now);
-                        self.challenge(now, key, current);
-                    }
-                }
-                self.choose_path(now, key);
-            }
-            Heard::Unproven => {
-                if let Some(path) = path {
-                    self.account.received(now, path.remote, len);
-                }
-                if peer.paths.wants_challenge(now, &route) {
-                    self.challenge(now, key, route);
-                }
-            }
+        if !heard.unproven {
+            self.choose_path(now, key);
         }
     }
 
     /// Sends a challenge on a path, to prove it or to see whether it still works.
     pub(crate) fn challenge(&mut self, now: Instant, key: PeerKey, route: Route) -> [u8; 8] {
-        let token = self.rng.links.bytes();
-        let remote = match route {
-            Route::Direct { remote, .. } => Some(remote),
-            Route::Relayed { .. } => None,
-        };
+        let token = self.peers.token();
         let Some(peer) = self.peers.get_mut(key) else { return token };
         let proven = peer.paths.is_proven(&route);
         let on_current = peer.paths.current() == Some(route);
         peer.paths.on_challenge_sent(now, &route, token);
+        let remote = route.remote();
         // What a TCP connection leads to has proven its address in opening it.
         let may = |node: &mut Self, to: core::net::SocketAddr| {
             node.is_attested(now, key, to.ip()) || node.account.unasked(now, to)
@@ -342,7 +259,7 @@ impl Node {
         if proven || route.is_tcp() || remote.is_none_or(|to| may(self, to)) {
             // Where else we ask says nothing of where we send.
             let message = if on_current { Message::challenge(token, remote) } else { Message::sample(token, remote) };
-            self.send_on(key, Some(route), &message, on_current);
+            self.peers.send_on(key, Some(route), &message, on_current);
         }
         token
     }
@@ -366,41 +283,29 @@ impl Node {
     /// Chooses the link's path anew, and tells everybody whom a change concerns.
     pub(crate) fn choose_path(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let old = peer.paths.current();
-        let change = peer.paths.choose();
-        let new = peer.paths.current();
-        if old == new {
-            return;
-        }
-        self.touched.push(key);
-        peer.watch.on_path_changed(now);
-        if let Some(Route::Direct { remote, .. }) = new {
-            self.account.proven(remote);
-        }
-        let leg = match new {
-            Some(route @ Route::Direct { socket, remote }) => {
-                Some(Path { socket, remote, local: peer.paths.local_of(&route) })
-            }
-            _ => None,
-        };
-        if let (Some(change), Some(traffic)) = (change, peer.traffic.as_mut()) {
-            traffic.quality.on_path_changed(now);
+        let Some(chosen) = peer.choose(now) else { return };
+        let leg = peer.direct_path();
+        if let (Some(change), Some(traffic)) = (chosen.change, peer.traffic.as_mut()) {
             if let Some(streams) = &mut traffic.streams {
                 match change {
-                    crate::path::Change::Upgrade => streams.path_upgraded(now),
-                    crate::path::Change::First | crate::path::Change::Failover => streams.path_failed_over(now),
+                    Change::Upgrade => streams.path_upgraded(now),
+                    Change::First | Change::Failover => streams.path_failed_over(now),
                 }
             }
-            if let Some(Route::Direct { .. }) = new {
+            if chosen.new.is_some_and(|route| route.is_direct()) {
                 (traffic.retry, traffic.attempt, traffic.tried) = (None, 0, None);
             } else if traffic.retry.is_none() {
                 traffic.retry = Some((now + super::traverse::retry_wait(0), 0));
             }
         }
+        self.peers.touch(key);
+        if let Some(Route::Direct { remote, .. }) = chosen.new {
+            self.account.proven(remote);
+        }
         self.channels.set_path(key, leg);
         self.announce_path(key);
         self.mark_ready(key);
-        if old.is_none() {
+        if chosen.is_first {
             self.on_path_found(now, key);
         }
     }
@@ -418,17 +323,4 @@ impl Node {
             self.events.push_back(Event::PathChanged { peer: id, path: info });
         }
     }
-}
-
-fn epoch_of(peer: &mut super::peer::Peer, receiver: u32) -> Option<(&mut crate::link::Epoch, bool)> {
-    if peer.epoch.as_ref().is_some_and(|e| e.local_index() == receiver) {
-        return peer.epoch.as_deref_mut().map(|e| (e, true));
-    }
-    if let Some(at) = peer.pending.iter().position(|p| p.epoch.local_index() == receiver) {
-        return peer.pending.get_mut(at).map(|p| (&mut p.epoch, false));
-    }
-    if peer.old_epoch.as_ref().is_some_and(|old| old.0.local_index() == receiver) {
-        return peer.old_epoch.as_deref_mut().map(|old| (&mut old.0, false));
-    }
-    None
 }

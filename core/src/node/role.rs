@@ -157,7 +157,7 @@ impl Node {
         }
         self.rooms.side = side;
         // A router that merely lets everybody in forgets like any other.
-        self.set_own_duty(if way == Way::Open { Duty::Binding } else { Duty::Liveness });
+        self.peers.set_own_duty(if way == Way::Open { Duty::Binding } else { Duty::Liveness });
         let load = self.own_load(now);
         let key = self.me.secret();
         let wall = self.wall_time(now);
@@ -211,7 +211,7 @@ impl Node {
         self.rooms.side = Side::leaf(me, &self.config.role);
         self.rooms.book.set_max(LEAF_ADVERTS_MAX);
         self.rooms.records = RecordStore::new(0);
-        self.set_own_duty(Duty::Binding);
+        self.peers.set_own_duty(Duty::Binding);
         self.dismiss(now, &leaves);
         let closed = self.channels.close_all(now);
         self.tell_closed(closed);
@@ -233,22 +233,10 @@ impl Node {
             let Some(key) = self.peers.up_key(id) else { continue };
             if self.peers.get(key).is_some_and(|p| p.traffic.is_some()) {
                 let refused = Some(Refusal::NotASupernode);
-                self.send(key, &Message::RegisterReply { refused, load: Load::FULL });
+                self.peers.send(key, &Message::RegisterReply { refused, load: Load::FULL });
             } else {
                 self.close_link(now, key);
             }
-        }
-    }
-
-    /// How links are kept alive is a matter of what is between us and the internet.
-    fn set_own_duty(&mut self, duty: Duty) {
-        self.own_duty = duty;
-        let keys: Vec<_> = self.peers.iter().filter(|(_, p)| p.duty != Duty::None).map(|(key, _)| key).collect();
-        for key in keys {
-            if let Some(peer) = self.peers.get_mut(key) {
-                peer.duty = duty;
-            }
-            self.touched.push(key);
         }
     }
 

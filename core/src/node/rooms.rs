@@ -5,7 +5,6 @@ use core::net::SocketAddr;
 use std::collections::VecDeque;
 
 use super::Node;
-use super::send::Outgoing;
 use crate::api::{Config, Role, Saved, SupernodeStatus};
 use crate::identity::PeerId;
 use crate::introduce::{LookupFailure, RATE_MAX};
@@ -24,6 +23,7 @@ use crate::overlay::home::{DRAWN_AUTO_MAX, DRAWN_MAX, Homes, LoadCounts, Registr
 use crate::overlay::pack::send;
 use crate::overlay::role::{DialBack, DialBackDuty, OrderTo, RoleWatch, Way};
 use crate::path::Route;
+use crate::peer::Outgoing;
 use crate::random::Generators;
 use crate::time::{Instant, WallTime, earliest};
 use crate::wire::message::{self, Load, Message, Refusal, SignedKind};
@@ -296,7 +296,7 @@ impl Node {
         match action {
             Action::Send { to, messages } => {
                 if let Some(key) = self.peers.up_key(&to) {
-                    self.push(Outgoing::Messages { peer: key, route: None, bytes: messages, awaits: false });
+                    self.peers.push(Outgoing::Messages { peer: key, route: None, bytes: messages, awaits: false });
                 }
             }
             Action::Dial { peer, address } => {
@@ -357,14 +357,14 @@ impl Node {
     }
 
     pub(super) fn set_wanted_key(&mut self, key: PeerKey, wanted: bool) {
-        let own_duty = self.own_duty;
+        let own_duty = self.peers.own_duty();
         if let Some(peer) = self.peers.get_mut(key) {
             peer.wanted = wanted;
             if wanted && peer.duty == Duty::None {
                 peer.duty = own_duty;
             }
         }
-        self.touched.push(key);
+        self.peers.touch(key);
     }
 
     // ---- messages ----
@@ -387,9 +387,9 @@ impl Node {
                         send(&mut self.rooms.out, id, &Message::Signed { kind: SignedKind::Advert, bytes });
                     }
                     self.rooms_settle(now);
-                    let mut buf = [0; super::MESSAGES_LEN_MAX];
+                    let mut buf = [0; crate::peer::MESSAGES_LEN_MAX];
                     if let Some(len) = message::encode(&self.rooms.records.answer(peer), &mut buf) {
-                        self.send_bytes(key, None, buf[..len].into(), false);
+                        self.peers.send_bytes(key, None, buf[..len].into(), false);
                     }
                 }
             }
@@ -439,7 +439,7 @@ impl Node {
             }
             Message::LoadRequest => {
                 let reply = self.load_reply(now);
-                self.send(key, &reply);
+                self.peers.send(key, &reply);
             }
             Message::LoadReply { load, time_s } => {
                 if self.is_supernode(&id) {
@@ -502,7 +502,7 @@ impl Node {
 
     /// The early message of an Init that is fresh: the answer, if it has one.
     pub(crate) fn on_early(&mut self, now: Instant, early: Message<'_>) -> Option<Box<[u8]>> {
-        let mut buf = [0; super::MESSAGES_LEN_MAX];
+        let mut buf = [0; crate::peer::MESSAGES_LEN_MAX];
         let reply = match early {
             Message::Lookup { peer } if matches!(self.rooms.side, Side::Supernode(_)) => {
                 message::encode(&self.rooms.records.answer(peer), &mut buf)

@@ -4,12 +4,12 @@
 //! through [`Node::on_socket`]. A socket lives until [`Node::close_socket`]: nobody else closes it, and paths through it
 //! go with it.
 
+use crate::net::{Network, PeerKey, SocketId, SocketKind, SocketRefused, SocketRequest};
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Node;
 use crate::api::Event;
-use crate::net::{PeerKey, SocketId, SocketKind, SocketRefused, SocketRequest};
 use crate::path::Route;
 use crate::time::Instant;
 
@@ -54,6 +54,11 @@ impl ExtraSockets {
     pub(crate) fn purpose(&self, socket: SocketId) -> Option<Purpose> {
         self.open.get(&socket).map(|(purpose, _)| *purpose)
     }
+}
+
+/// Whether something may leave from a socket: one of the main ones, or one that we had opened.
+pub(super) fn is_socket_open(network: &Network, sockets: &ExtraSockets, socket: SocketId) -> bool {
+    socket.is_tcp() || network.sockets.iter().any(|(main, _)| *main == socket) || sockets.open.contains_key(&socket)
 }
 
 impl Node {
@@ -111,13 +116,6 @@ impl Node {
     /// Has a socket closed; links lose their paths through it.
     pub(crate) fn close_socket(&mut self, now: Instant, socket: SocketId) {
         self.close_sockets(now, &BTreeSet::from([socket]));
-    }
-
-    /// Whether something may leave from a socket: one of the main ones, or one that we had opened.
-    pub(crate) fn is_socket_open(&self, socket: SocketId) -> bool {
-        socket.is_tcp()
-            || self.network.sockets.iter().any(|(main, _)| *main == socket)
-            || self.sockets.open.contains_key(&socket)
     }
 
     /// Has sockets closed; links lose their paths through them.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Node;
-use super::peer::{DATAGRAMS_MAX, Standing, Traffic};
 use crate::api::{CommandError, Event, Read, StreamEnd, StreamError, StreamKey};
 use crate::identity::PeerId;
 use crate::net::PeerKey;
+use crate::peer::{DATAGRAMS_MAX, Standing, Traffic};
 use crate::stream::{LocalStream, Side, Streams, StreamsEvent};
 use crate::time::Instant;
 use crate::wire::ServiceName;
@@ -19,7 +19,7 @@ const ENDED_MAX: usize = 256;
 /// Most bytes that a stream takes before its link is up.
 const WAITING_LEN_MAX: usize = 64 * 1024;
 /// Longest application datagram: what fits one Data packet with a relay header and the message's own three bytes.
-pub const DATAGRAM_DATA_MAX: usize = super::send::MESSAGES_LEN_MAX - 3;
+pub const DATAGRAM_DATA_MAX: usize = crate::peer::MESSAGES_LEN_MAX - 3;
 
 /// What a stream of ours holds until its link, and the QUIC connection in it, takes bytes.
 #[derive(Clone, Debug)]
@@ -186,7 +186,7 @@ impl Node {
             self.flush_stream(now, stream);
         }
         self.mark_ready(key);
-        self.touched.push(key);
+        self.peers.touch(key);
     }
 
     /// Hands over what a stream held back, as far as its QUIC connection takes it; true when nothing is held any more.
@@ -284,7 +284,7 @@ impl Node {
     /// Hands on what the link's QUIC machine has to say.
     pub(crate) fn drain_streams(&mut self, now: Instant, key: PeerKey) {
         self.mark_ready(key);
-        self.touched.push(key);
+        self.peers.touch(key);
         while let Some(event) = self.streams_of(key).and_then(Streams::poll_event) {
             match event {
                 StreamsEvent::Incoming { stream, service } => self.on_incoming(now, key, stream, service),
@@ -480,14 +480,14 @@ impl Node {
             return Err(CommandError::Datagram);
         }
         let key = self.peers.up_key(id).ok_or(CommandError::NotConnected)?;
-        if self.outgoing.len() >= super::send::OUTGOING_MAX / 2 {
+        if self.peers.queued() >= crate::peer::OUTGOING_MAX / 2 {
             return Err(CommandError::Datagram);
         }
         self.make_user_link(now, key);
         if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
             traffic.used = now;
         }
-        self.send(key, &Message::Datagram(data));
+        self.peers.send(key, &Message::Datagram(data));
         Ok(())
     }
 

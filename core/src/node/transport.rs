@@ -16,18 +16,19 @@
 //! over TCP. Its answer proves the path over UDP, which is then chosen as the better one; the connection ends when it
 //! has not been used for a while ([`super::connections`]).
 
+use crate::peer::AttemptRoute;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Node;
 use super::connections::Connections;
-use super::peer::{Attempt, Peer};
 use super::sockets::Purpose;
-use super::{AttemptRoute, Node};
 use crate::api::{Event, StreamEnd};
 use crate::identity::PeerId;
 use crate::net::{Path, PeerKey, SocketId, SocketKind, SocketRefused, SocketRequest, Transport};
 use crate::path::Route;
+use crate::peer::{Attempt, Peer};
 use crate::time::{Instant, earliest};
 use crate::wire::DATAGRAM_LEN_MAX;
 use crate::wire::address::Prefix;
@@ -403,20 +404,13 @@ impl Node {
         // An Init that left on it gets no Response any more.
         let is_void = |a: &Attempt| matches!(a.route, AttemptRoute::Direct(path) if path.socket == socket);
         let opener = self.peers.iter().find(|(_, p)| p.attempts.iter().any(is_void)).map(|(key, _)| key);
-        if let Some(peer) = opener.and_then(|key| self.peers.get_mut(key)) {
-            let indices = &mut self.indices;
-            peer.attempts.retain(|a| {
-                let is_void = is_void(a);
-                if is_void {
-                    indices.free(a.index);
-                }
-                !is_void
-            });
+        if let Some(key) = opener {
+            self.peers.drop_attempts(key, is_void);
         }
         let Some(key) = connection.peer.or(opener) else { return };
         let Some(peer) = self.peers.get(key) else { return };
         let (id, is_stranded) = (peer.id, peer.is_up() && peer.paths.current().is_none());
-        self.touched.push(key);
+        self.peers.touch(key);
         if is_stranded && self.opens_tcp() && now.since(connection.since) >= SOUND_AFTER {
             self.challenge_udp(now, key, udp);
             self.dial_tcp_again(now, id, udp);

@@ -4,10 +4,10 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use super::Node;
-use super::peer::Standing;
 use crate::account::Exposure;
 use crate::net::{Path, PeerKey};
 use crate::path::Route;
+use crate::peer::Standing;
 use crate::time::Instant;
 use crate::traverse::{self, Checks, Strategy};
 use crate::wire::address::{CandidateKind, Prefix, is_sendable};
@@ -75,7 +75,7 @@ impl Node {
         if traffic.standing == Standing::Accepted {
             traffic.told = true;
             let mine = self.whereabouts(whereabouts.attempt);
-            self.send(key, &Message::Candidates(mine));
+            self.peers.send(key, &Message::Candidates(mine));
         }
         self.on_whereabouts(now, key, whereabouts);
     }
@@ -93,7 +93,7 @@ impl Node {
         traffic.attempt = traffic.attempt.max(tries);
         let attempt = traffic.attempt;
         let mine = self.whereabouts(attempt);
-        self.send(key, &Message::Upgrade(mine));
+        self.peers.send(key, &Message::Upgrade(mine));
         self.start_checks(now, key);
     }
 
@@ -162,7 +162,7 @@ impl Node {
 
     /// Sends the checks that are due.
     pub(crate) fn run_checks(&mut self, now: Instant, key: PeerKey) {
-        self.touched.push(key);
+        self.peers.touch(key);
         loop {
             let Some(peer) = self.peers.get_mut(key) else { return };
             let direct = peer.paths.has_direct();
@@ -176,14 +176,14 @@ impl Node {
             let Some(socket) = self.socket_for(remote) else { continue };
             if self.is_attested(now, key, remote.ip()) || self.account.unasked(now, remote) {
                 let route = Route::Direct { socket, remote };
-                self.send_on(key, Some(route), &Message::sample(token, Some(remote)), false);
+                self.peers.send_on(key, Some(route), &Message::sample(token, Some(remote)), false);
             }
         }
     }
 
     /// A challenge came: it is answered on the path it came on.
     pub(crate) fn on_challenge(&mut self, now: Instant, key: PeerKey, route: Route, token: [u8; 8], room: usize) {
-        if self.outgoing.len() >= super::send::ANSWERS_MAX {
+        if self.peers.queued() >= crate::peer::ANSWERS_MAX {
             return;
         }
         let seen = match route {
@@ -198,7 +198,7 @@ impl Node {
                 return;
             }
         }
-        self.send_on(key, Some(route), &Message::ChallengeReply { token, seen: seen.map(Into::into) }, false);
+        self.peers.send_on(key, Some(route), &Message::ChallengeReply { token, seen: seen.map(Into::into) }, false);
         self.keepalive_on_challenge(now, key, &route);
     }
 
@@ -297,7 +297,7 @@ impl Node {
             }
             if is_user && let Some(peer) = self.peers.get_mut(key) {
                 peer.watch.on_peer_elsewhere(now);
-                self.touched.push(key);
+                self.peers.touch(key);
             }
         }
     }
@@ -308,13 +308,15 @@ impl Node {
         let ends: Vec<(PeerKey, Route)> =
             ends.map(|(channel, (end, via))| (*end, Route::Relayed { channel: *channel, via: *via })).collect();
         for (end, route) in ends {
-            let Some(peer) = self.peers.get_mut(end).filter(|p| p.is_up() && p.paths.is_proven(&route)) else {
+            if !self.peers.get(end).is_some_and(|p| p.is_up() && p.paths.is_proven(&route)) {
                 continue;
-            };
-            let token = self.rng.links.bytes();
-            peer.paths.on_challenge_sent(now, &route, token);
+            }
+            let token = self.peers.token();
+            if let Some(peer) = self.peers.get_mut(end) {
+                peer.paths.on_challenge_sent(now, &route, token);
+            }
             // No sample: that we are heard there is what the peer is to notice.
-            self.send_on(end, Some(route), &Message::challenge(token, None), false);
+            self.peers.send_on(end, Some(route), &Message::challenge(token, None), false);
         }
     }
 

@@ -60,6 +60,14 @@ impl Route {
         matches!(self, Self::Direct { .. })
     }
 
+    /// The address that it leads straight to.
+    pub(crate) const fn remote(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Direct { remote, .. } => Some(*remote),
+            Self::Relayed { .. } => None,
+        }
+    }
+
     /// Whether it is a TCP connection.
     pub(crate) const fn is_tcp(&self) -> bool {
         matches!(self, Self::Direct { socket, .. } if socket.is_tcp())

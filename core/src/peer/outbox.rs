@@ -1,0 +1,323 @@
+//! What leaves: small intents, and how they become datagrams when they are polled.
+
+use std::collections::VecDeque;
+
+use super::peers::Peers;
+use super::state::Peer;
+use crate::keepalive::Duty;
+use crate::net::{Path, PeerKey, SocketId};
+use crate::path::Route;
+use crate::time::Instant;
+use crate::wire::DATAGRAM_LEN_MAX;
+use crate::wire::message::{self, Message};
+use crate::wire::packet::{BEAT_LEN, ChannelId, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, RELAY_HEADER_LEN, relay_header};
+
+/// Most intents queued. At the limit new ones are dropped and counted: every one of them is repeated by whoever needs it.
+pub(crate) const OUTGOING_MAX: usize = 65_536;
+/// Room kept for what waits to be sent when nothing does.
+const OUTGOING_KEPT: usize = 64;
+/// Above this many intents, answers are no longer queued: who asked asks again.
+pub(crate) const ANSWERS_MAX: usize = 4_096;
+/// Most plaintext bytes of messages in one Data packet, so that it fits relayed too.
+pub(crate) const MESSAGES_LEN_MAX: usize = DATAGRAM_LEN_MAX - DATA_OVERHEAD - RELAY_HEADER_LEN;
+/// Most messages that wait for a link to come up. At the limit the oldest goes.
+const WAITING_MAX: usize = 16;
+
+/// One thing to send, encoded only when it is polled: what leaves carries the keys and the path of that moment.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// A handshake packet, complete.
+    Raw { path: Path, bytes: Box<[u8]> },
+    /// A handshake packet through a channel.
+    RawRelayed { channel: ChannelId, via: PeerKey, bytes: Box<[u8]> },
+    /// Encoded messages; on the path in use where `route` is none.
+    Messages {
+        peer: PeerKey,
+        route: Option<Route>,
+        bytes: Box<[u8]>,
+        /// An answer is awaited: silence means trouble.
+        awaits: bool,
+    },
+    /// A keep-alive; on the path in use where `route` is none.
+    Beat { peer: PeerKey, kind: Kind, route: Option<Route> },
+}
+
+/// What waits to be polled.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    queue: VecDeque<Outgoing>,
+}
+
+/// A packet about to be sealed: where it goes and where its plaintext stands in the buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    /// From which socket, to which address.
+    pub(crate) path: Path,
+    /// The way that the link knows this as.
+    pub(crate) route: Route,
+    /// The channel, where it goes through a relay.
+    channel: Option<ChannelId>,
+}
+
+impl Slot {
+    /// Bytes before the packet's own header.
+    pub(crate) const fn offset(&self) -> usize {
+        if self.channel.is_some() { RELAY_HEADER_LEN } else { 0 }
+    }
+}
+
+impl Peers {
+    // ---- intents ----
+
+    /// Queues an intent.
+    pub(crate) fn push(&mut self, outgoing: Outgoing) {
+        if self.outbox.queue.len() < OUTGOING_MAX {
+            self.outbox.queue.push_back(outgoing);
+        }
+    }
+
+    /// How many intents wait.
+    pub(crate) fn queued(&self) -> usize {
+        self.outbox.queue.len()
+    }
+
+    /// Queues a message on the path in use; it waits if the link is not up yet.
+    pub(crate) fn send(&mut self, key: PeerKey, message: &Message<'_>) {
+        self.send_on(key, None, message, false);
+    }
+
+    /// Queues a message on a certain path.
+    pub(crate) fn send_on(&mut self, key: PeerKey, route: Option<Route>, message: &Message<'_>, awaits: bool) {
+        let mut buf = [0; MESSAGES_LEN_MAX];
+        let Some(len) = message::encode(message, &mut buf) else {
+            debug_assert!(false, "a message of ours is too long");
+            return;
+        };
+        self.send_bytes(key, route, buf[..len].into(), awaits);
+    }
+
+    /// Queues encoded messages.
+    pub(crate) fn send_bytes(&mut self, key: PeerKey, route: Option<Route>, bytes: Box<[u8]>, awaits: bool) {
+        let Some(peer) = self.get_mut(key) else { return };
+        let has_path = peer.is_up() && peer.paths.current().is_some();
+        if has_path || route.is_some() {
+            self.push(Outgoing::Messages { peer: key, route, bytes, awaits });
+            return;
+        }
+        if peer.waiting.len() >= WAITING_MAX {
+            peer.waiting.pop_front();
+        }
+        peer.waiting.push_back(bytes);
+    }
+
+    /// The link has a path now: what waited for it is queued.
+    pub(crate) fn flush_waiting(&mut self, key: PeerKey) {
+        let Some(peer) = self.get_mut(key) else { return };
+        for bytes in core::mem::take(&mut peer.waiting) {
+            self.send_bytes(key, None, bytes, false);
+        }
+    }
+
+    // ---- datagrams ----
+
+    /// The next datagram of those queued, for a socket that is open: where to, and how long.
+    pub(crate) fn poll_transmit(
+        &mut self,
+        now: Instant,
+        buf: &mut [u8],
+        is_open: impl Fn(SocketId) -> bool,
+    ) -> Option<(Path, usize)> {
+        while let Some(outgoing) = self.outbox.queue.pop_front() {
+            // A socket may have been closed since this was meant for it.
+            if let Some(found) = self.encode(now, outgoing, buf).filter(|(path, _)| is_open(path.socket)) {
+                return Some(found);
+            }
+        }
+        if self.outbox.queue.capacity() > OUTGOING_KEPT {
+            // Much was to be sent at once: that room is not needed every day.
+            self.outbox.queue.shrink_to(OUTGOING_KEPT);
+        }
+        None
+    }
+
+    /// Where a packet on this route goes now.
+    pub(crate) fn slot(&self, key: PeerKey, route: Route) -> Option<Slot> {
+        match route {
+            Route::Direct { socket, remote } => {
+                let local = self.get(key)?.paths.local_of(&route);
+                Some(Slot { path: Path { socket, remote, local }, route, channel: None })
+            }
+            Route::Relayed { channel, via } => {
+                let path = self.get(via)?.direct_path()?;
+                Some(Slot { path, route, channel: Some(channel) })
+            }
+        }
+    }
+
+    /// Where a packet on the path in use goes now.
+    pub(crate) fn current_slot(&self, key: PeerKey) -> Option<Slot> {
+        self.slot(key, self.get(key)?.paths.current()?)
+    }
+
+    fn encode(&mut self, now: Instant, outgoing: Outgoing, buf: &mut [u8]) -> Option<(Path, usize)> {
+        match outgoing {
+            Outgoing::Raw { path, bytes } => {
+                buf.get_mut(..bytes.len())?.copy_from_slice(&bytes);
+                Some((path, bytes.len()))
+            }
+            Outgoing::RawRelayed { channel, via, bytes } => {
+                let slot = self.slot(via, Route::Relayed { channel, via })?;
+                let len = RELAY_HEADER_LEN + bytes.len();
+                let out = buf.get_mut(..len)?;
+                out[..RELAY_HEADER_LEN].copy_from_slice(&relay_header(channel));
+                out[RELAY_HEADER_LEN..].copy_from_slice(&bytes);
+                self.note_relay_sent(now, via);
+                Some((slot.path, len))
+            }
+            Outgoing::Messages { peer, route, bytes, awaits } => {
+                let slot = self.slot_or_current(peer, route)?;
+                let len = self.join_messages(peer, route.is_none(), &bytes, buf, slot.offset() + DATA_HEADER_LEN)?;
+                let total = self.seal(now, peer, Kind::Data, &slot, len, awaits, buf)?;
+                Some((slot.path, total))
+            }
+            Outgoing::Beat { peer, kind, route } => {
+                let slot = self.slot_or_current(peer, route)?;
+                let at = slot.offset();
+                let epoch = self.get_mut(peer)?.epoch.as_mut()?;
+                let len = epoch.seal_beat(kind, &mut buf[at..at + BEAT_LEN]).ok()?;
+                let total = self.finish_packet(now, peer, &slot, len, false, buf);
+                self.keep_beats_apart(now, peer);
+                Some((slot.path, total))
+            }
+        }
+    }
+
+    fn slot_or_current(&self, key: PeerKey, route: Option<Route>) -> Option<Slot> {
+        match route {
+            Some(route) => self.slot(key, route),
+            None => self.current_slot(key),
+        }
+    }
+
+    /// Copies messages to `buf` at `body`, and behind them what else is queued for the same place. Returns their length.
+    fn join_messages(
+        &mut self,
+        peer: PeerKey,
+        on_current: bool,
+        bytes: &[u8],
+        buf: &mut [u8],
+        body: usize,
+    ) -> Option<usize> {
+        buf.get_mut(body..body + bytes.len())?.copy_from_slice(bytes);
+        let mut len = bytes.len();
+        while let Some(Outgoing::Messages { peer: p, route: None, bytes, awaits: false }) = self.outbox.queue.front()
+            && *p == peer
+            && on_current
+            && len + bytes.len() <= MESSAGES_LEN_MAX
+        {
+            buf.get_mut(body + len..body + len + bytes.len())?.copy_from_slice(bytes);
+            len += bytes.len();
+            self.outbox.queue.pop_front();
+        }
+        Some(len)
+    }
+
+    /// Seals `len` bytes of plaintext that lie in `buf` behind the headers. Returns the packet's length.
+    pub(crate) fn seal(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        kind: Kind,
+        slot: &Slot,
+        len: usize,
+        awaits: bool,
+        buf: &mut [u8],
+    ) -> Option<usize> {
+        let peer = self.get_mut(key)?;
+        // A handshake that we answered but that is not confirmed may be used for connectivity checks only: they open
+        // our router half a round trip earlier. Whoever queues one has made sure that the Init was fresh.
+        let epoch = match (&mut peer.epoch, peer.pending.last_mut()) {
+            (Some(epoch), _) => &mut **epoch,
+            (None, Some(pending)) => &mut pending.epoch,
+            (None, None) => return None,
+        };
+        let sealed = epoch.seal(kind, &mut buf[slot.offset()..], len).ok()?;
+        Some(self.finish_packet(now, key, slot, sealed, awaits, buf))
+    }
+
+    /// Seals a message at once and queues it: for a link whose keys will be gone when it is polled, or for a path that
+    /// the link need not know.
+    pub(crate) fn send_sealed(&mut self, now: Instant, key: PeerKey, route: Route, message: &Message<'_>) {
+        let Some(slot) = self.slot(key, route) else { return };
+        self.seal_to(now, key, &slot, message);
+    }
+
+    /// The same, from this very path.
+    pub(crate) fn send_outside(&mut self, now: Instant, key: PeerKey, path: Path, message: &Message<'_>) {
+        let route = Route::Direct { socket: path.socket, remote: path.remote };
+        self.seal_to(now, key, &Slot { path, route, channel: None }, message);
+    }
+
+    fn seal_to(&mut self, now: Instant, key: PeerKey, slot: &Slot, message: &Message<'_>) {
+        let mut buf = [0; DATAGRAM_LEN_MAX];
+        let Some(len) = message::encode(message, &mut buf[slot.offset() + DATA_HEADER_LEN..]) else { return };
+        if let Some(total) = self.seal(now, key, Kind::Data, slot, len, false, &mut buf) {
+            self.push(Outgoing::Raw { path: slot.path, bytes: buf[..total].into() });
+        }
+    }
+
+    /// Puts the relay header on and keeps the accounts.
+    fn finish_packet(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        slot: &Slot,
+        len: usize,
+        awaits: bool,
+        buf: &mut [u8],
+    ) -> usize {
+        let total = slot.offset() + len;
+        if let Some(channel) = slot.channel {
+            buf[..RELAY_HEADER_LEN].copy_from_slice(&relay_header(channel));
+        }
+        if let Route::Relayed { via, .. } = slot.route {
+            self.note_relay_sent(now, via);
+        }
+        if let Some(peer) = self.get_mut(key) {
+            peer.on_sealed(now, &slot.route, total, awaits);
+            self.touch(key);
+        }
+        total
+    }
+
+    /// A packet that went to a relay keeps our binding there alive as well.
+    fn note_relay_sent(&mut self, now: Instant, via: PeerKey) {
+        if let Some(relay) = self.get_mut(via) {
+            relay.beats.on_sent(now);
+            relay.needed = now;
+            self.touch(via);
+        }
+    }
+
+    /// A beat to this peer left: the next one of another home is to be half an interval away.
+    fn keep_beats_apart(&mut self, now: Instant, key: PeerKey) {
+        let pace = self.pace;
+        let Some(interval) = pace.interval() else { return };
+        let is_home = |p: &Peer| p.is_up() && p.wanted && p.duty_at(now, pace) == Duty::Binding;
+        if !self.get(key).is_some_and(is_home) {
+            return;
+        }
+        let other = self.iter().find(|(other, p)| *other != key && is_home(p)).map(|(other, _)| other);
+        if let Some(other) = other
+            && let Some(peer) = self.get_mut(other)
+        {
+            peer.beats.keep_apart(now, interval);
+            self.touch(other);
+        }
+    }
+}
+
+/// Whether a handshake packet of this length may carry a relay header.
+pub(super) const fn fits_relayed(len: usize) -> bool {
+    len + RELAY_HEADER_LEN <= DATAGRAM_LEN_MAX
+}
