@@ -13,6 +13,8 @@
 mod attempt;
 mod handshake;
 mod indices;
+#[cfg(any(test, feature = "operations"))]
+pub(crate) mod operations;
 mod outbox;
 mod peers;
 mod state;

@@ -157,6 +157,12 @@ impl Peers {
         self.deadlines.next()
     }
 
+    /// How many handshakes that we answered wait to be confirmed.
+    #[cfg(any(test, feature = "operations"))]
+    pub(super) fn unconfirmed(&self) -> usize {
+        self.unconfirmed.len()
+    }
+
     /// What is due of no peer's own.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.gate.handle_timeout(now);
