@@ -13,7 +13,10 @@
 //! inside rooms that without them there is no circle. The lists only get shorter: what is new fails, and so does what is
 //! listed and does no harm any more. The message names files and lines of everything, and ends with the list as it would
 //! have to be.
+//!
+//! `limits.rs` holds another text to the code: the limits that `PROTOCOL.md` states.
 
+mod limits;
 mod reader;
 mod trees;
 

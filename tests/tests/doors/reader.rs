@@ -505,7 +505,7 @@ fn plain(ident: &syn::Ident) -> String {
 }
 
 /// Whether this is compiled for tests only: `cfg(test)`, or `cfg(all(…))` with it.
-fn is_test(attributes: &[syn::Attribute]) -> bool {
+pub(crate) fn is_test(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().filter(|attribute| attribute.path().is_ident("cfg")).any(|attribute| {
         let syn::Meta::List(list) = &attribute.meta else { return false };
         let text: String = list.tokens.to_string().split_whitespace().collect();
