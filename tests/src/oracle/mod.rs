@@ -115,6 +115,7 @@ impl Side {
     }
 
     /// The same with IPv6.
+    #[must_use]
     pub fn with_ipv6(mut self) -> Self {
         self.ipv6 = true;
         self
