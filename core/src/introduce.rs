@@ -408,8 +408,8 @@ impl Node {
             let traffic =
                 peer.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, crate::peer::Standing::Accepted)));
             traffic.standing = crate::peer::Standing::Accepted;
-            traffic.told = true;
         }
+        self.traversal.on_told(key);
         let message = Message::Introduce { peer: id, init: &init };
         match self.peers.up_key(&home) {
             Some(home) => self.peers.send(home, &message),

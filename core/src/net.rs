@@ -135,6 +135,22 @@ pub struct Network {
     pub epoch: u32,
 }
 
+impl Network {
+    /// The main socket of the address's family.
+    pub(crate) fn socket_for(&self, remote: SocketAddr) -> Option<SocketId> {
+        self.sockets.iter().find(|(_, bound)| bound.is_ipv4() == remote.is_ipv4()).map(|(socket, _)| *socket)
+    }
+
+    /// Whether an address is one of this node's own sockets.
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
+        self.sockets.iter().any(|(_, bound)| {
+            bound.port() == address.port()
+                && (bound.ip() == address.ip()
+                    || (bound.ip().is_unspecified() && self.interfaces.contains(&address.ip())))
+        })
+    }
+}
+
 /// A port that a router lets the internet use to reach a socket, as the router claims.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Mapping {

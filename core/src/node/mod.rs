@@ -26,9 +26,8 @@
 //! # Inside
 //!
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
-//! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `effort.rs` where that
-//! takes more than checks, `streams.rs` keeps the
-//! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
+//! their rooms, `links.rs` knows what hangs on a link, `validation.rs` asks and answers whether paths work, `traverse.rs`
+//! carries into and out of the machine that makes relayed links direct, `streams.rs` keeps the application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
 //! `neighbors.rs` knows who is on the same LAN, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
 //! work, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like
 //! outside, `reach.rs` finds out what stands between this node and the internet, `role.rs` begins and ends serving
@@ -36,7 +35,6 @@
 //! sleep.
 
 mod connections;
-mod effort;
 mod handshake;
 mod keepalive;
 mod links;
@@ -53,6 +51,7 @@ mod status;
 mod streams;
 mod transport;
 mod traverse;
+mod validation;
 
 use crate::api::{
     Access, CommandError, Config, ConfigError, Counters, Event, PathInfo, Read, Role, Saved, Status, StreamEnd,
@@ -84,6 +83,7 @@ use crate::random::{ChoiceRng, Generators, KeyRng, Seed};
 use crate::relay::{Channels, Ends};
 use crate::ticket::Ticket;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
+use crate::traverse::Traversal;
 use crate::wire::ServiceName;
 use crate::wire::address::is_sendable;
 
@@ -109,8 +109,6 @@ struct Ping {
 pub(crate) struct Rngs {
     pub(crate) overlay: Generators,
     pub(crate) nat: KeyRng,
-    pub(crate) traverse: KeyRng,
-    pub(crate) traverse_ids: ChoiceRng,
     pub(crate) keepalive: KeyRng,
     pub(crate) keepalive_jitter: ChoiceRng,
     pub(crate) introduce: KeyRng,
@@ -122,8 +120,6 @@ impl Rngs {
         Self {
             overlay: Generators::new(seed, "overlay"),
             nat: seed.keys("nat"),
-            traverse: seed.keys("traverse"),
-            traverse_ids: seed.choices("traverse"),
             keepalive: seed.keys("keepalive"),
             keepalive_jitter: seed.choices("keepalive"),
             introduce: seed.keys("introduce"),
@@ -132,8 +128,8 @@ impl Rngs {
     }
 
     fn mix(&mut self, fresh: &[u8; 32]) {
-        let Self { overlay, nat, traverse, keepalive, introduce, streams, .. } = self;
-        for keys in [&mut overlay.keys, nat, traverse, keepalive, introduce, streams] {
+        let Self { overlay, nat, keepalive, introduce, streams, .. } = self;
+        for keys in [&mut overlay.keys, nat, keepalive, introduce, streams] {
             keys.mix(fresh);
         }
     }
@@ -159,10 +155,7 @@ pub struct Node {
     pub(crate) peers: Peers,
     init_times: BTreeMap<PeerId, u64>,
     pub(crate) account: Account,
-    /// For whom ports are guessed or held now: for one at a time.
-    birthday: Option<PeerKey>,
-    /// When our router's counter was last found to be moved on too fast.
-    counter_rushed: Option<Instant>,
+    pub(crate) traversal: Traversal,
 
     pub(crate) channels: Channels,
     ends: Ends,
@@ -231,8 +224,7 @@ impl Node {
             peers,
             init_times: BTreeMap::new(),
             account: Account::default(),
-            birthday: None,
-            counter_rushed: None,
+            traversal: Traversal::new(&seed),
             channels,
             ends: Ends::default(),
             duties: Duties::default(),
@@ -364,6 +356,7 @@ impl Node {
     pub fn handle_entropy(&mut self, fresh: &[u8; 32]) {
         self.rng.mix(fresh);
         self.peers.mix(fresh);
+        self.traversal.mix(fresh);
     }
 
     // ---- what the application wants ----
@@ -613,7 +606,7 @@ impl Node {
     fn settle(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.rooms_settle(now);
-        self.peers.settle(now, |_| None);
+        self.peers.settle(now, |key| self.traversal.poll_timeout_of(key));
     }
 
     fn next_timeout(&self) -> Option<Instant> {

@@ -295,11 +295,7 @@ impl Node {
                     Change::First | Change::Failover => streams.path_failed_over(now),
                 }
             }
-            if chosen.new.is_some_and(|route| route.is_direct()) {
-                (traffic.retry, traffic.attempt, traffic.tried) = (None, 0, None);
-            } else if traffic.retry.is_none() {
-                traffic.retry = Some((now + super::traverse::retry_wait(0), 0));
-            }
+            self.traversal.on_path_changed(now, key, chosen.new.is_some_and(|route| route.is_direct()));
         }
         self.peers.touch(key);
         if let Some(Route::Direct { remote, .. }) = chosen.new {

@@ -5,14 +5,13 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::attempt::{Attempt, Pending};
-use super::traffic::Traffic;
+use super::traffic::{Standing, Traffic};
 use crate::identity::PeerId;
 use crate::keepalive::{BEAT_INTERVAL, BEAT_INTERVAL_MAX, Beats, Duty, PROOF_AGE_MAX, Pace};
 use crate::link::Epoch;
 use crate::net::Path;
 use crate::path::{self, Change, Paths, Route, View, Want, Watch};
 use crate::time::{Instant, earliest};
-use crate::traverse::Checks;
 
 /// A link that only listens (the other side keeps it alive) is gone after so much silence: two beats of the peer may be
 /// lost even if it beats as seldom as may be.
@@ -237,6 +236,38 @@ impl Peer {
         Some(asked)
     }
 
+    /// A challenge of ours was answered on this route; `checked`: it was a check, and that is how long it took. Whether
+    /// the path is proven by it.
+    pub(crate) fn on_challenge_reply(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        token: [u8; 8],
+        checked: Option<Duration>,
+    ) -> bool {
+        if self.paths.on_reply(now, route, token).is_some() {
+            return true;
+        }
+        let measured = || self.traffic.as_mut().and_then(|t| t.quality.on_reply(now, route, token));
+        let Some(rtt) = checked.or_else(measured) else { return false };
+        self.paths.on_check_answered(now, *route, rtt);
+        true
+    }
+
+    /// A path was proven: a leaf of ours may have moved there, whose newest address is the one that counts.
+    pub(crate) fn on_path_answered(&mut self, now: Instant, route: &Route) {
+        if self.duty == Duty::None && self.paths.current().is_some_and(|current| current.is_direct()) {
+            let patience = if self.traffic.is_some() { FOLLOW_PATIENCE } else { Duration::ZERO };
+            self.paths.on_peer_moved(now, route, patience);
+        }
+    }
+
+    /// A service took the peer in; whether that is news.
+    pub(crate) fn accept(&mut self) -> bool {
+        let Some(traffic) = self.traffic.as_mut() else { return false };
+        core::mem::replace(&mut traffic.standing, Standing::Accepted) != Standing::Accepted
+    }
+
     /// Chooses the path anew; what came of it, if it is another one.
     pub(crate) fn choose(&mut self, now: Instant) -> Option<Chosen> {
         let old = self.paths.current();
@@ -452,14 +483,8 @@ impl Peer {
         if let Some(view) = self.quality_view() {
             at = earliest(at, self.traffic.as_ref().and_then(|t| t.quality.poll_timeout(&view)));
         }
-        if let Some(traffic) = &mut self.traffic {
-            at = earliest(at, traffic.checks.as_ref().and_then(Checks::poll_timeout));
-            at = earliest(at, traffic.retry.map(|(at, _)| at));
-            at = earliest(at, traffic.effort.as_ref().and_then(|e| e.poll_timeout()));
-            at = earliest(at, traffic.sweep);
-            if let Some(streams) = &mut traffic.streams {
-                at = earliest(at, streams.poll_timeout());
-            }
+        if let Some(streams) = self.traffic.as_mut().and_then(|t| t.streams.as_mut()) {
+            at = earliest(at, streams.poll_timeout());
         }
         at
     }
