@@ -7,3 +7,8 @@ use handfast_core::internal::operations;
 pub fn peers(bytes: &[u8]) {
     operations::peers(bytes);
 }
+
+/// A traversal with a few peers, some of which name a victim's address.
+pub fn traverse(bytes: &[u8]) {
+    operations::traverse(bytes);
+}

@@ -606,11 +606,13 @@ impl Node {
     fn settle(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.rooms_settle(now);
+        self.take_turns(now);
         self.peers.settle(now, |key| self.traversal.poll_timeout_of(key));
     }
 
     fn next_timeout(&self) -> Option<Instant> {
         let mut at = earliest(self.peers.poll_timeout(), self.call_deadlines.next());
+        at = earliest(at, self.traversal.poll_timeout());
         at = earliest(at, self.channels.poll_timeout());
         at = earliest(at, self.duties.poll_timeout());
         at = earliest(at, self.delayed.poll_timeout());
