@@ -20,6 +20,8 @@ mod outgoing;
 mod peers;
 mod state;
 mod table;
+#[cfg(test)]
+mod tests;
 mod traffic;
 
 pub(crate) use attempt::{Attempt, AttemptRoute};
