@@ -17,11 +17,11 @@ pub mod portmap;
 mod account;
 mod introduce;
 mod keepalive;
+mod lan;
 mod link;
 mod nat;
 mod node;
 #[cfg(any(test, feature = "operations"))]
-#[allow(dead_code)] // Until the first machine is driven.
 mod operations;
 mod overlay;
 mod path;
@@ -58,6 +58,9 @@ pub mod internal {
     pub use crate::stream::{LocalStream, PACKET_LEN_MIN, Side, Streams, StreamsEvent};
 
     /// Each machine driven alone: bytes are operations.
-    #[cfg(feature = "operations")]
-    pub mod operations {}
+    #[cfg(any(test, feature = "operations"))]
+    pub mod operations {
+        pub use crate::introduce::operations::{drive_calls as calls, drive_introductions as introductions};
+        pub use crate::lan::operations::drive as lan;
+    }
 }
