@@ -17,6 +17,7 @@ pub mod portmap;
 mod account;
 mod introduce;
 mod keepalive;
+mod lan;
 mod link;
 mod nat;
 mod node;
@@ -59,6 +60,8 @@ pub mod internal {
     /// Each machine driven alone: bytes are operations.
     #[cfg(feature = "operations")]
     pub mod operations {
+        pub use crate::introduce::operations::{drive_calls as calls, drive_introductions as introductions};
+        pub use crate::lan::operations::drive as lan;
         pub use crate::peer::operations::drive as peers;
     }
 }

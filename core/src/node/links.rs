@@ -58,18 +58,18 @@ impl Node {
     pub(crate) fn on_link_up(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let id = peer.id;
-        let called = self.calls.contains_key(&id);
+        let called = self.calls.contains(&id);
         if called || self.streams.waits_for(&id) || self.pending_pings.contains_key(&id) {
             self.make_user_link(now, key);
         }
-        self.finish_call(&id);
+        self.calls.finish(&id);
         self.announce_path(key);
         self.open_waiting(now, &id);
         self.start_effort(now, key);
         for sequence in self.pending_pings.remove(&id).unwrap_or_default() {
             self.send_ping(now, key, sequence);
         }
-        self.release_parked(key);
+        self.release_parked(now, key);
         self.rooms_link_up(now, &id);
     }
 
@@ -132,7 +132,7 @@ impl Node {
             // The last word is not spoken.
             return;
         }
-        if self.calls.contains_key(&id) {
+        if self.calls.contains(&id) {
             // The call has its own deadline and its own error; the rooms are told.
             self.rooms_link_down(now, &id);
             return;

@@ -29,7 +29,7 @@
 //! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `effort.rs` where that
 //! takes more than checks, `streams.rs` keeps the
 //! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
-//! `neighbors.rs` knows who is on the same LAN, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
+//! `introduce.rs` and `lan.rs` join calls, introductions and the LAN to the rest, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
 //! work, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like
 //! outside, `reach.rs` finds out what stands between this node and the internet, `role.rs` begins and ends serving
 //! others, `keepalive.rs` has the router's memory measured and sets the pace of beats, `dormant.rs` puts idle sessions to
@@ -38,10 +38,11 @@
 mod connections;
 mod effort;
 mod handshake;
+mod introduce;
 mod keepalive;
+mod lan;
 mod links;
 mod messages;
-mod neighbors;
 mod probe;
 mod reach;
 mod receive;
@@ -68,7 +69,6 @@ pub use links::LEAVE_MAX;
 pub use streams::DATAGRAM_DATA_MAX;
 
 use self::keepalive::KeepAlive;
-use self::neighbors::Neighbors;
 use self::probe::DelayedReplies;
 use self::rooms::Rooms;
 use self::sockets::ExtraSockets;
@@ -76,14 +76,15 @@ use self::streams::StreamTable;
 use self::transport::Transports;
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
-use crate::introduce::{Call, Duties};
+use crate::introduce::{Calls, Held, Introductions};
 use crate::keepalive::Duty;
+use crate::lan::Lan;
 use crate::link::Identity;
 use crate::peer::Peers;
 use crate::random::{ChoiceRng, Generators, KeyRng, Seed};
 use crate::relay::{Channels, Ends};
 use crate::ticket::Ticket;
-use crate::time::{Deadlines, Instant, WallTime, earliest};
+use crate::time::{Instant, WallTime, earliest};
 use crate::wire::ServiceName;
 use crate::wire::address::is_sendable;
 
@@ -91,8 +92,6 @@ use crate::wire::address::is_sendable;
 const PINGS_MAX: usize = 256;
 /// Most services. At the limit `offer` is refused.
 const SERVICES_MAX: usize = 1_024;
-/// Most peers whose homes are known by ticket or lookup. At the limit the smallest id goes.
-const KNOWN_HOMES_MAX: usize = 4_096;
 /// Timers that fire within one call before the node takes it for a mistake of its own and goes on a millisecond later.
 const TIMEOUT_STEPS_MAX: usize = 1 << 22;
 
@@ -113,7 +112,6 @@ pub(crate) struct Rngs {
     pub(crate) traverse_ids: ChoiceRng,
     pub(crate) keepalive: KeyRng,
     pub(crate) keepalive_jitter: ChoiceRng,
-    pub(crate) introduce: KeyRng,
     pub(crate) streams: KeyRng,
 }
 
@@ -126,14 +124,13 @@ impl Rngs {
             traverse_ids: seed.choices("traverse"),
             keepalive: seed.keys("keepalive"),
             keepalive_jitter: seed.choices("keepalive"),
-            introduce: seed.keys("introduce"),
             streams: seed.keys("stream"),
         }
     }
 
     fn mix(&mut self, fresh: &[u8; 32]) {
-        let Self { overlay, nat, traverse, keepalive, introduce, streams, .. } = self;
-        for keys in [&mut overlay.keys, nat, traverse, keepalive, introduce, streams] {
+        let Self { overlay, nat, traverse, keepalive, streams, .. } = self;
+        for keys in [&mut overlay.keys, nat, traverse, keepalive, streams] {
             keys.mix(fresh);
         }
     }
@@ -166,18 +163,16 @@ pub struct Node {
 
     pub(crate) channels: Channels,
     ends: Ends,
-    pub(crate) duties: Duties,
-    pub(crate) calls: BTreeMap<PeerId, Call>,
-    pub(crate) known_homes: BTreeMap<PeerId, Vec<(PeerId, SocketAddr)>>,
+    introductions: Introductions<Held>,
+    calls: Calls,
     rooms: Rooms,
-    neighbors: Neighbors,
+    lan: Lan,
 
     streams: StreamTable,
     pings: VecDeque<Ping>,
     pub(crate) pending_pings: BTreeMap<PeerId, Vec<u64>>,
     next_ping: u64,
 
-    pub(crate) call_deadlines: Deadlines<PeerId>,
     ready: VecDeque<PeerKey>,
     ready_set: BTreeSet<PeerKey>,
     pub(crate) events: VecDeque<Event>,
@@ -212,6 +207,9 @@ impl Node {
         let me = Arc::new(Identity::new(key));
         let peers = Peers::new(Arc::clone(&me), &seed, own_duty);
         let rooms = Rooms::new(now, &me, &config, &saved, &mut rng.overlay);
+        let id = me.id();
+        let calls = Calls::new(id, config.lan);
+        let introductions = Introductions::new(&seed, config.relay_rate_bps, config.relay_quota_bytes);
         let mut channels = Channels::default();
         channels.cap(now, config.duty_rate_bps, config.duty_quota_bytes, saved.relayed);
         Ok(Self {
@@ -235,16 +233,14 @@ impl Node {
             counter_rushed: None,
             channels,
             ends: Ends::default(),
-            duties: Duties::default(),
-            calls: BTreeMap::new(),
-            known_homes: BTreeMap::new(),
+            introductions,
+            calls,
             rooms,
-            neighbors: Neighbors::default(),
+            lan: Lan::new(id),
             streams: StreamTable::default(),
             pings: VecDeque::new(),
             pending_pings: BTreeMap::new(),
             next_ping: 0,
-            call_deadlines: Deadlines::default(),
             ready: VecDeque::new(),
             ready_set: BTreeSet::new(),
             events: VecDeque::new(),
@@ -273,13 +269,13 @@ impl Node {
         for _ in 0..TIMEOUT_STEPS_MAX {
             if let Some(key) = self.peers.pop_due(now) {
                 self.on_peer_timeout(now, key);
-            } else if let Some(id) = self.call_deadlines.pop_due(now) {
+            } else if let Some(id) = self.calls.pop_due(now) {
                 self.on_call_timeout(now, id);
             } else {
                 self.rooms_timeout(now);
                 let closed = self.channels.handle_timeout(now);
                 self.tell_closed(closed);
-                self.on_duties_timeout(now);
+                self.on_introductions_due(now);
                 self.on_delayed_due(now);
                 self.on_transports_due(now);
                 self.keepalive_timeout(now);
@@ -295,11 +291,11 @@ impl Node {
         }
         debug_assert!(
             false,
-            "a timer does not advance at {now:?}: peers {:?} calls {:?} channels {:?} duties {:?} rooms {:?}",
+            "a timer does not advance at {now:?}: peers {:?} calls {:?} channels {:?} introductions {:?} rooms {:?}",
             self.peers.poll_timeout(),
-            self.call_deadlines.next(),
+            self.calls.poll_timeout(),
             self.channels.poll_timeout(),
-            self.duties.poll_timeout(),
+            self.introductions.poll_timeout(),
             self.rooms_poll_timeout()
         );
     }
@@ -364,6 +360,7 @@ impl Node {
     pub fn handle_entropy(&mut self, fresh: &[u8; 32]) {
         self.rng.mix(fresh);
         self.peers.mix(fresh);
+        self.introductions.mix(fresh);
     }
 
     // ---- what the application wants ----
@@ -386,7 +383,7 @@ impl Node {
         }
         let homes: Vec<_> = ticket.homes.iter().copied().filter(|(_, addr)| is_sendable(*addr)).collect();
         if !homes.is_empty() {
-            self.remember_homes(ticket.peer, homes.clone());
+            self.calls.learn_homes(ticket.peer, homes.clone());
             if self.is_lost() {
                 self.rooms_join(now, &homes);
             }
@@ -434,7 +431,7 @@ impl Node {
                 self.send_ping(now, key, sequence);
             }
             // The call may have failed at once; then the event has told so.
-            _ if !self.calls.contains_key(&peer) => {}
+            _ if !self.calls.contains(&peer) => {}
             _ => {
                 let waiting = self.pending_pings.entry(peer).or_default();
                 if waiting.len() < PINGS_MAX {
@@ -523,8 +520,8 @@ impl Node {
     /// that is under way is given up. It may come back like any other, so whoever revokes a permission withdraws that
     /// first. [`CommandError::NotConnected`] where there was nothing to cut.
     pub fn disconnect(&mut self, now: Instant, peer: &PeerId) -> Result<(), CommandError> {
-        let called = self.calls.contains_key(peer);
-        self.finish_call(peer);
+        let called = self.calls.contains(peer);
+        self.calls.finish(peer);
         self.pending_pings.remove(peer);
         self.end_waiting_streams(peer, StreamEnd::PeerGone);
         let key = self.peers.key_of(peer);
@@ -601,14 +598,6 @@ impl Node {
         self.wall.map(|(at, wall)| wall + now.since(at))
     }
 
-    /// Where a peer is at home, from a ticket or a lookup.
-    pub(crate) fn remember_homes(&mut self, id: PeerId, homes: Vec<(PeerId, SocketAddr)>) {
-        if self.known_homes.len() >= KNOWN_HOMES_MAX && !self.known_homes.contains_key(&id) {
-            self.known_homes.pop_first();
-        }
-        self.known_homes.insert(id, homes);
-    }
-
     /// Carries out what the rooms want, and moves the deadlines of the peers that were touched.
     fn settle(&mut self, now: Instant) {
         self.now = self.now.max(now);
@@ -617,9 +606,9 @@ impl Node {
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        let mut at = earliest(self.peers.poll_timeout(), self.call_deadlines.next());
+        let mut at = earliest(self.peers.poll_timeout(), self.calls.poll_timeout());
         at = earliest(at, self.channels.poll_timeout());
-        at = earliest(at, self.duties.poll_timeout());
+        at = earliest(at, self.introductions.poll_timeout());
         at = earliest(at, self.delayed.poll_timeout());
         at = earliest(at, self.transports.poll_timeout());
         at = earliest(at, self.keepalive.poll_timeout());

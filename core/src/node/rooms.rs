@@ -5,9 +5,10 @@ use core::net::SocketAddr;
 use std::collections::VecDeque;
 
 use super::Node;
+use crate::account::INTRODUCTIONS_MAX;
 use crate::api::{Config, Role, Saved, SupernodeStatus};
 use crate::identity::PeerId;
-use crate::introduce::{LookupFailure, RATE_MAX};
+use crate::introduce::LookupFailure;
 use crate::keepalive::Duty;
 use crate::link::Identity;
 use crate::nat::{Examiner, MappingBehavior, NatProfile, Observations};
@@ -29,7 +30,7 @@ use crate::time::{Instant, WallTime, earliest};
 use crate::wire::message::{self, Load, Message, Refusal, SignedKind};
 
 /// Introductions per second at which a supernode counts as full: what one core carries with room to spare.
-const INTRODUCTIONS_FULL: u64 = RATE_MAX as u64 * 50;
+const INTRODUCTIONS_FULL: u64 = INTRODUCTIONS_MAX as u64 * 50;
 /// Relayed bytes per second at which a supernode counts as full: 100 Mbit/s.
 const RELAY_FULL: u64 = 12_500_000;
 /// Most actions carried out in one call: what rooms want of each other settles in a few steps.
@@ -584,15 +585,12 @@ impl Node {
         }
     }
 
-    /// Where a peer is at home, as far as is known without asking.
+    /// Where a peer is at home, by what is kept here as a supernode.
     pub(crate) fn known_homes_of(&self, id: &PeerId) -> Vec<(PeerId, SocketAddr)> {
         if let Side::Supernode(s) = &self.rooms.side
             && s.registrations.contains(id)
         {
             return s.advertise.first().map(|address| (self.me.id(), *address)).into_iter().collect();
-        }
-        if let Some(homes) = self.known_homes.get(id) {
-            return homes.clone();
         }
         let record = self.rooms.records.get(id).and_then(|bytes| Record::parse(bytes).ok());
         record.map(|r| homes_of(&r)).unwrap_or_default()
@@ -622,7 +620,6 @@ impl Node {
 
     /// Homes from an earlier lookup did not help: the next one asks anew.
     pub(crate) fn forget_homes(&mut self, id: &PeerId) {
-        self.known_homes.remove(id);
         self.rooms.lookups.forget(id);
     }
 
@@ -633,13 +630,13 @@ impl Node {
             return;
         }
         let Ok(advert) = statement::parse::<Advert>(bytes) else { return };
-        let is_good = self.calls.contains_key(&advert.id)
+        let is_good = self.calls.contains(&advert.id)
             && advert.capabilities.has(Capabilities::HOME)
             && statement::time_left(&advert, self.wall_time(now)).is_ok()
             && statement::verify(&advert, bytes).is_ok();
         if is_good {
             let homes: Vec<_> = advert.addresses.iter().map(|address| (advert.id, (*address).into())).collect();
-            self.remember_homes(advert.id, homes.clone());
+            self.calls.learn_homes(advert.id, homes.clone());
             self.on_located(now, advert.id, homes);
         }
     }
@@ -667,7 +664,7 @@ impl Node {
         let mut load = LoadCounts {
             leaves: s.registrations.len() as u64,
             leaves_max: self.config.leaves_max as u64,
-            introductions: self.duties.per_second(now).into(),
+            introductions: self.account.introductions_per_second(now).into(),
             introductions_max: INTRODUCTIONS_FULL,
             relay_bytes: self.channels.bytes_per_second(now),
             relay_bytes_max: match self.config.duty_rate_bps / 8 {

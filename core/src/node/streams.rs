@@ -511,7 +511,7 @@ impl Node {
         {
             return Standing::Accepted;
         }
-        if self.calls.contains_key(id) || self.streams.waits_for(id) {
+        if self.calls.contains(id) || self.streams.waits_for(id) {
             return Standing::Accepted;
         }
         let mut accesses = self.config.services.values().chain([&self.config.contacts]);

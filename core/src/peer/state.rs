@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::attempt::{Attempt, Pending};
-use super::traffic::Traffic;
+use super::traffic::{Standing, Traffic};
 use crate::identity::PeerId;
 use crate::keepalive::{BEAT_INTERVAL, BEAT_INTERVAL_MAX, Beats, Duty, PROOF_AGE_MAX, Pace};
 use crate::link::Epoch;
@@ -13,6 +13,7 @@ use crate::net::Path;
 use crate::path::{self, Change, Paths, Route, View, Want, Watch};
 use crate::time::{Instant, earliest};
 use crate::traverse::Checks;
+use crate::wire::message::ChannelLimits;
 
 /// A link that only listens (the other side keeps it alive) is gone after so much silence: two beats of the peer may be
 /// lost even if it beats as seldom as may be.
@@ -153,6 +154,20 @@ impl Peer {
         match route {
             Route::Direct { socket, remote } => Some(Path { socket, remote, local: self.paths.local_of(&route) }),
             Route::Relayed { .. } => None,
+        }
+    }
+
+    /// We call it, and tell it where we are: its link is for the application.
+    pub(crate) fn on_called(&mut self, now: Instant) {
+        let traffic = self.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, Standing::Accepted)));
+        traffic.standing = Standing::Accepted;
+        traffic.told = true;
+    }
+
+    /// What the relay says that the channel with this peer may carry.
+    pub(crate) fn set_limits(&mut self, limits: ChannelLimits) {
+        if let Some(traffic) = &mut self.traffic {
+            traffic.limits = Some(limits);
         }
     }
 
