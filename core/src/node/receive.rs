@@ -5,7 +5,7 @@ use crate::api::{Event, Save};
 use crate::net::{DropReason, Path, PeerKey, Received};
 use crate::path::{Change, Route};
 use crate::peer::Arrived;
-use crate::stream::Streams;
+use crate::stream::LinkStreams;
 use crate::time::Instant;
 use crate::wire::RECEIVE_LEN_MAX;
 use crate::wire::address::canonical;
@@ -276,7 +276,7 @@ impl Node {
     }
 
     /// The QUIC connection of a user link, if there is one.
-    pub(crate) fn streams_of(&mut self, key: PeerKey) -> Option<&mut Streams> {
+    pub(crate) fn streams_of(&mut self, key: PeerKey) -> Option<&mut LinkStreams> {
         self.peers.get_mut(key)?.traffic.as_mut()?.streams.as_deref_mut()
     }
 

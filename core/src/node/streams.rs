@@ -7,7 +7,7 @@ use crate::api::{CommandError, Event, Read, StreamEnd, StreamError, StreamKey};
 use crate::identity::PeerId;
 use crate::net::PeerKey;
 use crate::peer::{DATAGRAMS_MAX, Standing, Traffic};
-use crate::stream::{LocalStream, Side, Streams, StreamsEvent};
+use crate::stream::{LinkEvent, LinkStreams, LocalStream, Side};
 use crate::time::Instant;
 use crate::wire::ServiceName;
 use crate::wire::message::Message;
@@ -277,7 +277,7 @@ impl Node {
         if traffic.streams.as_ref().is_none_or(|streams| !streams.is_idle()) {
             traffic.used = now;
         }
-        traffic.streams.get_or_insert_with(|| Box::new(Streams::new(now, origin, side, keys.bytes())));
+        traffic.streams.get_or_insert_with(|| Box::new(LinkStreams::new(now, origin, side, keys.bytes())));
         true
     }
 
@@ -285,10 +285,10 @@ impl Node {
     pub(crate) fn drain_streams(&mut self, now: Instant, key: PeerKey) {
         self.mark_ready(key);
         self.peers.touch(key);
-        while let Some(event) = self.streams_of(key).and_then(Streams::poll_event) {
+        while let Some(event) = self.streams_of(key).and_then(LinkStreams::poll_event) {
             match event {
-                StreamsEvent::Incoming { stream, service } => self.on_incoming(now, key, stream, service),
-                StreamsEvent::Opened(local) => {
+                LinkEvent::Incoming { stream, service } => self.on_incoming(now, key, stream, service),
+                LinkEvent::Opened(local) => {
                     if let Some(stream) = self.streams.by_local.get(&(key, local))
                         && let Some(entry) = self.streams.by_key.get_mut(stream)
                     {
@@ -296,8 +296,8 @@ impl Node {
                     }
                     self.stream_event(key, local, |stream| Event::StreamOpened { stream });
                 }
-                StreamsEvent::Readable(local) => self.stream_event(key, local, |stream| Event::Readable { stream }),
-                StreamsEvent::Writable(local) => {
+                LinkEvent::Readable(local) => self.stream_event(key, local, |stream| Event::Readable { stream }),
+                LinkEvent::Writable(local) => {
                     let stream = self.streams.by_local.get(&(key, local)).copied();
                     let holds = stream.is_some_and(|s| self.streams.waiting(s).is_some());
                     match stream {
@@ -308,17 +308,17 @@ impl Node {
                         None => {}
                     }
                 }
-                StreamsEvent::Stopped(local) => {
+                LinkEvent::Stopped(local) => {
                     self.stream_event(key, local, |stream| Event::StreamStopped { stream });
                 }
-                StreamsEvent::Ended { stream: local, end: StreamEnd::PeerGone } if self.open_again(key, local) => {}
-                StreamsEvent::Ended { stream: local, end } => {
+                LinkEvent::Ended { stream: local, end: StreamEnd::PeerGone } if self.open_again(key, local) => {}
+                LinkEvent::Ended { stream: local, end } => {
                     self.stream_event(key, local, |stream| Event::StreamEnded { stream, end });
                     if let Some(stream) = self.streams.by_local.get(&(key, local)).copied() {
                         self.streams.end(stream, end);
                     }
                 }
-                StreamsEvent::Lost => {}
+                LinkEvent::Lost => {}
             }
         }
         self.forget_finished(key);
@@ -382,7 +382,7 @@ impl Node {
         &mut self,
         now: Instant,
         stream: StreamKey,
-        call: impl FnOnce(&mut Streams, LocalStream) -> Result<T, StreamError>,
+        call: impl FnOnce(&mut LinkStreams, LocalStream) -> Result<T, StreamError>,
     ) -> Result<T, StreamError> {
         let (key, local) = self.streams.open(stream).ok_or_else(|| self.streams.gone(stream))?;
         let traffic = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()).ok_or(StreamError::Unknown)?;

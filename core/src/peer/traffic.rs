@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::account::Exposure;
 use crate::identity::PeerId;
 use crate::path::{Quality, Route};
-use crate::stream::Streams;
+use crate::stream::LinkStreams;
 use crate::time::Instant;
 use crate::traverse::{Checks, Effort};
 use crate::wire::message::{ChannelLimits, Whereabouts};
@@ -28,7 +28,7 @@ pub(crate) enum Standing {
 /// What a link with user traffic carries beside its keys.
 pub(crate) struct Traffic {
     pub(crate) standing: Standing,
-    pub(crate) streams: Option<Box<Streams>>,
+    pub(crate) streams: Option<Box<LinkStreams>>,
     pub(crate) checks: Option<Checks>,
     /// What the peer told us of its addresses.
     pub(crate) whereabouts: Whereabouts,
