@@ -524,7 +524,7 @@ impl Node {
             return;
         }
         self.events.push_back(Event::ConnectFailed { peer: id, error });
-        self.end_waiting_streams(&id, StreamEnd::Connect(error));
+        self.end_waiting_streams(now, &id, StreamEnd::Connect(error));
         if let Some(key) = self.peers.key_of(&id) {
             self.drop_if_idle(now, key);
         }
