@@ -12,6 +12,7 @@ use crate::link::Accepted;
 use crate::net::{DropReason, Path, PeerKey};
 use crate::path::Route;
 use crate::peer::{Arrival, AttemptRoute, Peer, Request, Standing, Traffic, response_len};
+use crate::relay::Way;
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
 use crate::wire::address::{Address, is_sendable};
@@ -399,8 +400,6 @@ impl Node {
 
     /// A channel of which we are an end now.
     pub(crate) fn add_channel_end(&mut self, key: PeerKey, channel: ChannelId, via: PeerKey) {
-        if self.channel_ends.len() < super::CHANNEL_ENDS_MAX {
-            self.channel_ends.insert(channel, (key, via));
-        }
+        self.ends.add(channel, Way { end: key, via });
     }
 }

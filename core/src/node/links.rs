@@ -103,7 +103,7 @@ impl Node {
         self.forget_effort(now, key);
         self.delayed.forget(key);
         self.remember_init_time(peer.id, peer.last_init_us);
-        self.channel_ends.retain(|_, (end, _)| *end != key);
+        self.ends.forget(key);
         let closed = self.channels.close_leg(now, key);
         self.tell_closed(closed);
         self.remove_paths(now, |route| matches!(route, Route::Relayed { via, .. } if *via == key));
@@ -147,7 +147,6 @@ impl Node {
         for key in hit {
             self.remove_paths_of(now, key, &gone);
         }
-        self.channel_ends.retain(|channel, (_, via)| !gone(&Route::Relayed { channel: *channel, via: *via }));
     }
 
     /// The same for one link.
@@ -169,7 +168,8 @@ impl Node {
 
     /// A relay says that a channel is gone.
     pub(crate) fn on_channel_closed(&mut self, now: Instant, relay: PeerKey, channel: ChannelId) {
-        if self.channel_ends.get(&channel).is_some_and(|(_, via)| *via == relay) {
+        if self.ends.get(channel).is_some_and(|way| way.via == relay) {
+            self.ends.remove(channel);
             self.remove_paths(now, |route| *route == Route::Relayed { channel, via: relay });
         }
     }
@@ -342,7 +342,7 @@ impl Node {
         if peer.idle_at().is_none_or(|at| at > now) {
             return;
         }
-        let relays_for_us = self.channel_ends.values().any(|(_, via)| *via == key);
+        let relays_for_us = self.ends.is_relay(key);
         if relays_for_us && peer.duty != Duty::None {
             if let Some(peer) = self.peers.get_mut(key) {
                 peer.needed = now;

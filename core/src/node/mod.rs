@@ -80,16 +80,13 @@ use crate::keepalive::Duty;
 use crate::link::Identity;
 use crate::peer::Peers;
 use crate::random::{ChoiceRng, Generators, KeyRng, Seed};
-use crate::relay::Channels;
+use crate::relay::{Channels, Ends};
 use crate::stream::{Services, Streams};
 use crate::ticket::Ticket;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
 use crate::wire::ServiceName;
 use crate::wire::address::is_sendable;
-use crate::wire::packet::ChannelId;
 
-/// Most channels of which this node is an end. At the limit new ones are not noted and their packets dropped.
-const CHANNEL_ENDS_MAX: usize = 16_384;
 /// Most pings under way. At the limit the oldest goes unanswered.
 const PINGS_MAX: usize = 256;
 /// Most peers whose homes are known by ticket or lookup. At the limit the smallest id goes.
@@ -163,7 +160,7 @@ pub struct Node {
     counter_rushed: Option<Instant>,
 
     pub(crate) channels: Channels,
-    channel_ends: BTreeMap<ChannelId, (PeerKey, PeerKey)>,
+    ends: Ends,
     pub(crate) duties: Duties,
     pub(crate) calls: BTreeMap<PeerId, Call>,
     pub(crate) known_homes: BTreeMap<PeerId, Vec<(PeerId, SocketAddr)>>,
@@ -230,7 +227,7 @@ impl Node {
             birthday: None,
             counter_rushed: None,
             channels,
-            channel_ends: BTreeMap::new(),
+            ends: Ends::default(),
             duties: Duties::default(),
             calls: BTreeMap::new(),
             known_homes: BTreeMap::new(),

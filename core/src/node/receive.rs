@@ -4,15 +4,14 @@ use super::Node;
 use crate::api::{Event, Save};
 use crate::net::{DropReason, Path, PeerKey, Received};
 use crate::path::Route;
-use crate::peer::Arrived;
+use crate::peer::{Arrived, Outgoing};
+use crate::relay;
 use crate::time::Instant;
 use crate::wire::RECEIVE_LEN_MAX;
 use crate::wire::address::canonical;
 use crate::wire::message::{self, Message};
 use crate::wire::packet::{ChannelId, Kind, Packet, RELAY_HEADER_LEN};
 
-/// Most datagrams forwarded as one batch: the kernel's limit for GSO.
-const FORWARD_SEGMENTS_MAX: usize = 64;
 impl Node {
     /// The body of `handle_datagrams`: a run of datagrams with one verdict.
     pub(crate) fn receive(
@@ -30,11 +29,14 @@ impl Node {
         let mut done = 0;
         while done < data.len() {
             let end = data.len().min(done + stride);
-            if let Some(channel) = self.channel_to_forward(&data[done..end]) {
+            if let Some(channel) = relay::channel_of(&data[done..end]) {
                 if done > 0 {
+                    // The next run may be forwarded.
                     break;
                 }
-                return self.forward(now, path, stride, channel, data);
+                if let Some(verdict) = self.forward(now, path, stride, channel, data) {
+                    return verdict;
+                }
             }
             self.counters.rx_datagrams += 1;
             self.counters.rx_bytes += (end - done) as u64;
@@ -56,15 +58,7 @@ impl Node {
         }
     }
 
-    /// Whether this is a Relay packet for a channel of which we are the relay.
-    fn channel_to_forward(&self, packet: &[u8]) -> Option<ChannelId> {
-        match Packet::decode(packet) {
-            Ok(Packet::Relay { channel, .. }) if self.channels.contains(channel) => Some(channel),
-            _ => None,
-        }
-    }
-
-    /// Forwards the longest run of datagrams of one channel at the start of `data`.
+    /// Forwards the longest run of datagrams of one channel at the start of `data`, if we are its relay.
     fn forward(
         &mut self,
         now: Instant,
@@ -72,32 +66,23 @@ impl Node {
         stride: usize,
         channel: ChannelId,
         data: &[u8],
-    ) -> (usize, Received) {
-        let mut count = 0;
-        let mut end = 0;
-        let header = &data[..RELAY_HEADER_LEN];
-        while end < data.len() && count < FORWARD_SEGMENTS_MAX {
-            let next = &data[end..data.len().min(end + stride)];
-            let relayable =
-                next.get(RELAY_HEADER_LEN).and_then(|k| Kind::from_byte(*k)).is_some_and(Kind::is_relayable);
-            if !next.starts_with(header) || !relayable || next.len() > RECEIVE_LEN_MAX {
-                break;
+    ) -> Option<(usize, Received)> {
+        let forwarded = match self.channels.forward(now, channel, &path, stride, data)? {
+            Ok(forwarded) => forwarded,
+            Err(reason) => {
+                self.count_drop(reason);
+                return Some((data.len().min(stride), Received::Dropped(reason)));
             }
-            end += next.len();
-            count += 1;
-        }
-        if count == 0 {
-            self.count_drop(DropReason::TooLong);
-            return (data.len().min(stride), Received::Dropped(DropReason::TooLong));
-        }
-        match self.channels.forward(now, channel, &path, end) {
+        };
+        let (count, len) = (forwarded.run.count.get(), forwarded.run.len);
+        let verdict = match forwarded.to {
             Ok(to) => {
                 self.counters.forwarded_datagrams += count as u64;
-                self.counters.forwarded_bytes += end as u64;
+                self.counters.forwarded_bytes += len as u64;
                 if let Some(relayed) = self.channels.poll_keep() {
                     self.events.push_back(Event::Save(Save::Relayed(relayed)));
                 }
-                (end, Received::Forward { path: to, range: 0..end, stride })
+                Received::Forward { path: to, range: 0..len, stride }
             }
             Err(reason) => {
                 for _ in 0..count {
@@ -106,9 +91,10 @@ impl Node {
                 if self.channels.is_exhausted() {
                     self.on_relay_exhausted(now);
                 }
-                (end, Received::Dropped(reason))
+                Received::Dropped(reason)
             }
-        }
+        };
+        Some((len, verdict))
     }
 
     fn on_datagram(&mut self, now: Instant, path: Path, packet: &mut [u8]) -> Result<(), DropReason> {
@@ -123,7 +109,7 @@ impl Node {
                 self.on_cookie(now, path, receiver, &nonce, &sealed)
             }
             Packet::Relay { channel, .. } => {
-                let &(_, via) = self.channel_ends.get(&channel).ok_or(DropReason::UnknownReceiver)?;
+                let via = self.ends.get(channel).ok_or(DropReason::UnknownReceiver)?.via;
                 let relay = self.peers.get(via).ok_or(DropReason::UnknownReceiver)?;
                 if !relay.paths.is_proven(&route) {
                     return Err(DropReason::WrongPath);
@@ -131,7 +117,13 @@ impl Node {
                 self.on_inner(now, channel, via, &mut packet[RELAY_HEADER_LEN..])
             }
             Packet::Loop { token } => self.on_loop(now, token),
-            _ => self.on_sealed_or_response(now, route, Some(path), packet),
+            Packet::Response { receiver, .. } => self.on_response(now, route, receiver, packet),
+            Packet::Sealed { kind, receiver, counter } => {
+                self.on_sealed(now, route, Some(path), kind, receiver, counter, packet)
+            }
+            Packet::Beat { kind, receiver, counter, .. } => {
+                self.on_beat(now, route, Some(path), kind, receiver, counter, packet)
+            }
         }
     }
 
@@ -146,54 +138,65 @@ impl Node {
         let route = Route::Relayed { channel, via };
         match Packet::decode(packet).map_err(|_| DropReason::Malformed)? {
             Packet::Init { .. } => self.on_relayed_init(now, route, packet),
+            Packet::Response { receiver, .. } => self.on_response(now, route, receiver, packet),
+            Packet::Sealed { kind, receiver, counter } => {
+                self.on_sealed(now, route, None, kind, receiver, counter, packet)
+            }
+            Packet::Beat { kind, receiver, counter, .. } => {
+                self.on_beat(now, route, None, kind, receiver, counter, packet)
+            }
             Packet::Relay { .. } | Packet::Cookie { .. } | Packet::Loop { .. } => Err(DropReason::Malformed),
-            _ => self.on_sealed_or_response(now, route, None, packet),
         }
     }
 
-    fn on_sealed_or_response(
+    fn on_sealed(
         &mut self,
         now: Instant,
         route: Route,
         path: Option<Path>,
+        kind: Kind,
+        receiver: u32,
+        counter: u32,
         packet: &mut [u8],
     ) -> Result<(), DropReason> {
-        let local = path.and_then(|path| path.local);
-        match Packet::decode(packet).map_err(|_| DropReason::Malformed)? {
-            Packet::Response { receiver, .. } => self.on_response(now, route, receiver, packet),
-            Packet::Sealed { kind, receiver, counter } => {
-                let len = packet.len();
-                let key = self.peers.owner(receiver).ok_or(DropReason::UnknownReceiver)?;
-                let (plain, newest) = self.peers.open_sealed(key, receiver, counter, packet)?;
-                if kind == Kind::Data && message::is_probe(plain) {
-                    return self.on_probe_packet(now, key, receiver, path, len, plain);
-                }
-                let newest = newest && !(kind == Kind::Data && message::is_about_path(plain));
-                let asks = kind == Kind::Data && message::is_question(plain);
-                self.on_authentic(now, key, receiver, path, len, Arrived { route, local, newest, asks });
-                match kind {
-                    Kind::Stream => {
-                        self.on_lively(now, key, &route);
-                        self.on_stream_packet(now, key, plain)
-                    }
-                    _ => self.on_messages(now, key, route, plain),
-                }
-            }
-            Packet::Beat { kind, receiver, counter, .. } => {
-                let len = packet.len();
-                let key = self.peers.owner(receiver).ok_or(DropReason::UnknownReceiver)?;
-                let newest = self.peers.open_beat(key, receiver, counter, packet)?;
-                let asks = kind == Kind::BeatAsk;
-                self.on_authentic(now, key, receiver, path, len, Arrived { route, local, newest, asks });
-                if asks && self.peers.get(key).is_some_and(|peer| peer.paths.is_proven(&route)) {
-                    self.peers.push(crate::peer::Outgoing::Beat { peer: key, kind: Kind::Beat, route: Some(route) });
-                }
-                Ok(())
-            }
-            Packet::Init { .. } | Packet::Cookie { .. } | Packet::Relay { .. } | Packet::Loop { .. } => {
-                Err(DropReason::Malformed)
-            }
+        let len = packet.len();
+        let key = self.peers.owner(receiver).ok_or(DropReason::UnknownReceiver)?;
+        let (plain, newest) = self.peers.open_sealed(key, receiver, counter, packet)?;
+        if kind == Kind::Data && message::is_probe(plain) {
+            return self.on_probe_packet(now, key, receiver, path, len, plain);
         }
+        let newest = newest && !(kind == Kind::Data && message::is_about_path(plain));
+        let asks = kind == Kind::Data && message::is_question(plain);
+        let local = path.and_then(|path| path.local);
+        self.on_authentic(now, key, receiver, path, len, Arrived { route, local, newest, asks });
+        match kind {
+            Kind::Stream => {
+                self.on_lively(now, key, &route);
+                self.on_stream_packet(now, key, plain)
+            }
+            _ => self.on_messages(now, key, route, plain),
+        }
+    }
+
+    fn on_beat(
+        &mut self,
+        now: Instant,
+        route: Route,
+        path: Option<Path>,
+        kind: Kind,
+        receiver: u32,
+        counter: u32,
+        packet: &[u8],
+    ) -> Result<(), DropReason> {
+        let key = self.peers.owner(receiver).ok_or(DropReason::UnknownReceiver)?;
+        let newest = self.peers.open_beat(key, receiver, counter, packet)?;
+        let asks = kind == Kind::BeatAsk;
+        let local = path.and_then(|path| path.local);
+        self.on_authentic(now, key, receiver, path, packet.len(), Arrived { route, local, newest, asks });
+        if asks && self.peers.get(key).is_some_and(|peer| peer.paths.is_proven(&route)) {
+            self.peers.push(Outgoing::Beat { peer: key, kind: Kind::Beat, route: Some(route) });
+        }
+        Ok(())
     }
 
     /// Something authentic came: confirms a handshake, proves life, and may show that the peer moved.

@@ -304,9 +304,9 @@ impl Node {
 
     /// A relay knows where we are from now on: what goes through it may work again, and shows the peer that we moved.
     pub(crate) fn challenge_relayed(&mut self, now: Instant, relay: PeerKey) {
-        let ends = self.channel_ends.iter().filter(|(_, (_, via))| *via == relay);
+        let route = |channel| Route::Relayed { channel, via: relay };
         let ends: Vec<(PeerKey, Route)> =
-            ends.map(|(channel, (end, via))| (*end, Route::Relayed { channel: *channel, via: *via })).collect();
+            self.ends.through(relay).map(|(channel, end)| (end, route(channel))).collect();
         for (end, route) in ends {
             if !self.peers.get(end).is_some_and(|p| p.is_up() && p.paths.is_proven(&route)) {
                 continue;

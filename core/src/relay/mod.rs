@@ -11,13 +11,18 @@
 //!
 //! A channel lives while both links live, and at most [`CHANNEL_IDLE_MAX`] without a packet.
 
+mod ends;
 mod fair;
+mod forward;
 mod quota;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) use self::ends::{Ends, Way};
 use self::fair::{BURST_MIN, FairShare, Share};
+use self::forward::Forwarded;
+pub(crate) use self::forward::channel_of;
 use self::quota::Quota;
 use crate::api::Relayed;
 use crate::identity::PeerId;
@@ -239,17 +244,46 @@ impl Channels {
         self.map.contains_key(&channel)
     }
 
-    /// A train of `bytes` came from `from` for `channel`: where it goes on to.
+    /// Datagrams of `stride` bytes each came from `from`, the first of them a Relay packet of `channel`: the longest run
+    /// that goes the same way, and where to. None if this node is not the relay of that channel.
     ///
-    /// One lookup and one accounting step for the whole train; no allocation, no copy.
+    /// One lookup and one accounting step for the whole GSO batch; no allocation, no copy.
     pub(crate) fn forward(
         &mut self,
         now: Instant,
         channel: ChannelId,
         from: &Path,
+        stride: usize,
+        data: &[u8],
+    ) -> Option<Result<Forwarded, DropReason>> {
+        let ch = self.map.get_mut(&channel)?;
+        let Some(run) = forward::run(data, stride) else { return Some(Err(DropReason::TooLong)) };
+        let to = Self::take(now, ch, from, run.len, &mut self.quota, &mut self.fair, &mut self.exhausted);
+        if to.is_ok() {
+            self.count_forwarded(now, run.len as u64);
+        }
+        Some(Ok(Forwarded { run, to }))
+    }
+
+    fn count_forwarded(&mut self, now: Instant, bytes: u64) {
+        let second = now.as_micros() / 1_000_000;
+        if self.second.0 != second {
+            self.last_second_bytes = if self.second.0 + 1 == second { self.second.1 } else { 0 };
+            self.second = (second, 0);
+        }
+        self.second.1 += bytes;
+    }
+
+    /// Takes so many bytes out of a channel's limits, and out of the relay's own; where they go on to.
+    fn take(
+        now: Instant,
+        ch: &mut Channel,
+        from: &Path,
         bytes: usize,
+        relay_quota: &mut Option<Box<Quota>>,
+        fair: &mut Option<Box<FairShare>>,
+        exhausted: &mut bool,
     ) -> Result<Path, DropReason> {
-        let ch = self.map.get_mut(&channel).ok_or(DropReason::UnknownReceiver)?;
         let to = match &ch.legs {
             [a, b] if a.is_at(from) => b.path,
             [a, b] if b.is_at(from) => a.path,
@@ -260,8 +294,8 @@ impl Channels {
         if ch.quota_left.is_some_and(|left| left < bytes) {
             return Err(DropReason::Quota);
         }
-        if self.quota.as_ref().is_some_and(|quota| !quota.has(bytes)) {
-            self.exhausted = true;
+        if relay_quota.as_ref().is_some_and(|quota| !quota.has(bytes)) {
+            *exhausted = true;
             return Err(DropReason::Quota);
         }
         if ch.limits.rate_bps != 0 {
@@ -275,7 +309,7 @@ impl Channels {
                 return Err(DropReason::Quota);
             }
         }
-        if let Some(fair) = &mut self.fair
+        if let Some(fair) = fair
             && !fair.admit(now, &mut ch.share, bytes)
         {
             return Err(DropReason::Quota);
@@ -286,17 +320,11 @@ impl Channels {
         if let Some(left) = &mut ch.quota_left {
             *left -= bytes;
         }
-        if let Some(quota) = &mut self.quota {
+        if let Some(quota) = relay_quota {
             quota.take(bytes);
         }
         ch.used += bytes;
         ch.last = now;
-        let second = now.as_micros() / 1_000_000;
-        if self.second.0 != second {
-            self.last_second_bytes = if self.second.0 + 1 == second { self.second.1 } else { 0 };
-            self.second = (second, 0);
-        }
-        self.second.1 += bytes;
         Ok(to)
     }
 
@@ -414,20 +442,35 @@ mod tests {
 
     const ID: ChannelId = ChannelId([9; 6]);
 
+    /// One packet of `bytes` bytes.
+    fn forward(
+        channels: &mut Channels,
+        now: Instant,
+        channel: ChannelId,
+        from: &Path,
+        bytes: usize,
+    ) -> Result<Path, DropReason> {
+        let mut packet = crate::wire::packet::relay_header(channel).to_vec();
+        packet.push(crate::wire::packet::Kind::Data as u8);
+        packet.resize(bytes.max(packet.len()), 0);
+        let forwarded = channels.forward(now, channel, from, packet.len(), &packet);
+        forwarded.ok_or(DropReason::UnknownReceiver)??.to
+    }
+
     #[test]
     fn b1_forwards_only_from_where_its_legs_are_or_just_were() {
         let mut channels = Channels::default();
         let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
-        assert_eq!(channels.forward(at(0), ID, &path(1), 100), Ok(path(2)));
-        assert_eq!(channels.forward(at(0), ID, &path(2), 100), Ok(path(1)));
-        assert_eq!(channels.forward(at(0), ID, &path(3), 100), Err(DropReason::WrongPath));
-        assert_eq!(channels.forward(at(0), ChannelId([8; 6]), &path(1), 1), Err(DropReason::UnknownReceiver));
+        assert_eq!(forward(&mut channels, at(0), ID, &path(1), 100), Ok(path(2)));
+        assert_eq!(forward(&mut channels, at(0), ID, &path(2), 100), Ok(path(1)));
+        assert_eq!(forward(&mut channels, at(0), ID, &path(3), 100), Err(DropReason::WrongPath));
+        assert_eq!(forward(&mut channels, at(0), ChannelId([8; 6]), &path(1), 1), Err(DropReason::UnknownReceiver));
         channels.set_path(end(1).peer, Some(path(11)));
-        assert_eq!(channels.forward(at(0), ID, &path(1), 100), Ok(path(2)), "what was on its way");
-        assert_eq!(channels.forward(at(0), ID, &path(11), 100), Ok(path(2)));
-        assert_eq!(channels.forward(at(0), ID, &path(2), 100), Ok(path(11)));
+        assert_eq!(forward(&mut channels, at(0), ID, &path(1), 100), Ok(path(2)), "what was on its way");
+        assert_eq!(forward(&mut channels, at(0), ID, &path(11), 100), Ok(path(2)));
+        assert_eq!(forward(&mut channels, at(0), ID, &path(2), 100), Ok(path(11)));
         channels.set_path(end(1).peer, Some(path(12)));
-        assert_eq!(channels.forward(at(0), ID, &path(1), 100), Err(DropReason::WrongPath));
+        assert_eq!(forward(&mut channels, at(0), ID, &path(1), 100), Err(DropReason::WrongPath));
     }
 
     #[test]
@@ -437,7 +480,7 @@ mod tests {
         let mut passed = 0u64;
         for ms in 0..10_000 {
             let now = Instant::from_micros(ms * 1_000);
-            if channels.forward(now, ID, &path(1), 1_200).is_ok() {
+            if forward(&mut channels, now, ID, &path(1), 1_200).is_ok() {
                 passed += 1_200;
             }
         }
@@ -450,14 +493,14 @@ mod tests {
         let mut channels = Channels::default();
         let limits = Limits { rate_bps: 0, quota_bytes: 1_000 };
         let _ = channels.open(at(0), ID, end(1), end(2), limits);
-        assert!(channels.forward(at(0), ID, &path(1), 900).is_ok());
-        assert_eq!(channels.forward(at(0), ID, &path(1), 200), Err(DropReason::Quota));
+        assert!(forward(&mut channels, at(0), ID, &path(1), 900).is_ok());
+        assert_eq!(forward(&mut channels, at(0), ID, &path(1), 200), Err(DropReason::Quota));
         channels.close(at(1), ID);
         let _ = channels.open(at(1), ChannelId([7; 6]), end(2), end(1), limits);
-        assert_eq!(channels.forward(at(1), ChannelId([7; 6]), &path(1), 200), Err(DropReason::Quota));
+        assert_eq!(forward(&mut channels, at(1), ChannelId([7; 6]), &path(1), 200), Err(DropReason::Quota));
         channels.close(at(2), ChannelId([7; 6]));
         let _ = channels.open(at(90_000), ChannelId([6; 6]), end(2), end(1), limits);
-        assert!(channels.forward(at(90_000), ChannelId([6; 6]), &path(1), 900).is_ok(), "a new day");
+        assert!(forward(&mut channels, at(90_000), ChannelId([6; 6]), &path(1), 900).is_ok(), "a new day");
     }
 
     #[test]
@@ -491,7 +534,7 @@ mod tests {
         for ms in 0..10_000 {
             let now = Instant::from_micros(ms * 1_000);
             for channel in [old, new] {
-                passed += if channels.forward(now, channel, &path(1), 1_200).is_ok() { 1_200 } else { 0 };
+                passed += if forward(&mut channels, now, channel, &path(1), 1_200).is_ok() { 1_200 } else { 0 };
             }
         }
         let fair = 2_000_000 / 8 * 10 + BURST_MIN + REST_OF_OLD;
@@ -506,7 +549,7 @@ mod tests {
         for n in 0..50 {
             let id = ChannelId([n; 6]);
             let _ = channels.open(at(0), id, end(1), end(2), limits);
-            while channels.forward(at(0), id, &path(1), 1_200).is_ok() {
+            while forward(&mut channels, at(0), id, &path(1), 1_200).is_ok() {
                 passed += 1_200;
             }
         }
@@ -526,7 +569,7 @@ mod tests {
             let now = Instant::from_micros(ms * 1_000);
             for n in 0..10 {
                 let from = path(u16::from(2 * n));
-                if channels.forward(now, ChannelId([n; 6]), &from, 1_200).is_ok() {
+                if forward(&mut channels, now, ChannelId([n; 6]), &from, 1_200).is_ok() {
                     passed[usize::from(n)] += 1_200;
                 }
             }
@@ -545,10 +588,10 @@ mod tests {
         channels.cap(at(0), 0, 1_000, Relayed { since_s: 100 * 86_400, bytes: 700 });
         channels.on_wall_clock(wall(101));
         let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
-        assert!(channels.forward(at(0), ID, &path(1), 200).is_ok());
+        assert!(forward(&mut channels, at(0), ID, &path(1), 200).is_ok());
         assert!(channels.poll_keep().is_some_and(|kept| kept.bytes >= 900));
         assert!(!channels.is_exhausted());
-        assert_eq!(channels.forward(at(0), ID, &path(1), 200), Err(DropReason::Quota));
+        assert_eq!(forward(&mut channels, at(0), ID, &path(1), 200), Err(DropReason::Quota));
         assert!(channels.is_exhausted());
         assert_eq!(channels.close_all(at(1)).len(), 2);
         channels.on_wall_clock(wall(131));

@@ -1,0 +1,123 @@
+//! Channels of which this node is an end: whose packets come through which, and which relay carries it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::net::PeerKey;
+use crate::wire::packet::ChannelId;
+
+/// Most channels of which this node is an end. At the limit new ones are not noted and their packets dropped.
+const ENDS_MAX: usize = 16_384;
+
+/// One channel, from an end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Way {
+    /// The peer at the other end.
+    pub(crate) end: PeerKey,
+    /// The relay.
+    pub(crate) via: PeerKey,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Ends {
+    ways: BTreeMap<ChannelId, Way>,
+    by_relay: BTreeSet<(PeerKey, ChannelId)>,
+    by_end: BTreeSet<(PeerKey, ChannelId)>,
+}
+
+impl Ends {
+    /// Notes a channel to a peer, or that it leads to another one now.
+    pub(crate) fn add(&mut self, channel: ChannelId, way: Way) {
+        if self.ways.len() >= ENDS_MAX {
+            return;
+        }
+        self.remove(channel);
+        self.ways.insert(channel, way);
+        self.by_relay.insert((way.via, channel));
+        self.by_end.insert((way.end, channel));
+    }
+
+    /// Where a channel leads, if this node is an end of it.
+    pub(crate) fn get(&self, channel: ChannelId) -> Option<Way> {
+        self.ways.get(&channel).copied()
+    }
+
+    /// The channels through a relay, in order.
+    pub(crate) fn through(&self, relay: PeerKey) -> impl Iterator<Item = (ChannelId, PeerKey)> + '_ {
+        let channels = of(&self.by_relay, relay);
+        channels.filter_map(|channel| Some((channel, self.ways.get(&channel)?.end)))
+    }
+
+    /// Whether anything of ours goes through this link.
+    pub(crate) fn is_relay(&self, link: PeerKey) -> bool {
+        of(&self.by_relay, link).next().is_some()
+    }
+
+    /// A channel is gone.
+    pub(crate) fn remove(&mut self, channel: ChannelId) {
+        if let Some(way) = self.ways.remove(&channel) {
+            self.by_relay.remove(&(way.via, channel));
+            self.by_end.remove(&(way.end, channel));
+        }
+    }
+
+    /// A peer is gone: so are the channels to it, and those through it.
+    pub(crate) fn forget(&mut self, peer: PeerKey) {
+        let gone: Vec<ChannelId> = of(&self.by_end, peer).chain(of(&self.by_relay, peer)).collect();
+        for channel in gone {
+            self.remove(channel);
+        }
+        if self.ways.is_empty() {
+            // An empty tree would keep its root.
+            *self = Self::default();
+        }
+    }
+}
+
+/// The channels that a set has of one peer.
+fn of(set: &BTreeSet<(PeerKey, ChannelId)>, peer: PeerKey) -> impl Iterator<Item = ChannelId> + '_ {
+    set.range((peer, ChannelId([0; 6]))..=(peer, ChannelId([0xff; 6]))).map(|(_, channel)| *channel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn peer(index: u32) -> PeerKey {
+        PeerKey { index, generation: 1 }
+    }
+
+    const fn channel(n: u8) -> ChannelId {
+        ChannelId([n; 6])
+    }
+
+    #[test]
+    fn a_channel_is_found_from_all_three_sides_until_one_of_them_goes() {
+        let mut ends = Ends::default();
+        let [a, b, relay, other] = [1, 2, 3, 4].map(peer);
+        ends.add(channel(1), Way { end: a, via: relay });
+        ends.add(channel(2), Way { end: b, via: relay });
+        ends.add(channel(3), Way { end: a, via: other });
+        assert_eq!(ends.get(channel(1)), Some(Way { end: a, via: relay }));
+        assert_eq!(ends.through(relay).collect::<Vec<_>>(), [(channel(1), a), (channel(2), b)]);
+        assert!(ends.is_relay(other) && !ends.is_relay(a));
+        ends.forget(a);
+        assert_eq!((ends.get(channel(1)), ends.get(channel(3))), (None, None));
+        assert!(ends.is_relay(relay) && !ends.is_relay(other));
+        ends.add(channel(2), Way { end: b, via: other });
+        assert!(!ends.is_relay(relay), "it leads through another relay now");
+        ends.forget(other);
+        assert_eq!(ends.get(channel(2)), None);
+        assert!(ends.by_relay.is_empty() && ends.by_end.is_empty());
+    }
+
+    #[test]
+    fn at_the_limit_none_is_noted() {
+        let mut ends = Ends::default();
+        for n in 0..=ENDS_MAX as u64 {
+            let [.., a, b, c] = n.to_be_bytes();
+            ends.add(ChannelId([0, 0, 0, a, b, c]), Way { end: peer(n as u32), via: peer(u32::MAX) });
+        }
+        assert_eq!(ends.ways.len(), ENDS_MAX);
+    }
+}
