@@ -28,11 +28,10 @@
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
 //! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `effort.rs` where that
 //! takes more than checks, `streams.rs` keeps the
-//! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
-//! `neighbors.rs` knows who is on the same LAN, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
-//! work, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like
-//! outside, `reach.rs` finds out what stands between this node and the internet, `role.rs` begins and ends serving
-//! others, `keepalive.rs` has the router's memory measured and sets the pace of beats, `dormant.rs` puts idle sessions to
+//! application's streams, `send.rs` makes datagrams of intents, `overlay.rs` carries what the overlay of supernodes and
+//! leaves wants, `nat.rs` what the examination of the router wants, `neighbors.rs` knows who is on the same LAN,
+//! `transport.rs` and `connections.rs` have TCP stand in where UDP does not work, `sockets.rs` keeps the sockets beside
+//! the main ones, `probe.rs` asks and answers what a packet looked like outside, `keepalive.rs` has the router's memory measured and sets the pace of beats, `dormant.rs` puts idle sessions to
 //! sleep.
 
 mod connections;
@@ -41,12 +40,11 @@ mod handshake;
 mod keepalive;
 mod links;
 mod messages;
+mod nat;
 mod neighbors;
+mod overlay;
 mod probe;
-mod reach;
 mod receive;
-mod role;
-mod rooms;
 mod send;
 mod sockets;
 mod status;
@@ -70,7 +68,6 @@ pub use streams::DATAGRAM_DATA_MAX;
 use self::keepalive::KeepAlive;
 use self::neighbors::Neighbors;
 use self::probe::DelayedReplies;
-use self::rooms::Rooms;
 use self::sockets::ExtraSockets;
 use self::streams::StreamTable;
 use self::transport::Transports;
@@ -79,8 +76,10 @@ use crate::identity::{PeerId, SecretKey};
 use crate::introduce::{Call, Duties};
 use crate::keepalive::Duty;
 use crate::link::Identity;
+use crate::nat::Nat;
+use crate::overlay::Overlay;
 use crate::peer::Peers;
-use crate::random::{ChoiceRng, Generators, KeyRng, Seed};
+use crate::random::{ChoiceRng, KeyRng, Seed};
 use crate::relay::{Channels, Ends};
 use crate::ticket::Ticket;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
@@ -107,8 +106,6 @@ struct Ping {
 
 /// The generators of the rooms.
 pub(crate) struct Rngs {
-    pub(crate) overlay: Generators,
-    pub(crate) nat: KeyRng,
     pub(crate) traverse: KeyRng,
     pub(crate) traverse_ids: ChoiceRng,
     pub(crate) keepalive: KeyRng,
@@ -120,8 +117,6 @@ pub(crate) struct Rngs {
 impl Rngs {
     fn new(seed: &Seed) -> Self {
         Self {
-            overlay: Generators::new(seed, "overlay"),
-            nat: seed.keys("nat"),
             traverse: seed.keys("traverse"),
             traverse_ids: seed.choices("traverse"),
             keepalive: seed.keys("keepalive"),
@@ -132,8 +127,8 @@ impl Rngs {
     }
 
     fn mix(&mut self, fresh: &[u8; 32]) {
-        let Self { overlay, nat, traverse, keepalive, introduce, streams, .. } = self;
-        for keys in [&mut overlay.keys, nat, traverse, keepalive, introduce, streams] {
+        let Self { traverse, keepalive, introduce, streams, .. } = self;
+        for keys in [traverse, keepalive, introduce, streams] {
             keys.mix(fresh);
         }
     }
@@ -169,7 +164,8 @@ pub struct Node {
     pub(crate) duties: Duties,
     pub(crate) calls: BTreeMap<PeerId, Call>,
     pub(crate) known_homes: BTreeMap<PeerId, Vec<(PeerId, SocketAddr)>>,
-    rooms: Rooms,
+    overlay: Overlay,
+    nat: Nat,
     neighbors: Neighbors,
 
     streams: StreamTable,
@@ -208,10 +204,11 @@ impl Node {
             }
         };
         let seed = Seed::new(seed);
-        let mut rng = Rngs::new(&seed);
+        let rng = Rngs::new(&seed);
         let me = Arc::new(Identity::new(key));
         let peers = Peers::new(Arc::clone(&me), &seed, own_duty);
-        let rooms = Rooms::new(now, &me, &config, &saved, &mut rng.overlay);
+        let overlay = Overlay::new(now, &seed, Arc::clone(&me), &config, &saved);
+        let nat = Nat::new(&seed);
         let mut channels = Channels::default();
         channels.cap(now, config.duty_rate_bps, config.duty_quota_bytes, saved.relayed);
         Ok(Self {
@@ -238,7 +235,8 @@ impl Node {
             duties: Duties::default(),
             calls: BTreeMap::new(),
             known_homes: BTreeMap::new(),
-            rooms,
+            overlay,
+            nat,
             neighbors: Neighbors::default(),
             streams: StreamTable::default(),
             pings: VecDeque::new(),
@@ -356,6 +354,7 @@ impl Node {
     /// The wall clock: at the start, hourly, and when it jumps.
     pub fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
         self.wall = Some((now, wall));
+        self.overlay.handle_wall_clock(now, wall);
         self.channels.on_wall_clock(wall);
         self.settle(now);
     }
@@ -364,6 +363,8 @@ impl Node {
     pub fn handle_entropy(&mut self, fresh: &[u8; 32]) {
         self.rng.mix(fresh);
         self.peers.mix(fresh);
+        self.overlay.mix(fresh);
+        self.nat.mix(fresh);
     }
 
     // ---- what the application wants ----

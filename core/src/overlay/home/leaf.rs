@@ -21,11 +21,11 @@ use arrayvec::ArrayVec;
 use super::candidate::{Candidate, Link, Question, coarse};
 use crate::api::{Event, Save};
 use crate::identity::{PeerId, SecretKey};
-use crate::overlay::action::Action;
 use crate::overlay::advert::{AdvertBook, Capabilities, Sequence};
 use crate::overlay::directory::{RECORD_LIFETIME_MAX, Record};
 use crate::overlay::gossip::LISTING_LEAF_MAX;
 use crate::overlay::pack::send;
+use crate::overlay::wish::Wish;
 use crate::random::{ChoiceRng, Generators};
 use crate::time::{Deadlines, Instant, WallTime, earliest};
 use crate::wire::message::{Load, Message, RECORD_HOMES_MAX, Refusal};
@@ -84,7 +84,7 @@ pub(crate) struct Means<'a> {
     /// Numbers for records.
     pub sequence: &'a mut Sequence,
     /// What is to be done.
-    pub out: &'a mut VecDeque<Action>,
+    pub out: &'a mut VecDeque<Wish>,
 }
 
 struct Listing {
@@ -273,7 +273,7 @@ impl Homes {
 
     /// This node gives up on a candidate whose link may still stand.
     fn give_up(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
-        m.out.push_back(Action::Release { peer });
+        m.out.push_back(Wish::Release { peer });
         self.on_link_down(now, peer, m);
     }
 
@@ -292,12 +292,12 @@ impl Homes {
         }
         if self.is_ready && self.registered().next().is_none() {
             self.is_ready = false;
-            m.out.push_back(Action::Event(Event::Homeless));
+            m.out.push_back(Wish::Event(Event::Homeless));
         }
         self.register(now, m);
     }
 
-    fn ask(&mut self, now: Instant, peer: PeerId, question: Question, out: &mut VecDeque<Action>) {
+    fn ask(&mut self, now: Instant, peer: PeerId, question: Question, out: &mut VecDeque<Wish>) {
         let Some(candidate) = self.candidates.get_mut(&peer) else { return };
         let tries = candidate.question.filter(|(q, _)| *q == question).map_or(1, |(_, tries)| tries + 1);
         candidate.question = Some((question, tries));
@@ -363,7 +363,7 @@ impl Homes {
         if is_new {
             self.sweeps_failed = 0;
             if !core::mem::replace(&mut self.is_ready, true) {
-                m.out.push_back(Action::Event(Event::Ready));
+                m.out.push_back(Wish::Event(Event::Ready));
             }
             self.save_anchors(m.out);
         }
@@ -419,7 +419,7 @@ impl Homes {
         }
     }
 
-    fn ask_listing(&mut self, now: Instant, from: PeerId, out: &mut VecDeque<Action>) {
+    fn ask_listing(&mut self, now: Instant, from: PeerId, out: &mut VecDeque<Wish>) {
         let tries = self.listing.as_ref().filter(|l| l.from == from).map_or(1, |l| l.tries + 1);
         self.listing = Some(Listing { from, tries });
         self.listing_at = Some(now + LISTING_RTO * (1 << (tries - 1)));
@@ -432,7 +432,7 @@ impl Homes {
     }
 
     /// Says goodbye to the homes and does nothing any more.
-    pub(crate) fn leave(&mut self, out: &mut VecDeque<Action>) {
+    pub(crate) fn leave(&mut self, out: &mut VecDeque<Wish>) {
         for (peer, candidate) in &mut self.candidates {
             if candidate.is_registered || self.chosen.contains(peer) {
                 send(out, *peer, &Message::Deregister);
@@ -630,7 +630,7 @@ impl Homes {
             candidate.is_tried = true;
             if candidate.link == Link::Down {
                 candidate.link = Link::Dialling;
-                m.out.push_back(Action::Dial { peer, address: candidate.address });
+                m.out.push_back(Wish::Dial { peer, address: candidate.address });
             }
         }
         let is_waiting = self.chosen.len() < RECORD_HOMES_MAX && self.count(Link::Dialling) == 0;
@@ -679,7 +679,7 @@ impl Homes {
         }
     }
 
-    fn release_surplus(&mut self, out: &mut VecDeque<Action>) {
+    fn release_surplus(&mut self, out: &mut VecDeque<Wish>) {
         let surplus = |(peer, c): &(&PeerId, &Candidate)| c.link == Link::Up && !self.chosen.contains(peer);
         let surplus: Vec<PeerId> = self.candidates.iter().filter(surplus).map(|(peer, _)| *peer).collect();
         for peer in surplus {
@@ -688,19 +688,19 @@ impl Homes {
                 // A cold spare.
                 candidate.link = Link::Down;
                 (candidate.is_tried, candidate.is_drawn) = (false, false);
-                out.push_back(Action::Release { peer });
+                out.push_back(Wish::Release { peer });
             }
         }
     }
 
     /// Keeps homes and spares for the next run.
-    fn save_anchors(&mut self, out: &mut VecDeque<Action>) {
+    fn save_anchors(&mut self, out: &mut VecDeque<Wish>) {
         let spare = |(peer, c): &(&PeerId, &Candidate)| c.is_proven && !self.chosen.contains(peer);
         let spares = self.candidates.iter().filter(spare).map(|(peer, c)| (*peer, c.address));
         let anchors: Vec<_> = self.registered().chain(spares).take(ANCHORS_MAX).collect();
         if anchors != self.anchors {
             self.anchors.clone_from(&anchors);
-            out.push_back(Action::Event(Event::Save(Save::Anchors(anchors))));
+            out.push_back(Wish::Event(Event::Save(Save::Anchors(anchors))));
         }
     }
 }
