@@ -21,7 +21,6 @@ mod link;
 mod nat;
 mod node;
 #[cfg(any(test, feature = "operations"))]
-#[allow(dead_code)] // Until the first machine is driven.
 mod operations;
 mod overlay;
 mod path;
@@ -59,5 +58,7 @@ pub mod internal {
 
     /// Each machine driven alone: bytes are operations.
     #[cfg(feature = "operations")]
-    pub mod operations {}
+    pub mod operations {
+        pub use crate::peer::operations::drive as peers;
+    }
 }

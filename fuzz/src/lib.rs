@@ -7,6 +7,7 @@
 mod bytes;
 mod link;
 mod node;
+mod operations;
 mod portmap;
 mod statement;
 mod stream;
@@ -14,6 +15,7 @@ mod wire;
 
 pub use link::{cookie, handshake};
 pub use node::{datagram, peer};
+pub use operations::peers;
 pub use portmap::{mapper, nat_pmp, pcp};
 pub use statement::{advert, record};
 pub use stream::stream;
@@ -36,6 +38,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("packet", packet),
     ("pcp", pcp),
     ("peer", peer),
+    ("peers", peers),
     ("record", record),
     ("response_body", response_body),
     ("roundtrip", roundtrip),
