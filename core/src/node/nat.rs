@@ -13,7 +13,6 @@ use crate::net::{DropReason, Path, PeerKey, SocketId, SocketKind};
 use crate::path::Route;
 use crate::peer::Outgoing;
 use crate::time::Instant;
-use crate::wire::nat::MappingBehavior;
 use crate::wire::packet::loop_packet;
 
 // ---- what it is told ----
@@ -43,17 +42,6 @@ impl Node {
     pub(super) fn on_reach_socket(&mut self, now: Instant, opened: Option<(SocketId, SocketAddr)>) {
         self.nat.on_socket(now, opened);
         self.carry_nat(now);
-    }
-
-    pub(super) fn on_reach_reply(
-        &mut self,
-        now: Instant,
-        path: Path,
-        token: [u8; 8],
-        seen: SocketAddr,
-        alternate_port: u16,
-    ) -> bool {
-        self.nat.on_reply(now, path.socket, path.remote, token, seen, alternate_port)
     }
 
     pub(super) fn on_loop(&mut self, now: Instant, token: &[u8; 16]) -> Result<(), DropReason> {
@@ -140,14 +128,6 @@ impl Node {
 
     pub(crate) fn reflexive(&self) -> Vec<SocketAddr> {
         self.nat.reflexive(&self.network)
-    }
-
-    pub(super) fn observed(&self) -> Vec<(PeerId, SocketAddr)> {
-        self.nat.observed()
-    }
-
-    pub(super) fn mapping(&self) -> Option<MappingBehavior> {
-        self.nat.mapping(&self.network)
     }
 
     pub(super) fn examined_profile(&self) -> NatProfile {

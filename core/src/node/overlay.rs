@@ -3,14 +3,12 @@
 use core::net::{IpAddr, SocketAddr};
 
 use super::Node;
-use crate::api::{Role, SupernodeStatus};
 use crate::identity::PeerId;
 use crate::introduce::LookupFailure;
 use crate::nat::Nat;
 use crate::net::{Network, PeerKey};
 use crate::overlay::{About, Carried, LinkUp, Situation, Unlocated, When, Wish, advertiser};
 use crate::path::Route;
-use crate::peer::Outgoing;
 use crate::time::{Instant, earliest};
 use crate::wire::message::{Load, Message, Refusal};
 
@@ -24,7 +22,7 @@ fn situation<'a>(network: &'a Network, nat: &Nat, carried: Carried) -> Situation
 }
 
 impl Node {
-    fn carried(&self, now: Instant) -> Carried {
+    pub(super) fn carried(&self, now: Instant) -> Carried {
         Carried {
             introductions: self.duties.per_second(now),
             relay_bytes: self.channels.bytes_per_second(now),
@@ -66,10 +64,6 @@ impl Node {
 
     pub(crate) fn rooms_link_down(&mut self, now: Instant, id: &PeerId) {
         self.overlay.on_link_down(now, id);
-    }
-
-    pub(crate) fn rooms_heard(&mut self, now: Instant, id: &PeerId) {
-        self.overlay.on_heard(now, id);
     }
 
     pub(crate) fn rooms_unasked_link(&mut self, now: Instant) {
@@ -181,25 +175,15 @@ impl Node {
 
     fn carry_wish(&mut self, now: Instant, wish: Wish) {
         match wish {
-            Wish::Send { to, messages } => {
-                if let Some(key) = self.peers.up_key(&to) {
-                    self.peers.push(Outgoing::Messages { peer: key, route: None, bytes: messages, awaits: false });
-                }
-            }
+            Wish::Send { to, messages } => self.peers.send_to(&to, messages),
             Wish::Dial { peer, address } => self.carry_dial(now, peer, address),
             Wish::DialBack { peer, address, nonce } => {
                 self.dial(now, peer, address, Some(Message::DialBack { nonce }));
             }
-            Wish::Keep { peer } => {
-                if let Some(key) = self.peers.key_of(&peer) {
-                    self.peers.set_wanted(key, true);
-                }
-            }
+            Wish::Keep { peer } => self.peers.keep(&peer),
             Wish::Release { peer } => {
-                if let Some(key) = self.peers.key_of(&peer) {
-                    let (needed, is_leaf_here) = (self.overlay.needs(&peer), self.overlay.is_registered(&peer));
-                    self.peers.release(now, key, needed, is_leaf_here);
-                }
+                let (needed, is_leaf_here) = (self.overlay.needs(&peer), self.overlay.is_registered(&peer));
+                self.peers.release(now, &peer, needed, is_leaf_here);
             }
             Wish::Review => {
                 let all: Vec<_> = self.peers.iter().map(|(key, p)| (key, p.id)).collect();
@@ -260,10 +244,6 @@ impl Node {
         self.overlay.is_serving()
     }
 
-    pub(super) fn present_role(&self) -> Role {
-        self.overlay.present_role()
-    }
-
     pub(super) fn is_unasked(&self, now: Instant, key: PeerKey, ip: IpAddr) -> bool {
         self.peers.get(key).is_some_and(|p| self.overlay.is_unasked(now, &p.id, ip))
     }
@@ -295,17 +275,5 @@ impl Node {
 
     pub(super) fn reachable(&self) -> Option<bool> {
         self.overlay.reachable()
-    }
-
-    pub(super) fn own_load(&self, now: Instant) -> Load {
-        self.overlay.load(self.carried(now))
-    }
-
-    pub(super) fn supernodes(&self, now: Instant) -> Vec<SupernodeStatus> {
-        self.overlay.supernode_status(now)
-    }
-
-    pub(super) fn leaves(&self) -> usize {
-        self.overlay.leaves()
     }
 }

@@ -215,6 +215,13 @@ impl Peers {
         self.touch(key);
     }
 
+    /// The same for one that a room goes on to need, if there is a link to it or about to be.
+    pub(crate) fn keep(&mut self, id: &PeerId) {
+        if let Some(key) = self.key_of(id) {
+            self.set_wanted(key, true);
+        }
+    }
+
     /// The same for one of all, where this node needs other links than before.
     pub(crate) fn review(&mut self, now: Instant, key: PeerKey, wanted: bool) {
         if self.get(key).is_some_and(|p| p.wanted != wanted) {
@@ -226,7 +233,8 @@ impl Peers {
     }
 
     /// A room needs the link no longer; it stays while another room does.
-    pub(crate) fn release(&mut self, now: Instant, key: PeerKey, wanted: bool, is_leaf_here: bool) {
+    pub(crate) fn release(&mut self, now: Instant, id: &PeerId, wanted: bool, is_leaf_here: bool) {
+        let Some(key) = self.key_of(id) else { return };
         self.set_wanted(key, wanted);
         if let Some(peer) = self.table.get_mut(key) {
             peer.needed = now;

@@ -5,12 +5,17 @@
 //! leaves live. [`Carried`] says how much of that a supernode bears.
 
 mod candidate;
+mod field;
 mod leaf;
+mod listing;
 mod load;
+mod means;
 mod registrations;
+mod sweep;
 
-pub(crate) use leaf::{DRAWN_AUTO_MAX, DRAWN_MAX, Homes, Means};
+pub(crate) use leaf::{DRAWN_AUTO_MAX, DRAWN_MAX, Homes};
 pub(crate) use load::Carried;
+pub(crate) use means::Means;
 #[cfg(test)]
 pub(crate) use registrations::Registered;
 pub(crate) use registrations::Registrations;
