@@ -28,11 +28,11 @@
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
 //! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `effort.rs` where that
 //! takes more than checks, `streams.rs` keeps the
-//! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
-//! `introduce.rs` and `lan.rs` join calls, introductions and the LAN to the rest, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
-//! work, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like
-//! outside, `reach.rs` finds out what stands between this node and the internet, `role.rs` begins and ends serving
-//! others, `keepalive.rs` has the router's memory measured and sets the pace of beats, `dormant.rs` puts idle sessions to
+//! application's streams, `send.rs` makes datagrams of intents, `overlay.rs` carries what the overlay of supernodes and
+//! leaves wants, `nat.rs` what the examination of the router wants, `introduce.rs` and `lan.rs` join calls, introductions
+//! and the LAN to the rest, `transport.rs` and `connections.rs` have TCP stand in where UDP does not work, `sockets.rs`
+//! keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like outside, `keepalive.rs`
+//! has the router's memory measured and sets the pace of beats, idle sessions are put to
 //! sleep.
 
 mod connections;
@@ -43,11 +43,10 @@ mod keepalive;
 mod lan;
 mod links;
 mod messages;
+mod nat;
+mod overlay;
 mod probe;
-mod reach;
 mod receive;
-mod role;
-mod rooms;
 mod send;
 mod sockets;
 mod status;
@@ -70,7 +69,6 @@ pub use streams::DATAGRAM_DATA_MAX;
 
 use self::keepalive::KeepAlive;
 use self::probe::DelayedReplies;
-use self::rooms::Rooms;
 use self::sockets::ExtraSockets;
 use self::transport::Transports;
 use crate::account::Account;
@@ -79,8 +77,10 @@ use crate::introduce::{Calls, Held, Introductions};
 use crate::keepalive::Duty;
 use crate::lan::Lan;
 use crate::link::Identity;
+use crate::nat::Nat;
+use crate::overlay::Overlay;
 use crate::peer::Peers;
-use crate::random::{ChoiceRng, Generators, KeyRng, Seed};
+use crate::random::{ChoiceRng, KeyRng, Seed};
 use crate::relay::{Channels, Ends};
 use crate::stream::{Services, Streams};
 use crate::ticket::Ticket;
@@ -104,8 +104,6 @@ struct Ping {
 
 /// The generators of the rooms.
 pub(crate) struct Rngs {
-    pub(crate) overlay: Generators,
-    pub(crate) nat: KeyRng,
     pub(crate) traverse: KeyRng,
     pub(crate) traverse_ids: ChoiceRng,
     pub(crate) keepalive: KeyRng,
@@ -115,8 +113,6 @@ pub(crate) struct Rngs {
 impl Rngs {
     fn new(seed: &Seed) -> Self {
         Self {
-            overlay: Generators::new(seed, "overlay"),
-            nat: seed.keys("nat"),
             traverse: seed.keys("traverse"),
             traverse_ids: seed.choices("traverse"),
             keepalive: seed.keys("keepalive"),
@@ -125,8 +121,8 @@ impl Rngs {
     }
 
     fn mix(&mut self, fresh: &[u8; 32]) {
-        let Self { overlay, nat, traverse, keepalive, .. } = self;
-        for keys in [&mut overlay.keys, nat, traverse, keepalive] {
+        let Self { traverse, keepalive, .. } = self;
+        for keys in [traverse, keepalive] {
             keys.mix(fresh);
         }
     }
@@ -160,7 +156,8 @@ pub struct Node {
     ends: Ends,
     introductions: Introductions<Held>,
     calls: Calls,
-    rooms: Rooms,
+    overlay: Overlay,
+    nat: Nat,
     lan: Lan,
 
     streams: Streams,
@@ -195,15 +192,16 @@ impl Node {
             }
         };
         let seed = Seed::new(seed);
-        let mut rng = Rngs::new(&seed);
+        let rng = Rngs::new(&seed);
         let me = Arc::new(Identity::new(key));
         let peers = Peers::new(Arc::clone(&me), &seed, own_duty);
         let services = Services::new(core::mem::take(&mut config.services), config.contacts.clone());
         let streams = Streams::new(&seed, origin, services);
-        let rooms = Rooms::new(now, &me, &config, &saved, &mut rng.overlay);
         let id = me.id();
         let calls = Calls::new(id, config.lan);
         let introductions = Introductions::new(&seed, config.relay_rate_bps, config.relay_quota_bytes);
+        let overlay = Overlay::new(now, &seed, Arc::clone(&me), &config, &saved);
+        let nat = Nat::new(&seed);
         let mut channels = Channels::default();
         channels.cap(now, config.duty_rate_bps, config.duty_quota_bytes, saved.relayed);
         Ok(Self {
@@ -228,7 +226,8 @@ impl Node {
             ends: Ends::default(),
             introductions,
             calls,
-            rooms,
+            overlay,
+            nat,
             lan: Lan::new(id),
             streams,
             pings: VecDeque::new(),
@@ -342,6 +341,7 @@ impl Node {
     /// The wall clock: at the start, hourly, and when it jumps.
     pub fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
         self.wall = Some((now, wall));
+        self.overlay.handle_wall_clock(now, wall);
         self.channels.on_wall_clock(wall);
         self.settle(now);
     }
@@ -352,6 +352,8 @@ impl Node {
         self.peers.mix(fresh);
         self.introductions.mix(fresh);
         self.streams.mix(fresh);
+        self.overlay.mix(fresh);
+        self.nat.mix(fresh);
     }
 
     // ---- what the application wants ----

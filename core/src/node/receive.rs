@@ -219,7 +219,7 @@ impl Node {
         peer.on_authentic(now, &route, len);
         if peer.wanted {
             let id = peer.id;
-            self.rooms_heard(now, &id);
+            self.overlay.on_heard(now, &id);
         }
         self.transport_heard(now, key, &route);
         if let Route::Relayed { via, .. } = route

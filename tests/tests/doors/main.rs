@@ -35,7 +35,6 @@ const CORE: Pairs = &[
     ("node/keepalive.rs", "node/mod.rs"),
     ("node/mod.rs", "node/neighbors.rs"),
     ("node/mod.rs", "node/probe.rs"),
-    ("node/mod.rs", "node/rooms.rs"),
     ("node/mod.rs", "node/streams.rs"),
     ("node/mod.rs", "node/transport.rs"),
     ("node/sockets.rs", "node/mod.rs"),
