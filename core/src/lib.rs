@@ -62,5 +62,6 @@ pub mod internal {
     pub mod operations {
         pub use crate::introduce::operations::{drive_calls as calls, drive_introductions as introductions};
         pub use crate::lan::operations::drive as lan;
+        pub use crate::peer::operations::drive as peers;
     }
 }

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use handfast_core::internal::KeyRng;
 use handfast_core::internal::{
     Admission, Epoch, Gate, Identity, InitFixed, Macs, PeerKeys, ResponseFixed, accept, initiate, open_cookie,
 };
-use handfast_core::internal::KeyRng;
 use handfast_core::wire::packet::{COOKIE_LEN, Kind, MAC_LEN, Packet};
 use handfast_core::{DATAGRAM_LEN_MAX, Instant, SecretKey};
 

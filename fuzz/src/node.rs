@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use handfast_core::internal::{Epoch, Identity, InitFixed, Macs, PeerKeys, initiate};
 use handfast_core::internal::KeyRng;
+use handfast_core::internal::{Epoch, Identity, InitFixed, Macs, PeerKeys, initiate};
 use handfast_core::wire::packet::{DATA_HEADER_LEN, Kind};
 use handfast_core::{
     Access, Config, DATAGRAM_LEN_MAX, Event, Instant, Network, Node, Path, Received, Saved, SecretKey, ServiceName,

@@ -95,7 +95,7 @@ impl Player {
         let PortAssignment::Sequential { delta } = self.ports() else { return None };
         let at = i32::from(self.latest.port()) - i32::from(PORT_FIRST) + n * i32::from(delta);
         let port = i32::from(PORT_FIRST) + at.rem_euclid(PORTS.cast_signed());
-        Some(SocketAddr::new(self.latest.ip(), port as u16))
+        Some(SocketAddr::new(self.latest.ip(), u16::try_from(port).expect("a port")))
     }
 
     /// Ports to guess: those of the learned block, or any, in random order.

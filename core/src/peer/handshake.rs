@@ -9,7 +9,8 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::attempt::{ATTEMPT_WAITS, Attempt, AttemptRoute, Pending};
-use super::outbox::{Outgoing, fits_relayed};
+use super::outbox::fits_relayed;
+use super::outgoing::Outgoing;
 use super::peers::Peers;
 use super::state::{Peer, REKEY_ACTIVE};
 use super::traffic::{Standing, Traffic};
@@ -27,9 +28,9 @@ use crate::wire::packet::{NOISE_2_OVERHEAD, RESPONSE_HEADER_LEN};
 /// Most answered handshakes of one peer. At the limit the oldest goes, unless the new one looks replayed.
 pub(crate) const PENDING_MAX: usize = 3;
 /// Most peers whose handshake we answered but who have not confirmed it. At the limit the oldest goes.
-const UNCONFIRMED_MAX: usize = 1_024;
+pub(super) const UNCONFIRMED_MAX: usize = 1_024;
 /// Most handshakes of ours under way with one peer. At the limit the oldest is given up.
-const ATTEMPTS_MAX: usize = 12;
+pub(super) const ATTEMPTS_MAX: usize = 12;
 /// Two Inits cross when ours is younger than this.
 const CROSSING: Duration = Duration::from_secs(1);
 /// A newer handshake that waits to be confirmed is not pushed out by an older Init for so long.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::indices::Indices;
-use super::outbox::Outbox;
+use super::outgoing::Outgoing;
 use super::state::Peer;
 use super::table::Table;
 use crate::identity::PeerId;
@@ -25,7 +25,8 @@ pub(crate) struct Peers {
     /// Handshakes that we answered, in order, and by the ephemeral key of their Init.
     pub(super) unconfirmed: VecDeque<(Instant, PeerKey)>,
     pub(super) by_ephemeral: BTreeMap<[u8; 32], PeerKey>,
-    pub(super) outbox: Outbox,
+    /// What waits to be polled, at most [`OUTGOING_MAX`](super::OUTGOING_MAX).
+    pub(super) outgoing: VecDeque<Outgoing>,
     /// How often beats leave: one for all links, since all go through the same router.
     pub(super) pace: Pace,
     /// How links that this node needs are kept alive from its side.
@@ -46,7 +47,7 @@ impl Peers {
             gate,
             unconfirmed: VecDeque::new(),
             by_ephemeral: BTreeMap::new(),
-            outbox: Outbox::default(),
+            outgoing: VecDeque::new(),
             pace: Pace::UNKNOWN,
             own_duty,
             deadlines: Deadlines::default(),
@@ -155,6 +156,12 @@ impl Peers {
     /// The earliest deadline.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines.next()
+    }
+
+    /// How many handshakes that we answered wait to be confirmed.
+    #[cfg(any(test, feature = "operations"))]
+    pub(super) fn unconfirmed(&self) -> usize {
+        self.unconfirmed.len()
     }
 
     /// What is due of no peer's own.

@@ -130,6 +130,7 @@ impl Allocator {
     /// How many events of this mean happened (Knuth's method).
     fn poisson(&mut self, mean: f64) -> u32 {
         if mean > POISSON_MAX {
+            #[expect(clippy::cast_sign_loss, reason = "it is above POISSON_MAX")]
             return mean.round() as u32;
         }
         let (limit, mut product, mut n) = ((-mean).exp(), 1.0, 0);

@@ -156,12 +156,14 @@ impl NatSpec {
     }
 
     /// The same with another port assignment.
+    #[must_use]
     pub const fn ports(mut self, ports: PortAssignment) -> Self {
         self.ports = ports;
         self
     }
 
     /// The same with so many external addresses.
+    #[must_use]
     pub const fn pool(mut self, addresses: u8, pooling: Pooling) -> Self {
         self.addresses = addresses;
         self.pooling = pooling;
@@ -169,24 +171,28 @@ impl NatSpec {
     }
 
     /// The same with other hosts' traffic.
+    #[must_use]
     pub const fn background(mut self, bindings_per_s: u16) -> Self {
         self.background_per_s = bindings_per_s;
         self
     }
 
     /// The same with filtering by the letter of RFC 4787 §5.
+    #[must_use]
     pub const fn filtering_per_endpoint(mut self) -> Self {
         self.filter_scope = FilterScope::InternalEndpoint;
         self
     }
 
     /// The same with hairpinning.
+    #[must_use]
     pub const fn hairpinning(mut self) -> Self {
         self.hairpinning = true;
         self
     }
 
     /// The same with another binding time-out.
+    #[must_use]
     pub const fn binding_timeout(mut self, timeout: Duration) -> Self {
         self.binding_timeout = timeout;
         self

@@ -97,16 +97,19 @@ impl Nat {
     pub const NO_UDP: Self = Self { udp: false, ..Self::EASY };
 
     /// The same with bindings that live so long, whether answered or not.
+    #[must_use]
     pub const fn with_lifetime(self, lifetime: Duration) -> Self {
         Self { udp_timeout: Some((lifetime, lifetime)), ..self }
     }
 
     /// The same, reaching its own outer address from inside.
+    #[must_use]
     pub const fn with_hairpin(self) -> Self {
         Self { hairpin: true, ..self }
     }
 
     /// The same, with IPv6 behind a firewall.
+    #[must_use]
     pub const fn with_ipv6(self) -> Self {
         Self { ipv6: true, ..self }
     }

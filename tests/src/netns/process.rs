@@ -52,6 +52,7 @@ impl Finished {
     }
 
     /// Panics unless it ended well; gives itself back.
+    #[expect(clippy::return_self_not_must_use, reason = "the panic is what it is for")]
     #[track_caller]
     pub fn ok(self) -> Self {
         assert!(self.code == 0, "exit code {}, it said: {}", self.code, self.stderr.trim());

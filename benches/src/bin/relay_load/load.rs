@@ -60,6 +60,7 @@ impl Measured {
 
     /// The round trip that this share of all stays below.
     pub(crate) fn round_trip(&self, share: f64) -> Duration {
+        #[expect(clippy::cast_sign_loss, reason = "neither a length nor a share is negative")]
         let index = (self.round_trips.len() as f64 * share) as usize;
         self.round_trips.get(index).copied().unwrap_or_default()
     }
