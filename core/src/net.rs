@@ -138,7 +138,7 @@ pub struct Network {
 impl Network {
     /// The main socket of the address's family.
     pub(crate) fn socket_for(&self, remote: SocketAddr) -> Option<SocketId> {
-        self.sockets.iter().find(|(_, bound)| bound.is_ipv4() == remote.is_ipv4()).map(|(socket, _)| *socket)
+        self.main_socket(Family::of(&remote)).map(|(socket, _)| socket)
     }
 
     /// Whether an address is one of this node's own sockets.
@@ -148,6 +148,21 @@ impl Network {
                 && (bound.ip() == address.ip()
                     || (bound.ip().is_unspecified() && self.interfaces.contains(&address.ip())))
         })
+    }
+
+    /// The first socket of a family.
+    pub(crate) fn main_socket(&self, family: Family) -> Option<(SocketId, SocketAddr)> {
+        self.sockets.iter().find(|(_, bound)| Family::of(bound) == family).copied()
+    }
+
+    /// The address at which a router says that it maps a port to this socket.
+    pub(crate) fn mapped_address(&self, socket: SocketId) -> Option<SocketAddr> {
+        self.mappings.iter().find(|m| m.socket == socket && m.external.is_ipv4()).map(|m| m.external)
+    }
+
+    /// Whether an address is one of the host's own.
+    pub(crate) fn has(&self, ip: IpAddr) -> bool {
+        self.interfaces.contains(&ip) || self.sockets.iter().any(|(_, bound)| bound.ip() == ip)
     }
 }
 

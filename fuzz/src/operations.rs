@@ -12,3 +12,18 @@ pub fn peers(bytes: &[u8]) {
 pub fn traverse(bytes: &[u8]) {
     operations::traverse(bytes);
 }
+
+/// A node's calls: nothing that it is told keeps one from ending.
+pub fn calls(bytes: &[u8]) {
+    operations::calls(bytes);
+}
+
+/// A home's introductions: asked for, answered and repeated in any order.
+pub fn introductions(bytes: &[u8]) {
+    operations::introductions(bytes);
+}
+
+/// Announcements on the LAN.
+pub fn lan(bytes: &[u8]) {
+    operations::lan(bytes);
+}

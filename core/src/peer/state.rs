@@ -12,6 +12,7 @@ use crate::link::Epoch;
 use crate::net::Path;
 use crate::path::{self, Change, Paths, Route, View, Want, Watch};
 use crate::time::{Instant, earliest};
+use crate::wire::message::ChannelLimits;
 
 /// A link that only listens (the other side keeps it alive) is gone after so much silence: two beats of the peer may be
 /// lost even if it beats as seldom as may be.
@@ -152,6 +153,19 @@ impl Peer {
         match route {
             Route::Direct { socket, remote } => Some(Path { socket, remote, local: self.paths.local_of(&route) }),
             Route::Relayed { .. } => None,
+        }
+    }
+
+    /// We call it, and tell it where we are: its link is for the application.
+    pub(crate) fn on_called(&mut self, now: Instant) {
+        let traffic = self.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, Standing::Accepted)));
+        traffic.standing = Standing::Accepted;
+    }
+
+    /// What the relay says that the channel with this peer may carry.
+    pub(crate) fn set_limits(&mut self, limits: ChannelLimits) {
+        if let Some(traffic) = &mut self.traffic {
+            traffic.limits = Some(limits);
         }
     }
 
@@ -374,7 +388,31 @@ impl Peer {
 
     /// Whether a stream is open.
     pub(crate) fn has_streams(&self) -> bool {
-        self.traffic.as_ref().is_some_and(|t| t.streams.as_ref().is_some_and(|s| !s.is_idle()))
+        self.traffic.as_ref().is_some_and(|t| t.busy)
+    }
+
+    /// It has streams now, or has none any more.
+    pub(crate) fn set_busy(&mut self, busy: bool) {
+        if let Some(traffic) = &mut self.traffic {
+            traffic.busy = busy;
+        }
+    }
+
+    /// User traffic was seen.
+    pub(crate) fn on_used(&mut self, now: Instant) {
+        if let Some(traffic) = &mut self.traffic {
+            traffic.used = now;
+        }
+    }
+
+    /// Whether it is on a user link, and some service lets it in or we called it.
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.traffic.as_ref().is_some_and(|t| t.standing == Standing::Accepted)
+    }
+
+    /// The link carries user traffic from now on.
+    pub(crate) fn carry_traffic(&mut self, now: Instant, standing: Standing) {
+        self.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, standing)));
     }
 
     /// Whether this is a session that nobody has used for [`DORMANT_AFTER`]: no path is kept for it.
@@ -469,7 +507,7 @@ impl Peer {
     }
 
     /// The earliest of all that this peer waits for.
-    pub(crate) fn next_deadline(&mut self, now: Instant, pace: Pace) -> Option<Instant> {
+    pub(crate) fn next_deadline(&self, now: Instant, pace: Pace) -> Option<Instant> {
         let mut at = self.attempts.iter().map(Attempt::due).min();
         at = earliest(at, self.pending.iter().map(|p| p.at + UNCONFIRMED_AGE_MAX).min());
         at = earliest(at, self.old_epoch.as_ref().map(|old| old.1 + OLD_EPOCH_AGE_MAX));
@@ -482,9 +520,6 @@ impl Peer {
         }
         if let Some(view) = self.quality_view() {
             at = earliest(at, self.traffic.as_ref().and_then(|t| t.quality.poll_timeout(&view)));
-        }
-        if let Some(streams) = self.traffic.as_mut().and_then(|t| t.streams.as_mut()) {
-            at = earliest(at, streams.poll_timeout());
         }
         at
     }

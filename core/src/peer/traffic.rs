@@ -1,14 +1,8 @@
 //! What a link with user traffic carries beside its keys.
 
-use std::collections::VecDeque;
-
 use crate::path::{Quality, Route};
-use crate::stream::Streams;
 use crate::time::Instant;
 use crate::wire::message::ChannelLimits;
-
-/// Most datagrams kept for the application. At the limit the oldest goes.
-pub(crate) const DATAGRAMS_MAX: usize = 64;
 
 /// Whether a peer gets candidates and connectivity checks.
 ///
@@ -25,8 +19,8 @@ pub(crate) enum Standing {
 /// What a link with user traffic carries beside its keys.
 pub(crate) struct Traffic {
     pub(crate) standing: Standing,
-    pub(crate) streams: Option<Box<Streams>>,
-    pub(crate) datagrams: VecDeque<Box<[u8]>>,
+    /// Whether a stream is open.
+    pub(super) busy: bool,
     /// When user traffic was last seen.
     pub(crate) used: Instant,
     pub(crate) limits: Option<ChannelLimits>,
@@ -40,8 +34,7 @@ impl Traffic {
     pub(crate) fn new(now: Instant, standing: Standing) -> Self {
         Self {
             standing,
-            streams: None,
-            datagrams: VecDeque::new(),
+            busy: false,
             used: now,
             limits: None,
             announced: None,
