@@ -135,9 +135,9 @@ impl Node {
         self.traverse(now, key, |t, case| t.start_checks(case));
     }
 
-    /// The link is up: what takes more than checks may begin.
-    pub(crate) fn start_effort(&mut self, now: Instant, key: PeerKey) {
-        self.traverse(now, key, |t, case| t.start_effort(case));
+    /// The link is up.
+    pub(crate) fn traverse_up(&mut self, now: Instant, key: PeerKey) {
+        self.traverse(now, key, |t, case| t.on_link_up(case));
     }
 
     /// The peer's deadline came.
