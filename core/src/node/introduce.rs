@@ -124,6 +124,7 @@ impl Node {
         let body = InitBody::Introduced { whereabouts: self.whereabouts(0) };
         let init = self.attempt(now, key, AttemptRoute::Introduced(home), &body)?;
         self.peers.get_mut(key)?.on_called(now);
+        self.traversal.on_told(key);
         Some(init)
     }
 

@@ -26,17 +26,11 @@
 //! # Inside
 //!
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
-//! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `effort.rs` where that
-//! takes more than checks, `streams.rs` keeps the
-//! application's streams, `send.rs` makes datagrams of intents, `overlay.rs` carries what the overlay of supernodes and
-//! leaves wants, `nat.rs` what the examination of the router wants, `introduce.rs` and `lan.rs` join calls, introductions
-//! and the LAN to the rest, `transport.rs` and `connections.rs` have TCP stand in where UDP does not work, `sockets.rs`
-//! keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like outside, `keepalive.rs`
-//! has the router's memory measured and sets the pace of beats, idle sessions are put to
-//! sleep.
+//! their rooms, `links.rs` knows what hangs on a link, `validation.rs` asks and answers whether paths work, `send.rs`
+//! takes turns among what is to be sent. The other files carry one room each: they make the view that its machine needs,
+//! call it, and carry out what it says, in order.
 
 mod connections;
-mod effort;
 mod handshake;
 mod introduce;
 mod keepalive;
@@ -53,6 +47,7 @@ mod status;
 mod streams;
 mod transport;
 mod traverse;
+mod validation;
 
 use crate::api::{
     Access, CommandError, Config, ConfigError, Counters, Event, PathInfo, Read, Role, Saved, Status, StreamEnd,
@@ -85,6 +80,7 @@ use crate::relay::{Channels, Ends};
 use crate::stream::{Services, Streams};
 use crate::ticket::Ticket;
 use crate::time::{Instant, WallTime, earliest};
+use crate::traverse::Traversal;
 use crate::wire::ServiceName;
 use crate::wire::address::is_sendable;
 
@@ -104,25 +100,18 @@ struct Ping {
 
 /// The generators of the rooms.
 pub(crate) struct Rngs {
-    pub(crate) traverse: KeyRng,
-    pub(crate) traverse_ids: ChoiceRng,
     pub(crate) keepalive: KeyRng,
     pub(crate) keepalive_jitter: ChoiceRng,
 }
 
 impl Rngs {
     fn new(seed: &Seed) -> Self {
-        Self {
-            traverse: seed.keys("traverse"),
-            traverse_ids: seed.choices("traverse"),
-            keepalive: seed.keys("keepalive"),
-            keepalive_jitter: seed.choices("keepalive"),
-        }
+        Self { keepalive: seed.keys("keepalive"), keepalive_jitter: seed.choices("keepalive") }
     }
 
     fn mix(&mut self, fresh: &[u8; 32]) {
-        let Self { traverse, keepalive, .. } = self;
-        for keys in [traverse, keepalive] {
+        let Self { keepalive, .. } = self;
+        for keys in [keepalive] {
             keys.mix(fresh);
         }
     }
@@ -147,10 +136,7 @@ pub struct Node {
     pub(crate) peers: Peers,
     init_times: BTreeMap<PeerId, u64>,
     pub(crate) account: Account,
-    /// For whom ports are guessed or held now: for one at a time.
-    birthday: Option<PeerKey>,
-    /// When our router's counter was last found to be moved on too fast.
-    counter_rushed: Option<Instant>,
+    pub(crate) traversal: Traversal,
 
     pub(crate) channels: Channels,
     ends: Ends,
@@ -220,8 +206,7 @@ impl Node {
             peers,
             init_times: BTreeMap::new(),
             account: Account::default(),
-            birthday: None,
-            counter_rushed: None,
+            traversal: Traversal::new(&seed),
             channels,
             ends: Ends::default(),
             introductions,
@@ -354,6 +339,7 @@ impl Node {
         self.streams.mix(fresh);
         self.overlay.mix(fresh);
         self.nat.mix(fresh);
+        self.traversal.mix(fresh);
     }
 
     // ---- what the application wants ----
@@ -588,7 +574,8 @@ impl Node {
     fn settle(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.rooms_settle(now);
-        self.peers.settle(now, |key| self.streams.poll_timeout_of(key));
+        let (streams, traversal) = (&mut self.streams, &mut self.traversal);
+        self.peers.settle(now, |key| earliest(streams.poll_timeout_of(key), traversal.poll_timeout_of(key)));
     }
 
     fn next_timeout(&self) -> Option<Instant> {

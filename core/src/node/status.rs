@@ -22,7 +22,7 @@ impl Node {
                 Some(PeerStatus {
                     peer: p.id,
                     path: self.path_info(&p.paths.current()?)?,
-                    why: self.relay_reason(key),
+                    why: self.relay_reason(now, key),
                     transport: self.transport_of(&p.paths.current()?),
                     rtt: p.paths.rtt(),
                     rx_bytes: p.rx_bytes,
