@@ -55,7 +55,7 @@ pub mod internal {
     pub use crate::overlay::advert::Advert;
     pub use crate::overlay::directory::Record;
     pub use crate::random::KeyRng;
-    pub use crate::stream::{LocalStream, PACKET_LEN_MIN, Side, Streams, StreamsEvent};
+    pub use crate::stream::{LinkEvent, LinkStreams, LocalStream, PACKET_LEN_MIN, Side};
 
     /// Each machine driven alone: bytes are operations.
     #[cfg(any(test, feature = "operations"))]

@@ -15,7 +15,6 @@ mod rate;
 use core::net::{IpAddr, SocketAddr};
 
 pub(crate) use budget::{ADDRESSES_PER_ATTEMPT_MAX, Exposure};
-pub(crate) use introductions::INTRODUCTIONS_MAX;
 pub(crate) use rate::{Rate, RateTable};
 
 use self::budget::Budget;

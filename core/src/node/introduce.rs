@@ -141,7 +141,7 @@ impl Node {
         }
         self.events.push_back(Event::ConnectFailed { peer: id, error });
         if up.is_none() {
-            self.end_waiting_streams(&id, StreamEnd::Connect(error));
+            self.end_waiting_streams(now, &id, StreamEnd::Connect(error));
             self.peers.key_of(&id).into_iter().for_each(|key| self.drop_if_idle(now, key));
         }
     }

@@ -28,11 +28,11 @@
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
 //! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `effort.rs` where that
 //! takes more than checks, `streams.rs` keeps the
-//! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
-//! `introduce.rs` and `lan.rs` join calls, introductions and the LAN to the rest, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
-//! work, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like
-//! outside, `reach.rs` finds out what stands between this node and the internet, `role.rs` begins and ends serving
-//! others, `keepalive.rs` has the router's memory measured and sets the pace of beats, `dormant.rs` puts idle sessions to
+//! application's streams, `send.rs` makes datagrams of intents, `overlay.rs` carries what the overlay of supernodes and
+//! leaves wants, `nat.rs` what the examination of the router wants, `introduce.rs` and `lan.rs` join calls, introductions
+//! and the LAN to the rest, `transport.rs` and `connections.rs` have TCP stand in where UDP does not work, `sockets.rs`
+//! keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like outside, `keepalive.rs`
+//! has the router's memory measured and sets the pace of beats, idle sessions are put to
 //! sleep.
 
 mod connections;
@@ -43,11 +43,10 @@ mod keepalive;
 mod lan;
 mod links;
 mod messages;
+mod nat;
+mod overlay;
 mod probe;
-mod reach;
 mod receive;
-mod role;
-mod rooms;
 mod send;
 mod sockets;
 mod status;
@@ -62,7 +61,7 @@ use crate::api::{
 use crate::net::{Network, Path, PeerKey, Received, SocketId, SocketRefused, SocketRequest, Transmit};
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 pub use links::LEAVE_MAX;
@@ -70,9 +69,7 @@ pub use streams::DATAGRAM_DATA_MAX;
 
 use self::keepalive::KeepAlive;
 use self::probe::DelayedReplies;
-use self::rooms::Rooms;
 use self::sockets::ExtraSockets;
-use self::streams::StreamTable;
 use self::transport::Transports;
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
@@ -80,9 +77,12 @@ use crate::introduce::{Calls, Held, Introductions};
 use crate::keepalive::Duty;
 use crate::lan::Lan;
 use crate::link::Identity;
+use crate::nat::Nat;
+use crate::overlay::Overlay;
 use crate::peer::Peers;
-use crate::random::{ChoiceRng, Generators, KeyRng, Seed};
+use crate::random::{ChoiceRng, KeyRng, Seed};
 use crate::relay::{Channels, Ends};
+use crate::stream::{Services, Streams};
 use crate::ticket::Ticket;
 use crate::time::{Instant, WallTime, earliest};
 use crate::wire::ServiceName;
@@ -90,8 +90,6 @@ use crate::wire::address::is_sendable;
 
 /// Most pings under way. At the limit the oldest goes unanswered.
 const PINGS_MAX: usize = 256;
-/// Most services. At the limit `offer` is refused.
-const SERVICES_MAX: usize = 1_024;
 /// Timers that fire within one call before the node takes it for a mistake of its own and goes on a millisecond later.
 const TIMEOUT_STEPS_MAX: usize = 1 << 22;
 
@@ -106,31 +104,25 @@ struct Ping {
 
 /// The generators of the rooms.
 pub(crate) struct Rngs {
-    pub(crate) overlay: Generators,
-    pub(crate) nat: KeyRng,
     pub(crate) traverse: KeyRng,
     pub(crate) traverse_ids: ChoiceRng,
     pub(crate) keepalive: KeyRng,
     pub(crate) keepalive_jitter: ChoiceRng,
-    pub(crate) streams: KeyRng,
 }
 
 impl Rngs {
     fn new(seed: &Seed) -> Self {
         Self {
-            overlay: Generators::new(seed, "overlay"),
-            nat: seed.keys("nat"),
             traverse: seed.keys("traverse"),
             traverse_ids: seed.choices("traverse"),
             keepalive: seed.keys("keepalive"),
             keepalive_jitter: seed.choices("keepalive"),
-            streams: seed.keys("stream"),
         }
     }
 
     fn mix(&mut self, fresh: &[u8; 32]) {
-        let Self { overlay, nat, traverse, keepalive, streams, .. } = self;
-        for keys in [&mut overlay.keys, nat, traverse, keepalive, streams] {
+        let Self { traverse, keepalive, .. } = self;
+        for keys in [traverse, keepalive] {
             keys.mix(fresh);
         }
     }
@@ -141,7 +133,6 @@ pub struct Node {
     pub(crate) me: Arc<Identity>,
     pub(crate) config: Config,
     pub(crate) rng: Rngs,
-    origin: std::time::Instant,
     keepalive: KeepAlive,
     network: Network,
     sockets: ExtraSockets,
@@ -165,19 +156,17 @@ pub struct Node {
     ends: Ends,
     introductions: Introductions<Held>,
     calls: Calls,
-    rooms: Rooms,
+    overlay: Overlay,
+    nat: Nat,
     lan: Lan,
 
-    streams: StreamTable,
+    streams: Streams,
     pings: VecDeque<Ping>,
     pub(crate) pending_pings: BTreeMap<PeerId, Vec<u64>>,
     next_ping: u64,
 
-    ready: VecDeque<PeerKey>,
-    ready_set: BTreeSet<PeerKey>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) counters: Counters,
-    quic_buf: Vec<u8>,
     pub(crate) leaving: bool,
     ready_told: bool,
 }
@@ -190,7 +179,7 @@ impl Node {
         origin: std::time::Instant,
         seed: [u8; 32],
         key: SecretKey,
-        config: Config,
+        mut config: Config,
         saved: Saved,
     ) -> Result<Self, ConfigError> {
         let own_duty = match &config.role {
@@ -203,20 +192,22 @@ impl Node {
             }
         };
         let seed = Seed::new(seed);
-        let mut rng = Rngs::new(&seed);
+        let rng = Rngs::new(&seed);
         let me = Arc::new(Identity::new(key));
         let peers = Peers::new(Arc::clone(&me), &seed, own_duty);
-        let rooms = Rooms::new(now, &me, &config, &saved, &mut rng.overlay);
+        let services = Services::new(core::mem::take(&mut config.services), config.contacts.clone());
+        let streams = Streams::new(&seed, origin, services);
         let id = me.id();
         let calls = Calls::new(id, config.lan);
         let introductions = Introductions::new(&seed, config.relay_rate_bps, config.relay_quota_bytes);
+        let overlay = Overlay::new(now, &seed, Arc::clone(&me), &config, &saved);
+        let nat = Nat::new(&seed);
         let mut channels = Channels::default();
         channels.cap(now, config.duty_rate_bps, config.duty_quota_bytes, saved.relayed);
         Ok(Self {
             me,
             config,
             rng,
-            origin,
             keepalive: KeepAlive::new(&saved.bindings),
             network: Network::default(),
             sockets: ExtraSockets::default(),
@@ -235,17 +226,15 @@ impl Node {
             ends: Ends::default(),
             introductions,
             calls,
-            rooms,
+            overlay,
+            nat,
             lan: Lan::new(id),
-            streams: StreamTable::default(),
+            streams,
             pings: VecDeque::new(),
             pending_pings: BTreeMap::new(),
             next_ping: 0,
-            ready: VecDeque::new(),
-            ready_set: BTreeSet::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
-            quic_buf: Vec::new(),
             leaving: false,
             ready_told: false,
         })
@@ -352,6 +341,7 @@ impl Node {
     /// The wall clock: at the start, hourly, and when it jumps.
     pub fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
         self.wall = Some((now, wall));
+        self.overlay.handle_wall_clock(now, wall);
         self.channels.on_wall_clock(wall);
         self.settle(now);
     }
@@ -361,6 +351,9 @@ impl Node {
         self.rng.mix(fresh);
         self.peers.mix(fresh);
         self.introductions.mix(fresh);
+        self.streams.mix(fresh);
+        self.overlay.mix(fresh);
+        self.nat.mix(fresh);
     }
 
     // ---- what the application wants ----
@@ -394,17 +387,14 @@ impl Node {
 
     /// Offers a service, or changes who may use it. Open streams stay.
     pub fn offer(&mut self, now: Instant, service: ServiceName, access: Access) -> Result<(), CommandError> {
-        if self.config.services.len() >= SERVICES_MAX && !self.config.services.contains_key(&service) {
-            return Err(CommandError::Limit);
-        }
-        self.config.services.insert(service, access);
+        self.streams.services_mut().offer(service, access)?;
         self.settle(now);
         Ok(())
     }
 
     /// Withdraws a service. Open streams stay.
     pub fn withdraw(&mut self, now: Instant, service: &ServiceName) {
-        self.config.services.remove(service);
+        self.streams.services_mut().withdraw(service);
         self.settle(now);
     }
 
@@ -452,14 +442,14 @@ impl Node {
 
     /// Takes an incoming stream.
     pub fn accept(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
-        let result = self.accept_stream(now, stream);
+        let result = self.on_streams(now, |streams| streams.accept(now, stream));
         self.settle(now);
         result
     }
 
     /// Refuses an incoming stream: `UnknownService`, `NotAllowed` or `Unavailable`.
     pub fn refuse(&mut self, now: Instant, stream: StreamKey, why: StreamEnd) -> Result<(), StreamError> {
-        let result = self.refuse_stream(now, stream, why);
+        let result = self.on_streams(now, |streams| streams.refuse(now, stream, why));
         self.settle(now);
         result
     }
@@ -467,35 +457,35 @@ impl Node {
     /// Takes as many bytes as fit and says how many; `Err(Blocked)` when none do. [`Event::Writable`] follows whenever
     /// not all were taken.
     pub fn write(&mut self, now: Instant, stream: StreamKey, data: &[u8]) -> Result<usize, StreamError> {
-        let result = self.write_stream(now, stream, data);
+        let result = self.on_streams(now, |streams| streams.write(now, stream, data));
         self.settle(now);
         result
     }
 
     /// Reads bytes in order. [`Event::Readable`] follows whenever fewer came than asked for.
     pub fn read(&mut self, now: Instant, stream: StreamKey, buf: &mut [u8]) -> Result<Read, StreamError> {
-        let result = self.read_stream(now, stream, buf);
+        let result = self.on_streams(now, |streams| streams.read(now, stream, buf));
         self.settle(now);
         result
     }
 
     /// No more bytes will be written; those written still arrive.
     pub fn finish(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
-        let result = self.finish_stream(now, stream);
+        let result = self.on_streams(now, |streams| streams.finish(now, stream));
         self.settle(now);
         result
     }
 
     /// Drops the writing side: the peer's `read` gives [`StreamEnd::Reset`] with the code.
     pub fn reset(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
-        let result = self.reset_stream(now, stream, code);
+        let result = self.on_streams(now, |streams| streams.reset(now, stream, code));
         self.settle(now);
         result
     }
 
     /// Wants no more bytes: the peer gets [`Event::StreamStopped`].
     pub fn stop(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
-        let result = self.stop_stream(now, stream, code);
+        let result = self.on_streams(now, |streams| streams.stop(now, stream, code));
         self.settle(now);
         result
     }
@@ -509,11 +499,7 @@ impl Node {
 
     /// The next datagram received from `peer`: copies it to `buf` (cut if too short) and returns its length.
     pub fn recv_datagram(&mut self, peer: PeerId, buf: &mut [u8]) -> Option<usize> {
-        let key = self.peers.key_of(&peer)?;
-        let datagram = self.peers.get_mut(key)?.traffic.as_mut()?.datagrams.pop_front()?;
-        let len = datagram.len().min(buf.len());
-        buf.get_mut(..len)?.copy_from_slice(&datagram[..len]);
-        Some(len)
+        self.streams.recv_datagram(self.peers.key_of(&peer)?, buf)
     }
 
     /// Cuts a peer off: its link is closed with a goodbye, its streams end with [`StreamEnd::PeerGone`] here, a call to it
@@ -523,7 +509,7 @@ impl Node {
         let called = self.calls.contains(peer);
         self.calls.finish(peer);
         self.pending_pings.remove(peer);
-        self.end_waiting_streams(peer, StreamEnd::PeerGone);
+        self.end_waiting_streams(now, peer, StreamEnd::PeerGone);
         let key = self.peers.key_of(peer);
         if let Some(key) = key {
             self.close_link(now, key);
@@ -602,7 +588,7 @@ impl Node {
     fn settle(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.rooms_settle(now);
-        self.peers.settle(now, |_| None);
+        self.peers.settle(now, |key| self.streams.poll_timeout_of(key));
     }
 
     fn next_timeout(&self) -> Option<Instant> {

@@ -33,7 +33,6 @@ type Pairs = &'static [(&'static str, &'static str)];
 const CORE: Pairs = &[
     ("node/keepalive.rs", "node/mod.rs"),
     ("node/mod.rs", "node/probe.rs"),
-    ("node/mod.rs", "node/rooms.rs"),
     ("node/mod.rs", "node/streams.rs"),
     ("node/mod.rs", "node/transport.rs"),
     ("node/sockets.rs", "node/mod.rs"),
