@@ -37,7 +37,7 @@ pub use api::{
 };
 pub use identity::{PeerId, SecretKey};
 pub use net::{
-    DropReason, Ecn, Family, Mapping, MappingProtocol, Neighbor, Network, Path, Received, SocketId, SocketKind,
+    DropReason, Ecn, Family, LanNode, Mapping, MappingProtocol, Network, Path, Received, SocketId, SocketKind,
     SocketRefused, SocketRequest, Transmit, Transport,
 };
 pub use node::{DATAGRAM_DATA_MAX, LEAVE_MAX, Node};
