@@ -37,7 +37,7 @@ pub use api::{
 };
 pub use identity::{PeerId, SecretKey};
 pub use net::{
-    DropReason, Ecn, Family, Mapping, MappingProtocol, Neighbor, Network, Path, Received, SocketId, SocketKind,
+    DropReason, Ecn, Family, LanNode, Mapping, MappingProtocol, Network, Path, Received, SocketId, SocketKind,
     SocketRefused, SocketRequest, Transmit, Transport,
 };
 pub use node::{DATAGRAM_DATA_MAX, LEAVE_MAX, Node};
@@ -58,7 +58,7 @@ pub mod internal {
     pub use crate::stream::{LinkEvent, LinkStreams, LocalStream, PACKET_LEN_MIN, Side};
 
     /// Each machine driven alone: bytes are operations.
-    #[cfg(feature = "operations")]
+    #[cfg(any(test, feature = "operations"))]
     pub mod operations {
         pub use crate::introduce::operations::{drive_calls as calls, drive_introductions as introductions};
         pub use crate::lan::operations::drive as lan;

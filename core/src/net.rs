@@ -190,7 +190,7 @@ pub enum MappingProtocol {
 
 /// A node that announced itself on the local network. All of it is hearsay.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Neighbor {
+pub struct LanNode {
     /// Who it says that it is.
     pub peer: PeerId,
     /// Where it says that it is.

@@ -541,7 +541,7 @@ impl Node {
         self.me.id()
     }
 
-    /// What the node knows of itself and its neighbours.
+    /// What the node knows of itself and of those around it.
     pub fn status(&self, now: Instant) -> Status {
         self.make_status(now)
     }
