@@ -59,6 +59,8 @@ pub mod internal {
     /// Each machine driven alone: bytes are operations.
     #[cfg(feature = "operations")]
     pub mod operations {
+        pub use crate::nat::operations::drive as nat;
+        pub use crate::overlay::operations::drive as overlay;
         pub use crate::peer::operations::drive as peers;
     }
 }
