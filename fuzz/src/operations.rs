@@ -7,3 +7,18 @@ use handfast_core::internal::operations;
 pub fn peers(bytes: &[u8]) {
     operations::peers(bytes);
 }
+
+/// A node's calls: nothing that it is told keeps one from ending.
+pub fn calls(bytes: &[u8]) {
+    operations::calls(bytes);
+}
+
+/// A home's introductions: asked for, answered and repeated in any order.
+pub fn introductions(bytes: &[u8]) {
+    operations::introductions(bytes);
+}
+
+/// Announcements on the LAN.
+pub fn lan(bytes: &[u8]) {
+    operations::lan(bytes);
+}

@@ -24,7 +24,7 @@ fn situation<'a>(network: &'a Network, nat: &Nat, carried: Carried) -> Situation
 impl Node {
     pub(super) fn carried(&self, now: Instant) -> Carried {
         Carried {
-            introductions: self.duties.per_second(now),
+            introductions: self.account.introductions_per_second(now),
             relay_bytes: self.channels.bytes_per_second(now),
             is_exhausted: self.channels.is_exhausted(),
         }
@@ -125,7 +125,7 @@ impl Node {
     ) {
         let paths = self.peers.get(key).map(|p| &p.paths);
         let is_called =
-            !self.calls.is_empty() && advertiser(&message).is_some_and(|peer| self.calls.contains_key(&peer));
+            !self.calls.is_empty() && advertiser(&message).is_some_and(|peer| self.calls.contains(&peer));
         let about = About {
             remote: route.remote().filter(|_| !route.is_tcp()),
             is_proven: paths.is_some_and(|paths| paths.is_proven(&route)),
@@ -151,7 +151,6 @@ impl Node {
     }
 
     pub(crate) fn forget_homes(&mut self, id: &PeerId) {
-        self.known_homes.remove(id);
         self.overlay.forget_record(id);
     }
 
@@ -228,7 +227,13 @@ impl Node {
 
     fn on_location(&mut self, now: Instant, id: PeerId, location: Result<Vec<(PeerId, SocketAddr)>, Unlocated>) {
         match location {
-            Ok(homes) => self.on_located(now, id, homes),
+            Ok(homes) => {
+                // By its own advert, for which the book may have no room: that is not to be looked for again.
+                if homes.iter().any(|(home, _)| *home == id) {
+                    self.calls.learn_homes(id, homes.clone());
+                }
+                self.on_located(now, id, homes);
+            }
             Err(Unlocated::Lost) => self.on_lookup_failed(now, id, LookupFailure::Lost),
             Err(Unlocated::Nobody) => self.on_lookup_failed(now, id, LookupFailure::Nobody),
             Err(Unlocated::NoAnswer) => self.on_lookup_failed(now, id, LookupFailure::NoAnswer),
@@ -257,8 +262,7 @@ impl Node {
     }
 
     pub(crate) fn known_homes_of(&self, id: &PeerId) -> Vec<(PeerId, SocketAddr)> {
-        let known = self.known_homes.get(id).filter(|_| !self.overlay.is_registered(id));
-        known.cloned().unwrap_or_else(|| self.overlay.homes_of(id))
+        self.overlay.homes_of(id)
     }
 
     pub(crate) fn is_lost(&self) -> bool {
