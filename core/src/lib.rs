@@ -62,6 +62,8 @@ pub mod internal {
     pub mod operations {
         pub use crate::introduce::operations::{drive_calls as calls, drive_introductions as introductions};
         pub use crate::lan::operations::drive as lan;
+        pub use crate::nat::operations::drive as nat;
+        pub use crate::overlay::operations::drive as overlay;
         pub use crate::peer::operations::drive as peers;
     }
 }
