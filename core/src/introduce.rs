@@ -510,7 +510,7 @@ impl Node {
     pub(crate) fn fail_call(&mut self, now: Instant, id: PeerId, error: ConnectError) {
         self.finish_call(&id);
         self.forget_homes(&id);
-        self.pending_pings.remove(&id);
+        self.pings.take_waiting(&id);
         if let Some(key) = self.peers.key_of(&id)
             && let Some(peer) = self.peers.get(key).filter(|p| p.is_up())
         {

@@ -28,6 +28,7 @@ mod peer;
 mod random;
 mod relay;
 mod stream;
+mod transport;
 mod traverse;
 
 pub use api::{
@@ -59,6 +60,9 @@ pub mod internal {
     /// Each machine driven alone: bytes are operations.
     #[cfg(feature = "operations")]
     pub mod operations {
+        pub use crate::keepalive::operations::drive as measuring;
+        pub use crate::nat::probe_replies::operations::drive as probe_replies;
         pub use crate::peer::operations::drive as peers;
+        pub use crate::transport::operations::drive as transport;
     }
 }

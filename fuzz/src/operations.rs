@@ -3,7 +3,22 @@
 
 use handfast_core::internal::operations;
 
+/// The measurement of a router's memory, with a home and a router that are a model.
+pub fn measuring(bytes: &[u8]) {
+    operations::measuring(bytes);
+}
+
 /// Two sides' peers: handshakes that cross, are lost, doubled and late.
 pub fn peers(bytes: &[u8]) {
     operations::peers(bytes);
+}
+
+/// Answers to the probes of a few leaves, at once and late.
+pub fn probe_replies(bytes: &[u8]) {
+    operations::probe_replies(bytes);
+}
+
+/// TCP in the place of UDP, with four supernodes that are a model.
+pub fn transport(bytes: &[u8]) {
+    operations::transport(bytes);
 }

@@ -8,11 +8,13 @@ mod classify;
 mod examine;
 mod examiner;
 mod observed;
+pub(crate) mod probe_replies;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use examine::{Ask, Examination, Outcome, Subject};
 pub(crate) use examiner::{Examiner, second_nat};
 pub(crate) use observed::Observations;
+pub(crate) use probe_replies::{Alternates, Asked, ProbeReplies, ReplyWish};
 
 pub(crate) use crate::wire::nat::{FilteringBehavior, MappingBehavior, NatProfile, PortAssignment};

@@ -35,7 +35,6 @@
 //! others, `keepalive.rs` has the router's memory measured and sets the pace of beats, `dormant.rs` puts idle sessions to
 //! sleep.
 
-mod connections;
 mod effort;
 mod handshake;
 mod keepalive;
@@ -67,28 +66,25 @@ use std::sync::Arc;
 pub use links::LEAVE_MAX;
 pub use streams::DATAGRAM_DATA_MAX;
 
-use self::keepalive::KeepAlive;
 use self::neighbors::Neighbors;
-use self::probe::DelayedReplies;
 use self::rooms::Rooms;
-use self::sockets::ExtraSockets;
 use self::streams::StreamTable;
-use self::transport::Transports;
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
 use crate::introduce::{Call, Duties};
-use crate::keepalive::Duty;
-use crate::link::Identity;
+use crate::keepalive::{Duty, Measuring};
+use crate::link::{Freshness, Identity};
+use crate::nat::ProbeReplies;
+use crate::path::Pings;
 use crate::peer::Peers;
 use crate::random::{ChoiceRng, Generators, KeyRng, Seed};
 use crate::relay::{Channels, Ends};
 use crate::ticket::Ticket;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
+use crate::transport::{ExtraSockets, Transports};
 use crate::wire::ServiceName;
 use crate::wire::address::is_sendable;
 
-/// Most pings under way. At the limit the oldest goes unanswered.
-const PINGS_MAX: usize = 256;
 /// Most services. At the limit `offer` is refused.
 const SERVICES_MAX: usize = 1_024;
 /// Most peers whose homes are known by ticket or lookup. At the limit the smallest id goes.
@@ -96,23 +92,12 @@ const KNOWN_HOMES_MAX: usize = 4_096;
 /// Timers that fire within one call before the node takes it for a mistake of its own and goes on a millisecond later.
 const TIMEOUT_STEPS_MAX: usize = 1 << 22;
 
-/// A ping under way.
-#[derive(Debug)]
-struct Ping {
-    peer: PeerKey,
-    sequence: u64,
-    token: [u8; 8],
-    at: Instant,
-}
-
 /// The generators of the rooms.
 pub(crate) struct Rngs {
     pub(crate) overlay: Generators,
     pub(crate) nat: KeyRng,
     pub(crate) traverse: KeyRng,
     pub(crate) traverse_ids: ChoiceRng,
-    pub(crate) keepalive: KeyRng,
-    pub(crate) keepalive_jitter: ChoiceRng,
     pub(crate) introduce: KeyRng,
     pub(crate) streams: KeyRng,
 }
@@ -124,16 +109,14 @@ impl Rngs {
             nat: seed.keys("nat"),
             traverse: seed.keys("traverse"),
             traverse_ids: seed.choices("traverse"),
-            keepalive: seed.keys("keepalive"),
-            keepalive_jitter: seed.choices("keepalive"),
             introduce: seed.keys("introduce"),
             streams: seed.keys("stream"),
         }
     }
 
     fn mix(&mut self, fresh: &[u8; 32]) {
-        let Self { overlay, nat, traverse, keepalive, introduce, streams, .. } = self;
-        for keys in [&mut overlay.keys, nat, traverse, keepalive, introduce, streams] {
+        let Self { overlay, nat, traverse, introduce, streams, .. } = self;
+        for keys in [&mut overlay.keys, nat, traverse, introduce, streams] {
             keys.mix(fresh);
         }
     }
@@ -145,19 +128,16 @@ pub struct Node {
     pub(crate) config: Config,
     pub(crate) rng: Rngs,
     origin: std::time::Instant,
-    keepalive: KeepAlive,
+    measuring: Measuring,
     network: Network,
     sockets: ExtraSockets,
     transports: Transports,
-    delayed: DelayedReplies,
-    wall: Option<(Instant, WallTime)>,
+    delayed: ProbeReplies,
     /// The latest moment that any call named.
     now: Instant,
-    clock_us: u64,
-    clock_saved_us: u64,
+    freshness: Freshness,
 
     pub(crate) peers: Peers,
-    init_times: BTreeMap<PeerId, u64>,
     pub(crate) account: Account,
     /// For whom ports are guessed or held now: for one at a time.
     birthday: Option<PeerKey>,
@@ -173,9 +153,7 @@ pub struct Node {
     neighbors: Neighbors,
 
     streams: StreamTable,
-    pings: VecDeque<Ping>,
-    pub(crate) pending_pings: BTreeMap<PeerId, Vec<u64>>,
-    next_ping: u64,
+    pub(crate) pings: Pings,
 
     pub(crate) call_deadlines: Deadlines<PeerId>,
     ready: VecDeque<PeerKey>,
@@ -219,17 +197,14 @@ impl Node {
             config,
             rng,
             origin,
-            keepalive: KeepAlive::new(&saved.bindings),
+            measuring: Measuring::new(&seed, &saved.bindings),
             network: Network::default(),
             sockets: ExtraSockets::default(),
             transports: Transports::default(),
-            delayed: DelayedReplies::default(),
-            wall: None,
+            delayed: ProbeReplies::default(),
             now,
-            clock_us: saved.clock_mark,
-            clock_saved_us: saved.clock_mark,
+            freshness: Freshness::new(saved.clock_mark),
             peers,
-            init_times: BTreeMap::new(),
             account: Account::default(),
             birthday: None,
             counter_rushed: None,
@@ -241,9 +216,7 @@ impl Node {
             rooms,
             neighbors: Neighbors::default(),
             streams: StreamTable::default(),
-            pings: VecDeque::new(),
-            pending_pings: BTreeMap::new(),
-            next_ping: 0,
+            pings: Pings::default(),
             call_deadlines: Deadlines::default(),
             ready: VecDeque::new(),
             ready_set: BTreeSet::new(),
@@ -355,7 +328,7 @@ impl Node {
 
     /// The wall clock: at the start, hourly, and when it jumps.
     pub fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
-        self.wall = Some((now, wall));
+        self.freshness.handle_wall_clock(now, wall);
         self.channels.on_wall_clock(wall);
         self.settle(now);
     }
@@ -364,6 +337,7 @@ impl Node {
     pub fn handle_entropy(&mut self, fresh: &[u8; 32]) {
         self.rng.mix(fresh);
         self.peers.mix(fresh);
+        self.measuring.mix(fresh);
     }
 
     // ---- what the application wants ----
@@ -427,20 +401,14 @@ impl Node {
     /// has no answer at all. Returns the number that the answer will carry.
     pub fn ping(&mut self, now: Instant, peer: PeerId) -> Result<u64, CommandError> {
         self.reach_peer(now, peer)?;
-        let sequence = self.next_ping;
-        self.next_ping += 1;
+        let sequence = self.pings.next_number();
         match self.peers.up_key(&peer) {
             Some(key) if self.peers.get(key).is_some_and(|p| p.paths.current().is_some()) => {
                 self.send_ping(now, key, sequence);
             }
             // The call may have failed at once; then the event has told so.
             _ if !self.calls.contains_key(&peer) => {}
-            _ => {
-                let waiting = self.pending_pings.entry(peer).or_default();
-                if waiting.len() < PINGS_MAX {
-                    waiting.push(sequence);
-                }
-            }
+            _ => self.pings.wait(peer, sequence),
         }
         self.settle(now);
         Ok(sequence)
@@ -525,7 +493,7 @@ impl Node {
     pub fn disconnect(&mut self, now: Instant, peer: &PeerId) -> Result<(), CommandError> {
         let called = self.calls.contains_key(peer);
         self.finish_call(peer);
-        self.pending_pings.remove(peer);
+        self.pings.take_waiting(peer);
         self.end_waiting_streams(peer, StreamEnd::PeerGone);
         let key = self.peers.key_of(peer);
         if let Some(key) = key {
@@ -537,6 +505,9 @@ impl Node {
 
     /// Tells peers and homes goodbye; [`Event::Left`] follows.
     pub fn leave(&mut self, now: Instant) {
+        self.sockets.leave();
+        self.transports.leave();
+        self.measuring.leave();
         self.leave_all(now);
         self.settle(now);
     }
@@ -592,13 +563,9 @@ impl Node {
         self.make_ticket(service)
     }
 
-    /// The own wall clock now, in microseconds.
-    pub(crate) fn wall_us(&self, now: Instant) -> Option<u64> {
-        self.own_wall(now).map(WallTime::as_micros)
-    }
-
+    /// The own wall clock now.
     pub(crate) fn own_wall(&self, now: Instant) -> Option<WallTime> {
-        self.wall.map(|(at, wall)| wall + now.since(at))
+        self.freshness.wall(now)
     }
 
     /// Where a peer is at home, from a ticket or a lookup.
@@ -622,7 +589,7 @@ impl Node {
         at = earliest(at, self.duties.poll_timeout());
         at = earliest(at, self.delayed.poll_timeout());
         at = earliest(at, self.transports.poll_timeout());
-        at = earliest(at, self.keepalive.poll_timeout());
+        at = earliest(at, self.measuring.poll_timeout());
         earliest(at, self.rooms_poll_timeout())
     }
 }
