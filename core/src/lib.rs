@@ -17,6 +17,7 @@ pub mod portmap;
 mod account;
 mod introduce;
 mod keepalive;
+mod lan;
 mod link;
 mod nat;
 mod node;
@@ -55,12 +56,14 @@ pub mod internal {
     pub use crate::overlay::advert::Advert;
     pub use crate::overlay::directory::Record;
     pub use crate::random::KeyRng;
-    pub use crate::stream::{LocalStream, PACKET_LEN_MIN, Side, Streams, StreamsEvent};
+    pub use crate::stream::{LinkEvent, LinkStreams, LocalStream, PACKET_LEN_MIN, Side};
 
     /// Each machine driven alone: bytes are operations.
     #[cfg(feature = "operations")]
     pub mod operations {
+        pub use crate::introduce::operations::{drive_calls as calls, drive_introductions as introductions};
         pub use crate::keepalive::operations::drive as measuring;
+        pub use crate::lan::operations::drive as lan;
         pub use crate::nat::probe_replies::operations::drive as probe_replies;
         pub use crate::peer::operations::drive as peers;
         pub use crate::transport::operations::drive as transport;

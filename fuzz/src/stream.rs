@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use handfast_core::internal::{LocalStream, PACKET_LEN_MIN, Side, Streams, StreamsEvent};
+use handfast_core::internal::{LocalStream, PACKET_LEN_MIN, Side, LinkStreams, LinkEvent};
 use handfast_core::{Instant, StreamEnd};
 
 use crate::bytes::{Bytes, ignore};
@@ -17,7 +17,7 @@ const SAY_MAX: usize = 10_000;
 
 struct Ends {
     now: Instant,
-    ends: [Streams; 2],
+    ends: [LinkStreams; 2],
     wire: [VecDeque<Vec<u8>>; 2],
     open: [Vec<LocalStream>; 2],
 }
@@ -27,7 +27,7 @@ pub fn stream(data: &[u8]) {
     let mut bytes = Bytes(data);
     let origin = std::time::Instant::now();
     let now = Instant::from_micros(1);
-    let end = |side, seed| Streams::new(now, origin, side, [seed; 32]);
+    let end = |side, seed| LinkStreams::new(now, origin, side, [seed; 32]);
     let mut ends = Ends {
         now,
         ends: [end(Side::Client, 1), end(Side::Server, 2)],
@@ -85,7 +85,7 @@ pub fn stream(data: &[u8]) {
 }
 
 impl Ends {
-    fn with(&mut self, side: usize, choice: u8, act: impl FnOnce(&mut Streams, Instant, LocalStream)) {
+    fn with(&mut self, side: usize, choice: u8, act: impl FnOnce(&mut LinkStreams, Instant, LocalStream)) {
         let open = &self.open[side];
         if open.is_empty() {
             return;
@@ -122,14 +122,14 @@ impl Ends {
             }
             while let Some(event) = end.poll_event() {
                 match event {
-                    StreamsEvent::Incoming { stream, .. } => {
+                    LinkEvent::Incoming { stream, .. } => {
                         if stream.0 % 4 == 3 {
                             let _ = end.refuse(self.now, stream, StreamEnd::NotAllowed);
                         } else if end.accept(self.now, stream).is_ok() {
                             self.open[side].push(stream);
                         }
                     }
-                    StreamsEvent::Ended { stream, .. } => self.open[side].retain(|other| *other != stream),
+                    LinkEvent::Ended { stream, .. } => self.open[side].retain(|other| *other != stream),
                     _ => {}
                 }
             }

@@ -19,7 +19,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(4);
 /// Between two tries to get a packet through a cut.
 const AGAIN: Duration = Duration::from_millis(200);
 /// A connection whose packets do not get through for so long breaks.
-const BREAK_AFTER: Duration = Duration::from_secs(15);
+pub const BREAK_AFTER: Duration = Duration::from_secs(15);
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug)]

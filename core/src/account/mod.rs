@@ -2,12 +2,13 @@
 //! sends something to, somebody who has proven nothing.
 //!
 //! [`Account`] is the node's: what unproven addresses got in answer or unasked ([`ledger`]), how many attempts were made
-//! towards a prefix ([`budget`]), and how many Inits a relay or home brought. [`Exposure`] is the part of it that
+//! towards a prefix ([`budget`]), how many Inits a relay or home brought, and how many introductions were done for whom. [`Exposure`] is the part of it that
 //! belongs to one link: what the addresses that its peer named have got. [`Rate`] and [`RateTable`] limit by identity
 //! or prefix whoever asks often. A signature gives no standing here: who has many keys has one address.
 
 mod budget;
 mod inner_inits;
+mod introductions;
 mod ledger;
 mod rate;
 
@@ -18,7 +19,9 @@ pub(crate) use rate::{Rate, RateTable};
 
 use self::budget::Budget;
 use self::inner_inits::InnerInits;
+use self::introductions::Introductions;
 use self::ledger::Ledger;
+use crate::identity::PeerId;
 use crate::net::PeerKey;
 use crate::time::Instant;
 
@@ -28,6 +31,7 @@ pub(crate) struct Account {
     ledger: Ledger,
     budget: Budget,
     inner_inits: InnerInits,
+    introductions: Introductions,
 }
 
 impl Account {
@@ -84,6 +88,17 @@ impl Account {
     #[must_use]
     pub(crate) fn take_inner_init(&mut self, now: Instant, via: PeerKey) -> bool {
         self.inner_inits.take(now, via)
+    }
+
+    /// Whether an introduction may be done for this callee and whoever asks from there; if so it is entered.
+    #[must_use]
+    pub(crate) fn take_introduction(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
+        self.introductions.take(now, callee, caller)
+    }
+
+    /// Introductions done in the last full second.
+    pub(crate) fn introductions_per_second(&self, now: Instant) -> u32 {
+        self.introductions.per_second(now)
     }
 
     /// Forgets what is old.

@@ -43,7 +43,7 @@ impl Freshness {
     }
 
     /// The wall clock now.
-    pub(crate) fn wall(&self, now: Instant) -> Option<WallTime> {
+    fn wall(&self, now: Instant) -> Option<WallTime> {
         self.wall.map(|(at, wall)| wall + now.since(at))
     }
 

@@ -1,8 +1,9 @@
 use core::net::SocketAddr;
 
-use super::*;
+use super::observed::Observations;
 use crate::identity::{PeerId, SecretKey};
 use crate::net::SocketId;
+use crate::wire::nat::MappingBehavior;
 
 const SOCKET: SocketId = SocketId(0);
 

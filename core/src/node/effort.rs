@@ -318,7 +318,7 @@ impl Node {
         }
         let Some(Route::Direct { remote, .. }) = self.peers.get(from).and_then(|p| p.paths.current()) else { return };
         let Some(to) = self.peers.up_key(&leaf) else { return };
-        if self.duties.admit(now, leaf, Some(remote)) {
+        if self.introductions.admit(now, &mut self.account, leaf, Some(remote)) {
             self.peers.send(to, &Message::Vouched { peer: *id, address: Address::from(remote) });
         }
     }

@@ -6,6 +6,7 @@ use core::net::SocketAddr;
 use super::Node;
 use crate::api::{Event, Save, StreamEnd};
 use crate::identity::PeerId;
+use crate::introduce::Held;
 use crate::keepalive::Duty;
 use crate::link::Accepted;
 use crate::net::{DropReason, Path, PeerKey};
@@ -131,7 +132,7 @@ impl Node {
         if same {
             // Another way to the peer was looked for, and is found.
             if let Some(id) = self.peers.get(key).map(|p| p.id) {
-                self.finish_call(&id);
+                self.calls.finish(&id);
             }
         } else {
             self.on_link_up(now, key);
@@ -233,7 +234,7 @@ impl Node {
             return Ok(());
         };
         if let (Some(Message::Introduce { peer, init }), true) = (&early, fresh) {
-            return self.on_early_introduce(now, key, path, accepted, *peer, init, init_len);
+            return self.on_early_introduce(now, key, Held { accepted, path, init_len }, *peer, init);
         }
         let reply = match early {
             Some(early) if fresh => self.on_early(now, early),

@@ -58,24 +58,24 @@ impl Node {
     pub(crate) fn on_link_up(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let id = peer.id;
-        let called = self.calls.contains_key(&id);
+        let called = self.calls.contains(&id);
         if called || self.streams.waits_for(&id) || self.pings.waits_for(&id) {
             self.make_user_link(now, key);
         }
-        self.finish_call(&id);
+        self.calls.finish(&id);
         self.announce_path(key);
         self.open_waiting(now, &id);
         self.start_effort(now, key);
         for sequence in self.pings.take_waiting(&id) {
             self.send_ping(now, key, sequence);
         }
-        self.release_parked(key);
+        self.release_parked(now, key);
         self.rooms_link_up(now, &id);
     }
 
     /// The other side is new under the same key, or we are to it: nothing of the old link holds.
     pub(crate) fn on_link_replaced(&mut self, now: Instant, key: PeerKey, end: StreamEnd) {
-        self.end_streams_of(key, end);
+        self.end_streams_of(now, key, end);
         let Some(peer) = self.peers.get_mut(key) else { return };
         let id = peer.id;
         peer.paths.remove(|_| true);
@@ -97,7 +97,7 @@ impl Node {
 
     /// Forgets a peer and all that hangs on its link.
     pub(crate) fn drop_peer(&mut self, now: Instant, key: PeerKey, end: StreamEnd) {
-        self.end_streams_of(key, end);
+        self.end_streams_of(now, key, end);
         self.peers.drop_pending(key);
         let Some(peer) = self.peers.remove(key) else { return };
         self.forget_effort(now, key);
@@ -132,7 +132,7 @@ impl Node {
             // The last word is not spoken.
             return;
         }
-        if self.calls.contains_key(&id) {
+        if self.calls.contains(&id) {
             // The call has its own deadline and its own error; the rooms are told.
             self.rooms_link_down(now, &id);
             return;
@@ -248,14 +248,6 @@ impl Node {
         let retry = self.peers.get(key).and_then(|p| p.traffic.as_ref()).and_then(|t| t.retry);
         if retry.is_some_and(|(at, _)| at <= now) {
             self.on_retry_due(now, key);
-        }
-    }
-
-    fn on_streams_due(&mut self, now: Instant, key: PeerKey) {
-        let Some(streams) = self.streams_of(key) else { return };
-        if streams.poll_timeout().is_some_and(|at| at <= now) {
-            streams.handle_timeout(now);
-            self.drain_streams(now, key);
         }
     }
 
@@ -516,9 +508,7 @@ impl Node {
         let (user, control): (Vec<PeerKey>, Vec<PeerKey>) =
             all.into_iter().partition(|k| self.peers.get(*k).is_some_and(|p| p.traffic.is_some()));
         for key in user.into_iter().chain(control) {
-            if let Some(streams) = self.streams_of(key) {
-                streams.close(now);
-            }
+            self.close_streams_of(now, key);
             self.say_goodbye(now, key);
         }
         self.events.push_back(Event::Left);

@@ -28,24 +28,24 @@
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
 //! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `effort.rs` where that
 //! takes more than checks, `streams.rs` keeps the
-//! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
-//! `neighbors.rs` knows who is on the same LAN, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
-//! work, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like
-//! outside, `reach.rs` finds out what stands between this node and the internet, `role.rs` begins and ends serving
-//! others, `keepalive.rs` has the router's memory measured and sets the pace of beats, `dormant.rs` puts idle sessions to
+//! application's streams, `send.rs` makes datagrams of intents, `overlay.rs` carries what the overlay of supernodes and
+//! leaves wants, `nat.rs` what the examination of the router wants, `introduce.rs` and `lan.rs` join calls, introductions
+//! and the LAN to the rest, `transport.rs` has TCP stand in where UDP does not work, `sockets.rs`
+//! keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like outside, `keepalive.rs`
+//! has the router's memory measured and sets the pace of beats, idle sessions are put to
 //! sleep.
 
 mod effort;
 mod handshake;
+mod introduce;
 mod keepalive;
+mod lan;
 mod links;
 mod messages;
-mod neighbors;
+mod nat;
+mod overlay;
 mod probe;
-mod reach;
 mod receive;
-mod role;
-mod rooms;
 mod send;
 mod sockets;
 mod status;
@@ -60,65 +60,47 @@ use crate::api::{
 use crate::net::{Network, Path, PeerKey, Received, SocketId, SocketRefused, SocketRequest, Transmit};
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use links::LEAVE_MAX;
 pub use streams::DATAGRAM_DATA_MAX;
 
-use self::neighbors::Neighbors;
-use self::rooms::Rooms;
-use self::streams::StreamTable;
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
-use crate::introduce::{Call, Duties};
+use crate::introduce::{Calls, Held, Introductions};
 use crate::keepalive::{Duty, Measuring};
+use crate::lan::Lan;
 use crate::link::{Freshness, Identity};
-use crate::nat::ProbeReplies;
+use crate::nat::{Nat, ProbeReplies};
+use crate::overlay::Overlay;
 use crate::path::Pings;
 use crate::peer::Peers;
-use crate::random::{ChoiceRng, Generators, KeyRng, Seed};
+use crate::random::{ChoiceRng, KeyRng, Seed};
 use crate::relay::{Channels, Ends};
+use crate::stream::{Services, Streams};
 use crate::ticket::Ticket;
-use crate::time::{Deadlines, Instant, WallTime, earliest};
+use crate::time::{Instant, WallTime, earliest};
 use crate::transport::{ExtraSockets, Transports};
 use crate::wire::ServiceName;
 use crate::wire::address::is_sendable;
 
-/// Most services. At the limit `offer` is refused.
-const SERVICES_MAX: usize = 1_024;
-/// Most peers whose homes are known by ticket or lookup. At the limit the smallest id goes.
-const KNOWN_HOMES_MAX: usize = 4_096;
 /// Timers that fire within one call before the node takes it for a mistake of its own and goes on a millisecond later.
 const TIMEOUT_STEPS_MAX: usize = 1 << 22;
 
 /// The generators of the rooms.
 pub(crate) struct Rngs {
-    pub(crate) overlay: Generators,
-    pub(crate) nat: KeyRng,
     pub(crate) traverse: KeyRng,
     pub(crate) traverse_ids: ChoiceRng,
-    pub(crate) introduce: KeyRng,
-    pub(crate) streams: KeyRng,
 }
 
 impl Rngs {
     fn new(seed: &Seed) -> Self {
-        Self {
-            overlay: Generators::new(seed, "overlay"),
-            nat: seed.keys("nat"),
-            traverse: seed.keys("traverse"),
-            traverse_ids: seed.choices("traverse"),
-            introduce: seed.keys("introduce"),
-            streams: seed.keys("stream"),
-        }
+        Self { traverse: seed.keys("traverse"), traverse_ids: seed.choices("traverse") }
     }
 
     fn mix(&mut self, fresh: &[u8; 32]) {
-        let Self { overlay, nat, traverse, introduce, streams, .. } = self;
-        for keys in [&mut overlay.keys, nat, traverse, introduce, streams] {
-            keys.mix(fresh);
-        }
+        self.traverse.mix(fresh);
     }
 }
 
@@ -127,7 +109,6 @@ pub struct Node {
     pub(crate) me: Arc<Identity>,
     pub(crate) config: Config,
     pub(crate) rng: Rngs,
-    origin: std::time::Instant,
     measuring: Measuring,
     network: Network,
     sockets: ExtraSockets,
@@ -146,21 +127,17 @@ pub struct Node {
 
     pub(crate) channels: Channels,
     ends: Ends,
-    pub(crate) duties: Duties,
-    pub(crate) calls: BTreeMap<PeerId, Call>,
-    pub(crate) known_homes: BTreeMap<PeerId, Vec<(PeerId, SocketAddr)>>,
-    rooms: Rooms,
-    neighbors: Neighbors,
+    introductions: Introductions<Held>,
+    calls: Calls,
+    overlay: Overlay,
+    nat: Nat,
+    lan: Lan,
 
-    streams: StreamTable,
-    pub(crate) pings: Pings,
+    streams: Streams,
+    pings: Pings,
 
-    pub(crate) call_deadlines: Deadlines<PeerId>,
-    ready: VecDeque<PeerKey>,
-    ready_set: BTreeSet<PeerKey>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) counters: Counters,
-    quic_buf: Vec<u8>,
     pub(crate) leaving: bool,
     ready_told: bool,
 }
@@ -173,7 +150,7 @@ impl Node {
         origin: std::time::Instant,
         seed: [u8; 32],
         key: SecretKey,
-        config: Config,
+        mut config: Config,
         saved: Saved,
     ) -> Result<Self, ConfigError> {
         let own_duty = match &config.role {
@@ -186,17 +163,22 @@ impl Node {
             }
         };
         let seed = Seed::new(seed);
-        let mut rng = Rngs::new(&seed);
+        let rng = Rngs::new(&seed);
         let me = Arc::new(Identity::new(key));
         let peers = Peers::new(Arc::clone(&me), &seed, own_duty);
-        let rooms = Rooms::new(now, &me, &config, &saved, &mut rng.overlay);
+        let services = Services::new(core::mem::take(&mut config.services), config.contacts.clone());
+        let streams = Streams::new(&seed, origin, services);
+        let id = me.id();
+        let calls = Calls::new(id, config.lan);
+        let introductions = Introductions::new(&seed, config.relay_rate_bps, config.relay_quota_bytes);
+        let overlay = Overlay::new(now, &seed, Arc::clone(&me), &config, &saved);
+        let nat = Nat::new(&seed);
         let mut channels = Channels::default();
         channels.cap(now, config.duty_rate_bps, config.duty_quota_bytes, saved.relayed);
         Ok(Self {
             me,
             config,
             rng,
-            origin,
             measuring: Measuring::new(&seed, &saved.bindings),
             network: Network::default(),
             sockets: ExtraSockets::default(),
@@ -210,19 +192,15 @@ impl Node {
             counter_rushed: None,
             channels,
             ends: Ends::default(),
-            duties: Duties::default(),
-            calls: BTreeMap::new(),
-            known_homes: BTreeMap::new(),
-            rooms,
-            neighbors: Neighbors::default(),
-            streams: StreamTable::default(),
+            introductions,
+            calls,
+            overlay,
+            nat,
+            lan: Lan::new(id),
+            streams,
             pings: Pings::default(),
-            call_deadlines: Deadlines::default(),
-            ready: VecDeque::new(),
-            ready_set: BTreeSet::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
-            quic_buf: Vec::new(),
             leaving: false,
             ready_told: false,
         })
@@ -246,13 +224,13 @@ impl Node {
         for _ in 0..TIMEOUT_STEPS_MAX {
             if let Some(key) = self.peers.pop_due(now) {
                 self.on_peer_timeout(now, key);
-            } else if let Some(id) = self.call_deadlines.pop_due(now) {
+            } else if let Some(id) = self.calls.pop_due(now) {
                 self.on_call_timeout(now, id);
             } else {
                 self.rooms_timeout(now);
                 let closed = self.channels.handle_timeout(now);
                 self.tell_closed(closed);
-                self.on_duties_timeout(now);
+                self.on_introductions_due(now);
                 self.on_delayed_due(now);
                 self.on_transports_due(now);
                 self.keepalive_timeout(now);
@@ -268,11 +246,11 @@ impl Node {
         }
         debug_assert!(
             false,
-            "a timer does not advance at {now:?}: peers {:?} calls {:?} channels {:?} duties {:?} rooms {:?}",
+            "a timer does not advance at {now:?}: peers {:?} calls {:?} channels {:?} introductions {:?} rooms {:?}",
             self.peers.poll_timeout(),
-            self.call_deadlines.next(),
+            self.calls.poll_timeout(),
             self.channels.poll_timeout(),
-            self.duties.poll_timeout(),
+            self.introductions.poll_timeout(),
             self.rooms_poll_timeout()
         );
     }
@@ -329,6 +307,7 @@ impl Node {
     /// The wall clock: at the start, hourly, and when it jumps.
     pub fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
         self.freshness.handle_wall_clock(now, wall);
+        self.overlay.handle_wall_clock(now, wall);
         self.channels.on_wall_clock(wall);
         self.settle(now);
     }
@@ -338,6 +317,10 @@ impl Node {
         self.rng.mix(fresh);
         self.peers.mix(fresh);
         self.measuring.mix(fresh);
+        self.introductions.mix(fresh);
+        self.streams.mix(fresh);
+        self.overlay.mix(fresh);
+        self.nat.mix(fresh);
     }
 
     // ---- what the application wants ----
@@ -360,7 +343,7 @@ impl Node {
         }
         let homes: Vec<_> = ticket.homes.iter().copied().filter(|(_, addr)| is_sendable(*addr)).collect();
         if !homes.is_empty() {
-            self.remember_homes(ticket.peer, homes.clone());
+            self.calls.learn_homes(ticket.peer, homes.clone());
             if self.is_lost() {
                 self.rooms_join(now, &homes);
             }
@@ -371,17 +354,14 @@ impl Node {
 
     /// Offers a service, or changes who may use it. Open streams stay.
     pub fn offer(&mut self, now: Instant, service: ServiceName, access: Access) -> Result<(), CommandError> {
-        if self.config.services.len() >= SERVICES_MAX && !self.config.services.contains_key(&service) {
-            return Err(CommandError::Limit);
-        }
-        self.config.services.insert(service, access);
+        self.streams.services_mut().offer(service, access)?;
         self.settle(now);
         Ok(())
     }
 
     /// Withdraws a service. Open streams stay.
     pub fn withdraw(&mut self, now: Instant, service: &ServiceName) {
-        self.config.services.remove(service);
+        self.streams.services_mut().withdraw(service);
         self.settle(now);
     }
 
@@ -407,7 +387,7 @@ impl Node {
                 self.send_ping(now, key, sequence);
             }
             // The call may have failed at once; then the event has told so.
-            _ if !self.calls.contains_key(&peer) => {}
+            _ if !self.calls.contains(&peer) => {}
             _ => self.pings.wait(peer, sequence),
         }
         self.settle(now);
@@ -423,14 +403,14 @@ impl Node {
 
     /// Takes an incoming stream.
     pub fn accept(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
-        let result = self.accept_stream(now, stream);
+        let result = self.on_streams(now, |streams| streams.accept(now, stream));
         self.settle(now);
         result
     }
 
     /// Refuses an incoming stream: `UnknownService`, `NotAllowed` or `Unavailable`.
     pub fn refuse(&mut self, now: Instant, stream: StreamKey, why: StreamEnd) -> Result<(), StreamError> {
-        let result = self.refuse_stream(now, stream, why);
+        let result = self.on_streams(now, |streams| streams.refuse(now, stream, why));
         self.settle(now);
         result
     }
@@ -438,35 +418,35 @@ impl Node {
     /// Takes as many bytes as fit and says how many; `Err(Blocked)` when none do. [`Event::Writable`] follows whenever
     /// not all were taken.
     pub fn write(&mut self, now: Instant, stream: StreamKey, data: &[u8]) -> Result<usize, StreamError> {
-        let result = self.write_stream(now, stream, data);
+        let result = self.on_streams(now, |streams| streams.write(now, stream, data));
         self.settle(now);
         result
     }
 
     /// Reads bytes in order. [`Event::Readable`] follows whenever fewer came than asked for.
     pub fn read(&mut self, now: Instant, stream: StreamKey, buf: &mut [u8]) -> Result<Read, StreamError> {
-        let result = self.read_stream(now, stream, buf);
+        let result = self.on_streams(now, |streams| streams.read(now, stream, buf));
         self.settle(now);
         result
     }
 
     /// No more bytes will be written; those written still arrive.
     pub fn finish(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
-        let result = self.finish_stream(now, stream);
+        let result = self.on_streams(now, |streams| streams.finish(now, stream));
         self.settle(now);
         result
     }
 
     /// Drops the writing side: the peer's `read` gives [`StreamEnd::Reset`] with the code.
     pub fn reset(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
-        let result = self.reset_stream(now, stream, code);
+        let result = self.on_streams(now, |streams| streams.reset(now, stream, code));
         self.settle(now);
         result
     }
 
     /// Wants no more bytes: the peer gets [`Event::StreamStopped`].
     pub fn stop(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
-        let result = self.stop_stream(now, stream, code);
+        let result = self.on_streams(now, |streams| streams.stop(now, stream, code));
         self.settle(now);
         result
     }
@@ -480,21 +460,17 @@ impl Node {
 
     /// The next datagram received from `peer`: copies it to `buf` (cut if too short) and returns its length.
     pub fn recv_datagram(&mut self, peer: PeerId, buf: &mut [u8]) -> Option<usize> {
-        let key = self.peers.key_of(&peer)?;
-        let datagram = self.peers.get_mut(key)?.traffic.as_mut()?.datagrams.pop_front()?;
-        let len = datagram.len().min(buf.len());
-        buf.get_mut(..len)?.copy_from_slice(&datagram[..len]);
-        Some(len)
+        self.streams.recv_datagram(self.peers.key_of(&peer)?, buf)
     }
 
     /// Cuts a peer off: its link is closed with a goodbye, its streams end with [`StreamEnd::PeerGone`] here, a call to it
     /// that is under way is given up. It may come back like any other, so whoever revokes a permission withdraws that
     /// first. [`CommandError::NotConnected`] where there was nothing to cut.
     pub fn disconnect(&mut self, now: Instant, peer: &PeerId) -> Result<(), CommandError> {
-        let called = self.calls.contains_key(peer);
-        self.finish_call(peer);
+        let called = self.calls.contains(peer);
+        self.calls.finish(peer);
         self.pings.take_waiting(peer);
-        self.end_waiting_streams(peer, StreamEnd::PeerGone);
+        self.end_waiting_streams(now, peer, StreamEnd::PeerGone);
         let key = self.peers.key_of(peer);
         if let Some(key) = key {
             self.close_link(now, key);
@@ -563,30 +539,17 @@ impl Node {
         self.make_ticket(service)
     }
 
-    /// The own wall clock now.
-    pub(crate) fn own_wall(&self, now: Instant) -> Option<WallTime> {
-        self.freshness.wall(now)
-    }
-
-    /// Where a peer is at home, from a ticket or a lookup.
-    pub(crate) fn remember_homes(&mut self, id: PeerId, homes: Vec<(PeerId, SocketAddr)>) {
-        if self.known_homes.len() >= KNOWN_HOMES_MAX && !self.known_homes.contains_key(&id) {
-            self.known_homes.pop_first();
-        }
-        self.known_homes.insert(id, homes);
-    }
-
     /// Carries out what the rooms want, and moves the deadlines of the peers that were touched.
     fn settle(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.rooms_settle(now);
-        self.peers.settle(now, |_| None);
+        self.peers.settle(now, |key| self.streams.poll_timeout_of(key));
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        let mut at = earliest(self.peers.poll_timeout(), self.call_deadlines.next());
+        let mut at = earliest(self.peers.poll_timeout(), self.calls.poll_timeout());
         at = earliest(at, self.channels.poll_timeout());
-        at = earliest(at, self.duties.poll_timeout());
+        at = earliest(at, self.introductions.poll_timeout());
         at = earliest(at, self.delayed.poll_timeout());
         at = earliest(at, self.transports.poll_timeout());
         at = earliest(at, self.measuring.poll_timeout());

@@ -115,7 +115,7 @@ impl Node {
         if self.on_lifetime_reply(now, key, path.socket, token) || self.on_punch_seen(now, key, path.socket, seen) {
             return;
         }
-        if self.on_reach_reply(now, path, token, seen, alternate_port)
+        if self.nat.on_reply(now, path.socket, path.remote, token, seen, alternate_port)
             && self.network.sockets.iter().any(|(socket, _)| *socket == path.socket)
         {
             self.on_observed(now, key, path.remote, path.socket, seen);

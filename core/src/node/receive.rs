@@ -3,10 +3,9 @@
 use super::Node;
 use crate::api::{Event, Save};
 use crate::net::{DropReason, Path, PeerKey, Received};
-use crate::path::{Change, Route};
+use crate::path::Route;
 use crate::peer::{Arrived, Outgoing};
 use crate::relay;
-use crate::stream::Streams;
 use crate::time::Instant;
 use crate::wire::RECEIVE_LEN_MAX;
 use crate::wire::address::canonical;
@@ -220,7 +219,7 @@ impl Node {
         peer.on_authentic(now, &route, len);
         if peer.wanted {
             let id = peer.id;
-            self.rooms_heard(now, &id);
+            self.overlay.on_heard(now, &id);
         }
         self.transport_heard(now, key, &route);
         if let Route::Relayed { via, .. } = route
@@ -229,12 +228,8 @@ impl Node {
             relay.needed = now;
         }
         let Some(heard) = self.peers.get_mut(key).and_then(|peer| peer.on_arrived(now, &arrived)) else { return };
-        if heard.recovered
-            && let Some(streams) = self.streams_of(key)
-        {
-            // The path works again after an outage: QUIC should not sit out its own back-off.
-            streams.path_failed_over(now);
-            self.mark_ready(key);
+        if heard.recovered {
+            self.streams.on_recovered(now, key);
         }
         if let Some(path) = path.filter(|_| heard.unproven) {
             self.account.received(now, path.remote, len);
@@ -267,34 +262,13 @@ impl Node {
         token
     }
 
-    fn on_stream_packet(&mut self, now: Instant, key: PeerKey, plain: &[u8]) -> Result<(), DropReason> {
-        if !self.ensure_streams(now, key) {
-            return Err(DropReason::WrongPath);
-        }
-        if let Some(streams) = self.streams_of(key) {
-            streams.handle_packet(now, plain);
-        }
-        self.drain_streams(now, key);
-        Ok(())
-    }
-
-    /// The QUIC connection of a user link, if there is one.
-    pub(crate) fn streams_of(&mut self, key: PeerKey) -> Option<&mut Streams> {
-        self.peers.get_mut(key)?.traffic.as_mut()?.streams.as_deref_mut()
-    }
-
     /// Chooses the link's path anew, and tells everybody whom a change concerns.
     pub(crate) fn choose_path(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let Some(chosen) = peer.choose(now) else { return };
         let leg = peer.direct_path();
         if let (Some(change), Some(traffic)) = (chosen.change, peer.traffic.as_mut()) {
-            if let Some(streams) = &mut traffic.streams {
-                match change {
-                    Change::Upgrade => streams.path_upgraded(now),
-                    Change::First | Change::Failover => streams.path_failed_over(now),
-                }
-            }
+            self.streams.on_path(now, key, change);
             if chosen.new.is_some_and(|route| route.is_direct()) {
                 (traffic.retry, traffic.attempt, traffic.tried) = (None, 0, None);
             } else if traffic.retry.is_none() {
@@ -307,7 +281,7 @@ impl Node {
         }
         self.channels.set_path(key, leg);
         self.announce_path(key);
-        self.mark_ready(key);
+        self.streams.mark_ready(key);
         if chosen.is_first {
             self.on_path_found(now, key);
         }

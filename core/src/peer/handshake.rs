@@ -9,7 +9,8 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::attempt::{ATTEMPT_WAITS, Attempt, AttemptRoute, Pending};
-use super::outbox::{Outgoing, fits_relayed};
+use super::outbox::fits_relayed;
+use super::outgoing::Outgoing;
 use super::peers::Peers;
 use super::state::{Peer, REKEY_ACTIVE};
 use super::traffic::{Standing, Traffic};

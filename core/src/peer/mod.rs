@@ -17,14 +17,18 @@ mod indices;
 #[cfg(any(test, feature = "operations"))]
 pub(crate) mod operations;
 mod outbox;
+mod outgoing;
 mod peers;
 mod state;
 mod table;
+#[cfg(test)]
+mod tests;
 mod traffic;
 
 pub(crate) use attempt::AttemptRoute;
 pub(crate) use handshake::{Arrival, PENDING_MAX, Request, response_len};
-pub(crate) use outbox::{ANSWERS_MAX, MESSAGES_LEN_MAX, OUTGOING_MAX, Outgoing};
+pub(crate) use outbox::{ANSWERS_MAX, MESSAGES_LEN_MAX};
+pub(crate) use outgoing::{OUTGOING_MAX, Outgoing};
 pub(crate) use peers::Peers;
 pub(crate) use state::{Arrived, OLD_EPOCH_AGE_MAX, Peer, UNCONFIRMED_AGE_MAX};
-pub(crate) use traffic::{DATAGRAMS_MAX, Standing, Traffic};
+pub(crate) use traffic::{Standing, Traffic};

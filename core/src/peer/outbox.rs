@@ -1,9 +1,9 @@
 //! What leaves: small intents, and how they become datagrams when they are polled.
 
-use std::collections::VecDeque;
-
+use super::outgoing::{OUTGOING_MAX, Outgoing};
 use super::peers::Peers;
 use super::state::Peer;
+use crate::identity::PeerId;
 use crate::keepalive::Duty;
 use crate::net::{Path, PeerKey, SocketId};
 use crate::path::Route;
@@ -12,8 +12,6 @@ use crate::wire::DATAGRAM_LEN_MAX;
 use crate::wire::message::{self, Message};
 use crate::wire::packet::{BEAT_LEN, ChannelId, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, RELAY_HEADER_LEN, relay_header};
 
-/// Most intents queued. At the limit new ones are dropped and counted: every one of them is repeated by whoever needs it.
-pub(crate) const OUTGOING_MAX: usize = 65_536;
 /// Room kept for what waits to be sent when nothing does.
 const OUTGOING_KEPT: usize = 64;
 /// Above this many intents, answers are no longer queued: who asked asks again.
@@ -22,31 +20,6 @@ pub(crate) const ANSWERS_MAX: usize = 4_096;
 pub(crate) const MESSAGES_LEN_MAX: usize = DATAGRAM_LEN_MAX - DATA_OVERHEAD - RELAY_HEADER_LEN;
 /// Most messages that wait for a link to come up. At the limit the oldest goes.
 const WAITING_MAX: usize = 16;
-
-/// One thing to send, encoded only when it is polled: what leaves carries the keys and the path of that moment.
-#[derive(Debug)]
-pub(crate) enum Outgoing {
-    /// A handshake packet, complete.
-    Raw { path: Path, bytes: Box<[u8]> },
-    /// A handshake packet through a channel.
-    RawRelayed { channel: ChannelId, via: PeerKey, bytes: Box<[u8]> },
-    /// Encoded messages; on the path in use where `route` is none.
-    Messages {
-        peer: PeerKey,
-        route: Option<Route>,
-        bytes: Box<[u8]>,
-        /// An answer is awaited: silence means trouble.
-        awaits: bool,
-    },
-    /// A keep-alive; on the path in use where `route` is none.
-    Beat { peer: PeerKey, kind: Kind, route: Option<Route> },
-}
-
-/// What waits to be polled.
-#[derive(Debug, Default)]
-pub(super) struct Outbox {
-    queue: VecDeque<Outgoing>,
-}
 
 /// A packet about to be sealed: where it goes and where its plaintext stands in the buffer.
 #[derive(Clone, Copy, Debug)]
@@ -71,14 +44,21 @@ impl Peers {
 
     /// Queues an intent.
     pub(crate) fn push(&mut self, outgoing: Outgoing) {
-        if self.outbox.queue.len() < OUTGOING_MAX {
-            self.outbox.queue.push_back(outgoing);
+        if self.outgoing.len() < OUTGOING_MAX {
+            self.outgoing.push_back(outgoing);
+        }
+    }
+
+    /// Queues encoded messages for a peer whose link is up.
+    pub(crate) fn send_to(&mut self, id: &PeerId, bytes: Box<[u8]>) {
+        if let Some(peer) = self.up_key(id) {
+            self.push(Outgoing::Messages { peer, route: None, bytes, awaits: false });
         }
     }
 
     /// How many intents wait.
     pub(crate) fn queued(&self) -> usize {
-        self.outbox.queue.len()
+        self.outgoing.len()
     }
 
     /// Queues a message on the path in use; it waits if the link is not up yet.
@@ -127,15 +107,15 @@ impl Peers {
         buf: &mut [u8],
         is_open: impl Fn(SocketId) -> bool,
     ) -> Option<(Path, usize)> {
-        while let Some(outgoing) = self.outbox.queue.pop_front() {
+        while let Some(outgoing) = self.outgoing.pop_front() {
             // A socket may have been closed since this was meant for it.
             if let Some(found) = self.encode(now, outgoing, buf).filter(|(path, _)| is_open(path.socket)) {
                 return Some(found);
             }
         }
-        if self.outbox.queue.capacity() > OUTGOING_KEPT {
+        if self.outgoing.capacity() > OUTGOING_KEPT {
             // Much was to be sent at once: that room is not needed every day.
-            self.outbox.queue.shrink_to(OUTGOING_KEPT);
+            self.outgoing.shrink_to(OUTGOING_KEPT);
         }
         None
     }
@@ -210,14 +190,14 @@ impl Peers {
     ) -> Option<usize> {
         buf.get_mut(body..body + bytes.len())?.copy_from_slice(bytes);
         let mut len = bytes.len();
-        while let Some(Outgoing::Messages { peer: p, route: None, bytes, awaits: false }) = self.outbox.queue.front()
+        while let Some(Outgoing::Messages { peer: p, route: None, bytes, awaits: false }) = self.outgoing.front()
             && *p == peer
             && on_current
             && len + bytes.len() <= MESSAGES_LEN_MAX
         {
             buf.get_mut(body + len..body + len + bytes.len())?.copy_from_slice(bytes);
             len += bytes.len();
-            self.outbox.queue.pop_front();
+            self.outgoing.pop_front();
         }
         Some(len)
     }

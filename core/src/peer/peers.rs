@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::indices::Indices;
-use super::outbox::Outbox;
+use super::outgoing::Outgoing;
 use super::state::Peer;
 use super::table::Table;
 use crate::identity::PeerId;
@@ -25,7 +25,8 @@ pub(crate) struct Peers {
     /// Handshakes that we answered, in order, and by the ephemeral key of their Init.
     pub(super) unconfirmed: VecDeque<(Instant, PeerKey)>,
     pub(super) by_ephemeral: BTreeMap<[u8; 32], PeerKey>,
-    pub(super) outbox: Outbox,
+    /// What waits to be polled, at most [`OUTGOING_MAX`](super::OUTGOING_MAX).
+    pub(super) outgoing: VecDeque<Outgoing>,
     /// How often beats leave: one for all links, since all go through the same router.
     pub(super) pace: Pace,
     /// How links that this node needs are kept alive from its side.
@@ -46,7 +47,7 @@ impl Peers {
             gate,
             unconfirmed: VecDeque::new(),
             by_ephemeral: BTreeMap::new(),
-            outbox: Outbox::default(),
+            outgoing: VecDeque::new(),
             pace: Pace::UNKNOWN,
             own_duty,
             deadlines: Deadlines::default(),
@@ -199,6 +200,50 @@ impl Peers {
                 peer.duty = duty;
             }
             self.touch(key);
+        }
+    }
+
+    /// A room needs the link to this peer from now on, or none does.
+    pub(crate) fn set_wanted(&mut self, key: PeerKey, wanted: bool) {
+        let own_duty = self.own_duty;
+        if let Some(peer) = self.table.get_mut(key) {
+            peer.wanted = wanted;
+            if wanted && peer.duty == Duty::None {
+                peer.duty = own_duty;
+            }
+        }
+        self.touch(key);
+    }
+
+    /// The same for one that a room goes on to need, if there is a link to it or about to be.
+    pub(crate) fn keep(&mut self, id: &PeerId) {
+        if let Some(key) = self.key_of(id) {
+            self.set_wanted(key, true);
+        }
+    }
+
+    /// The same for one of all, where this node needs other links than before.
+    pub(crate) fn review(&mut self, now: Instant, key: PeerKey, wanted: bool) {
+        if self.get(key).is_some_and(|p| p.wanted != wanted) {
+            self.set_wanted(key, wanted);
+            if let Some(peer) = self.table.get_mut(key) {
+                peer.needed = now;
+            }
+        }
+    }
+
+    /// A room needs the link no longer; it stays while another room does.
+    pub(crate) fn release(&mut self, now: Instant, id: &PeerId, wanted: bool, is_leaf_here: bool) {
+        let Some(key) = self.key_of(id) else { return };
+        self.set_wanted(key, wanted);
+        if let Some(peer) = self.table.get_mut(key) {
+            peer.needed = now;
+            // Perhaps because it did not answer: a dead link must not be taken for one when the peer is dialled again.
+            peer.beats.doubt(now);
+            if !wanted && is_leaf_here && peer.traffic.is_none() {
+                // It was a supernode, and is a leaf of ours now: it keeps the link alive.
+                peer.duty = Duty::None;
+            }
         }
     }
 

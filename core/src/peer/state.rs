@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::attempt::{Attempt, Pending};
-use super::traffic::Traffic;
+use super::traffic::{Standing, Traffic};
 use crate::identity::PeerId;
 use crate::keepalive::{BEAT_INTERVAL, BEAT_INTERVAL_MAX, Beats, Duty, PROOF_AGE_MAX, Pace};
 use crate::link::Epoch;
@@ -13,6 +13,7 @@ use crate::net::Path;
 use crate::path::{self, Change, Paths, Route, View, Want, Watch};
 use crate::time::{Instant, earliest};
 use crate::traverse::Checks;
+use crate::wire::message::ChannelLimits;
 
 /// A link that only listens (the other side keeps it alive) is gone after so much silence: two beats of the peer may be
 /// lost even if it beats as seldom as may be.
@@ -153,6 +154,20 @@ impl Peer {
         match route {
             Route::Direct { socket, remote } => Some(Path { socket, remote, local: self.paths.local_of(&route) }),
             Route::Relayed { .. } => None,
+        }
+    }
+
+    /// We call it, and tell it where we are: its link is for the application.
+    pub(crate) fn on_called(&mut self, now: Instant) {
+        let traffic = self.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, Standing::Accepted)));
+        traffic.standing = Standing::Accepted;
+        traffic.told = true;
+    }
+
+    /// What the relay says that the channel with this peer may carry.
+    pub(crate) fn set_limits(&mut self, limits: ChannelLimits) {
+        if let Some(traffic) = &mut self.traffic {
+            traffic.limits = Some(limits);
         }
     }
 
@@ -343,7 +358,31 @@ impl Peer {
 
     /// Whether a stream is open.
     pub(crate) fn has_streams(&self) -> bool {
-        self.traffic.as_ref().is_some_and(|t| t.streams.as_ref().is_some_and(|s| !s.is_idle()))
+        self.traffic.as_ref().is_some_and(|t| t.busy)
+    }
+
+    /// It has streams now, or has none any more.
+    pub(crate) fn set_busy(&mut self, busy: bool) {
+        if let Some(traffic) = &mut self.traffic {
+            traffic.busy = busy;
+        }
+    }
+
+    /// User traffic was seen.
+    pub(crate) fn on_used(&mut self, now: Instant) {
+        if let Some(traffic) = &mut self.traffic {
+            traffic.used = now;
+        }
+    }
+
+    /// Whether it is on a user link, and some service lets it in or we called it.
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.traffic.as_ref().is_some_and(|t| t.standing == Standing::Accepted)
+    }
+
+    /// The link carries user traffic from now on.
+    pub(crate) fn carry_traffic(&mut self, now: Instant, standing: Standing) {
+        self.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, standing)));
     }
 
     /// Whether this is a session that nobody has used for [`DORMANT_AFTER`]: no path is kept for it.
@@ -438,7 +477,7 @@ impl Peer {
     }
 
     /// The earliest of all that this peer waits for.
-    pub(crate) fn next_deadline(&mut self, now: Instant, pace: Pace) -> Option<Instant> {
+    pub(crate) fn next_deadline(&self, now: Instant, pace: Pace) -> Option<Instant> {
         let mut at = self.attempts.iter().map(Attempt::due).min();
         at = earliest(at, self.pending.iter().map(|p| p.at + UNCONFIRMED_AGE_MAX).min());
         at = earliest(at, self.old_epoch.as_ref().map(|old| old.1 + OLD_EPOCH_AGE_MAX));
@@ -452,14 +491,11 @@ impl Peer {
         if let Some(view) = self.quality_view() {
             at = earliest(at, self.traffic.as_ref().and_then(|t| t.quality.poll_timeout(&view)));
         }
-        if let Some(traffic) = &mut self.traffic {
+        if let Some(traffic) = &self.traffic {
             at = earliest(at, traffic.checks.as_ref().and_then(Checks::poll_timeout));
             at = earliest(at, traffic.retry.map(|(at, _)| at));
             at = earliest(at, traffic.effort.as_ref().and_then(|e| e.poll_timeout()));
             at = earliest(at, traffic.sweep);
-            if let Some(streams) = &mut traffic.streams {
-                at = earliest(at, streams.poll_timeout());
-            }
         }
         at
     }

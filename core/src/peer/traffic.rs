@@ -1,17 +1,11 @@
 //! What a link with user traffic carries beside its keys.
 
-use std::collections::VecDeque;
-
 use crate::account::Exposure;
 use crate::identity::PeerId;
 use crate::path::{Quality, Route};
-use crate::stream::Streams;
 use crate::time::Instant;
 use crate::traverse::{Checks, Effort};
 use crate::wire::message::{ChannelLimits, Whereabouts};
-
-/// Most datagrams kept for the application. At the limit the oldest goes.
-pub(crate) const DATAGRAMS_MAX: usize = 64;
 
 /// Whether a peer gets candidates and connectivity checks.
 ///
@@ -28,13 +22,13 @@ pub(crate) enum Standing {
 /// What a link with user traffic carries beside its keys.
 pub(crate) struct Traffic {
     pub(crate) standing: Standing,
-    pub(crate) streams: Option<Box<Streams>>,
+    /// Whether a stream is open.
+    pub(super) busy: bool,
     pub(crate) checks: Option<Checks>,
     /// What the peer told us of its addresses.
     pub(crate) whereabouts: Whereabouts,
     /// Whether we told it ours on this link.
     pub(crate) told: bool,
-    pub(crate) datagrams: VecDeque<Box<[u8]>>,
     /// When user traffic was last seen.
     pub(crate) used: Instant,
     /// When to try to become direct again, and how often that was tried.
@@ -61,11 +55,10 @@ impl Traffic {
     pub(crate) fn new(now: Instant, standing: Standing) -> Self {
         Self {
             standing,
-            streams: None,
+            busy: false,
             checks: None,
             whereabouts: Whereabouts::default(),
             told: false,
-            datagrams: VecDeque::new(),
             used: now,
             retry: None,
             limits: None,

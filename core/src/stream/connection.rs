@@ -16,6 +16,7 @@ use quinn_proto::{
 };
 
 use super::crypto::{Mark, NoClock, Null, OneToken, REMOTE_IP, ResetKey};
+use super::event::LinkStats;
 use super::limits::{RECEIVE_WINDOW, SEND_WINDOW, STREAM_RECEIVE_WINDOW, STREAMS_EARLY, STREAMS_MAX};
 use crate::wire::packet::{DATA_OVERHEAD, RELAY_HEADER_LEN};
 
@@ -192,6 +193,38 @@ impl Conn {
     /// What the packets of this connection end in.
     pub(super) fn mark(&self) -> Mark {
         Mark::of_cid(&self.epoch.cid())
+    }
+
+    /// How many frames that QUIC wants acknowledged were sent.
+    pub(super) fn asked(&self) -> u64 {
+        let f = self.quic.stats().frame_tx;
+        [
+            f.crypto,
+            f.data_blocked,
+            f.max_data,
+            f.max_stream_data,
+            f.max_streams_bidi,
+            f.ping,
+            f.reset_stream,
+            f.stop_sending,
+            f.stream,
+            f.stream_data_blocked,
+            f.streams_blocked_bidi,
+        ]
+        .iter()
+        .sum()
+    }
+
+    /// How it is doing.
+    pub(super) fn stats(&self) -> LinkStats {
+        let path = self.quic.stats().path;
+        LinkStats {
+            rtt: path.rtt,
+            sent_packets: path.sent_packets,
+            lost_packets: path.lost_packets,
+            congestion_window: path.cwnd,
+            packet_len: path.current_mtu,
+        }
     }
 
     /// Whether both ends know that the other has its keys (RFC 9001 §4.1.2).

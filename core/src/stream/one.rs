@@ -12,7 +12,7 @@ const ACCEPTED: u8 = 0;
 const HEADER_LEN_MAX: usize = 1 + SERVICE_NAME_LEN_MAX;
 
 /// Codes of QUIC's RESET_STREAM and STOP_SENDING below this are ours; at and above it are the application's, less this.
-pub(super) const CODE_APPLICATION: u32 = 0x100;
+const CODE_APPLICATION: u32 = 0x100;
 /// Refused: no such service.
 pub(super) const CODE_UNKNOWN_SERVICE: u32 = 1;
 /// Refused: not for this peer.
@@ -22,7 +22,9 @@ pub(super) const CODE_UNAVAILABLE: u32 = 3;
 /// The stream's first bytes are no header, or its answer no answer.
 pub(super) const CODE_MALFORMED: u32 = 4;
 /// The answer to a stop or an abort of the peer.
-pub(super) const CODE_STOPPED: u32 = 5;
+const CODE_STOPPED: u32 = 5;
+// Aborted streams carry this code; the application's begin far above it.
+const _: () = assert!(CODE_STOPPED < CODE_APPLICATION);
 
 fn refusal(code: VarInt) -> Option<StreamEnd> {
     match u32::try_from(code.into_inner()).ok()? {

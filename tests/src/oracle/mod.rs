@@ -3,7 +3,7 @@
 //!
 //! [`verdict`] is handed what stands between each of two hosts and the internet and says what the cheapest way is:
 //!
-//! 1. *Direct*: both send to what they know of each other and to what packets came from ([`paper`]).
+//! 1. *Direct*: both send to what they know of each other and to what packets came from (`paper.rs`).
 //! 2. *By prediction*: a router that counts its ports up can be foreseen, so its new endpoints are known beforehand.
 //! 3. *By birthday*: one side holds many ports open, which the other can only guess, many at a time ([`birthday`]).
 //!    What the guess comes from must pass the holder's filter, and the answer must come from where the guess went.

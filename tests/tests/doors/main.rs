@@ -31,65 +31,17 @@ type Pairs = &'static [(&'static str, &'static str)];
 
 /// Imports of `core` that have to go.
 const CORE: Pairs = &[
-    ("action.rs", "node/api.rs"),
-    ("advert/own.rs", "node/api.rs"),
-    ("directory/lookup.rs", "gossip/pack.rs"),
-    ("gossip/mod.rs", "node/api.rs"),
-    ("home/leaf.rs", "node/api.rs"),
-    ("introduce.rs", "node/api.rs"),
     ("introduce.rs", "node/mod.rs"),
-    ("introduce.rs", "node/peer.rs"),
-    ("introduce.rs", "node/send.rs"),
-    ("keepalive/lifetime.rs", "node/api.rs"),
-    ("link/epoch.rs", "node/api.rs"),
-    ("link/gate.rs", "node/api.rs"),
-    ("link/handshake.rs", "node/api.rs"),
-    ("node/api.rs", "node/keepalive.rs"),
     ("node/keepalive.rs", "node/mod.rs"),
     ("node/mod.rs", "node/neighbors.rs"),
     ("node/mod.rs", "node/probe.rs"),
-    ("node/mod.rs", "node/rooms.rs"),
     ("node/mod.rs", "node/streams.rs"),
     ("node/mod.rs", "node/transport.rs"),
-    ("node/send.rs", "node/mod.rs"),
     ("node/sockets.rs", "node/mod.rs"),
-    ("path.rs", "node/api.rs"),
-    ("path.rs", "node/peer.rs"),
-    ("portmap/lease.rs", "node/api.rs"),
-    ("portmap/mapper.rs", "node/api.rs"),
-    ("portmap/mod.rs", "node/api.rs"),
-    ("punch/birthday.rs", "node/api.rs"),
-    ("punch/birthday.rs", "punch/effort.rs"),
-    ("punch/budget.rs", "punch/checks.rs"),
-    ("punch/effort.rs", "node/api.rs"),
-    ("punch/effort.rs", "punch/prediction.rs"),
-    ("punch/gather.rs", "node/api.rs"),
-    ("punch/prediction.rs", "node/api.rs"),
-    ("reach/dial_back.rs", "gossip/pack.rs"),
-    ("reach/duty.rs", "gossip/pack.rs"),
-    ("reach/examine.rs", "node/api.rs"),
-    ("reach/examiner.rs", "node/api.rs"),
-    ("reach/observed.rs", "node/api.rs"),
-    ("relay/fair.rs", "relay/mod.rs"),
-    ("relay/mod.rs", "node/api.rs"),
-    ("relay/mod.rs", "node/peer.rs"),
-    ("relay/quota.rs", "node/api.rs"),
-    ("stream/connection.rs", "stream/crypto.rs"),
-    ("stream/mod.rs", "node/api.rs"),
-    ("stream/one.rs", "node/api.rs"),
 ];
 
 /// Imports of `io` that have to go.
-const IO: Pairs = &[
-    ("command.rs", "endpoint.rs"),
-    ("command.rs", "stream.rs"),
-    ("events.rs", "endpoint.rs"),
-    ("portmap.rs", "run_loop.rs"),
-    ("requests.rs", "endpoint.rs"),
-    ("stream.rs", "endpoint.rs"),
-    ("tcp.rs", "run_loop.rs"),
-    ("waiting.rs", "endpoint.rs"),
-];
+const IO: Pairs = &[];
 
 #[test]
 fn the_doors_of_core_are_shut() {

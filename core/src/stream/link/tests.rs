@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::random::ChoiceRng;
+use crate::stream::PACKET_LEN_MAX;
 
 const CLIENT: usize = 0;
 const SERVER: usize = 1;
@@ -52,7 +53,7 @@ struct Transfer {
 
 struct Pair {
     now: Instant,
-    ends: [Streams; 2],
+    ends: [LinkStreams; 2],
     apps: [App; 2],
     wire: BTreeMap<(Instant, u64), (usize, Vec<u8>)>,
     sequence: u64,
@@ -79,8 +80,8 @@ impl Pair {
         Self {
             now,
             ends: [
-                Streams::new(now, origin, Side::Client, [seed as u8; 32]),
-                Streams::new(now, origin, Side::Server, [!seed as u8; 32]),
+                LinkStreams::new(now, origin, Side::Client, [seed as u8; 32]),
+                LinkStreams::new(now, origin, Side::Server, [!seed as u8; 32]),
             ],
             apps: Default::default(),
             wire: BTreeMap::new(),
@@ -171,10 +172,10 @@ impl Pair {
         }
     }
 
-    fn on_event(&mut self, end: usize, event: StreamsEvent) {
+    fn on_event(&mut self, end: usize, event: LinkEvent) {
         let app = &mut self.apps[end];
         match event {
-            StreamsEvent::Incoming { stream, service } => {
+            LinkEvent::Incoming { stream, service } => {
                 app.incoming.push((stream, service));
                 match app.services.get(&service).cloned() {
                     Some(answer) => {
@@ -187,18 +188,18 @@ impl Pair {
                         .expect("an unanswered stream"),
                 }
             }
-            StreamsEvent::Opened(stream) => assert!(app.opened.insert(stream)),
-            StreamsEvent::Readable(stream) => {
+            LinkEvent::Opened(stream) => assert!(app.opened.insert(stream)),
+            LinkEvent::Readable(stream) => {
                 if app.lazy {
                     assert!(app.readable.insert(stream), "told twice");
                 } else {
                     self.read(end, stream);
                 }
             }
-            StreamsEvent::Writable(stream) => self.write(end, stream),
-            StreamsEvent::Stopped(stream) => assert!(app.stopped.insert(stream)),
-            StreamsEvent::Ended { stream, end } => assert!(app.ended.insert(stream, end).is_none()),
-            StreamsEvent::Lost => app.lost += 1,
+            LinkEvent::Writable(stream) => self.write(end, stream),
+            LinkEvent::Stopped(stream) => assert!(app.stopped.insert(stream)),
+            LinkEvent::Ended { stream, end } => assert!(app.ended.insert(stream, end).is_none()),
+            LinkEvent::Lost => app.lost += 1,
         }
     }
 
@@ -275,7 +276,7 @@ impl Pair {
     }
 
     fn all_over(&self) -> bool {
-        self.ends.iter().all(Streams::is_idle)
+        self.ends.iter().all(LinkStreams::is_idle)
     }
 
     /// Opens `count` streams from either end, with random amounts of bytes each way, and gives their number by service.

@@ -121,7 +121,7 @@ fn check(pair: &mut Pair, end: usize) {
     let mut buf = Vec::new();
     for _ in 0..1000 {
         while let Some(event) = streams.poll_event() {
-            if let StreamsEvent::Incoming { stream, .. } = event {
+            if let LinkEvent::Incoming { stream, .. } = event {
                 let _ = streams.accept(pair.now, stream);
                 let _ = streams.write(pair.now, stream, b"what");
             }
@@ -131,7 +131,7 @@ fn check(pair: &mut Pair, end: usize) {
         }
     }
     assert!(streams.poll_transmit(pair.now, 10, 1300, &mut buf).is_none(), "it never ends");
-    assert!(streams.all.len() <= 2 * STREAMS_MAX as usize && streams.by_id.len() <= streams.all.len());
+    assert!(streams.set.len() <= 2 * STREAMS_MAX as usize && streams.set.attached() <= streams.set.len());
     assert!(streams.words.len() <= WORDS_MAX);
     for _ in 0..20 {
         if streams.poll_timeout().is_none_or(|at| at > pair.now) {
@@ -229,7 +229,7 @@ fn a_connection_that_the_peer_breaks_ends_its_streams_and_no_more() {
     pair.run_for(SECOND);
     assert_eq!(pair.apps[CLIENT].lost, 1);
     assert_eq!(pair.apps[CLIENT].ended[&stream], StreamEnd::PeerGone);
-    assert!(pair.ends.iter().all(Streams::is_disposable), "the goodbye reached the server");
+    assert!(pair.ends.iter().all(LinkStreams::is_disposable), "the goodbye reached the server");
     pair.apps[CLIENT].lazy = false;
     let stream = pair.open(CLIENT, "x", Vec::new());
     pair.run_for(SECOND);
@@ -256,6 +256,6 @@ fn floods_of_initials_and_streams_are_bounded() {
         packet[6..14].copy_from_slice(&(2_000_000 + epoch).to_be_bytes());
         pair.ends[SERVER].handle_packet(pair.now, &packet);
         check(&mut pair, SERVER);
-        assert!(pair.ends[SERVER].all.len() <= STREAMS_MAX as usize);
+        assert!(pair.ends[SERVER].set.len() <= STREAMS_MAX as usize);
     }
 }

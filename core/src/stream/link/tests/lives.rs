@@ -19,7 +19,7 @@ fn open_pair(seed: u64) -> (Pair, LocalStream, LocalStream) {
             }
         }
         if let Some(event) = pair.ends[SERVER].poll_event() {
-            let StreamsEvent::Incoming { stream, service } = event else { panic!("{event:?}") };
+            let LinkEvent::Incoming { stream, service } = event else { panic!("{event:?}") };
             assert_eq!(service, name("x"));
             far = Some(stream);
             break;
@@ -146,7 +146,7 @@ fn a_refusal_says_why() {
                 for _ in 0..1000 {
                     let mut buf = Vec::new();
                     while let Some(event) = pair.ends[other].poll_event() {
-                        let StreamsEvent::Incoming { stream, .. } = event else { panic!("{event:?}") };
+                        let LinkEvent::Incoming { stream, .. } = event else { panic!("{event:?}") };
                         pair.ends[other].refuse(pair.now, stream, why).expect("unanswered");
                         assert_eq!(pair.ends[other].accept(pair.now, stream), Err(StreamError::Unknown));
                         answered = true;
@@ -264,7 +264,7 @@ fn lost_words_do_not_lose_streams() {
             pair.run_until(MINUTE, Pair::all_over);
             assert_eq!(pair.apps[opener].received[&stream], b"back", "{opener} {cut_from}");
             pair.run_for(3 * MINUTE);
-            assert!(pair.ends.iter().all(Streams::is_disposable), "{opener} {cut_from}");
+            assert!(pair.ends.iter().all(LinkStreams::is_disposable), "{opener} {cut_from}");
             assert!(pair.apps.iter().all(|app| app.lost == 0 && app.ended.is_empty()));
         }
     }
@@ -275,7 +275,7 @@ fn a_connection_that_one_end_lost_is_given_up_by_the_other() {
     for loser in [CLIENT, SERVER] {
         let (mut pair, near, far) = open_pair(11);
         let side = if loser == CLIENT { Side::Client } else { Side::Server };
-        pair.ends[loser] = Streams::new(pair.now, pair.ends[loser].origin, side, [77; 32]);
+        pair.ends[loser] = LinkStreams::new(pair.now, pair.ends[loser].origin, side, [77; 32]);
         let (end, stream) = if loser == CLIENT { (SERVER, far) } else { (CLIENT, near) };
         write(&mut pair, end, stream, b"are you there");
         pair.run_until(MINUTE, Pair::all_over);
@@ -296,7 +296,7 @@ fn close_ends_the_peers_streams() {
         pair.run_for(Duration::from_secs(1));
         let (other, stream) = if closer == CLIENT { (SERVER, far) } else { (CLIENT, near) };
         assert_eq!(pair.apps[other].ended[&stream], StreamEnd::PeerGone);
-        assert!(pair.ends.iter().all(Streams::is_disposable));
+        assert!(pair.ends.iter().all(LinkStreams::is_disposable));
     }
 }
 

@@ -1,125 +1,38 @@
-//! Neighbours: nodes that io found on the same local network, by multicast DNS, where no supernode is needed.
-//!
-//! io tells what was announced ([`Node::handle_neighbor`]) and taken back ([`Node::handle_neighbor_gone`]). What is
-//! told is a hint and no more: anybody on the LAN may announce anything, and only a handshake shows who answers. So a
-//! neighbour is remembered until it is wanted; then its addresses are dialled, beside the ordinary search for its
-//! homes, and whichever answers first is the link. A call to somebody not heard of yet waits a moment for it where
-//! [`Config::lan`](crate::api::Config::lan) says that io listens.
-//!
-//! A leaf without any home also tries neighbours that say that they are supernodes: on a LAN cut off from the world
-//! they may be all there is.
-//!
-//! What is sent to announced addresses is bounded as for other hearsay: by attempts per prefix
-//! ([`Account`](crate::account::Account)) and packets per address ([`crate::account`]); and only when the application wants that
-//! peer, or a home is missing.
+//! Carries what io tells of the local network to the machine that keeps it, and what that is good for to calls and homes.
 
 use core::net::SocketAddr;
-use std::collections::BTreeMap;
-
-use arrayvec::ArrayVec;
 
 use super::Node;
 use crate::identity::PeerId;
+use crate::introduce::Known;
 use crate::net::Neighbor;
 use crate::time::Instant;
-use crate::wire::address::{canonical, is_sendable};
-
-/// Most neighbours remembered. At the limit the one told longest ago goes.
-pub(crate) const NEIGHBORS_MAX: usize = 64;
-/// Most addresses of one neighbour. Further ones are not noted.
-pub(crate) const NEIGHBOR_ADDRESSES_MAX: usize = 4;
-/// Most neighbours at a time that a homeless leaf is told of as supernodes: more would crowd out those it knows.
-const NEIGHBOR_SUPERNODES_MAX: usize = 4;
-
-#[derive(Clone, Debug)]
-struct Known {
-    addresses: ArrayVec<SocketAddr, NEIGHBOR_ADDRESSES_MAX>,
-    is_supernode: bool,
-    /// Counts tellings: the smallest was told longest ago.
-    told: u64,
-}
-
-/// Those that io has told of.
-#[derive(Debug, Default)]
-pub(crate) struct Neighbors {
-    by_id: BTreeMap<PeerId, Known>,
-    tellings: u64,
-}
-
-impl Neighbors {
-    fn insert(&mut self, id: PeerId, addresses: ArrayVec<SocketAddr, NEIGHBOR_ADDRESSES_MAX>, is_supernode: bool) {
-        if self.by_id.len() >= NEIGHBORS_MAX && !self.by_id.contains_key(&id) {
-            let oldest = self.by_id.iter().min_by_key(|(_, known)| known.told).map(|(id, _)| *id);
-            if let Some(oldest) = oldest {
-                self.by_id.remove(&oldest);
-            }
-        }
-        self.tellings += 1;
-        self.by_id.insert(id, Known { addresses, is_supernode, told: self.tellings });
-    }
-
-    /// All, each with the address named first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerId, SocketAddr)> {
-        self.by_id.iter().filter_map(|(id, known)| Some((*id, *known.addresses.first()?)))
-    }
-}
+use crate::wire::address::canonical;
 
 impl Node {
     /// A node announced itself on the local network, or did so again with other addresses.
-    pub fn handle_neighbor(&mut self, now: Instant, neighbor: &Neighbor) {
-        let id = neighbor.peer;
-        let usable = |addr: &SocketAddr| is_sendable(*addr) && self.socket_for(*addr).is_some() && !self.is_own(*addr);
-        let addresses: ArrayVec<SocketAddr, NEIGHBOR_ADDRESSES_MAX> = neighbor
-            .addresses
-            .iter()
-            .map(|addr| canonical(*addr))
-            .filter(usable)
-            .take(NEIGHBOR_ADDRESSES_MAX)
-            .collect();
-        if self.leaving || id == self.me.id() || addresses.is_empty() {
+    pub fn handle_neighbor(&mut self, now: Instant, node: &Neighbor) {
+        let id = node.peer;
+        let here = |addr: &SocketAddr| self.socket_for(*addr).is_some() && !self.is_own(*addr);
+        let usable: Vec<SocketAddr> = node.addresses.iter().map(|addr| canonical(*addr)).filter(here).collect();
+        if self.leaving || !self.lan.handle_node(id, &usable, node.is_supernode) {
             return;
         }
-        self.neighbors.insert(id, addresses, neighbor.is_supernode);
-        self.dial_neighbor(now, id);
-        self.join_neighbors(now);
-        self.settle(now);
-    }
-
-    /// A neighbour has gone, or its announcement has run out. Links to it stay.
-    pub fn handle_neighbor_gone(&mut self, now: Instant, peer: PeerId) {
-        self.neighbors.by_id.remove(&peer);
-        self.settle(now);
-    }
-
-    /// Where a neighbour says that it is.
-    pub(crate) fn neighbor_addresses(&self, id: &PeerId) -> Vec<SocketAddr> {
-        self.neighbors.by_id.get(id).map(|known| known.addresses.to_vec()).unwrap_or_default()
-    }
-
-    /// For a call: dials the peer at the addresses that it has on the LAN, if it is a neighbour without a link to us.
-    pub(crate) fn dial_neighbor(&mut self, now: Instant, id: PeerId) {
-        let addresses = self.neighbor_addresses(&id);
-        if addresses.is_empty() || self.peers.up_key(&id).is_some() || !self.may_dial_neighbor(&id) {
-            return;
-        }
-        for address in self.account.take_attempts(now, addresses.into_iter()) {
-            self.dial(now, id, address, None);
-        }
-    }
-
-    /// A leaf without a home has nothing to lose by trying what is near.
-    pub(crate) fn join_neighbors(&mut self, now: Instant) {
-        if self.leaving || !self.own_homes().is_empty() {
-            return;
-        }
-        let supernodes = self.neighbors.by_id.iter().filter(|(_, known)| known.is_supernode);
-        let near: Vec<(PeerId, SocketAddr)> = supernodes
-            .filter_map(|(id, known)| Some((*id, *known.addresses.first()?)))
-            .take(NEIGHBOR_SUPERNODES_MAX)
-            .collect();
-        if !near.is_empty() {
+        let known =
+            Known { is_linked: self.peers.up_key(&id).is_some(), near: self.lan.addresses(&id), ..Known::default() };
+        self.calls.on_near(now, &mut self.account, id, &known);
+        self.carry_calls(now);
+        if self.own_homes().is_empty() {
+            let near = self.lan.supernodes();
             self.rooms_hear_of(now, &near);
         }
+        self.settle(now);
+    }
+
+    /// A node of the local network has gone, or its announcement has run out. Links to it stay.
+    pub fn handle_neighbor_gone(&mut self, now: Instant, peer: PeerId) {
+        self.lan.handle_node_gone(&peer);
+        self.settle(now);
     }
 }
 
@@ -128,7 +41,9 @@ mod tests {
     use super::*;
     use crate::api::{Config, ConnectError, Event, Saved};
     use crate::identity::SecretKey;
+    use crate::lan::{ADDRESSES_MAX, NODES_MAX, SUPERNODES_MAX};
     use crate::net::{Network, SocketId};
+    use std::collections::BTreeMap;
 
     fn id(n: u8) -> PeerId {
         SecretKey::from_bytes(&[n; 32]).peer_id()
@@ -191,13 +106,13 @@ mod tests {
         for n in 2..=90 {
             node.handle_neighbor(at(0), &neighbor(id(n), &["192.168.1.9:7"], false));
         }
-        assert_eq!(node.neighbors.by_id.len(), NEIGHBORS_MAX);
-        assert!(node.neighbor_addresses(&id(2)).is_empty() && !node.neighbor_addresses(&id(90)).is_empty());
+        assert_eq!(node.lan.iter().count(), NODES_MAX);
+        assert!(node.lan.addresses(&id(2)).is_empty() && !node.lan.addresses(&id(90)).is_empty());
         let many = ["192.168.1.3:7", "192.168.1.4:7", "192.168.1.5:7", "192.168.1.6:7", "192.168.1.7:7"];
         node.handle_neighbor(at(0), &neighbor(id(90), &many, false));
-        assert_eq!(node.neighbor_addresses(&id(90)).len(), NEIGHBOR_ADDRESSES_MAX);
+        assert_eq!(node.lan.addresses(&id(90)).len(), ADDRESSES_MAX);
         node.handle_neighbor_gone(at(0), id(90));
-        assert!(node.neighbor_addresses(&id(90)).is_empty());
+        assert!(node.lan.addresses(&id(90)).is_empty());
     }
 
     #[test]
@@ -206,7 +121,7 @@ mod tests {
         node.handle_neighbor(at(0), &neighbor(id(1), &["192.168.1.9:7"], false));
         let odd = ["224.0.0.251:7", "192.168.1.9:0", "[fd00::1]:7", "192.168.1.2:7000"];
         node.handle_neighbor(at(0), &neighbor(id(2), &odd, true));
-        assert_eq!(node.neighbors.by_id.len(), 0, "itself, a group, no port, a family without a socket, our own");
+        assert_eq!(node.lan.iter().count(), 0, "itself, a group, no port, a family without a socket, our own");
     }
 
     #[test]
@@ -263,6 +178,6 @@ mod tests {
             node.handle_neighbor(at(0), &neighbor(id(n), &[&at_address], true));
         }
         let sent = run(&mut node, 0, 60_000);
-        assert!(!sent.is_empty() && sent.len() <= 2 * NEIGHBOR_SUPERNODES_MAX, "{sent:?}");
+        assert!(!sent.is_empty() && sent.len() <= 2 * SUPERNODES_MAX, "{sent:?}");
     }
 }

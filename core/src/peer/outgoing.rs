@@ -1,0 +1,27 @@
+//! What waits to be sent.
+
+use crate::net::{Path, PeerKey};
+use crate::path::Route;
+use crate::wire::packet::{ChannelId, Kind};
+
+/// Most intents queued. At the limit new ones are dropped and counted: every one of them is repeated by whoever needs it.
+pub(crate) const OUTGOING_MAX: usize = 65_536;
+
+/// One thing to send, encoded only when it is polled: what leaves carries the keys and the path of that moment.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// A handshake packet, complete.
+    Raw { path: Path, bytes: Box<[u8]> },
+    /// A handshake packet through a channel.
+    RawRelayed { channel: ChannelId, via: PeerKey, bytes: Box<[u8]> },
+    /// Encoded messages; on the path in use where `route` is none.
+    Messages {
+        peer: PeerKey,
+        route: Option<Route>,
+        bytes: Box<[u8]>,
+        /// An answer is awaited: silence means trouble.
+        awaits: bool,
+    },
+    /// A keep-alive; on the path in use where `route` is none.
+    Beat { peer: PeerKey, kind: Kind, route: Option<Route> },
+}

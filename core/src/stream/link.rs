@@ -1,0 +1,609 @@
+//! The streams of one link.
+
+#[cfg(test)]
+mod tests;
+
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::time::Instant as StdInstant;
+
+use bytes::BytesMut;
+use quinn_proto::{Dir, Event, StreamEvent, StreamId};
+
+use super::connection::{Conn, Epoch, PACKET_LEN_MIN};
+use super::crypto::Mark;
+use super::event::{LinkEvent, LinkStats, LocalStream, Side};
+use super::failover::Failover;
+use super::limits::STREAMS_MAX;
+use super::one::{Note, Notes, One, refusal_code};
+use super::packet::{Inner, Word, cut_padding, is_short, restore_padding};
+use super::set::Set;
+use crate::api::{Read, StreamEnd, StreamError};
+use crate::time::{Instant, earliest};
+use crate::wire::ServiceName;
+
+/// How long a connection without streams is kept: so long a next stream needs no new one.
+pub(crate) const REST_AFTER: Duration = Duration::from_secs(60);
+/// How soon a call of the server is repeated for the first time; each further time it takes twice as long.
+const CALL_AGAIN: Duration = Duration::from_millis(400);
+/// And at most so long.
+const CALL_AGAIN_MAX: Duration = Duration::from_secs(5);
+/// Most words that wait to be sent; further ones are dropped, since all are repeated where they matter.
+const WORDS_MAX: usize = 8;
+/// How long QUIC waits when its timers do not advance because it may not send.
+const STUCK_WAIT: Duration = Duration::from_secs(1);
+/// How often one `poll_transmit` asks QUIC: again after an MTU probe that is too long, and after a timer that was due.
+const TRIES_MAX: usize = 8;
+
+/// The streams of one link. See the [room](super).
+pub struct LinkStreams {
+    origin: StdInstant,
+    side: Side,
+    seed: [u8; 32],
+    /// Last `now` that was passed in.
+    now: Instant,
+    /// Of the latest connection.
+    epoch: Option<Epoch>,
+    conn: Option<Box<Conn>>,
+    /// The connection is lost and only has its goodbye to send.
+    closing: bool,
+    /// The client has asked to drop the connection: nothing new may begin on it.
+    resting: bool,
+    rest_at: Option<Instant>,
+    call_at: Option<Instant>,
+    calls: u32,
+    failover: Failover,
+    /// QUIC's timers have fired and still name a moment that has passed; until it may send, they are asked again then.
+    stuck_until: Option<Instant>,
+    set: Set,
+    words: VecDeque<Word>,
+    events: VecDeque<LinkEvent>,
+}
+
+impl LinkStreams {
+    /// `origin` is std's moment of our `Instant::ZERO`. A client's later `LinkStreams` of the same link must be made at a
+    /// later `now`.
+    pub fn new(now: Instant, origin: StdInstant, side: Side, seed: [u8; 32]) -> Self {
+        Self {
+            origin,
+            side,
+            seed,
+            now,
+            epoch: None,
+            conn: None,
+            closing: false,
+            resting: false,
+            rest_at: None,
+            call_at: None,
+            calls: 0,
+            failover: Failover::default(),
+            stuck_until: None,
+            set: Set::default(),
+            words: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The plaintext of one Stream packet of the link.
+    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
+        self.now = now;
+        match Inner::decode(packet) {
+            None => {}
+            Some(Inner::Word(word)) => self.on_word(word),
+            Some(Inner::Quic(packet)) => self.on_quic(packet),
+            Some(Inner::Cut(cut)) => self.on_quic(&restore_padding(cut)),
+        }
+        self.on_change();
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        let at = self.std(now);
+        self.failover.handle_timeout(now, at, self.conn.as_deref_mut());
+        if self.rest_at.is_some_and(|at| at <= now) {
+            self.rest_at = None;
+            self.resting = true;
+            if let Some(conn) = &self.conn {
+                let word = Word::Rest(conn.mark());
+                self.say(word);
+            }
+        }
+        if self.call_at.is_some_and(|at| at <= now) {
+            self.call_at = None;
+        }
+        if let Some(conn) = &mut self.conn {
+            conn.handle_timeout(at);
+            // The probe time-out counts from the last packet sent and ends at 2^16 times its base: after so long
+            // without a chance to send it would stay in the past for good.
+            let is_stuck = conn.poll_timeout().is_some_and(|due| due <= at);
+            self.stuck_until = is_stuck.then(|| now + STUCK_WAIT);
+        }
+        self.on_change();
+    }
+
+    /// The next packets to seal, each by itself: `buf.chunks(n)` for the returned `n`, at most `segments_max` of them.
+    /// All have that length but the last. None is longer than `packet_len_max`, which is at least [`PACKET_LEN_MIN`]: what
+    /// the path could carry at most, not what it is proven to, which QUIC finds out. [`PACKET_LEN_MAX`] does for all paths
+    /// over Ethernet. Where a path has less room than the one before had proven, QUIC must start over.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        segments_max: usize,
+        packet_len_max: usize,
+        buf: &mut Vec<u8>,
+    ) -> Option<usize> {
+        assert!(segments_max > 0 && packet_len_max >= usize::from(PACKET_LEN_MIN), "no room for a QUIC packet");
+        self.now = now;
+        buf.clear();
+        let len = self
+            .transmit_word(buf)
+            .or_else(|| self.transmit_quic(segments_max, packet_len_max, buf))
+            // The end of a connection may have left something to say.
+            .or_else(|| self.transmit_word(buf));
+        if len.is_some() {
+            self.stuck_until = None;
+        }
+        len
+    }
+
+    fn transmit_word(&mut self, buf: &mut Vec<u8>) -> Option<usize> {
+        self.words.pop_front()?.encode(buf);
+        Some(buf.len())
+    }
+
+    fn transmit_quic(&mut self, segments_max: usize, packet_len_max: usize, buf: &mut Vec<u8>) -> Option<usize> {
+        let at = self.std(self.now);
+        let conn = self.conn.as_mut()?;
+        if usize::from(conn.quic.current_mtu()) > packet_len_max {
+            // A path with less room than the one before. Starting over at 1 200 is what fits all.
+            conn.quic.path_changed(at);
+        }
+        for _ in 0..TRIES_MAX {
+            let Some(transmit) = conn.quic.poll_transmit(at, segments_max, buf) else {
+                if self.failover.wants_fire() && conn.fire_timer(at) {
+                    self.failover.on_fired();
+                    continue;
+                }
+                // Sending can arm a timer that is due already (a loss that only now has a later packet to show it):
+                // done here, so that nothing is due when all has been sent.
+                if conn.poll_timeout().is_none_or(|due| due > at) {
+                    break;
+                }
+                conn.handle_timeout(at);
+                continue;
+            };
+            let len = transmit.segment_size.unwrap_or(transmit.size);
+            if len <= packet_len_max {
+                self.failover.on_sent();
+                if transmit.segment_size.is_some() {
+                    return Some(len);
+                }
+                cut_padding(buf);
+                return Some(buf.len());
+            }
+            // A probe whether the path carries packets that long: it does not.
+            buf.clear();
+        }
+        if self.closing {
+            self.drop_connection();
+            self.set_call();
+        }
+        None
+    }
+
+    /// How many frames that QUIC wants acknowledged were sent on the present connection. While this stands still, what
+    /// leaves needs no answer.
+    pub fn asked(&self) -> u64 {
+        self.conn.as_ref().map_or(0, |conn| conn.asked())
+    }
+
+    /// When to call `handle_timeout`.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let quic = self.conn.as_mut().and_then(|conn| conn.poll_timeout()).map(|at| {
+            // Rounded up: a deadline told too early would be asked for again and again.
+            let ns = at.saturating_duration_since(self.origin).as_nanos();
+            let at = Instant::from_micros(u64::try_from(ns.div_ceil(1000)).unwrap_or(u64::MAX));
+            self.stuck_until.map_or(at, |until| at.max(until))
+        });
+        let own = earliest(earliest(self.rest_at, self.call_at), self.failover.poll_timeout());
+        earliest(quic, own).map(|at| at.max(self.now))
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<LinkEvent> {
+        loop {
+            let event = self.events.pop_front()?;
+            match event {
+                // Overtaken by the stream's end.
+                LinkEvent::Readable(stream)
+                | LinkEvent::Writable(stream)
+                | LinkEvent::Stopped(stream)
+                | LinkEvent::Opened(stream)
+                    if !self.set.contains(stream) => {}
+                _ => return Some(event),
+            }
+        }
+    }
+
+    /// Opens a stream to a service of the peer. Bytes may be written at once.
+    /// `Err(Blocked)` at [`STREAMS_MAX`] streams of ours; nothing tells when there is room again.
+    pub fn open(&mut self, now: Instant, service: &ServiceName) -> Result<LocalStream, StreamError> {
+        self.now = now;
+        let side = self.side.quic();
+        if self.set.ours(side) >= STREAMS_MAX as usize {
+            return Err(StreamError::Blocked);
+        }
+        if self.side == Side::Client && (self.conn.is_none() || self.resting || self.closing) {
+            self.connect();
+        }
+        let stream = self.set.insert(One::opening(service));
+        self.on_change();
+        Ok(stream)
+    }
+
+    /// Takes an incoming stream.
+    pub fn accept(&mut self, now: Instant, stream: LocalStream) -> Result<(), StreamError> {
+        let notes = self.with(now, stream, |one, quic| quic.map_or(Err(StreamError::Unknown), |q| one.accept(q)))?;
+        self.tell(stream, &notes);
+        self.on_change();
+        Ok(())
+    }
+
+    /// Refuses an incoming stream: `UnknownService`, `NotAllowed`, or anything else for "unavailable". It is forgotten.
+    pub fn refuse(&mut self, now: Instant, stream: LocalStream, why: StreamEnd) -> Result<(), StreamError> {
+        self.with(now, stream, |one, quic| match quic {
+            Some(quic) if one.is_unanswered() => {
+                one.abort(quic, refusal_code(why));
+                Ok(())
+            }
+            _ => Err(StreamError::Finished),
+        })?;
+        self.set.remove(stream);
+        self.on_change();
+        Ok(())
+    }
+
+    /// Takes as many bytes as fit. `Err(Blocked)` when none do; `Writable` follows whenever not all were taken.
+    pub fn write(&mut self, now: Instant, stream: LocalStream, data: &[u8]) -> Result<usize, StreamError> {
+        self.with(now, stream, |one, quic| one.write(quic, data))
+    }
+
+    /// Reads bytes in order. After `Blocked`, and after fewer bytes than `buf` holds, `Readable` tells of the next.
+    pub fn read(&mut self, now: Instant, stream: LocalStream, buf: &mut [u8]) -> Result<Read, StreamError> {
+        let result = self.with(now, stream, |one, quic| one.read(quic, buf));
+        self.forget_if_over(stream);
+        self.on_change();
+        result
+    }
+
+    /// No more bytes will be written; those written still arrive.
+    pub fn finish(&mut self, now: Instant, stream: LocalStream) -> Result<(), StreamError> {
+        self.with(now, stream, One::finish)
+    }
+
+    /// Drops the sending direction: the peer's `read` gives `StreamEnd::Reset(code)`.
+    pub fn reset(&mut self, now: Instant, stream: LocalStream, code: u32) -> Result<(), StreamError> {
+        self.with(now, stream, |one, quic| one.reset(quic, code))?;
+        self.forget_if_over(stream);
+        self.on_change();
+        Ok(())
+    }
+
+    /// Wants no more bytes: the peer gets `Stopped`.
+    pub fn stop(&mut self, now: Instant, stream: LocalStream, code: u32) -> Result<(), StreamError> {
+        self.with(now, stream, |one, quic| one.stop(quic, code))?;
+        self.forget_if_over(stream);
+        self.on_change();
+        Ok(())
+    }
+
+    /// Packets take another path now, and the old one still works: what was measured on it no longer holds.
+    ///
+    /// While a failover is being probed that goes on, on the new path: in a window full of lost packets nothing else moves.
+    pub fn path_upgraded(&mut self, now: Instant) {
+        self.now = now;
+        let at = self.std(now);
+        self.failover.on_upgrade(now, at, self.conn.as_deref_mut());
+    }
+
+    /// Packets take another path now because the old one is dead; or the only path works again after an outage, which QUIC
+    /// by itself would take as long again to notice. A probe leaves at once; what was measured is forgotten only when the
+    /// path has answered and what was under way is taken for lost: sooner, the packets lost in the outage would fill the
+    /// new window.
+    pub fn path_failed_over(&mut self, now: Instant) {
+        self.now = now;
+        self.failover.on_failover(now, self.conn.as_deref_mut());
+    }
+
+    /// Ends all streams and the connection; a goodbye is ready for `poll_transmit`.
+    pub fn close(&mut self, now: Instant) {
+        self.now = now;
+        let at = self.std(now);
+        if let Some(conn) = &mut self.conn {
+            conn.close(at);
+            self.closing = true;
+        }
+        self.set.take_all();
+        self.on_change();
+    }
+
+    /// How many streams are open.
+    pub fn len(&self) -> usize {
+        self.set.len()
+    }
+
+    /// Whether a stream is open still: it is forgotten when both its directions ended.
+    pub fn contains(&self, stream: LocalStream) -> bool {
+        self.set.contains(stream)
+    }
+
+    /// Whether no stream is open.
+    pub fn is_idle(&self) -> bool {
+        self.set.is_empty()
+    }
+
+    /// Whether nothing would be lost by dropping this `LinkStreams`: no stream, no connection, nothing to say.
+    pub fn is_disposable(&self) -> bool {
+        self.set.is_empty() && self.conn.is_none() && self.words.is_empty() && self.events.is_empty()
+    }
+
+    /// How the connection is doing, if there is one.
+    pub fn stats(&self) -> Option<LinkStats> {
+        self.conn.as_ref().map(|conn| conn.stats())
+    }
+
+    fn std(&self, at: Instant) -> StdInstant {
+        self.origin + Duration::from_micros(at.as_micros())
+    }
+
+    fn say(&mut self, word: Word) {
+        if self.words.len() < WORDS_MAX && !self.words.contains(&word) {
+            self.words.push_back(word);
+        }
+    }
+
+    /// Begins a new connection in place of the present one, if any.
+    fn connect(&mut self) {
+        self.lose_streams();
+        self.drop_connection();
+        let epoch = Epoch(self.epoch.map_or(0, |last| last.0 + 1).max(self.now.as_micros()));
+        self.epoch = Some(epoch);
+        self.conn = Some(Box::new(Conn::connect(self.std(self.now), &self.seed, epoch)));
+    }
+
+    /// Ends the streams that wait for the present connection to take them.
+    fn lose_waiting(&mut self) {
+        for (stream, _) in self.set.take_all() {
+            self.events.push_back(LinkEvent::Ended { stream, end: StreamEnd::PeerGone });
+        }
+    }
+
+    fn drop_connection(&mut self) {
+        self.conn = None;
+        self.closing = false;
+        self.resting = false;
+        self.rest_at = None;
+        self.failover = Failover::default();
+    }
+
+    fn on_word(&mut self, word: Word) {
+        let present = self.conn.as_ref().filter(|_| !self.closing).map(|conn| conn.mark());
+        match word {
+            Word::Call => {
+                if self.side == Side::Client && (present.is_none() || self.resting) {
+                    self.connect();
+                }
+            }
+            Word::Gone(mark) => {
+                if present == Some(mark) {
+                    self.on_gone();
+                }
+            }
+            Word::Rest(mark) => {
+                if self.side == Side::Server {
+                    self.on_rest(mark, present);
+                }
+            }
+            Word::Keep(mark) => {
+                if present == Some(mark) {
+                    self.resting = false;
+                }
+            }
+        }
+    }
+
+    fn on_gone(&mut self) {
+        if !self.resting {
+            self.events.push_back(LinkEvent::Lost);
+        }
+        self.lose_streams();
+        self.lose_waiting();
+        self.drop_connection();
+    }
+
+    fn on_rest(&mut self, mark: Mark, present: Option<Mark>) {
+        if present == Some(mark) && !self.set.is_empty() {
+            self.say(Word::Keep(mark));
+            return;
+        }
+        if present == Some(mark) {
+            self.drop_connection();
+        }
+        self.say(Word::Gone(mark));
+    }
+
+    fn on_quic(&mut self, packet: &[u8]) {
+        let at = self.std(self.now);
+        let newer = Epoch::of_initial(packet).filter(|epoch| self.epoch.is_none_or(|last| last < *epoch));
+        if let (Side::Server, Some(epoch)) = (self.side, newer) {
+            if let Some(conn) = Conn::accept(at, &self.seed, epoch, BytesMut::from(packet)) {
+                self.lose_streams();
+                self.drop_connection();
+                self.epoch = Some(epoch);
+                self.conn = Some(Box::new(conn));
+            }
+            return;
+        }
+        let mark = Mark::of_packet(packet);
+        match &mut self.conn {
+            Some(conn) if !is_short(packet) || mark == Some(conn.mark()) => conn.handle(at, BytesMut::from(packet)),
+            // A short header means that we had this connection: without that, the handshake may still come.
+            _ => {
+                if let Some(mark) = mark.filter(|_| is_short(packet)) {
+                    self.say(Word::Gone(mark));
+                }
+            }
+        }
+    }
+
+    /// Hears out QUIC, and sets what depends on there being streams.
+    fn on_change(&mut self) {
+        while let Some(event) = self.conn.as_mut().and_then(|conn| conn.quic.poll()) {
+            self.on_event(event);
+        }
+        self.attach_waiting();
+        self.failover.on_change(self.now, self.conn.as_deref());
+        self.set_rest();
+        self.set_call();
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::ConnectionLost { .. } => {
+                if !self.closing {
+                    // The peer's goodbye to a connection that neither uses is no news.
+                    if self.set.attached() > 0 {
+                        self.events.push_back(LinkEvent::Lost);
+                    }
+                    self.closing = true;
+                    self.lose_streams();
+                    self.lose_waiting();
+                }
+            }
+            Event::Stream(StreamEvent::Opened { .. }) => self.on_opened(),
+            Event::Stream(StreamEvent::Readable { id }) => self.on_stream(id, One::on_readable),
+            Event::Stream(StreamEvent::Writable { id }) => self.on_stream(id, One::on_writable),
+            Event::Stream(StreamEvent::Finished { id }) => self.on_stream(id, |one, _| {
+                one.on_finished();
+                Notes::new()
+            }),
+            Event::Stream(StreamEvent::Stopped { id, error_code }) => {
+                self.on_stream(id, |one, quic| one.on_stopped(quic, error_code));
+            }
+            Event::Stream(StreamEvent::Available { .. })
+            | Event::HandshakeDataReady
+            | Event::Connected
+            | Event::DatagramReceived
+            | Event::DatagramsUnblocked => {}
+        }
+    }
+
+    fn on_opened(&mut self) {
+        while let Some(id) = self.conn.as_mut().and_then(|conn| conn.quic.streams().accept(Dir::Bi)) {
+            self.set.insert(One::incoming(id));
+            // Of the bytes that came with the first packet no event of their own tells.
+            self.on_stream(id, One::on_readable);
+        }
+        if let Some(conn) = &mut self.conn {
+            conn.make_room();
+        }
+    }
+
+    fn on_stream(&mut self, id: StreamId, what: impl FnOnce(&mut One, &mut quinn_proto::Connection) -> Notes) {
+        let (Some(conn), Some(stream)) = (&mut self.conn, self.set.by_id(id)) else { return };
+        let Some(one) = self.set.get_mut(stream) else { return };
+        let notes = what(one, &mut conn.quic);
+        self.tell(stream, &notes);
+        self.forget_if_over(stream);
+    }
+
+    fn tell(&mut self, stream: LocalStream, notes: &[Note]) {
+        for note in notes {
+            let event = match *note {
+                Note::Incoming(service) => LinkEvent::Incoming { stream, service },
+                Note::Opened => LinkEvent::Opened(stream),
+                Note::Readable => LinkEvent::Readable(stream),
+                Note::Writable => LinkEvent::Writable(stream),
+                Note::Stopped => LinkEvent::Stopped(stream),
+                Note::Ended(end) => {
+                    self.set.remove(stream);
+                    LinkEvent::Ended { stream, end }
+                }
+                Note::Forget => {
+                    self.set.remove(stream);
+                    continue;
+                }
+            };
+            self.events.push_back(event);
+        }
+    }
+
+    fn forget_if_over(&mut self, stream: LocalStream) {
+        let Some(one) = self.set.get(stream).filter(|one| one.is_over()) else { return };
+        if let Some(end) = one.end() {
+            self.events.push_back(LinkEvent::Ended { stream, end });
+        }
+        self.set.remove(stream);
+    }
+
+    /// Ends the streams of the present connection. Those that wait for one stay.
+    fn lose_streams(&mut self) {
+        for (stream, _) in self.set.take_attached() {
+            self.events.push_back(LinkEvent::Ended { stream, end: StreamEnd::PeerGone });
+        }
+    }
+
+    /// Runs a call of the application on a stream.
+    fn with<T>(
+        &mut self,
+        now: Instant,
+        stream: LocalStream,
+        call: impl FnOnce(&mut One, Option<&mut quinn_proto::Connection>) -> Result<T, StreamError>,
+    ) -> Result<T, StreamError> {
+        self.now = now;
+        let one = self.set.get_mut(stream).ok_or(StreamError::Unknown)?;
+        let quic = self.conn.as_mut().filter(|_| one.id.is_some()).map(|conn| &mut conn.quic);
+        call(one, quic)
+    }
+
+    /// Opens the streams that waited for a connection, or for the peer to allow more of them.
+    fn attach_waiting(&mut self) {
+        if self.conn.is_none() || self.closing {
+            return;
+        }
+        for stream in self.set.waiting() {
+            let (Some(conn), Some(one)) = (&mut self.conn, self.set.get_mut(stream)) else { return };
+            let Some(id) = conn.quic.streams().open(Dir::Bi) else { return };
+            let notes = one.attach(&mut conn.quic, id);
+            self.set.on_attached(stream, id);
+            self.tell(stream, &notes);
+            self.forget_if_over(stream);
+        }
+    }
+
+    fn set_rest(&mut self) {
+        if !self.set.is_empty() {
+            self.resting = false;
+        }
+        let idle = self.side == Side::Client && self.conn.is_some() && !self.closing && self.set.is_empty();
+        if !idle {
+            self.rest_at = None;
+        } else if self.rest_at.is_none() {
+            self.rest_at = Some(self.now + REST_AFTER);
+        }
+    }
+
+    fn set_call(&mut self) {
+        let wanted = self.side == Side::Server && self.conn.is_none() && !self.set.is_empty();
+        if !wanted {
+            self.call_at = None;
+            self.calls = 0;
+        } else if self.call_at.is_none() {
+            self.say(Word::Call);
+            let wait = CALL_AGAIN.saturating_mul(1 << self.calls.min(8)).min(CALL_AGAIN_MAX);
+            self.call_at = Some(self.now + wait);
+            self.calls += 1;
+        }
+    }
+}
