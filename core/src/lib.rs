@@ -29,6 +29,7 @@ mod peer;
 mod random;
 mod relay;
 mod stream;
+mod transport;
 mod traverse;
 
 pub use api::{
@@ -61,9 +62,12 @@ pub mod internal {
     #[cfg(any(test, feature = "operations"))]
     pub mod operations {
         pub use crate::introduce::operations::{drive_calls as calls, drive_introductions as introductions};
+        pub use crate::keepalive::operations::drive as measuring;
         pub use crate::lan::operations::drive as lan;
         pub use crate::nat::operations::drive as nat;
+        pub use crate::nat::probe_replies::operations::drive as probe_replies;
         pub use crate::overlay::operations::drive as overlay;
         pub use crate::peer::operations::drive as peers;
+        pub use crate::transport::operations::drive as transport;
     }
 }

@@ -3,11 +3,6 @@
 
 use handfast_core::internal::operations;
 
-/// Two sides' peers: handshakes that cross, are lost, doubled and late.
-pub fn peers(bytes: &[u8]) {
-    operations::peers(bytes);
-}
-
 /// A node's calls: nothing that it is told keeps one from ending.
 pub fn calls(bytes: &[u8]) {
     operations::calls(bytes);
@@ -21,4 +16,24 @@ pub fn introductions(bytes: &[u8]) {
 /// Announcements on the LAN.
 pub fn lan(bytes: &[u8]) {
     operations::lan(bytes);
+}
+
+/// The measurement of a router's memory, with a home and a router that are a model.
+pub fn measuring(bytes: &[u8]) {
+    operations::measuring(bytes);
+}
+
+/// Two sides' peers: handshakes that cross, are lost, doubled and late.
+pub fn peers(bytes: &[u8]) {
+    operations::peers(bytes);
+}
+
+/// Answers to the probes of a few leaves, at once and late.
+pub fn probe_replies(bytes: &[u8]) {
+    operations::probe_replies(bytes);
+}
+
+/// TCP in the place of UDP, with four supernodes that are a model.
+pub fn transport(bytes: &[u8]) {
+    operations::transport(bytes);
 }
