@@ -15,7 +15,7 @@ mod wire;
 
 pub use link::{cookie, handshake};
 pub use node::{datagram, peer};
-pub use operations::{measuring, peers, probe_replies, transport};
+pub use operations::{calls, introductions, lan, measuring, peers, probe_replies, transport};
 pub use portmap::{mapper, nat_pmp, pcp};
 pub use statement::{advert, record};
 pub use stream::stream;
@@ -27,11 +27,14 @@ pub type Target = fn(&[u8]);
 /// Every target, by the name of its program and of its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
     ("advert", advert),
+    ("calls", calls),
     ("cookie", cookie),
     ("datagram", datagram),
     ("frames", frames),
     ("handshake", handshake),
     ("init_body", init_body),
+    ("introductions", introductions),
+    ("lan", lan),
     ("mapper", mapper),
     ("measuring", measuring),
     ("message", message),

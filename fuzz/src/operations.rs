@@ -22,3 +22,18 @@ pub fn probe_replies(bytes: &[u8]) {
 pub fn transport(bytes: &[u8]) {
     operations::transport(bytes);
 }
+
+/// A node's calls: nothing that it is told keeps one from ending.
+pub fn calls(bytes: &[u8]) {
+    operations::calls(bytes);
+}
+
+/// A home's introductions: asked for, answered and repeated in any order.
+pub fn introductions(bytes: &[u8]) {
+    operations::introductions(bytes);
+}
+
+/// Announcements on the LAN.
+pub fn lan(bytes: &[u8]) {
+    operations::lan(bytes);
+}

@@ -22,7 +22,7 @@ pub(crate) mod operations;
 
 use core::net::SocketAddr;
 
-pub(crate) use self::callee::{Answered, Judgement, judge, reply};
+pub(crate) use self::callee::{Answered, Judgement, judge, open, reply};
 pub(crate) use self::caller::{CallOutput, Calls, Known, LookupFailure, answered_index};
 pub(crate) use self::home::{Asked, HomeOutput, Introductions, View};
 use crate::identity::PeerId;

@@ -20,6 +20,8 @@ mod classify;
 mod examine;
 mod examiner;
 mod observed;
+#[cfg(any(test, feature = "operations"))]
+pub(crate) mod operations;
 pub(crate) mod probe_replies;
 mod router;
 #[cfg(test)]

@@ -305,9 +305,8 @@ impl Node {
         if let Some(peer) = self.peers.get_mut(key) {
             let traffic = peer.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, standing)));
             traffic.standing = traffic.standing.max(standing);
-            traffic.told = told;
-            traffic.whereabouts = whereabouts;
         }
+        self.traversal.on_introduced(key, told, whereabouts);
         if fresh && standing == Standing::Accepted {
             self.start_checks(now, key);
         }

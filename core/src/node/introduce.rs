@@ -124,6 +124,7 @@ impl Node {
         let body = InitBody::Introduced { whereabouts: self.whereabouts(0) };
         let init = self.attempt(now, key, AttemptRoute::Introduced(home), &body)?;
         self.peers.get_mut(key)?.on_called(now);
+        self.traversal.on_told(key);
         Some(init)
     }
 
@@ -265,11 +266,8 @@ impl Node {
             return Ok(());
         }
         let mut plain = [0; DATAGRAM_LEN_MAX];
-        let (accepted, len) =
-            crate::link::accept(&self.me, init, false, &mut plain).map_err(|_| DropReason::Unauthentic)?;
-        let caller = accepted.peer;
-        let body: InitBody<'_> = postcard::from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
-        let route = Route::Relayed { channel, via: home };
+        let (accepted, body) = introduce::open(&self.me, init, &mut plain)?;
+        let (caller, route) = (accepted.peer, Route::Relayed { channel, via: home });
         let result = self.on_introduced_init(now, route, accepted, body, init.len());
         self.peers.send(home, &introduce::reply(channel, result.as_deref().map_err(|reason| *reason))?);
         if let Some(peer) = self.peers.key_of(&caller).filter(|_| result.is_ok()).and_then(|k| self.peers.get_mut(k)) {

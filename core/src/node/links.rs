@@ -82,13 +82,9 @@ impl Node {
         peer.watch.on_heard();
         if let Some(traffic) = &mut peer.traffic {
             let standing = traffic.standing;
-            let whereabouts = core::mem::take(&mut traffic.whereabouts);
-            // What its addresses got is not forgotten because it starts again.
-            let exposure = core::mem::take(&mut traffic.exposure);
             **traffic = Traffic::new(now, standing);
-            (traffic.whereabouts, traffic.exposure) = (whereabouts, exposure);
         }
-        self.restart_effort(now, key);
+        self.traversal.restart(now, key);
         self.peers.drop_epochs(key);
         let closed = self.channels.close_leg(now, key);
         self.tell_closed(closed);
@@ -100,7 +96,7 @@ impl Node {
         self.end_streams_of(now, key, end);
         self.peers.drop_pending(key);
         let Some(peer) = self.peers.remove(key) else { return };
-        self.forget_effort(now, key);
+        self.forget_traversal(now, key);
         self.delayed.forget(key);
         self.freshness.remember(peer.id, peer.last_init_us);
         self.ends.forget(key);
@@ -239,16 +235,7 @@ impl Node {
             self.on_rekey_due(now, key);
             self.on_idle_due(now, key);
         }
-        let Some(peer) = self.peers.get(key) else { return };
-        if peer.traffic.as_ref().is_some_and(|t| t.checks.is_some()) {
-            self.run_checks(now, key);
-        }
-        self.run_effort(now, key);
-        self.sweep_punch_sockets(now, key);
-        let retry = self.peers.get(key).and_then(|p| p.traffic.as_ref()).and_then(|t| t.retry);
-        if retry.is_some_and(|(at, _)| at <= now) {
-            self.on_retry_due(now, key);
-        }
+        self.on_traversal_due(now, key);
     }
 
     /// Challenges the path in use.
@@ -425,9 +412,8 @@ impl Node {
 
     /// A direct path is gone: another one is looked for.
     fn retry_soon(&mut self, now: Instant, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(key).filter(|p| !p.paths.has_direct()) else { return };
-        if let Some(traffic) = peer.traffic.as_mut() {
-            traffic.retry.get_or_insert((now + super::traverse::retry_wait(0), 0));
+        if self.peers.get(key).is_some_and(|p| p.traffic.is_some() && !p.paths.has_direct()) {
+            self.traversal.retry_soon(now, key);
         }
     }
 

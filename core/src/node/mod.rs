@@ -26,16 +26,10 @@
 //! # Inside
 //!
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
-//! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `effort.rs` where that
-//! takes more than checks, `streams.rs` keeps the
-//! application's streams, `send.rs` makes datagrams of intents, `overlay.rs` carries what the overlay of supernodes and
-//! leaves wants, `nat.rs` what the examination of the router wants, `introduce.rs` and `lan.rs` join calls, introductions
-//! and the LAN to the rest, `transport.rs` has TCP stand in where UDP does not work, `sockets.rs`
-//! keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like outside, `keepalive.rs`
-//! has the router's memory measured and sets the pace of beats, idle sessions are put to
-//! sleep.
+//! their rooms, `links.rs` knows what hangs on a link, `validation.rs` asks and answers whether paths work, `send.rs`
+//! takes turns among what is to be sent. The other files carry one room each: they make the view that its machine needs,
+//! call it, and carry out what it says, in order.
 
-mod effort;
 mod handshake;
 mod introduce;
 mod keepalive;
@@ -52,12 +46,13 @@ mod status;
 mod streams;
 mod transport;
 mod traverse;
+mod validation;
 
 use crate::api::{
     Access, CommandError, Config, ConfigError, Counters, Event, PathInfo, Read, Role, Saved, Status, StreamEnd,
     StreamError, StreamKey,
 };
-use crate::net::{Network, Path, PeerKey, Received, SocketId, SocketRefused, SocketRequest, Transmit};
+use crate::net::{Network, Path, Received, SocketId, SocketRefused, SocketRequest, Transmit};
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -76,39 +71,23 @@ use crate::nat::{Nat, ProbeReplies};
 use crate::overlay::Overlay;
 use crate::path::Pings;
 use crate::peer::Peers;
-use crate::random::{ChoiceRng, KeyRng, Seed};
+use crate::random::Seed;
 use crate::relay::{Channels, Ends};
 use crate::stream::{Services, Streams};
 use crate::ticket::Ticket;
 use crate::time::{Instant, WallTime, earliest};
 use crate::transport::{ExtraSockets, Transports};
+use crate::traverse::Traversal;
 use crate::wire::ServiceName;
 use crate::wire::address::is_sendable;
 
 /// Timers that fire within one call before the node takes it for a mistake of its own and goes on a millisecond later.
 const TIMEOUT_STEPS_MAX: usize = 1 << 22;
 
-/// The generators of the rooms.
-pub(crate) struct Rngs {
-    pub(crate) traverse: KeyRng,
-    pub(crate) traverse_ids: ChoiceRng,
-}
-
-impl Rngs {
-    fn new(seed: &Seed) -> Self {
-        Self { traverse: seed.keys("traverse"), traverse_ids: seed.choices("traverse") }
-    }
-
-    fn mix(&mut self, fresh: &[u8; 32]) {
-        self.traverse.mix(fresh);
-    }
-}
-
 /// The one public state machine. See the module.
 pub struct Node {
     pub(crate) me: Arc<Identity>,
     pub(crate) config: Config,
-    pub(crate) rng: Rngs,
     measuring: Measuring,
     network: Network,
     sockets: ExtraSockets,
@@ -120,10 +99,7 @@ pub struct Node {
 
     pub(crate) peers: Peers,
     pub(crate) account: Account,
-    /// For whom ports are guessed or held now: for one at a time.
-    birthday: Option<PeerKey>,
-    /// When our router's counter was last found to be moved on too fast.
-    counter_rushed: Option<Instant>,
+    pub(crate) traversal: Traversal,
 
     pub(crate) channels: Channels,
     ends: Ends,
@@ -163,7 +139,6 @@ impl Node {
             }
         };
         let seed = Seed::new(seed);
-        let rng = Rngs::new(&seed);
         let me = Arc::new(Identity::new(key));
         let peers = Peers::new(Arc::clone(&me), &seed, own_duty);
         let services = Services::new(core::mem::take(&mut config.services), config.contacts.clone());
@@ -178,7 +153,6 @@ impl Node {
         Ok(Self {
             me,
             config,
-            rng,
             measuring: Measuring::new(&seed, &saved.bindings),
             network: Network::default(),
             sockets: ExtraSockets::default(),
@@ -188,8 +162,7 @@ impl Node {
             freshness: Freshness::new(saved.clock_mark),
             peers,
             account: Account::default(),
-            birthday: None,
-            counter_rushed: None,
+            traversal: Traversal::new(&seed),
             channels,
             ends: Ends::default(),
             introductions,
@@ -314,13 +287,13 @@ impl Node {
 
     /// Fresh entropy from the operating system; io feeds some hourly, tests do not.
     pub fn handle_entropy(&mut self, fresh: &[u8; 32]) {
-        self.rng.mix(fresh);
         self.peers.mix(fresh);
         self.measuring.mix(fresh);
         self.introductions.mix(fresh);
         self.streams.mix(fresh);
         self.overlay.mix(fresh);
         self.nat.mix(fresh);
+        self.traversal.mix(fresh);
     }
 
     // ---- what the application wants ----
@@ -519,7 +492,7 @@ impl Node {
         self.me.id()
     }
 
-    /// What the node knows of itself and its neighbours.
+    /// What the node knows of itself and of those around it.
     pub fn status(&self, now: Instant) -> Status {
         self.make_status(now)
     }
@@ -543,7 +516,8 @@ impl Node {
     fn settle(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.rooms_settle(now);
-        self.peers.settle(now, |key| self.streams.poll_timeout_of(key));
+        let (streams, traversal) = (&mut self.streams, &mut self.traversal);
+        self.peers.settle(now, |key| earliest(streams.poll_timeout_of(key), traversal.poll_timeout_of(key)));
     }
 
     fn next_timeout(&self) -> Option<Instant> {

@@ -31,9 +31,7 @@ type Pairs = &'static [(&'static str, &'static str)];
 
 /// Imports of `core` that have to go.
 const CORE: Pairs = &[
-    ("introduce.rs", "node/mod.rs"),
     ("node/keepalive.rs", "node/mod.rs"),
-    ("node/mod.rs", "node/neighbors.rs"),
     ("node/mod.rs", "node/probe.rs"),
     ("node/mod.rs", "node/streams.rs"),
     ("node/mod.rs", "node/transport.rs"),
