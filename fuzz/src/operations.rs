@@ -3,6 +3,10 @@
 
 use handfast_core::internal::operations;
 
+}
+
+}
+
 /// A node's calls: nothing that it is told keeps one from ending.
 pub fn calls(bytes: &[u8]) {
     operations::calls(bytes);

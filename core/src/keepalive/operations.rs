@@ -13,7 +13,7 @@ use crate::random::Seed;
 use crate::time::Instant;
 
 /// Sockets that one measurement has at a time.
-const SOCKETS_MAX: usize = 3;
+const AT_ONCE_MAX: usize = 3;
 
 struct World {
     measuring: Measuring,
@@ -70,7 +70,7 @@ impl World {
             }
         }
         assert_eq!(self.measuring.may_be_forgotten(), self.pace != Pace::OPEN);
-        assert!(self.open.len() <= SOCKETS_MAX);
+        assert!(self.open.len() <= AT_ONCE_MAX);
         assert!(self.measuring.helper().is_some() || self.open.is_empty(), "whoever measures nothing needs none");
     }
 

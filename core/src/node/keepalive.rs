@@ -4,12 +4,12 @@
 use core::time::Duration;
 
 use super::Node;
-use super::sockets::Purpose;
 use crate::api::Event;
 use crate::keepalive::{Home, Place, View, Wish};
 use crate::net::{PeerKey, SocketId, SocketKind, SocketRequest};
 use crate::path::Route;
 use crate::time::Instant;
+use crate::transport::Purpose;
 
 impl Node {
     /// Sockets or interfaces changed: this may be another network.

@@ -11,11 +11,11 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::Node;
-use super::sockets::Purpose;
 use crate::nat::{Alternates, Asked, ReplyWish};
 use crate::net::{DropReason, Path, PeerKey, SocketKind};
 use crate::path::Route;
 use crate::time::Instant;
+use crate::transport::Purpose;
 use crate::wire::message::{self, Message};
 
 impl Node {

@@ -38,43 +38,35 @@ impl Node {
     /// Something authentic came on `route`.
     pub(crate) fn transport_heard(&mut self, now: Instant, key: PeerKey, route: &Route) {
         let is_outside = self.peers.get(key).is_some_and(Peer::is_outside);
-        self.transports().0.on_heard(now, key, route, is_outside);
-        self.carry_transports(now);
+        self.tell_transports(now, |transports, _| transports.on_heard(now, key, route, is_outside));
     }
 
     /// A handshake of ours that began at `since` has its Response, on `route`.
     pub(crate) fn transport_answered(&mut self, now: Instant, key: PeerKey, route: &Route, since: Instant) {
         let is_outside = self.peers.get(key).is_some_and(Peer::is_outside);
-        self.transports().0.on_answered(now, key, route, since, is_outside);
-        self.carry_transports(now);
+        self.tell_transports(now, |transports, _| transports.on_answered(now, key, route, since, is_outside));
     }
 
     /// An Init left over UDP.
     pub(crate) fn transport_asked(&mut self, now: Instant) {
-        self.transports().0.on_asked(now);
+        self.tell_transports(now, |transports, _| transports.on_asked(now));
     }
 
     /// Another network: what was true of UDP may be so no longer.
     pub(crate) fn transport_network(&mut self, now: Instant) {
-        self.transports().0.on_network();
-        self.carry_transports(now);
+        self.tell_transports(now, |transports, _| transports.on_network());
     }
 
     /// A dial to a supernode where UDP is known not to work: by TCP at once. Whether that is all.
     pub(crate) fn dial_blocked(&mut self, now: Instant, id: PeerId, udp: SocketAddr, body: &InitBody<'_>) -> bool {
         let asking = self.peers.by_id(&id).map(Peer::asking_sockets).unwrap_or_default();
-        let (transports, sockets) = self.transports();
-        let is_all = transports.dial_blocked(now, sockets, (id, udp), &asking, body);
-        self.carry_transports(now);
-        is_all
+        self.tell_transports(now, |transports, sockets| transports.dial_blocked(now, sockets, (id, udp), &asking, body))
     }
 
     /// A link to a supernode does not answer: TCP may.
     pub(crate) fn stand_in(&mut self, now: Instant, key: PeerKey) {
         let Some(link) = self.link_to(key).filter(|link| self.is_supernode(&link.peer)) else { return };
-        let (transports, sockets) = self.transports();
-        transports.on_silent(now, sockets, &link);
-        self.carry_transports(now);
+        self.tell_transports(now, |transports, sockets| transports.on_silent(now, sockets, &link));
     }
 
     /// io's answer to the wish for a connection.
@@ -86,39 +78,33 @@ impl Node {
     ) {
         let peer = self.transports.dialled(request).and_then(|id| self.peers.by_id(&id));
         let heard = peer.and_then(Peer::heard_over_udp);
-        let (transports, sockets) = self.transports();
-        transports.on_opened(now, sockets, request, result, heard);
-        self.carry_transports(now);
+        self.tell_transports(now, |transports, sockets| transports.on_opened(now, sockets, request, result, heard));
     }
 
     /// Somebody opened a connection to us.
     pub(crate) fn on_tcp_accepted(&mut self, now: Instant, socket: SocketId, remote: SocketAddr) {
-        self.transports().0.on_accepted(now, socket, remote);
-        self.carry_transports(now);
+        self.tell_transports(now, |transports, _| transports.on_accepted(now, socket, remote));
     }
 
     /// A connection is no more.
     pub(crate) fn on_tcp_closed(&mut self, now: Instant, socket: SocketId) {
-        self.transports().0.on_closed(socket);
-        self.carry_transports(now);
+        self.tell_transports(now, |transports, _| transports.on_closed(socket));
     }
 
     /// Everything of it that is due.
     pub(crate) fn on_transports_due(&mut self, now: Instant) {
-        loop {
-            let (transports, sockets) = self.transports();
-            if !transports.handle_timeout(now, sockets) {
-                return;
-            }
-            self.carry_transports(now);
-        }
+        while self.tell_transports(now, |transports, sockets| transports.handle_timeout(now, sockets)) {}
     }
 
-    /// The machine, told on which side we are, and where it gets sockets.
-    fn transports(&mut self) -> (&mut Transports, &mut ExtraSockets) {
+    /// Tells it something, and on which side we are; then carries out what it wishes.
+    fn tell_transports<R>(&mut self, now: Instant, tell: impl FnOnce(&mut Transports, &mut ExtraSockets) -> R) -> R {
         let is_serving = self.is_serving();
         self.transports.set_serving(is_serving);
-        (&mut self.transports, &mut self.sockets)
+        let result = tell(&mut self.transports, &mut self.sockets);
+        for wish in self.transports.take_wishes() {
+            self.carry_transport(now, wish);
+        }
+        result
     }
 
     fn link_to(&self, key: PeerKey) -> Option<Link> {
@@ -128,37 +114,35 @@ impl Node {
 
     // ---- what it wishes ----
 
-    fn carry_transports(&mut self, now: Instant) {
-        for wish in self.transports.take_wishes() {
-            match wish {
-                Wish::Open { request, remote } => {
-                    self.events.push_back(Event::OpenSocket { request, kind: SocketKind::Tcp { remote } });
-                }
-                Wish::Close(socket) => self.events.push_back(Event::CloseSocket(socket)),
-                Wish::Refuse(socket) => {
-                    self.counters.refused_connections += 1;
-                    self.events.push_back(Event::CloseSocket(socket));
-                }
-                Wish::Attempt { peer, path, body } => {
-                    let key = self.ensure_peer(now, peer);
-                    if let (Some(key), Ok(body)) = (key, postcard::from_bytes::<InitBody<'_>>(&body)) {
-                        self.attempt(now, key, AttemptRoute::Direct(path), &body);
-                    }
-                }
-                Wish::Probe(key) => self.probe_current(now, key),
-                Wish::ChallengeUdp { peer, udp } => self.challenge_udp(now, peer, udp),
-                Wish::StandIn { peer, route, since } => {
-                    if let Some(peer) = self.peers.get_mut(peer) {
-                        peer.paths.on_stand_in(&route, since);
-                    }
-                }
-                Wish::RemovePath { peer, route } => self.remove_paths_of(now, peer, |r| *r == route),
-                Wish::TellCandidates => self.on_candidates_changed(now),
-                Wish::GiveUp(peer) => self.give_up_dial(now, &peer),
-                Wish::Survey(why) => self.survey_links(now, why),
-                Wish::Look { socket, peer, route } => self.look_at_connection(now, socket, peer, route),
-                Wish::Abandon(lost) => self.abandon_connection(now, &lost),
+    fn carry_transport(&mut self, now: Instant, wish: Wish) {
+        match wish {
+            Wish::Open { request, remote } => {
+                self.events.push_back(Event::OpenSocket { request, kind: SocketKind::Tcp { remote } });
             }
+            Wish::Close(socket) => self.events.push_back(Event::CloseSocket(socket)),
+            Wish::Refuse(socket) => {
+                self.counters.refused_connections += 1;
+                self.events.push_back(Event::CloseSocket(socket));
+            }
+            Wish::Attempt { peer, path, body } => {
+                let key = self.ensure_peer(now, peer);
+                if let (Some(key), Ok(body)) = (key, postcard::from_bytes::<InitBody<'_>>(&body)) {
+                    self.attempt(now, key, AttemptRoute::Direct(path), &body);
+                }
+            }
+            Wish::Probe(key) => self.probe_current(now, key),
+            Wish::ChallengeUdp { peer, udp } => self.challenge_udp(now, peer, udp),
+            Wish::StandIn { peer, route, since } => {
+                if let Some(peer) = self.peers.get_mut(peer) {
+                    peer.paths.on_stand_in(&route, since);
+                }
+            }
+            Wish::RemovePath { peer, route } => self.remove_paths_of(now, peer, |r| *r == route),
+            Wish::TellCandidates => self.on_candidates_changed(now),
+            Wish::GiveUp(peer) => self.give_up_dial(now, &peer),
+            Wish::Survey(why) => self.survey_links(now, why),
+            Wish::Look { socket, peer, route } => self.look_at_connection(now, socket, peer, route),
+            Wish::Abandon(lost) => self.abandon_connection(now, &lost),
         }
     }
 
@@ -191,9 +175,7 @@ impl Node {
         let in_use = self.transports.in_links().filter(|(_, key, route)| is_current(*key, *route));
         let in_use = in_use.map(|(socket, ..)| socket).collect();
         let survey = Survey { over_udp, waiting: waiting.collect(), in_use };
-        let (transports, sockets) = self.transports();
-        transports.on_survey(now, sockets, why, &survey);
-        self.carry_transports(now);
+        self.tell_transports(now, |transports, sockets| transports.on_survey(now, sockets, why, &survey));
     }
 
     fn look_at_connection(&mut self, now: Instant, socket: SocketId, key: PeerKey, route: Route) {
@@ -202,16 +184,13 @@ impl Node {
             Some(peer) if peer.paths.is_proven(&route) => Use::Spare,
             _ => Use::None,
         };
-        self.transports().0.on_looked_at(now, socket, used);
-        self.carry_transports(now);
+        self.tell_transports(now, |transports, _| transports.on_looked_at(now, socket, used));
     }
 
     fn abandon_connection(&mut self, now: Instant, lost: &Lost) {
         let opener = self.peers.drop_attempts_by(lost.socket);
         let Some(link) = lost.peer.or(opener).and_then(|key| self.link_to(key)) else { return };
         self.peers.touch(link.key);
-        let (transports, sockets) = self.transports();
-        transports.on_abandoned(now, sockets, lost, &link);
-        self.carry_transports(now);
+        self.tell_transports(now, |transports, sockets| transports.on_abandoned(now, sockets, lost, &link));
     }
 }
