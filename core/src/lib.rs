@@ -69,5 +69,6 @@ pub mod internal {
         pub use crate::overlay::operations::drive as overlay;
         pub use crate::peer::operations::drive as peers;
         pub use crate::transport::operations::drive as transport;
+        pub use crate::traverse::operations::drive as traverse;
     }
 }

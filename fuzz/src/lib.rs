@@ -15,7 +15,7 @@ mod wire;
 
 pub use link::{cookie, handshake};
 pub use node::{datagram, peer};
-pub use operations::{calls, introductions, lan, measuring, peers, probe_replies, transport};
+pub use operations::{calls, introductions, lan, measuring, peers, probe_replies, transport, traverse};
 pub use portmap::{mapper, nat_pmp, pcp};
 pub use statement::{advert, record};
 pub use stream::stream;
@@ -50,4 +50,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("stream", stream),
     ("ticket", ticket),
     ("transport", transport),
+    ("traverse", traverse),
 ];

@@ -41,3 +41,8 @@ pub fn probe_replies(bytes: &[u8]) {
 pub fn transport(bytes: &[u8]) {
     operations::transport(bytes);
 }
+
+/// A traversal with a few peers, some of which name a victim's address.
+pub fn traverse(bytes: &[u8]) {
+    operations::traverse(bytes);
+}

@@ -516,12 +516,13 @@ impl Node {
     fn settle(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.rooms_settle(now);
-        let (streams, traversal) = (&mut self.streams, &mut self.traversal);
-        self.peers.settle(now, |key| earliest(streams.poll_timeout_of(key), traversal.poll_timeout_of(key)));
+        self.take_turns(now);
+        self.peers.settle(now, |key| earliest(self.streams.poll_timeout_of(key), self.traversal.poll_timeout_of(key)));
     }
 
     fn next_timeout(&self) -> Option<Instant> {
         let mut at = earliest(self.peers.poll_timeout(), self.calls.poll_timeout());
+        at = earliest(at, self.traversal.poll_timeout());
         at = earliest(at, self.channels.poll_timeout());
         at = earliest(at, self.introductions.poll_timeout());
         at = earliest(at, self.delayed.poll_timeout());

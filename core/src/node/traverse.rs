@@ -149,6 +149,13 @@ impl Node {
         }
     }
 
+    /// Those whose checks waited for the budget, and need not any more.
+    pub(super) fn take_turns(&mut self, now: Instant) {
+        while let Some((key, held)) = self.traversal.poll_turn(now) {
+            self.traverse(now, key, |t, case| t.handle_turn(case, &held));
+        }
+    }
+
     /// Our addresses changed, as supernodes see us.
     pub(crate) fn on_candidates_changed(&mut self, now: Instant) {
         let peers: Vec<PeerKey> = self.traversal.peers().collect();

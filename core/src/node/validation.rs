@@ -36,14 +36,15 @@ impl Node {
         token: [u8; 8],
         seen: Option<SocketAddr>,
     ) {
-        let checked = route.remote().and_then(|remote| self.traversal.on_check_reply(now, key, remote, token));
+        let checked =
+            route.remote().and_then(|remote| self.traversal.on_check_reply(now, key, remote, token, &mut self.account));
         let Some(peer) = self.peers.get_mut(key) else { return };
         if peer.on_challenge_reply(now, &route, token, checked) {
             let is_user = peer.traffic.is_some();
             if let Route::Direct { remote, socket } = route {
                 self.account.proven(remote);
                 if is_user {
-                    self.traversal.attest(now, key, remote.ip());
+                    self.traversal.attest(now, key, remote.ip(), &mut self.account);
                 }
                 if let Some(seen) = seen {
                     self.on_observed(now, key, remote, socket, seen);

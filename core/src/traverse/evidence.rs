@@ -63,17 +63,25 @@ impl Traversal {
         let Some(target) = self.existing(case.key) else { return };
         let Some(effort) = target.effort.as_mut().filter(|e| e.asks(home) && address.is_ipv4()) else { return };
         target.exposure.attest(now, ip);
+        target.seen = Some((address, now));
         let is_news = effort.on_attested(ip);
-        if is_news
-            && effort.strategy() == Strategy::Plain
-            && case.account.take_attempt(now, address)
-            && let Some(target) = self.targets.get_mut(&case.key)
-            && let Some(checks) = target.checks.as_mut()
-        {
-            let keys = &mut self.keys;
-            checks.restart(now, ip, || keys.bytes());
-            self.run_checks(case);
+        let is_plain = effort.strategy() == Strategy::Plain;
+        case.account.peer_seen(now, ip);
+        self.wake(|held| held == ip);
+        if is_news && is_plain {
+            self.restart_checks(case, address);
         }
         self.run_effort(case);
+    }
+
+    /// The checks to an IP address begin anew. They cost nothing at exactly the address where the peer is seen.
+    fn restart_checks(&mut self, case: &mut Case<'_>, seen: SocketAddr) {
+        let now = case.now;
+        let Some(checks) = self.targets.get_mut(&case.key).and_then(|target| target.checks.as_mut()) else { return };
+        let is_other = |to: SocketAddr| to.ip() == seen.ip() && to != seen;
+        let others_too = checks.addresses().any(is_other) && case.account.take_attempt(now, seen);
+        let keys = &mut self.keys;
+        checks.restart(now, |to| to == seen || (others_too && is_other(to)), || keys.bytes());
+        self.run_checks(case);
     }
 }

@@ -36,11 +36,16 @@ mod checks;
 mod effort;
 mod evidence;
 mod gather;
+#[cfg(any(test, feature = "operations"))]
+pub(crate) mod operations;
 mod prediction;
 mod step;
 mod strategy;
 mod target;
+#[cfg(test)]
+mod tests;
 mod traversal;
+mod waiting;
 mod working;
 
 pub(crate) use case::{Around, Case, View, Wish};

@@ -1,11 +1,14 @@
 //! One peer that is to be reached straight: what it said, what is under way, what was tried.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::BTreeSet;
 
+use arrayvec::ArrayVec;
+
 use super::checks::Checks;
 use super::effort::Effort;
-use crate::account::Exposure;
+use crate::account::{ADDRESSES_PER_ATTEMPT_MAX, Exposure};
 use crate::identity::PeerId;
 use crate::net::SocketId;
 use crate::time::{Instant, earliest};
@@ -17,6 +20,18 @@ pub(super) fn retry_wait(tries: u32) -> Duration {
     Duration::from_secs(WAITS[(tries as usize).min(WAITS.len() - 1)])
 }
 
+/// A home's word on where the peer is holds for so long.
+const SEEN_AGE_MAX: Duration = Duration::from_secs(600);
+
+/// What the budget holds back, and its place in the queue.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(super) turn: u64,
+    pub(super) addresses: ArrayVec<SocketAddr, ADDRESSES_PER_ATTEMPT_MAX>,
+    /// Not before this, as far as is known.
+    pub(super) until: Instant,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Target {
@@ -25,6 +40,10 @@ pub(super) struct Target {
     /// Whether we told it ours on this link.
     pub(super) told: bool,
     pub(super) checks: Option<Checks>,
+    /// Addresses that wait until they may be checked.
+    pub(super) held: Option<Held>,
+    /// Exactly where a home of ours sees the peer.
+    pub(super) seen: Option<(SocketAddr, Instant)>,
     /// When to try to become direct again, and how often that was tried.
     pub(super) retry: Option<(Instant, u32)>,
     /// Which traversal attempt this is.
@@ -46,8 +65,8 @@ impl Target {
     /// The link is another one to the same peer: all starts again, but what the peer told of itself holds, and what its
     /// addresses got is not forgotten.
     pub(super) fn renew(&mut self) {
-        let Self { whereabouts, exposure, sockets, .. } = core::mem::take(self);
-        *self = Self { whereabouts, exposure, sockets, ..Self::default() };
+        let Self { whereabouts, exposure, seen, sockets, .. } = core::mem::take(self);
+        *self = Self { whereabouts, exposure, seen, sockets, ..Self::default() };
     }
 
     /// Nothing more is under way: a path is found, or tried for anew from the start.
@@ -55,7 +74,12 @@ impl Target {
         (self.retry, self.attempt, self.tried) = (None, 0, None);
     }
 
-    /// When there is something to do.
+    /// Whether a home of ours sees the peer exactly there.
+    pub(super) fn is_seen_at(&self, now: Instant, address: SocketAddr) -> bool {
+        self.seen.is_some_and(|(seen, at)| seen == address && now.since(at) < SEEN_AGE_MAX)
+    }
+
+    /// When there is something to do, but for what is held.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let at = earliest(self.checks.as_ref().and_then(Checks::poll_timeout), self.retry.map(|(at, _)| at));
         earliest(at, earliest(self.effort.as_ref().and_then(Effort::poll_timeout), self.sweep))

@@ -8,7 +8,7 @@ use super::case::{Around, Case, View, Wish};
 use super::gather::gather;
 use super::strategy::{Strategy, choose};
 use super::target::{Target, retry_wait};
-use crate::account::Exposure;
+use crate::account::{Account, Exposure};
 use crate::api::RelayReason;
 use crate::net::{Network, PeerKey, SocketId};
 use crate::random::{ChoiceRng, KeyRng, Seed};
@@ -30,6 +30,9 @@ pub(crate) struct Traversal {
     pub(super) birthday: Option<PeerKey>,
     /// When our router's counter was last found to be moved on too fast.
     pub(super) counter_rushed: Option<Instant>,
+    /// Those whose checks the budget holds back, in the order of their turns.
+    pub(super) queue: BTreeMap<u64, PeerKey>,
+    pub(super) turns: u64,
     pub(super) wishes: VecDeque<Wish>,
 }
 
@@ -41,6 +44,8 @@ impl Traversal {
             targets: BTreeMap::new(),
             birthday: None,
             counter_rushed: None,
+            queue: BTreeMap::new(),
+            turns: 0,
             wishes: VecDeque::new(),
         }
     }
@@ -83,8 +88,8 @@ impl Traversal {
             target.retry = None;
             return;
         }
-        if target.effort.is_some() {
-            // One attempt at a time.
+        if target.effort.is_some() || target.held.is_some() {
+            // One attempt at a time, and none before its turn.
             target.retry = Some((now + retry_wait(0), tries - 1));
             return;
         }
@@ -149,9 +154,14 @@ impl Traversal {
 
     /// Offers our candidates and asks for the peer's; checks start on both sides.
     pub(crate) fn upgrade(&mut self, case: &mut Case<'_>) {
-        if !case.peer.is_up || !case.peer.is_accepted {
-            return;
+        if case.peer.is_up && case.peer.is_accepted {
+            self.offer(case);
+            self.start_checks(case);
         }
+    }
+
+    /// Offers our candidates and asks for the peer's.
+    pub(super) fn offer(&mut self, case: &Case<'_>) {
         let target = self.target(case.key);
         target.told = true;
         let tries = target.retry.map_or(0, |(_, tries)| u8::try_from(tries).unwrap_or(u8::MAX));
@@ -159,7 +169,6 @@ impl Traversal {
         let attempt = target.attempt;
         let mine = self.whereabouts(case.now, &case.around, case.network, attempt);
         self.wishes.push_back(Wish::Send { peer: case.key, message: Message::Upgrade(mine) });
-        self.start_checks(case);
     }
 
     /// Our addresses changed, as others see them: a peer that we reach only by relay is told, if it was told before.
@@ -172,11 +181,11 @@ impl Traversal {
 
     /// Another path is in use, or none.
     pub(crate) fn on_path_changed(&mut self, now: Instant, key: PeerKey, is_direct: bool) {
-        let target = self.target(key);
         if is_direct {
-            target.start_over();
+            self.stop_waiting(key);
+            self.target(key).start_over();
         } else {
-            target.retry.get_or_insert((now + retry_wait(0), 0));
+            self.target(key).retry.get_or_insert((now + retry_wait(0), 0));
         }
     }
 
@@ -198,8 +207,10 @@ impl Traversal {
     }
 
     /// The peer answered from this address.
-    pub(crate) fn attest(&mut self, now: Instant, key: PeerKey, ip: IpAddr) {
+    pub(crate) fn attest(&mut self, now: Instant, key: PeerKey, ip: IpAddr, account: &mut Account) {
         self.target(key).exposure.attest(now, ip);
+        account.peer_seen(now, ip);
+        self.wake(|held| held == ip);
     }
 
     /// Whether the peer is known to be at this address: it answered from there, or a home of ours said so.
@@ -214,14 +225,18 @@ impl Traversal {
         key: PeerKey,
         remote: SocketAddr,
         token: [u8; 8],
+        account: &mut Account,
     ) -> Option<Duration> {
-        self.existing(key)?.checks.as_mut()?.on_reply(now, remote, token)
+        let rtt = self.existing(key)?.checks.as_mut()?.on_reply(now, remote, token)?;
+        self.give_back(key, account, false);
+        Some(rtt)
     }
 
     /// The link is another one to the same peer. What was tried for the old one is over, but the new one may go through
     /// a socket of it.
     pub(crate) fn restart(&mut self, now: Instant, key: PeerKey) {
         self.end_birthday(key);
+        self.stop_waiting(key);
         if let Some(target) = self.existing(key) {
             target.renew();
             target.sweep_later(now);
@@ -231,6 +246,7 @@ impl Traversal {
     /// The peer is gone, and all that was tried for it. Its sockets are to be closed.
     pub(crate) fn forget(&mut self, key: PeerKey) {
         self.end_birthday(key);
+        self.stop_waiting(key);
         let Some(target) = self.targets.remove(&key) else { return };
         if self.targets.is_empty() {
             // An empty tree would keep its root.
@@ -268,6 +284,7 @@ impl Traversal {
         };
         match self.strategy(key, now, peer, around) {
             Strategy::RelayOnly(why) => Some(why),
+            _ if let Some(held) = &target.held => Some(RelayReason::BudgetHeld { wait: held.until.since(now) }),
             _ if target.effort.is_some() || target.checks.is_some() => Some(RelayReason::Trying),
             _ => Some(RelayReason::TriedInVain),
         }

@@ -31,7 +31,8 @@ impl Target {
     /// Whether an effort with this strategy is worth beginning.
     fn wants_effort(&self, strategy: Strategy) -> bool {
         let attempt = self.attempt;
-        let is_plain_first = strategy == Strategy::Plain && attempt == 0;
+        // Evidence helps where the budget holds.
+        let is_plain_first = strategy == Strategy::Plain && attempt == 0 && self.held.is_none();
         let is_tried = self.tried.is_some_and(|tried| tried >= attempt && attempt != u8::MAX);
         !self.whereabouts.candidates.is_empty()
             && !matches!(strategy, Strategy::RelayOnly(_))
