@@ -547,7 +547,10 @@ impl Node {
             return;
         }
         let before = self.rooms.observations.candidates(socket);
-        if self.rooms.observations.on_observed(id, reporter_address, socket, seen) {
+        let is_elsewhere = self.rooms.observations.on_observed(id, reporter_address, socket, seen);
+        // Only a home is sent enough to be remembered for. Another supernode, asked again after an hour, sees another port
+        // of a router that maps by destination, and that says nothing.
+        if is_elsewhere && self.own_homes().iter().any(|(home, _)| *home == id) {
             self.keepalive_on_forgotten(now);
         }
         let after = self.rooms.observations.candidates(socket);
