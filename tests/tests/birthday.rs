@@ -144,6 +144,29 @@ fn sockets_are_closed_but_the_one_that_found_the_way_which_lives_as_long() {
     w.until("the link is gone, and no socket is left", secs(1_200), |w| extra_sockets(w, b) == 0);
 }
 
+/// Each side is vouched for at a home of the other's, which it may have to dial, a second time within ten minutes.
+#[test]
+fn regression_a_guessed_way_that_is_lost_soon_is_found_again() {
+    let mut dialled = 0;
+    for seed in 0..12 {
+        let (mut w, a, b) = pair(seed, home(), mobile(PortAssignment::Random));
+        time_to_direct(&mut w, a, b, secs(22)).expect("direct");
+        let (peer, service) = (w.peer(b), handfast_tests::XFER.parse().expect("a service name"));
+        w.with(a, |node, now| node.open(now, peer, &service)).expect("a stream that stays open");
+        w.run_for(secs(400));
+        let homes = |leaf| w.status(leaf).homes.into_iter().map(|(peer, _)| peer).collect::<Vec<_>>();
+        dialled += [(a, b), (b, a)].iter().filter(|(x, y)| !homes(*y).contains(&homes(*x)[0])).count();
+        let t = w.transfer(b, a, 100_000, 100_000);
+        w.finish("a transfer", secs(20), &[t]);
+        let router = w.router_of(b);
+        w.wire.reboot(router, None);
+        let t = w.transfer(a, b, 1_000, 1_000);
+        w.finish("a transfer over the relay", secs(10), &[t]);
+        w.until("direct again", secs(30), |w| w.is_direct(a, b));
+    }
+    assert!(dialled > 0, "all have one home: the test proves nothing");
+}
+
 #[test]
 fn guesses_in_vain_leave_no_socket_and_disturb_nobody() {
     let (mut w, a, b) = pair(4, home(), mobile(PortAssignment::Random));

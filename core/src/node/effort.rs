@@ -281,6 +281,9 @@ impl Node {
     /// The peer wants a supernode's word on where we are.
     fn be_vouched_for(&mut self, now: Instant, key: PeerKey, home: PeerId, address: SocketAddr) {
         let up = self.peers.up_key(&home);
+        // One that we have heard from there is nobody's victim: it may be asked again within the ten minutes.
+        let socket = self.socket_for(address);
+        let has_answered = socket.is_some_and(|socket| self.seen_from(&home, address, socket).is_some());
         let Some(peer) = self.peers.get_mut(key) else { return };
         let id = peer.id;
         let Some(traffic) = peer.traffic.as_mut() else { return };
@@ -295,7 +298,7 @@ impl Node {
         } else {
             // The one account outlives the link, the other one counts more closely.
             if !self.account.take_attempt(now, address)
-                || !traffic.exposure.admit(now, address.ip(), DIAL_PACKETS, DIAL_BYTES)
+                || !(has_answered || traffic.exposure.admit(now, address.ip(), DIAL_PACKETS, DIAL_BYTES))
             {
                 return;
             }
