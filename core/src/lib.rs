@@ -60,5 +60,6 @@ pub mod internal {
     #[cfg(feature = "operations")]
     pub mod operations {
         pub use crate::peer::operations::drive as peers;
+        pub use crate::stream::operations::drive as application;
     }
 }

@@ -15,7 +15,7 @@ mod wire;
 
 pub use link::{cookie, handshake};
 pub use node::{datagram, peer};
-pub use operations::peers;
+pub use operations::{application, peers};
 pub use portmap::{mapper, nat_pmp, pcp};
 pub use statement::{advert, record};
 pub use stream::stream;
@@ -27,6 +27,7 @@ pub type Target = fn(&[u8]);
 /// Every target, by the name of its program and of its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
     ("advert", advert),
+    ("application", application),
     ("cookie", cookie),
     ("datagram", datagram),
     ("frames", frames),
