@@ -68,6 +68,7 @@ pub mod internal {
         pub use crate::nat::probe_replies::operations::drive as probe_replies;
         pub use crate::overlay::operations::drive as overlay;
         pub use crate::peer::operations::drive as peers;
+        pub use crate::stream::operations::drive as application;
         pub use crate::transport::operations::drive as transport;
         pub use crate::traverse::operations::drive as traverse;
     }

@@ -15,7 +15,7 @@ mod wire;
 
 pub use link::{cookie, handshake};
 pub use node::{datagram, peer};
-pub use operations::{calls, introductions, lan, measuring, peers, probe_replies, transport, traverse};
+pub use operations::{application, calls, introductions, lan, measuring, peers, probe_replies, transport, traverse};
 pub use portmap::{mapper, nat_pmp, pcp};
 pub use statement::{advert, record};
 pub use stream::stream;
@@ -27,6 +27,7 @@ pub type Target = fn(&[u8]);
 /// Every target, by the name of its program and of its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
     ("advert", advert),
+    ("application", application),
     ("calls", calls),
     ("cookie", cookie),
     ("datagram", datagram),

@@ -7,6 +7,13 @@ use handfast_core::internal::operations;
 
 }
 
+}
+
+/// The applications' streams and datagrams at the two ends of a few links.
+pub fn application(bytes: &[u8]) {
+    operations::application(bytes);
+}
+
 /// A node's calls: nothing that it is told keeps one from ending.
 pub fn calls(bytes: &[u8]) {
     operations::calls(bytes);

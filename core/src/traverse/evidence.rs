@@ -61,8 +61,7 @@ impl Traversal {
         // nobody's victim: it may be asked again within the ten minutes.
         if named != Named::Linked
             && (!case.account.take_attempt(now, address)
-                || !(named == Named::Answered
-                    || target.exposure.admit(now, address.ip(), DIAL_PACKETS, DIAL_BYTES)))
+                || !(named == Named::Answered || target.exposure.admit(now, address.ip(), DIAL_PACKETS, DIAL_BYTES)))
         {
             return;
         }
