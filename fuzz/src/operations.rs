@@ -3,12 +3,6 @@
 
 use handfast_core::internal::operations;
 
-}
-
-}
-
-}
-
 /// The applications' streams and datagrams at the two ends of a few links.
 pub fn application(bytes: &[u8]) {
     operations::application(bytes);

@@ -556,6 +556,7 @@ impl Streams {
     }
 
     /// Whether a link has a QUIC machine.
+    #[cfg(test)]
     pub(super) fn has_quic(&self, key: PeerKey) -> bool {
         self.links.get(&key).is_some_and(|link| link.quic.is_some())
     }
