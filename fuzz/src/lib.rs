@@ -15,7 +15,7 @@ mod wire;
 
 pub use link::{cookie, handshake};
 pub use node::{datagram, peer};
-pub use operations::{calls, introductions, lan, peers, traverse};
+pub use operations::{application, calls, introductions, lan, measuring, peers, probe_replies, transport, traverse};
 pub use portmap::{mapper, nat_pmp, pcp};
 pub use statement::{advert, record};
 pub use stream::stream;
@@ -27,6 +27,7 @@ pub type Target = fn(&[u8]);
 /// Every target, by the name of its program and of its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
     ("advert", advert),
+    ("application", application),
     ("calls", calls),
     ("cookie", cookie),
     ("datagram", datagram),
@@ -36,16 +37,19 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("introductions", introductions),
     ("lan", lan),
     ("mapper", mapper),
+    ("measuring", measuring),
     ("message", message),
     ("nat_pmp", nat_pmp),
     ("packet", packet),
     ("pcp", pcp),
     ("peer", peer),
     ("peers", peers),
+    ("probe_replies", probe_replies),
     ("record", record),
     ("response_body", response_body),
     ("roundtrip", roundtrip),
     ("stream", stream),
     ("ticket", ticket),
+    ("transport", transport),
     ("traverse", traverse),
 ];

@@ -158,7 +158,7 @@ pub struct Status {
     /// Homes at which we are registered.
     pub homes: Vec<(PeerId, SocketAddr)>,
     /// Nodes that announced themselves on the local network, each with an address that it named.
-    pub neighbors: Vec<(PeerId, SocketAddr)>,
+    pub lan_nodes: Vec<(PeerId, SocketAddr)>,
     /// Links.
     pub peers: Vec<PeerStatus>,
     /// Supernodes known.

@@ -130,7 +130,7 @@ impl Node {
 
     /// The peer could not be reached: whoever waits is told.
     fn on_call_failed(&mut self, now: Instant, id: PeerId, error: ConnectError) {
-        self.pending_pings.remove(&id);
+        self.pings.take_waiting(&id);
         let up = self.peers.up_key(&id);
         if let Some(key) = up {
             // Another way to a peer whose link still stands was looked for in vain. Its watch decides, unless no way is

@@ -59,14 +59,14 @@ impl Node {
         let Some(peer) = self.peers.get(key) else { return };
         let id = peer.id;
         let called = self.calls.contains(&id);
-        if called || self.streams.waits_for(&id) || self.pending_pings.contains_key(&id) {
+        if called || self.streams.waits_for(&id) || self.pings.waits_for(&id) {
             self.make_user_link(now, key);
         }
         self.calls.finish(&id);
         self.announce_path(key);
         self.open_waiting(now, &id);
         self.traverse_up(now, key);
-        for sequence in self.pending_pings.remove(&id).unwrap_or_default() {
+        for sequence in self.pings.take_waiting(&id) {
             self.send_ping(now, key, sequence);
         }
         self.release_parked(now, key);
@@ -98,7 +98,7 @@ impl Node {
         let Some(peer) = self.peers.remove(key) else { return };
         self.forget_traversal(now, key);
         self.delayed.forget(key);
-        self.remember_init_time(peer.id, peer.last_init_us);
+        self.freshness.remember(peer.id, peer.last_init_us);
         self.ends.forget(key);
         let closed = self.channels.close_leg(now, key);
         self.tell_closed(closed);
@@ -454,7 +454,7 @@ impl Node {
     pub(crate) fn on_path_found(&mut self, now: Instant, key: PeerKey) {
         let Some(id) = self.peers.get(key).filter(|p| p.is_up()).map(|p| p.id) else { return };
         self.peers.flush_waiting(key);
-        for sequence in self.pending_pings.remove(&id).unwrap_or_default() {
+        for sequence in self.pings.take_waiting(&id) {
             self.send_ping(now, key, sequence);
         }
     }
@@ -469,20 +469,15 @@ impl Node {
         }
         let token = self.peers.token();
         let remote = route.remote();
-        while self.pings.len() >= super::PINGS_MAX {
-            self.pings.pop_front();
-        }
-        self.pings.push_back(super::Ping { peer: key, sequence, token, at: now });
+        self.pings.on_sent(now, key, sequence, token);
         self.peers.send_on(key, Some(route), &Message::challenge(token, remote), true);
     }
 
     pub(crate) fn on_pong(&mut self, now: Instant, key: PeerKey, token: [u8; 8], route: &Route) {
-        let Some(at) = self.pings.iter().position(|p| p.peer == key && p.token == token) else { return };
-        let Some(ping) = self.pings.remove(at) else { return };
+        let Some((sequence, rtt)) = self.pings.on_reply(now, key, token) else { return };
         let Some(path) = self.path_info(route) else { return };
         let Some(peer) = self.peers.get(key) else { return };
-        let rtt = now.since(ping.at);
-        self.events.push_back(Event::Pong { peer: peer.id, sequence: ping.sequence, rtt, path });
+        self.events.push_back(Event::Pong { peer: peer.id, sequence, rtt, path });
     }
 
     // ---- leaving ----

@@ -43,7 +43,7 @@ impl Node {
             udp_works: self.udp_works(),
             reachable: self.reachable(),
             homes: self.own_homes(),
-            neighbors: self.lan.iter().collect(),
+            lan_nodes: self.lan.iter().collect(),
             peers,
             supernodes: self.overlay.supernode_status(now),
             load: self.overlay.load(self.carried(now)),

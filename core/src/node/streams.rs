@@ -83,15 +83,16 @@ impl Node {
         Ok(())
     }
 
-    /// The link as the room sees it, if it is up. It carries user traffic from now on.
+    /// The link as the room sees it, if it is up. It carries user traffic from now on, unless the peer is refused.
     fn stream_view(&mut self, now: Instant, key: PeerKey) -> Option<View> {
         let id = self.peers.get(key).filter(|peer| peer.is_up())?.id;
-        let standing = self.standing_of(&id);
-        // A refused peer gets its refusal by stream, so that it knows.
+        let is_accepted = self.standing_of(&id) == Standing::Accepted;
         let peer = self.peers.get_mut(key)?;
-        peer.carry_traffic(now, standing);
+        if is_accepted {
+            peer.carry_traffic(now, Standing::Accepted);
+        }
         let side = if peer.quic_client { Side::Client } else { Side::Server };
-        Some(View { key, id, side })
+        Some(View { key, id, side, is_accepted })
     }
 
     pub(crate) fn send_app_datagram(&mut self, now: Instant, id: &PeerId, data: &[u8]) -> Result<(), CommandError> {

@@ -11,7 +11,7 @@ use crate::net::{Family, PeerKey, SocketId, SocketKind};
 use crate::path::Route;
 use crate::peer::{Peer, Standing};
 use crate::time::Instant;
-use crate::traverse::{Around, Case, Traversal, View, Wish};
+use crate::traverse::{Around, Case, Named, Traversal, View, Wish};
 use crate::wire::address::Address;
 use crate::wire::message::{Message, PunchState, Whereabouts};
 use crate::wire::nat::NatProfile;
@@ -190,8 +190,17 @@ impl Node {
 
     /// The peer tells how far it is.
     pub(crate) fn on_punch(&mut self, now: Instant, key: PeerKey, state: &PunchState) {
-        let is_home_up = state.vouch.is_some_and(|(home, _)| self.peers.up_key(&home).is_some());
-        self.traverse(now, key, |t, case| t.on_punch(case, state, is_home_up));
+        let home = state.vouch.map_or(Named::Unknown, |(home, address)| self.named(&home, address.into()));
+        self.traverse(now, key, |t, case| t.on_punch(case, state, home));
+    }
+
+    fn named(&self, home: &PeerId, address: SocketAddr) -> Named {
+        let has_answered = |socket| self.nat.seen_from(home, address, socket).is_some();
+        match self.peers.up_key(home) {
+            Some(_) => Named::Linked,
+            None if self.network.socket_for(address).is_some_and(has_answered) => Named::Answered,
+            None => Named::Unknown,
+        }
     }
 
     /// A peer of a leaf of ours wants us to tell the leaf where we see it.

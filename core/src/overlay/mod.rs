@@ -24,10 +24,14 @@ mod gossip;
 mod home;
 mod messages;
 mod news;
+#[cfg(any(test, feature = "operations"))]
+pub(crate) mod operations;
 mod pack;
 mod role;
 mod serving;
 mod state;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod way_in;
 mod wish;

@@ -93,6 +93,9 @@ impl Overlay {
     /// Supernodes were asked whether unasked packets still come in, and where they see us. `seen` is what two of them
     /// agree on; where nobody could tell, nothing is said of packets.
     pub(crate) fn on_checked(&mut self, now: Instant, seen: Option<SocketAddr>, came_in: Option<bool>) {
+        if !self.terms.is_auto() {
+            return;
+        }
         let advertised = match &self.side {
             Side::Supernode(s) => s.advertise.first().copied(),
             Side::Leaf(_) => None,

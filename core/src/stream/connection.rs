@@ -22,6 +22,8 @@ use crate::wire::packet::{DATA_OVERHEAD, RELAY_HEADER_LEN};
 
 /// Version number in QUIC's long headers: ours, since with no TLS inside it is no published QUIC. "hf", 1.
 pub(super) const VERSION: u32 = 0x6866_0001;
+/// QUIC's fixed bit, in the first byte of every packet.
+pub(super) const FIXED: u8 = 0x40;
 /// Longest QUIC packet before the path has proven more: what QUIC requires of every path, and what fits a relayed
 /// packet of `DATAGRAM_LEN_MAX`.
 pub const PACKET_LEN_MIN: u16 = 1200;
@@ -56,12 +58,17 @@ impl Epoch {
         ConnectionId::new(&self.0.to_be_bytes())
     }
 
-    /// The epoch that an Initial packet names, if it is one that may open a connection.
+    /// What the packets of the connection end in.
+    pub(super) fn mark(self) -> Mark {
+        Mark::of_cid(&self.cid())
+    }
+
+    /// The epoch that an Initial packet names, if it is one that may open a connection; its padding may be cut out.
     pub(super) fn of_initial(packet: &[u8]) -> Option<Self> {
         let (&first, rest) = packet.split_first()?;
         let (version, rest) = rest.split_first_chunk::<4>()?;
         let (&cid_len, rest) = rest.split_first()?;
-        if !is_initial(first) || u32::from_be_bytes(*version) != VERSION || cid_len != 8 {
+        if !is_initial(first | FIXED) || u32::from_be_bytes(*version) != VERSION || cid_len != 8 {
             return None;
         }
         rest.first_chunk::<8>().map(|cid| Self(u64::from_be_bytes(*cid)))
@@ -192,7 +199,7 @@ impl Conn {
 
     /// What the packets of this connection end in.
     pub(super) fn mark(&self) -> Mark {
-        Mark::of_cid(&self.epoch.cid())
+        self.epoch.mark()
     }
 
     /// How many frames that QUIC wants acknowledged were sent.

@@ -18,18 +18,13 @@ use super::limits::STREAMS_MAX;
 use super::one::{Note, Notes, One, refusal_code};
 use super::packet::{Inner, Word, cut_padding, is_short, restore_padding};
 use super::set::Set;
+use super::words::Words;
 use crate::api::{Read, StreamEnd, StreamError};
 use crate::time::{Instant, earliest};
 use crate::wire::ServiceName;
 
 /// How long a connection without streams is kept: so long a next stream needs no new one.
 pub(crate) const REST_AFTER: Duration = Duration::from_secs(60);
-/// How soon a call of the server is repeated for the first time; each further time it takes twice as long.
-const CALL_AGAIN: Duration = Duration::from_millis(400);
-/// And at most so long.
-const CALL_AGAIN_MAX: Duration = Duration::from_secs(5);
-/// Most words that wait to be sent; further ones are dropped, since all are repeated where they matter.
-const WORDS_MAX: usize = 8;
 /// How long QUIC waits when its timers do not advance because it may not send.
 const STUCK_WAIT: Duration = Duration::from_secs(1);
 /// How often one `poll_transmit` asks QUIC: again after an MTU probe that is too long, and after a timer that was due.
@@ -50,13 +45,11 @@ pub struct LinkStreams {
     /// The client has asked to drop the connection: nothing new may begin on it.
     resting: bool,
     rest_at: Option<Instant>,
-    call_at: Option<Instant>,
-    calls: u32,
     failover: Failover,
     /// QUIC's timers have fired and still name a moment that has passed; until it may send, they are asked again then.
     stuck_until: Option<Instant>,
     set: Set,
-    words: VecDeque<Word>,
+    words: Words,
     events: VecDeque<LinkEvent>,
 }
 
@@ -74,12 +67,10 @@ impl LinkStreams {
             closing: false,
             resting: false,
             rest_at: None,
-            call_at: None,
-            calls: 0,
             failover: Failover::default(),
             stuck_until: None,
             set: Set::default(),
-            words: VecDeque::new(),
+            words: Words::default(),
             events: VecDeque::new(),
         }
     }
@@ -106,12 +97,10 @@ impl LinkStreams {
             self.resting = true;
             if let Some(conn) = &self.conn {
                 let word = Word::Rest(conn.mark());
-                self.say(word);
+                self.words.say(word);
             }
         }
-        if self.call_at.is_some_and(|at| at <= now) {
-            self.call_at = None;
-        }
+        self.words.handle_timeout(now);
         if let Some(conn) = &mut self.conn {
             conn.handle_timeout(at);
             // The probe time-out counts from the last packet sent and ends at 2^16 times its base: after so long
@@ -148,7 +137,7 @@ impl LinkStreams {
     }
 
     fn transmit_word(&mut self, buf: &mut Vec<u8>) -> Option<usize> {
-        self.words.pop_front()?.encode(buf);
+        self.words.pop()?.encode(buf);
         Some(buf.len())
     }
 
@@ -206,7 +195,7 @@ impl LinkStreams {
             let at = Instant::from_micros(u64::try_from(ns.div_ceil(1000)).unwrap_or(u64::MAX));
             self.stuck_until.map_or(at, |until| at.max(until))
         });
-        let own = earliest(earliest(self.rest_at, self.call_at), self.failover.poll_timeout());
+        let own = earliest(earliest(self.rest_at, self.words.poll_timeout()), self.failover.poll_timeout());
         earliest(quic, own).map(|at| at.max(self.now))
     }
 
@@ -345,7 +334,7 @@ impl LinkStreams {
 
     /// Whether nothing would be lost by dropping this `LinkStreams`: no stream, no connection, nothing to say.
     pub fn is_disposable(&self) -> bool {
-        self.set.is_empty() && self.conn.is_none() && self.words.is_empty() && self.events.is_empty()
+        self.set.is_empty() && self.conn.is_none() && self.words.len() == 0 && self.events.is_empty()
     }
 
     /// How the connection is doing, if there is one.
@@ -355,12 +344,6 @@ impl LinkStreams {
 
     fn std(&self, at: Instant) -> StdInstant {
         self.origin + Duration::from_micros(at.as_micros())
-    }
-
-    fn say(&mut self, word: Word) {
-        if self.words.len() < WORDS_MAX && !self.words.contains(&word) {
-            self.words.push_back(word);
-        }
     }
 
     /// Begins a new connection in place of the present one, if any.
@@ -410,6 +393,11 @@ impl LinkStreams {
                     self.resting = false;
                 }
             }
+            Word::Refused(mark) => {
+                if mark == present {
+                    self.on_refused();
+                }
+            }
         }
     }
 
@@ -422,15 +410,24 @@ impl LinkStreams {
         self.drop_connection();
     }
 
+    /// The peer has nothing open to us, and no connection: of this one no stream will be accepted any more.
+    fn on_refused(&mut self) {
+        for (stream, one) in self.set.take_all() {
+            let end = if one.is_unaccepted() { StreamEnd::NotAllowed } else { StreamEnd::PeerGone };
+            self.events.push_back(LinkEvent::Ended { stream, end });
+        }
+        self.drop_connection();
+    }
+
     fn on_rest(&mut self, mark: Mark, present: Option<Mark>) {
         if present == Some(mark) && !self.set.is_empty() {
-            self.say(Word::Keep(mark));
+            self.words.say(Word::Keep(mark));
             return;
         }
         if present == Some(mark) {
             self.drop_connection();
         }
-        self.say(Word::Gone(mark));
+        self.words.say(Word::Gone(mark));
     }
 
     fn on_quic(&mut self, packet: &[u8]) {
@@ -451,7 +448,7 @@ impl LinkStreams {
             // A short header means that we had this connection: without that, the handshake may still come.
             _ => {
                 if let Some(mark) = mark.filter(|_| is_short(packet)) {
-                    self.say(Word::Gone(mark));
+                    self.words.say(Word::Gone(mark));
                 }
             }
         }
@@ -596,14 +593,6 @@ impl LinkStreams {
 
     fn set_call(&mut self) {
         let wanted = self.side == Side::Server && self.conn.is_none() && !self.set.is_empty();
-        if !wanted {
-            self.call_at = None;
-            self.calls = 0;
-        } else if self.call_at.is_none() {
-            self.say(Word::Call);
-            let wait = CALL_AGAIN.saturating_mul(1 << self.calls.min(8)).min(CALL_AGAIN_MAX);
-            self.call_at = Some(self.now + wait);
-            self.calls += 1;
-        }
+        self.words.set_call(self.now, wanted);
     }
 }

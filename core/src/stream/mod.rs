@@ -53,12 +53,18 @@ mod failover;
 mod limits;
 mod link;
 mod one;
+#[cfg(any(test, feature = "operations"))]
+pub(crate) mod operations;
 mod packet;
 mod ready;
+mod refusals;
 mod services;
 mod set;
 mod streams;
 mod table;
+#[cfg(test)]
+mod tests;
+mod words;
 
 pub(crate) use self::connection::PACKET_LEN_MAX;
 pub use self::connection::PACKET_LEN_MIN;

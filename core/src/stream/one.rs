@@ -173,6 +173,11 @@ impl One {
         self.id.is_none_or(|id| id.initiator() == side)
     }
 
+    /// Whether it is ours and the peer has not accepted it.
+    pub(super) fn is_unaccepted(&self) -> bool {
+        self.receiving == Receiving::Unaccepted
+    }
+
     /// Whether both directions are done and nothing is left to tell by `read`.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.receiving, Receiving::Done(_) | Receiving::Reset(_)) && matches!(self.sending, Sending::Done(_))

@@ -5,13 +5,11 @@
 //! | first two bits | rest |
 //! | --- | --- |
 //! | `10` | an Initial datagram of 1 200 bytes from which a run of zeros before its last six bytes was cut |
-//! | `00` | a [`Word`]: one byte of kind, for all but Call four bytes of mark |
+//! | `00` | a [`Word`]: one byte of kind, for all but Call (and Refused in answer to it) four bytes of mark |
 
-use super::connection::{PACKET_LEN_MIN, is_initial};
+use super::connection::{FIXED, PACKET_LEN_MIN, is_initial};
 use super::crypto::{Mark, TAG_LEN};
 
-/// QUIC's fixed bit.
-const FIXED: u8 = 0x40;
 /// QUIC's bit of long headers.
 const LONG: u8 = 0x80;
 /// Length of an Initial datagram, padded.
@@ -28,6 +26,8 @@ pub(super) enum Word {
     Rest(Mark),
     /// Server to client: it still has streams here.
     Keep(Mark),
+    /// Nothing is open to you: this connection will not be, or in answer to a Call, none.
+    Refused(Option<Mark>),
 }
 
 impl Word {
@@ -37,21 +37,30 @@ impl Word {
             Self::Gone(mark) => (1, Some(mark)),
             Self::Rest(mark) => (2, Some(mark)),
             Self::Keep(mark) => (3, Some(mark)),
+            Self::Refused(mark) => (4, mark),
         };
         buf.push(kind);
         buf.extend(mark.iter().flat_map(|mark| mark.0));
     }
 
+    /// Bytes that it takes.
+    pub(super) const fn len(self) -> usize {
+        if matches!(self, Self::Call | Self::Refused(None)) { 1 } else { 5 }
+    }
+
     fn decode(packet: &[u8]) -> Option<Self> {
         let (&kind, rest) = packet.split_first()?;
-        if kind == 0 {
-            return rest.is_empty().then_some(Self::Call);
+        match (kind, rest.is_empty()) {
+            (0, _) => return rest.is_empty().then_some(Self::Call),
+            (4, true) => return Some(Self::Refused(None)),
+            _ => {}
         }
         let mark = Mark(rest.try_into().ok()?);
         match kind {
             1 => Some(Self::Gone(mark)),
             2 => Some(Self::Rest(mark)),
             3 => Some(Self::Keep(mark)),
+            4 => Some(Self::Refused(Some(mark))),
             _ => None,
         }
     }
@@ -159,13 +168,15 @@ mod tests {
             (Word::Gone(Mark([1, 2, 3, 4])), &[1, 1, 2, 3, 4]),
             (Word::Rest(Mark([1, 2, 3, 4])), &[2, 1, 2, 3, 4]),
             (Word::Keep(Mark([1, 2, 3, 4])), &[3, 1, 2, 3, 4]),
+            (Word::Refused(None), &[4]),
+            (Word::Refused(Some(Mark([1, 2, 3, 4]))), &[4, 1, 2, 3, 4]),
         ] {
             let mut buf = Vec::new();
             word.encode(&mut buf);
             assert_eq!(buf, bytes);
             assert_eq!(Inner::decode(bytes), Some(Inner::Word(word)));
         }
-        for bytes in [&[][..], &[0, 0], &[1, 2, 3, 4], &[1, 2, 3, 4, 5, 6], &[4, 1, 2, 3, 4]] {
+        for bytes in [&[][..], &[0, 0], &[1, 2, 3, 4], &[1, 2, 3, 4, 5, 6], &[4, 1], &[5, 1, 2, 3, 4]] {
             assert_eq!(Inner::decode(bytes), None);
         }
     }

@@ -6,6 +6,7 @@ use std::time::Instant as StdInstant;
 use super::event::{LinkEvent, LocalStream, Side};
 use super::link::LinkStreams;
 use super::ready::Ready;
+use super::refusals::Refusals;
 use super::services::Services;
 use super::table::Table;
 use crate::api::{CommandError, Event, Read, StreamEnd, StreamError, StreamKey};
@@ -26,6 +27,8 @@ pub(crate) struct View {
     pub(crate) id: PeerId,
     /// Which end of it we are to QUIC.
     pub(crate) side: Side,
+    /// Something is open to the peer, or we called it.
+    pub(crate) is_accepted: bool,
 }
 
 /// What is wanted of others, to be carried out in this order.
@@ -85,6 +88,7 @@ pub(crate) struct Streams {
     table: Table,
     links: BTreeMap<PeerKey, Link>,
     ready: Ready,
+    refusals: Refusals,
     /// What is to be sent of one link, for all of them in turn.
     buf: Vec<u8>,
     /// Seeds of QUIC's own generators.
@@ -101,6 +105,7 @@ impl Streams {
             table: Table::default(),
             links: BTreeMap::new(),
             ready: Ready::default(),
+            refusals: Refusals::default(),
             buf: Vec::new(),
             keys: seed.keys("stream"),
             origin,
@@ -282,8 +287,15 @@ impl Streams {
 
     // ---- links ----
 
-    /// The plaintext of one Stream packet of a link.
+    /// The plaintext of one Stream packet of a link. A peer that nothing is open to gets no more than a word for it; what
+    /// already runs on its link stays.
     pub(crate) fn handle_packet(&mut self, now: Instant, view: &View, plain: &[u8]) {
+        if !view.is_accepted && self.quic(view.key).is_none() {
+            if self.refusals.on_packet(now, view.key, plain) {
+                self.ready.mark(view.key);
+            }
+            return;
+        }
         self.ensure(now, view).handle_packet(now, plain);
         self.drain(now, view.key);
     }
@@ -331,6 +343,7 @@ impl Streams {
             self.table.end(stream, end);
             self.outputs.push_back(Output::Event(Event::StreamEnded { stream, end }));
         }
+        self.refusals.forget(key);
         if self.links.remove(&key).is_some_and(|link| link.busy) {
             self.outputs.push_back(Output::Busy { link: key, busy: false });
         }
@@ -340,6 +353,7 @@ impl Streams {
     pub(crate) fn close(&mut self, now: Instant, key: PeerKey) {
         if let Some(quic) = self.quic(key) {
             quic.close(now);
+            self.forget_finished(key);
             self.note_busy(key);
         }
     }
@@ -369,6 +383,11 @@ impl Streams {
         segments_max: usize,
         packet_len_max: usize,
     ) -> Option<Train<'_>> {
+        if let Some(word) = self.refusals.take(key) {
+            self.buf.clear();
+            word.encode(&mut self.buf);
+            return Some(Train { bytes: &self.buf, segment: word.len(), awaits: false, is_use: false });
+        }
         let quic = self.links.get_mut(&key)?.quic.as_deref_mut()?;
         let asked = quic.asked();
         let segment = quic.poll_transmit(now, segments_max, packet_len_max, &mut self.buf)?;
@@ -408,6 +427,7 @@ impl Streams {
 
     /// The link's QUIC machine, made if there is none.
     fn ensure(&mut self, now: Instant, view: &View) -> &mut LinkStreams {
+        self.refusals.forget(view.key);
         let link = self.links.entry(view.key).or_insert_with(|| Link::new(view.id));
         // A connection without a stream only rests: that is nobody's use of the link.
         if link.quic.as_ref().is_none_or(|quic| !quic.is_idle()) {
@@ -513,5 +533,31 @@ impl Streams {
         for stream in over.collect::<Vec<_>>() {
             self.table.remove(stream);
         }
+    }
+}
+
+#[cfg(any(test, feature = "operations"))]
+impl Streams {
+    /// What must hold after every call.
+    pub(super) fn assert_consistent(&self) {
+        self.table.assert_consistent();
+        for (key, link) in &self.links {
+            let streams = link.quic.as_ref().map_or(0, |quic| quic.len());
+            assert_eq!(link.busy, streams > 0, "it was told whether the link has streams");
+            assert!(self.table.count_of(*key) <= streams, "the application knows of no stream that is not there");
+            assert!(link.datagrams.len() <= DATAGRAMS_MAX);
+        }
+    }
+
+    /// What must hold when all links are gone.
+    pub(super) fn assert_empty(&self) {
+        assert!(self.links.is_empty() && self.refusals.is_empty() && self.outputs.is_empty());
+        assert_eq!(self.table.len(), 0);
+    }
+
+    /// Whether a link has a QUIC machine.
+    #[cfg(test)]
+    pub(super) fn has_quic(&self, key: PeerKey) -> bool {
+        self.links.get(&key).is_some_and(|link| link.quic.is_some())
     }
 }

@@ -226,3 +226,26 @@ impl Table {
         is_first && self.begin_again(stream)
     }
 }
+
+#[cfg(any(test, feature = "operations"))]
+impl Table {
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// What must hold after every call: each stream is either in a link or waits for one.
+    pub(super) fn assert_consistent(&self) {
+        assert_eq!(self.by_local.len() + self.unopened.len(), self.by_key.len());
+        assert_eq!(self.counts.values().sum::<usize>(), self.by_local.len());
+        assert!(self.counts.values().all(|count| *count > 0) && self.ended.len() <= ENDED_MAX);
+        for (key, entry) in &self.by_key {
+            match entry.open {
+                Some(open) => assert_eq!(self.by_local.get(&open), Some(key)),
+                None => assert!(self.unopened.contains(&(entry.peer, *key)) && entry.waiting.is_some()),
+            }
+            for held in [&entry.waiting, &entry.replay].into_iter().flatten() {
+                assert!(held.bytes.len() <= WAITING_LEN_MAX);
+            }
+        }
+    }
+}

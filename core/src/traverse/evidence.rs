@@ -18,16 +18,27 @@ const DIAL_EVERY: Duration = Duration::from_secs(5);
 const DIAL_PACKETS: u8 = 3;
 const DIAL_BYTES: u16 = 3 * 224;
 
+/// What is known of a home that a peer names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Named {
+    /// The link to it is up.
+    Linked,
+    /// It has told from there where it sees us.
+    Answered,
+    /// Nothing.
+    Unknown,
+}
+
 impl Traversal {
-    /// The peer tells how far it is. `is_home_up`: the home that it names, if any, is linked already.
-    pub(crate) fn on_punch(&mut self, case: &mut Case<'_>, state: &PunchState, is_home_up: bool) {
+    /// The peer tells how far it is, and perhaps names a home.
+    pub(crate) fn on_punch(&mut self, case: &mut Case<'_>, state: &PunchState, home: Named) {
         if !case.peer.is_accepted || case.peer.paths.has_direct() {
             return;
         }
         let target = self.target(case.key);
         target.attempt = target.attempt.max(state.attempt);
-        if let Some((home, address)) = state.vouch {
-            self.be_vouched_for(case, home, address.into(), is_home_up);
+        if let Some((home_id, address)) = state.vouch {
+            self.be_vouched_for(case, home_id, address.into(), home);
         }
         self.start_effort(case);
         let now = case.now;
@@ -38,18 +49,19 @@ impl Traversal {
     }
 
     /// The peer wants a supernode's word on where we are.
-    fn be_vouched_for(&mut self, case: &mut Case<'_>, home: PeerId, address: SocketAddr, is_up: bool) {
+    fn be_vouched_for(&mut self, case: &mut Case<'_>, home: PeerId, address: SocketAddr, named: Named) {
         let now = case.now;
         let target = self.target(case.key);
-        let wait = if is_up { VOUCH_EVERY } else { DIAL_EVERY };
+        let wait = if named == Named::Linked { VOUCH_EVERY } else { DIAL_EVERY };
         // One that has come up since it was dialled has got what waited for it.
         if target.vouched.is_some_and(|(asked, at)| now.since(at) < if asked == home { wait } else { DIAL_EVERY }) {
             return;
         }
-        // The one account outlives the link, the other one counts more closely.
-        if !is_up
+        // The one account outlives the link, the other one counts more closely. A home that we have heard from there is
+        // nobody's victim: it may be asked again within the ten minutes.
+        if named != Named::Linked
             && (!case.account.take_attempt(now, address)
-                || !target.exposure.admit(now, address.ip(), DIAL_PACKETS, DIAL_BYTES))
+                || !(named == Named::Answered || target.exposure.admit(now, address.ip(), DIAL_PACKETS, DIAL_BYTES)))
         {
             return;
         }

@@ -49,4 +49,5 @@ mod waiting;
 mod working;
 
 pub(crate) use case::{Around, Case, View, Wish};
+pub(crate) use evidence::Named;
 pub(crate) use traversal::Traversal;

@@ -6,6 +6,7 @@ use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
 use super::case::{Around, Case, View, Wish};
+use super::evidence::Named;
 use super::traversal::Traversal;
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
@@ -305,7 +306,9 @@ pub fn drive(bytes: &[u8]) {
                 let vouch = (a & 1 == 1).then(|| (other, place(a).into()));
                 let newest = 1_024 + u16::from(b) * 8;
                 let state = PunchState { attempt: b & 7, round: a >> 6, ready: a & 2 == 2, newest, vouch };
-                alone.call(nth, |t, case| t.on_punch(case, &state, a & 4 == 4));
+                alone.call(nth, |t, case| {
+                    t.on_punch(case, &state, if a & 4 == 4 { Named::Linked } else { Named::Unknown })
+                });
             }
             13 | 14 => {
                 let address = place(bytes.u8() | 0x40);

@@ -252,7 +252,7 @@ impl StatusReport {
             binding_lifetime_ms: status.binding_lifetime.map(whole_millis),
             keepalive_interval_ms: Some(whole_millis(status.keepalive_interval)),
             homes: places(status.homes),
-            neighbors: places(status.neighbors),
+            neighbors: places(status.lan_nodes),
             peers: status
                 .peers
                 .into_iter()
@@ -637,7 +637,7 @@ impl StatusReport {
             mapping: Some(handfast_core::wire::nat::MappingBehavior::EndpointIndependent),
             reachable: None,
             homes: vec![(home, at)],
-            neighbors: vec![(other, at)],
+            lan_nodes: vec![(other, at)],
             peers: vec![PeerStatus {
                 why: Some(handfast_core::RelayReason::BothRandom),
                 peer: other,

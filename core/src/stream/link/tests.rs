@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::random::ChoiceRng;
 use crate::stream::PACKET_LEN_MAX;
+use crate::stream::words::{CALL_AGAIN_MAX, WORDS_MAX};
 
 const CLIENT: usize = 0;
 const SERVER: usize = 1;
