@@ -15,7 +15,7 @@ mod wire;
 
 pub use link::{cookie, handshake};
 pub use node::{datagram, peer};
-pub use operations::{calls, introductions, lan, peers};
+pub use operations::{calls, introductions, lan, nat, overlay, peers};
 pub use portmap::{mapper, nat_pmp, pcp};
 pub use statement::{advert, record};
 pub use stream::stream;
@@ -37,7 +37,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("lan", lan),
     ("mapper", mapper),
     ("message", message),
+    ("nat", nat),
     ("nat_pmp", nat_pmp),
+    ("overlay", overlay),
     ("packet", packet),
     ("pcp", pcp),
     ("peer", peer),

@@ -22,3 +22,13 @@ pub fn introductions(bytes: &[u8]) {
 pub fn lan(bytes: &[u8]) {
     operations::lan(bytes);
 }
+
+/// What stands between a node and the internet: whatever is answered, examinations end.
+pub fn nat(bytes: &[u8]) {
+    operations::nat(bytes);
+}
+
+/// Leaf, supernode, and the one that becomes the other.
+pub fn overlay(bytes: &[u8]) {
+    operations::overlay(bytes);
+}

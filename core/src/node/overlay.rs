@@ -124,8 +124,7 @@ impl Node {
         message: Message<'_>,
     ) {
         let paths = self.peers.get(key).map(|p| &p.paths);
-        let is_called =
-            !self.calls.is_empty() && advertiser(&message).is_some_and(|peer| self.calls.contains(&peer));
+        let is_called = !self.calls.is_empty() && advertiser(&message).is_some_and(|peer| self.calls.contains(&peer));
         let about = About {
             remote: route.remote().filter(|_| !route.is_tcp()),
             is_proven: paths.is_some_and(|paths| paths.is_proven(&route)),
