@@ -15,7 +15,7 @@ mod wire;
 
 pub use link::{cookie, handshake};
 pub use node::{datagram, peer};
-pub use operations::{calls, introductions, lan, nat, overlay, peers};
+pub use operations::{calls, introductions, lan, measuring, nat, overlay, peers, probe_replies, transport, traverse};
 pub use portmap::{mapper, nat_pmp, pcp};
 pub use statement::{advert, record};
 pub use stream::stream;
@@ -36,6 +36,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("introductions", introductions),
     ("lan", lan),
     ("mapper", mapper),
+    ("measuring", measuring),
     ("message", message),
     ("nat", nat),
     ("nat_pmp", nat_pmp),
@@ -44,9 +45,12 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pcp", pcp),
     ("peer", peer),
     ("peers", peers),
+    ("probe_replies", probe_replies),
     ("record", record),
     ("response_body", response_body),
     ("roundtrip", roundtrip),
     ("stream", stream),
     ("ticket", ticket),
+    ("transport", transport),
+    ("traverse", traverse),
 ];

@@ -14,7 +14,7 @@ mod rate;
 
 use core::net::{IpAddr, SocketAddr};
 
-pub(crate) use budget::{ADDRESSES_PER_ATTEMPT_MAX, Exposure};
+pub(crate) use budget::{ADDRESSES_PER_ATTEMPT_MAX, Charge, Exposure, Grant};
 pub(crate) use rate::{Rate, RateTable};
 
 use self::budget::Budget;
@@ -57,19 +57,40 @@ impl Account {
         self.ledger.proven(address);
     }
 
-    /// Takes one attempt out of the budget of each prefix that the addresses fall in; returns those that may be tried.
+    /// Takes one attempt out of the budget of each prefix or proven IP address that the addresses fall in; says of each
+    /// whether it may be tried.
+    pub(crate) fn charge_attempts(
+        &mut self,
+        now: Instant,
+        addresses: impl Iterator<Item = SocketAddr>,
+    ) -> Vec<(SocketAddr, Grant)> {
+        self.budget.take(now, addresses)
+    }
+
+    /// The same for what is not given back; returns those that may be tried.
     pub(crate) fn take_attempts(
         &mut self,
         now: Instant,
         addresses: impl Iterator<Item = SocketAddr>,
     ) -> Vec<SocketAddr> {
-        self.budget.take(now, addresses)
+        let granted = self.budget.take(now, addresses).into_iter();
+        granted.filter(|(_, grant)| matches!(grant, Grant::Given(_))).map(|(address, _)| address).collect()
     }
 
     /// Whether an attempt may be made at this one address; if so it is entered.
     #[must_use]
     pub(crate) fn take_attempt(&mut self, now: Instant, address: SocketAddr) -> bool {
-        !self.budget.take(now, core::iter::once(address)).is_empty()
+        !self.take_attempts(now, core::iter::once(address)).is_empty()
+    }
+
+    /// All addresses that an attempt was charged for have answered, or were sent nothing.
+    pub(crate) fn give_back(&mut self, charge: Charge) {
+        self.budget.give_back(charge);
+    }
+
+    /// A peer answered from this IP address, or a home of ours sees it there: more attempts at it may be made for a day.
+    pub(crate) fn peer_seen(&mut self, now: Instant, ip: IpAddr) {
+        self.budget.proven(now, ip);
     }
 
     /// Whether a prediction may be tried towards an address; if so it is entered.

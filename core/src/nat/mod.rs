@@ -22,10 +22,12 @@ mod examiner;
 mod observed;
 #[cfg(any(test, feature = "operations"))]
 pub(crate) mod operations;
+pub(crate) mod probe_replies;
 mod router;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use crate::wire::nat::NatProfile;
 pub(crate) use examine::Ask;
+pub(crate) use probe_replies::{Alternates, Asked, ProbeReplies, ReplyWish};
 pub(crate) use router::{Around, Nat, Stand, WayIn, Wish};

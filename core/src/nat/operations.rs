@@ -92,7 +92,7 @@ impl World {
                 }
                 Wish::ReleaseHelp => self.has_helpers = false,
                 Wish::Checked { .. } => assert_eq!(self.stand, Stand::Volunteer),
-                Wish::Known | Wish::Forgotten | Wish::Candidates => {}
+                Wish::Known | Wish::Forgotten { .. } | Wish::Candidates => {}
             }
         }
         assert!(self.open.len() <= SOCKETS_MAX + self.opening);

@@ -100,8 +100,11 @@ pub(crate) enum Wish {
     },
     /// More is known of the router.
     Known,
-    /// The router gave us another address in the same network.
-    Forgotten,
+    /// The router gave us another address in the same network, as this supernode sees it.
+    Forgotten {
+        /// Who says so.
+        by: PeerId,
+    },
     /// There are addresses that peers were not told of.
     Candidates,
 }
@@ -195,7 +198,7 @@ impl Nat {
     ) {
         let before = self.observations.candidates(socket);
         if self.observations.on_observed(reporter, reporter_address, socket, seen) {
-            self.out.push_back(Wish::Forgotten);
+            self.out.push_back(Wish::Forgotten { by: reporter });
         }
         let after = self.observations.candidates(socket);
         if after.iter().any(|a| !before.contains(a)) {

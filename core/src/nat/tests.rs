@@ -210,6 +210,10 @@ fn news_of_where_we_are_seen_is_told_once() {
     assert_eq!((nat.agreed(&network), nat.reflexive(&network)), (Some(at(10)), vec![at(10)]));
     assert_eq!(nat.seen_from(&id(1), reporter(1), SOCKET), Some(at(10)));
     nat.on_observed(s(2), id(2), reporter(2), SOCKET, at(11));
-    assert_eq!(drain(&mut nat), [Wish::Forgotten, Wish::Candidates, Wish::Known], "it had seen us elsewhere");
+    assert_eq!(
+        drain(&mut nat),
+        [Wish::Forgotten { by: id(2) }, Wish::Candidates, Wish::Known],
+        "it had seen us elsewhere"
+    );
     assert_eq!(nat.agreed(&network), None);
 }

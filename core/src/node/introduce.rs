@@ -124,12 +124,13 @@ impl Node {
         let body = InitBody::Introduced { whereabouts: self.whereabouts(0) };
         let init = self.attempt(now, key, AttemptRoute::Introduced(home), &body)?;
         self.peers.get_mut(key)?.on_called(now);
+        self.traversal.on_told(key);
         Some(init)
     }
 
     /// The peer could not be reached: whoever waits is told.
     fn on_call_failed(&mut self, now: Instant, id: PeerId, error: ConnectError) {
-        self.pending_pings.remove(&id);
+        self.pings.take_waiting(&id);
         let up = self.peers.up_key(&id);
         if let Some(key) = up {
             // Another way to a peer whose link still stands was looked for in vain. Its watch decides, unless no way is

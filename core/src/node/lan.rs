@@ -5,13 +5,13 @@ use core::net::SocketAddr;
 use super::Node;
 use crate::identity::PeerId;
 use crate::introduce::Known;
-use crate::net::Neighbor;
+use crate::net::LanNode;
 use crate::time::Instant;
 use crate::wire::address::canonical;
 
 impl Node {
     /// A node announced itself on the local network, or did so again with other addresses.
-    pub fn handle_neighbor(&mut self, now: Instant, node: &Neighbor) {
+    pub fn handle_lan_node(&mut self, now: Instant, node: &LanNode) {
         let id = node.peer;
         let here = |addr: &SocketAddr| self.socket_for(*addr).is_some() && !self.is_own(*addr);
         let usable: Vec<SocketAddr> = node.addresses.iter().map(|addr| canonical(*addr)).filter(here).collect();
@@ -30,7 +30,7 @@ impl Node {
     }
 
     /// A node of the local network has gone, or its announcement has run out. Links to it stay.
-    pub fn handle_neighbor_gone(&mut self, now: Instant, peer: PeerId) {
+    pub fn handle_lan_node_gone(&mut self, now: Instant, peer: PeerId) {
         self.lan.handle_node_gone(&peer);
         self.settle(now);
     }
@@ -57,8 +57,8 @@ mod tests {
         Instant::from_micros(ms * 1_000)
     }
 
-    fn neighbor(peer: PeerId, addresses: &[&str], is_supernode: bool) -> Neighbor {
-        Neighbor { peer, addresses: addresses.iter().map(|text| addr(text)).collect(), is_supernode }
+    fn announced(peer: PeerId, addresses: &[&str], is_supernode: bool) -> LanNode {
+        LanNode { peer, addresses: addresses.iter().map(|text| addr(text)).collect(), is_supernode }
     }
 
     // An origin that quinn's own moments count from; nothing here depends on it.
@@ -104,46 +104,46 @@ mod tests {
     fn the_table_is_bounded_and_the_oldest_goes() {
         let mut node = node(Config::leaf());
         for n in 2..=90 {
-            node.handle_neighbor(at(0), &neighbor(id(n), &["192.168.1.9:7"], false));
+            node.handle_lan_node(at(0), &announced(id(n), &["192.168.1.9:7"], false));
         }
         assert_eq!(node.lan.iter().count(), NODES_MAX);
         assert!(node.lan.addresses(&id(2)).is_empty() && !node.lan.addresses(&id(90)).is_empty());
         let many = ["192.168.1.3:7", "192.168.1.4:7", "192.168.1.5:7", "192.168.1.6:7", "192.168.1.7:7"];
-        node.handle_neighbor(at(0), &neighbor(id(90), &many, false));
+        node.handle_lan_node(at(0), &announced(id(90), &many, false));
         assert_eq!(node.lan.addresses(&id(90)).len(), ADDRESSES_MAX);
-        node.handle_neighbor_gone(at(0), id(90));
+        node.handle_lan_node_gone(at(0), id(90));
         assert!(node.lan.addresses(&id(90)).is_empty());
     }
 
     #[test]
-    fn what_cannot_be_a_neighbor_is_not_noted() {
+    fn what_cannot_be_a_lan_node_is_not_noted() {
         let mut node = node(Config::leaf());
-        node.handle_neighbor(at(0), &neighbor(id(1), &["192.168.1.9:7"], false));
+        node.handle_lan_node(at(0), &announced(id(1), &["192.168.1.9:7"], false));
         let odd = ["224.0.0.251:7", "192.168.1.9:0", "[fd00::1]:7", "192.168.1.2:7000"];
-        node.handle_neighbor(at(0), &neighbor(id(2), &odd, true));
+        node.handle_lan_node(at(0), &announced(id(2), &odd, true));
         assert_eq!(node.lan.iter().count(), 0, "itself, a group, no port, a family without a socket, our own");
     }
 
     #[test]
-    fn nothing_is_sent_to_a_neighbor_that_nobody_wants() {
+    fn nothing_is_sent_to_a_lan_node_that_nobody_wants() {
         let mut node = node(Config::leaf());
-        node.handle_neighbor(at(0), &neighbor(id(2), &["192.168.1.9:7"], false));
+        node.handle_lan_node(at(0), &announced(id(2), &["192.168.1.9:7"], false));
         assert!(run(&mut node, 0, 60_000).is_empty());
     }
 
     #[test]
-    fn d1_a_neighbor_that_does_not_answer_gets_few_packets() {
+    fn d1_a_lan_node_that_does_not_answer_gets_few_packets() {
         let mut node = node(Config::leaf());
         let victim = ["192.168.1.9:7", "192.0.2.1:53", "192.0.2.2:53"];
-        node.handle_neighbor(at(0), &neighbor(id(2), &victim, false));
+        node.handle_lan_node(at(0), &announced(id(2), &victim, false));
         for n in 0..10 {
             node.connect(at(n * 5_000), id(2)).expect("taken");
-            node.handle_neighbor(at(n * 5_000), &neighbor(id(2), &victim, false));
+            node.handle_lan_node(at(n * 5_000), &announced(id(2), &victim, false));
             let sent = run(&mut node, n * 5_000, (n + 1) * 5_000);
             assert!(sent.values().all(|count| *count <= 10), "{sent:?}");
         }
         let mut node = self::node(Config::leaf());
-        node.handle_neighbor(at(0), &neighbor(id(2), &victim, false));
+        node.handle_lan_node(at(0), &announced(id(2), &victim, false));
         node.connect(at(0), id(2)).expect("taken");
         let sent = run(&mut node, 0, 30_000);
         assert_eq!(sent.len(), 3, "all are tried: {sent:?}");
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn who_listens_for_neighbors_waits_for_them_a_moment() {
+    fn who_listens_on_the_lan_waits_for_them_a_moment() {
         let mut deaf = node(Config::leaf());
         deaf.connect(at(0), id(2)).expect("taken");
         assert_eq!(failures(&mut deaf), [ConnectError::NoSupernode], "at once");
@@ -161,7 +161,7 @@ mod tests {
         node.connect(at(0), id(2)).expect("taken");
         assert!(run(&mut node, 0, 1_500).is_empty());
         assert!(failures(&mut node).is_empty(), "it may still be heard of");
-        node.handle_neighbor(at(1_500), &neighbor(id(2), &["192.168.1.9:7"], false));
+        node.handle_lan_node(at(1_500), &announced(id(2), &["192.168.1.9:7"], false));
         let sent = run(&mut node, 1_500, 60_000);
         assert!(sent.contains_key(&addr("192.168.1.9:7")), "{sent:?}");
         assert_eq!(failures(&mut node), [ConnectError::Unreachable]);
@@ -175,7 +175,7 @@ mod tests {
         let mut node = node(Config::leaf());
         for n in 2..12 {
             let at_address = format!("192.168.1.{n}0:7");
-            node.handle_neighbor(at(0), &neighbor(id(n), &[&at_address], true));
+            node.handle_lan_node(at(0), &announced(id(n), &[&at_address], true));
         }
         let sent = run(&mut node, 0, 60_000);
         assert!(!sent.is_empty() && sent.len() <= 2 * SUPERNODES_MAX, "{sent:?}");

@@ -26,17 +26,10 @@
 //! # Inside
 //!
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
-//! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `effort.rs` where that
-//! takes more than checks, `streams.rs` keeps the
-//! application's streams, `send.rs` makes datagrams of intents, `overlay.rs` carries what the overlay of supernodes and
-//! leaves wants, `nat.rs` what the examination of the router wants, `introduce.rs` and `lan.rs` join calls, introductions
-//! and the LAN to the rest, `transport.rs` and `connections.rs` have TCP stand in where UDP does not work, `sockets.rs`
-//! keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like outside, `keepalive.rs`
-//! has the router's memory measured and sets the pace of beats, idle sessions are put to
-//! sleep.
+//! their rooms, `links.rs` knows what hangs on a link, `validation.rs` asks and answers whether paths work, `send.rs`
+//! takes turns among what is to be sent. The other files carry one room each: they make the view that its machine needs,
+//! call it, and carry out what it says, in order.
 
-mod connections;
-mod effort;
 mod handshake;
 mod introduce;
 mod keepalive;
@@ -53,104 +46,60 @@ mod status;
 mod streams;
 mod transport;
 mod traverse;
+mod validation;
 
 use crate::api::{
     Access, CommandError, Config, ConfigError, Counters, Event, PathInfo, Read, Role, Saved, Status, StreamEnd,
     StreamError, StreamKey,
 };
-use crate::net::{Network, Path, PeerKey, Received, SocketId, SocketRefused, SocketRequest, Transmit};
+use crate::net::{Network, Path, Received, SocketId, SocketRefused, SocketRequest, Transmit};
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use links::LEAVE_MAX;
 pub use streams::DATAGRAM_DATA_MAX;
 
-use self::keepalive::KeepAlive;
-use self::probe::DelayedReplies;
-use self::sockets::ExtraSockets;
-use self::transport::Transports;
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
 use crate::introduce::{Calls, Held, Introductions};
-use crate::keepalive::Duty;
+use crate::keepalive::{Duty, Measuring};
 use crate::lan::Lan;
-use crate::link::Identity;
-use crate::nat::Nat;
+use crate::link::{Freshness, Identity};
+use crate::nat::{Nat, ProbeReplies};
 use crate::overlay::Overlay;
+use crate::path::Pings;
 use crate::peer::Peers;
-use crate::random::{ChoiceRng, KeyRng, Seed};
+use crate::random::Seed;
 use crate::relay::{Channels, Ends};
 use crate::stream::{Services, Streams};
 use crate::ticket::Ticket;
 use crate::time::{Instant, WallTime, earliest};
+use crate::transport::{ExtraSockets, Transports};
+use crate::traverse::Traversal;
 use crate::wire::ServiceName;
 use crate::wire::address::is_sendable;
 
-/// Most pings under way. At the limit the oldest goes unanswered.
-const PINGS_MAX: usize = 256;
 /// Timers that fire within one call before the node takes it for a mistake of its own and goes on a millisecond later.
 const TIMEOUT_STEPS_MAX: usize = 1 << 22;
-
-/// A ping under way.
-#[derive(Debug)]
-struct Ping {
-    peer: PeerKey,
-    sequence: u64,
-    token: [u8; 8],
-    at: Instant,
-}
-
-/// The generators of the rooms.
-pub(crate) struct Rngs {
-    pub(crate) traverse: KeyRng,
-    pub(crate) traverse_ids: ChoiceRng,
-    pub(crate) keepalive: KeyRng,
-    pub(crate) keepalive_jitter: ChoiceRng,
-}
-
-impl Rngs {
-    fn new(seed: &Seed) -> Self {
-        Self {
-            traverse: seed.keys("traverse"),
-            traverse_ids: seed.choices("traverse"),
-            keepalive: seed.keys("keepalive"),
-            keepalive_jitter: seed.choices("keepalive"),
-        }
-    }
-
-    fn mix(&mut self, fresh: &[u8; 32]) {
-        let Self { traverse, keepalive, .. } = self;
-        for keys in [traverse, keepalive] {
-            keys.mix(fresh);
-        }
-    }
-}
 
 /// The one public state machine. See the module.
 pub struct Node {
     pub(crate) me: Arc<Identity>,
     pub(crate) config: Config,
-    pub(crate) rng: Rngs,
-    keepalive: KeepAlive,
+    measuring: Measuring,
     network: Network,
     sockets: ExtraSockets,
     transports: Transports,
-    delayed: DelayedReplies,
-    wall: Option<(Instant, WallTime)>,
+    delayed: ProbeReplies,
     /// The latest moment that any call named.
     now: Instant,
-    clock_us: u64,
-    clock_saved_us: u64,
+    freshness: Freshness,
 
     pub(crate) peers: Peers,
-    init_times: BTreeMap<PeerId, u64>,
     pub(crate) account: Account,
-    /// For whom ports are guessed or held now: for one at a time.
-    birthday: Option<PeerKey>,
-    /// When our router's counter was last found to be moved on too fast.
-    counter_rushed: Option<Instant>,
+    pub(crate) traversal: Traversal,
 
     pub(crate) channels: Channels,
     ends: Ends,
@@ -161,9 +110,7 @@ pub struct Node {
     lan: Lan,
 
     streams: Streams,
-    pings: VecDeque<Ping>,
-    pub(crate) pending_pings: BTreeMap<PeerId, Vec<u64>>,
-    next_ping: u64,
+    pings: Pings,
 
     pub(crate) events: VecDeque<Event>,
     pub(crate) counters: Counters,
@@ -192,7 +139,6 @@ impl Node {
             }
         };
         let seed = Seed::new(seed);
-        let rng = Rngs::new(&seed);
         let me = Arc::new(Identity::new(key));
         let peers = Peers::new(Arc::clone(&me), &seed, own_duty);
         let services = Services::new(core::mem::take(&mut config.services), config.contacts.clone());
@@ -207,21 +153,16 @@ impl Node {
         Ok(Self {
             me,
             config,
-            rng,
-            keepalive: KeepAlive::new(&saved.bindings),
+            measuring: Measuring::new(&seed, &saved.bindings),
             network: Network::default(),
             sockets: ExtraSockets::default(),
             transports: Transports::default(),
-            delayed: DelayedReplies::default(),
-            wall: None,
+            delayed: ProbeReplies::default(),
             now,
-            clock_us: saved.clock_mark,
-            clock_saved_us: saved.clock_mark,
+            freshness: Freshness::new(saved.clock_mark),
             peers,
-            init_times: BTreeMap::new(),
             account: Account::default(),
-            birthday: None,
-            counter_rushed: None,
+            traversal: Traversal::new(&seed),
             channels,
             ends: Ends::default(),
             introductions,
@@ -230,9 +171,7 @@ impl Node {
             nat,
             lan: Lan::new(id),
             streams,
-            pings: VecDeque::new(),
-            pending_pings: BTreeMap::new(),
-            next_ping: 0,
+            pings: Pings::default(),
             events: VecDeque::new(),
             counters: Counters::default(),
             leaving: false,
@@ -340,7 +279,7 @@ impl Node {
 
     /// The wall clock: at the start, hourly, and when it jumps.
     pub fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
-        self.wall = Some((now, wall));
+        self.freshness.handle_wall_clock(now, wall);
         self.overlay.handle_wall_clock(now, wall);
         self.channels.on_wall_clock(wall);
         self.settle(now);
@@ -348,12 +287,13 @@ impl Node {
 
     /// Fresh entropy from the operating system; io feeds some hourly, tests do not.
     pub fn handle_entropy(&mut self, fresh: &[u8; 32]) {
-        self.rng.mix(fresh);
         self.peers.mix(fresh);
+        self.measuring.mix(fresh);
         self.introductions.mix(fresh);
         self.streams.mix(fresh);
         self.overlay.mix(fresh);
         self.nat.mix(fresh);
+        self.traversal.mix(fresh);
     }
 
     // ---- what the application wants ----
@@ -414,20 +354,14 @@ impl Node {
     /// has no answer at all. Returns the number that the answer will carry.
     pub fn ping(&mut self, now: Instant, peer: PeerId) -> Result<u64, CommandError> {
         self.reach_peer(now, peer)?;
-        let sequence = self.next_ping;
-        self.next_ping += 1;
+        let sequence = self.pings.next_number();
         match self.peers.up_key(&peer) {
             Some(key) if self.peers.get(key).is_some_and(|p| p.paths.current().is_some()) => {
                 self.send_ping(now, key, sequence);
             }
             // The call may have failed at once; then the event has told so.
             _ if !self.calls.contains(&peer) => {}
-            _ => {
-                let waiting = self.pending_pings.entry(peer).or_default();
-                if waiting.len() < PINGS_MAX {
-                    waiting.push(sequence);
-                }
-            }
+            _ => self.pings.wait(peer, sequence),
         }
         self.settle(now);
         Ok(sequence)
@@ -508,7 +442,7 @@ impl Node {
     pub fn disconnect(&mut self, now: Instant, peer: &PeerId) -> Result<(), CommandError> {
         let called = self.calls.contains(peer);
         self.calls.finish(peer);
-        self.pending_pings.remove(peer);
+        self.pings.take_waiting(peer);
         self.end_waiting_streams(now, peer, StreamEnd::PeerGone);
         let key = self.peers.key_of(peer);
         if let Some(key) = key {
@@ -520,6 +454,9 @@ impl Node {
 
     /// Tells peers and homes goodbye; [`Event::Left`] follows.
     pub fn leave(&mut self, now: Instant) {
+        self.sockets.leave();
+        self.transports.leave();
+        self.measuring.leave();
         self.leave_all(now);
         self.settle(now);
     }
@@ -555,7 +492,7 @@ impl Node {
         self.me.id()
     }
 
-    /// What the node knows of itself and its neighbours.
+    /// What the node knows of itself and of those around it.
     pub fn status(&self, now: Instant) -> Status {
         self.make_status(now)
     }
@@ -575,29 +512,22 @@ impl Node {
         self.make_ticket(service)
     }
 
-    /// The own wall clock now, in microseconds.
-    pub(crate) fn wall_us(&self, now: Instant) -> Option<u64> {
-        self.own_wall(now).map(WallTime::as_micros)
-    }
-
-    pub(crate) fn own_wall(&self, now: Instant) -> Option<WallTime> {
-        self.wall.map(|(at, wall)| wall + now.since(at))
-    }
-
     /// Carries out what the rooms want, and moves the deadlines of the peers that were touched.
     fn settle(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.rooms_settle(now);
-        self.peers.settle(now, |key| self.streams.poll_timeout_of(key));
+        self.take_turns(now);
+        self.peers.settle(now, |key| earliest(self.streams.poll_timeout_of(key), self.traversal.poll_timeout_of(key)));
     }
 
     fn next_timeout(&self) -> Option<Instant> {
         let mut at = earliest(self.peers.poll_timeout(), self.calls.poll_timeout());
+        at = earliest(at, self.traversal.poll_timeout());
         at = earliest(at, self.channels.poll_timeout());
         at = earliest(at, self.introductions.poll_timeout());
         at = earliest(at, self.delayed.poll_timeout());
         at = earliest(at, self.transports.poll_timeout());
-        at = earliest(at, self.keepalive.poll_timeout());
+        at = earliest(at, self.measuring.poll_timeout());
         earliest(at, self.rooms_poll_timeout())
     }
 }

@@ -89,7 +89,12 @@ impl Node {
                     self.settle_if_pressing(now);
                 }
                 Wish::Known => self.consider_serving(now),
-                Wish::Forgotten => self.keepalive_on_forgotten(now),
+                // Only a home is sent enough to be remembered for. Another supernode, asked again after an hour, sees
+                // another port of a router that maps by destination, and that says nothing.
+                Wish::Forgotten { by } if self.own_homes().iter().any(|(home, _)| *home == by) => {
+                    self.keepalive_on_forgotten(now);
+                }
+                Wish::Forgotten { .. } => {}
                 Wish::Candidates => self.on_candidates_changed(now),
             }
         }

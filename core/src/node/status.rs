@@ -22,7 +22,7 @@ impl Node {
                 Some(PeerStatus {
                     peer: p.id,
                     path: self.path_info(&p.paths.current()?)?,
-                    why: self.relay_reason(key),
+                    why: self.relay_reason(now, key),
                     transport: self.transport_of(&p.paths.current()?),
                     rtt: p.paths.rtt(),
                     rx_bytes: p.rx_bytes,
@@ -43,7 +43,7 @@ impl Node {
             udp_works: self.udp_works(),
             reachable: self.reachable(),
             homes: self.own_homes(),
-            neighbors: self.lan.iter().collect(),
+            lan_nodes: self.lan.iter().collect(),
             peers,
             supernodes: self.overlay.supernode_status(now),
             load: self.overlay.load(self.carried(now)),

@@ -93,6 +93,13 @@ impl Peers {
         self.key_of(id).filter(|key| self.is_up(*key))
     }
 
+    /// Something needs the link to a peer now.
+    pub(crate) fn need(&mut self, now: Instant, key: PeerKey) {
+        if let Some(peer) = self.get_mut(key) {
+            peer.needed = now;
+        }
+    }
+
     /// Enters a peer; nothing when there are too many.
     pub(crate) fn insert(&mut self, peer: Peer) -> Option<PeerKey> {
         self.table.insert(peer)
