@@ -15,7 +15,9 @@ mod wire;
 
 pub use link::{cookie, handshake};
 pub use node::{datagram, peer};
-pub use operations::{application, calls, introductions, lan, measuring, peers, probe_replies, transport, traverse};
+pub use operations::{
+    application, calls, introductions, lan, measuring, nat, overlay, peers, probe_replies, transport, traverse,
+};
 pub use portmap::{mapper, nat_pmp, pcp};
 pub use statement::{advert, record};
 pub use stream::stream;
@@ -39,7 +41,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("mapper", mapper),
     ("measuring", measuring),
     ("message", message),
+    ("nat", nat),
     ("nat_pmp", nat_pmp),
+    ("overlay", overlay),
     ("packet", packet),
     ("pcp", pcp),
     ("peer", peer),

@@ -28,6 +28,16 @@ pub fn measuring(bytes: &[u8]) {
     operations::measuring(bytes);
 }
 
+/// What stands between a node and the internet: whatever is answered, examinations end.
+pub fn nat(bytes: &[u8]) {
+    operations::nat(bytes);
+}
+
+/// Leaf, supernode, and the one that becomes the other.
+pub fn overlay(bytes: &[u8]) {
+    operations::overlay(bytes);
+}
+
 /// Two sides' peers: handshakes that cross, are lost, doubled and late.
 pub fn peers(bytes: &[u8]) {
     operations::peers(bytes);

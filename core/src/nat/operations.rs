@@ -198,9 +198,9 @@ impl World {
                     _ => {}
                 }
             }
-            12 if n & 7 == 0 => self.nat.handle_network(self.now),
+            12 if n.is_multiple_of(8) => self.nat.handle_network(self.now),
             12 => self.nat.on_unasked(self.now),
-            13 if n & 7 == 0 => self.nat.examine_now(self.now),
+            13 if n.is_multiple_of(8) => self.nat.examine_now(self.now),
             13 => self.is_open = n & 1 == 0,
             14 => self.now += Duration::from_secs(u64::from(n) * 60),
             _ => self.now += Duration::from_millis(u64::from(n) * 20),

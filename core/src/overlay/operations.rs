@@ -6,6 +6,8 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 use super::advert::{Advert, Capabilities, LEAF_ADVERTS_MAX, SUPERNODE_ADVERTS_MAX};
 use super::directory::Record;
 use super::home::Carried;
@@ -131,7 +133,7 @@ impl World {
 
     fn timeout(&mut self) {
         for _ in 0..1_000 {
-            self.with(|overlay, now, situation| overlay.handle_timeout(now, situation));
+            self.with(Overlay::handle_timeout);
             self.drain();
             if self.overlay.poll_timeout().is_none_or(|at| at > self.now) {
                 return;
@@ -260,7 +262,7 @@ impl World {
             21 => self.seen = (op & 0x20 == 0).then(|| own(n)),
             22 => {
                 self.lets_in = (op & 0x20 == 0).then_some(self.now);
-                self.with(|overlay, now, situation| overlay.consider_serving(now, situation));
+                self.with(Overlay::consider_serving);
             }
             23 => {
                 let came_in = [None, Some(true), Some(false), Some(false)][usize::from(n % 4)];
@@ -277,10 +279,10 @@ impl World {
                 self.overlay.forget_record(&id(n.wrapping_add(1)));
             }
             26 => {
-                if !self.overlay.has_helpers() {
-                    let _ = self.overlay.call_helpers(self.now, 3, &[address(n).ip()], &self.linked);
-                } else {
+                if self.overlay.has_helpers() {
                     self.overlay.release_helpers();
+                } else {
+                    let _ = self.overlay.call_helpers(self.now, 3, &[address(n).ip()], &self.linked);
                 }
             }
             27 => {
@@ -312,7 +314,7 @@ impl World {
                 self.message(n, Message::Register { other_home, record: &record }, true);
             }
             8 => {
-                let refused = Some(Refusal::Busy).filter(|_| more & 7 == 0);
+                let refused = Some(Refusal::Busy).filter(|_| more.is_multiple_of(8));
                 self.message(n, Message::RegisterReply { refused, load: Load::default() }, true);
             }
             9 => {
@@ -323,7 +325,7 @@ impl World {
                 0 => self.message(n, Message::Deregister, true),
                 1 => self.message(n, Message::HomeDown { home: id(more >> 2) }, true),
                 2 => self.message(n, Message::AdvertsRequest, more & 4 == 0),
-                _ => self.message(n, Message::Hints(Default::default()), true),
+                _ => self.message(n, Message::Hints(ArrayVec::new()), true),
             },
             11 => match more % 4 {
                 0 => self.message(n, Message::Lookup { peer: id(more >> 2) }, true),
@@ -337,7 +339,7 @@ impl World {
             },
             _ => match more % 3 {
                 0 => {
-                    let request = Message::DialBackRequest { nonce: [more; 8], contacted: Default::default(), port: 0 };
+                    let request = Message::DialBackRequest { nonce: [more; 8], contacted: ArrayVec::new(), port: 0 };
                     self.message(n, request, more & 4 == 0);
                 }
                 1 => {

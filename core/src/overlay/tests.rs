@@ -4,6 +4,8 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 use super::home::testnet::{key, s};
 use super::*;
 use crate::api::{Config, Event, Role, Saved};
@@ -186,7 +188,7 @@ fn a_long_answer_needs_a_proven_path_and_a_dial_back_one_over_udp() {
     let message = Message::Signed { kind: SignedKind::Advert, bytes: &bytes };
     let _ = node.handle_message(s(1), id(3), message, &About::default());
     assert!(drain(&mut node).contains(&Wish::Keep { peer: id(3) }), "it is a neighbour now");
-    let request = || Message::DialBackRequest { nonce: [5; 8], contacted: Default::default(), port: 0 };
+    let request = || Message::DialBackRequest { nonce: [5; 8], contacted: ArrayVec::new(), port: 0 };
     let proven = About { is_proven: true, ..About::default() };
     let direct = About { remote: Some(address(2)), ..proven };
     let unproven = About { is_proven: false, ..direct };

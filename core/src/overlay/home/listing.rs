@@ -128,7 +128,7 @@ mod tests {
             listing.ask(now, id, &mut out);
             assert_eq!(after(&listing, now), wait);
             assert!(!listing.handle_timeout(now));
-            now = now + Duration::from_secs(wait);
+            now += Duration::from_secs(wait);
             assert!(listing.handle_timeout(now) && listing.poll_timeout().is_none());
         }
         assert_eq!((listing.asked(), out.len()), (None, 3));
