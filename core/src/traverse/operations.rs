@@ -307,7 +307,7 @@ pub fn drive(bytes: &[u8]) {
                 let newest = 1_024 + u16::from(b) * 8;
                 let state = PunchState { attempt: b & 7, round: a >> 6, ready: a & 2 == 2, newest, vouch };
                 alone.call(nth, |t, case| {
-                    t.on_punch(case, &state, if a & 4 == 4 { Named::Linked } else { Named::Unknown })
+                    t.on_punch(case, &state, if a & 4 == 4 { Named::Linked } else { Named::Unknown });
                 });
             }
             13 | 14 => {
