@@ -26,6 +26,7 @@ mod operations;
 mod overlay;
 mod path;
 mod peer;
+mod queue;
 mod random;
 mod relay;
 mod stream;

@@ -58,37 +58,50 @@ impl Drop for KeyRng {
     }
 }
 
-/// A ChaCha20 generator for choices that need not be secret.
+/// A ChaCha20 generator for choices that need not be secret. It keeps its seed and how far it is, and makes the stream
+/// anew for each draw: choices are seldom, and every room has some, while a stream holds 256 bytes ready.
 #[derive(Clone)]
-pub(crate) struct ChoiceRng(ChaCha20Rng);
+pub(crate) struct ChoiceRng {
+    seed: [u8; 32],
+    /// In words of the stream.
+    at: u64,
+}
 
 impl ChoiceRng {
     /// A generator from a seed.
     pub(crate) fn new(seed: [u8; 32]) -> Self {
-        Self(ChaCha20Rng::from_seed(seed))
+        Self { seed, at: 0 }
+    }
+
+    fn draw<T>(&mut self, draw: impl FnOnce(&mut ChaCha20Rng) -> T) -> T {
+        let mut stream = ChaCha20Rng::from_seed(self.seed);
+        stream.set_word_pos(self.at.into());
+        let drawn = draw(&mut stream);
+        self.at = stream.get_word_pos() as u64;
+        drawn
     }
 
     /// A number.
     pub(crate) fn u64(&mut self) -> u64 {
-        self.0.next_u64()
+        self.draw(ChaCha20Rng::next_u64)
     }
 
     /// A number in `0..n`; 0 when `n` is 0. The bias of the plain remainder is below 2^-32 for every `n` we use.
     pub(crate) fn below(&mut self, n: usize) -> usize {
-        if n == 0 { 0 } else { (self.0.next_u64() % n as u64) as usize }
+        if n == 0 { 0 } else { (self.u64() % n as u64) as usize }
     }
 
     /// Full jitter: a duration drawn evenly from zero to `max`.
     pub(crate) fn jitter(&mut self, max: core::time::Duration) -> core::time::Duration {
         let us = u64::try_from(max.as_micros()).unwrap_or(u64::MAX).min(u64::MAX - 1);
-        core::time::Duration::from_micros(self.0.next_u64() % (us + 1))
+        core::time::Duration::from_micros(self.u64() % (us + 1))
     }
 
     /// An array.
     #[cfg(test)]
     pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut out = [0; N];
-        self.0.fill_bytes(&mut out);
+        self.draw(|stream| stream.fill_bytes(&mut out));
         out
     }
 }
@@ -215,6 +228,14 @@ mod tests {
             let max = core::time::Duration::from_micros(max_us);
             prop_assert!(rng.jitter(max) <= max);
         }
+    }
+
+    #[test]
+    fn choices_are_those_of_one_stream() {
+        let mut stream = ChaCha20Rng::from_seed([5; 32]);
+        let mut choices = ChoiceRng::new([5; 32]);
+        assert!((0..1_000).all(|_| choices.u64() == stream.next_u64()));
+        assert!(size_of::<ChoiceRng>() <= 40);
     }
 
     #[test]

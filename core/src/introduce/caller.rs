@@ -22,6 +22,7 @@ use crate::account::Account;
 use crate::api::{CommandError, ConnectError};
 use crate::identity::PeerId;
 use crate::net::DropReason;
+use crate::queue;
 use crate::time::{Deadlines, Instant};
 use crate::wire::message::Refusal;
 use crate::wire::packet::Packet;
@@ -397,7 +398,7 @@ impl Calls {
 
     /// What is to be done next.
     pub(crate) fn poll_output(&mut self) -> Option<CallOutput> {
-        self.out.pop_front()
+        queue::pop(&mut self.out, 0)
     }
 
     // ---- getters ----

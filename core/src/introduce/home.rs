@@ -22,6 +22,7 @@ use crate::account::Account;
 use crate::api::Counters;
 use crate::identity::PeerId;
 use crate::net::{DropReason, PeerKey};
+use crate::queue;
 use crate::random::{KeyRng, Seed};
 use crate::time::{Instant, earliest};
 use crate::wire::message::{ChannelLimits, Message, Refusal};
@@ -339,7 +340,7 @@ impl<H> Introductions<H> {
 
     /// What is to be done next.
     pub(crate) fn poll_output(&mut self) -> Option<HomeOutput<H>> {
-        self.out.pop_front()
+        queue::pop(&mut self.out, 0)
     }
 
     // ---- getters ----

@@ -21,6 +21,7 @@ use super::place::Place;
 use super::{Duty, PROOF_AGE_MAX, Pace};
 use crate::api::{BINDINGS_MAX, Save, keep_binding};
 use crate::net::{Family, Path, PeerKey, SocketId, SocketRequest};
+use crate::queue;
 use crate::random::{ChoiceRng, KeyRng, Seed};
 use crate::time::{Instant, earliest};
 
@@ -262,7 +263,7 @@ impl Measuring {
     /// The next thing to be done.
     pub(crate) fn poll_wish(&mut self, now: Instant, view: &View) -> Option<Wish> {
         loop {
-            if let Some(wish) = self.wishes.pop_front() {
+            if let Some(wish) = queue::pop(&mut self.wishes, 0) {
                 return Some(wish);
             }
             if !self.is_stirred || self.is_asking {

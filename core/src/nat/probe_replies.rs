@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::account::Account;
 use crate::net::{DropReason, Family, Path, PeerKey, SocketId};
+use crate::queue;
 use crate::time::Instant;
 use crate::wire::packet::DATA_OVERHEAD;
 
@@ -173,7 +174,7 @@ impl ProbeReplies {
 
     /// The next thing to be done.
     pub(crate) fn poll_wish(&mut self) -> Option<ReplyWish> {
-        self.wishes.pop_front()
+        queue::pop(&mut self.wishes, 0)
     }
 
     fn answer(&mut self, alternates: &Alternates, peer: PeerKey, path: Path, token: [u8; 8], alternate: bool) {

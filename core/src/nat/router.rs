@@ -10,6 +10,7 @@ use super::observed::Observations;
 use crate::api::Reachability;
 use crate::identity::PeerId;
 use crate::net::{Family, Network, SocketId};
+use crate::queue;
 use crate::random::{KeyRng, Seed};
 use crate::time::Instant;
 use crate::wire::address::canonical;
@@ -116,7 +117,7 @@ pub(crate) struct Nat {
     observations: Observations,
     examiner: Examiner,
     /// An examination is over, and what is around has been asked for.
-    over: Option<Outcome>,
+    over: Option<Box<Outcome>>,
     out: VecDeque<Wish>,
 }
 
@@ -246,7 +247,7 @@ impl Nat {
             self.out.push_back(Wish::Around);
         }
         if let Some(outcome) = self.asking(|examiner, keys, asks| examiner.run(now, keys, asks)) {
-            self.over = Some(outcome);
+            self.over = Some(Box::new(outcome));
             self.out.push_back(Wish::Around);
         }
     }
@@ -258,7 +259,7 @@ impl Nat {
 
     /// What is wanted next.
     pub(crate) fn poll_output(&mut self) -> Option<Wish> {
-        self.out.pop_front()
+        queue::pop(&mut self.out, 0)
     }
 
     /// Has the examiner do something, and notes what it asks for.

@@ -8,6 +8,7 @@ use super::wish::Wish;
 use crate::identity::PeerId;
 use crate::overlay::directory::LookupOutcome;
 use crate::overlay::wish::Unlocated;
+use crate::queue;
 use crate::time::{Instant, earliest};
 
 /// A link that is up.
@@ -160,7 +161,7 @@ impl Overlay {
     /// What is wanted next. Where this node changes sides, that goes on when there is nothing else.
     pub(crate) fn poll_output(&mut self) -> Option<Wish> {
         loop {
-            match self.out.pop_front() {
+            match queue::pop(&mut self.out, 0) {
                 Some(Wish::Dial { .. }) if self.is_leaving => continue,
                 None => {}
                 wish => return wish,

@@ -7,6 +7,7 @@ use crate::identity::PeerId;
 use crate::keepalive::Duty;
 use crate::net::{Path, PeerKey, SocketId};
 use crate::path::Route;
+use crate::queue;
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
 use crate::wire::message::{self, Message};
@@ -107,15 +108,11 @@ impl Peers {
         buf: &mut [u8],
         is_open: impl Fn(SocketId) -> bool,
     ) -> Option<(Path, usize)> {
-        while let Some(outgoing) = self.outgoing.pop_front() {
+        while let Some(outgoing) = queue::pop(&mut self.outgoing, OUTGOING_KEPT) {
             // A socket may have been closed since this was meant for it.
             if let Some(found) = self.encode(now, outgoing, buf).filter(|(path, _)| is_open(path.socket)) {
                 return Some(found);
             }
-        }
-        if self.outgoing.capacity() > OUTGOING_KEPT {
-            // Much was to be sent at once: that room is not needed every day.
-            self.outgoing.shrink_to(OUTGOING_KEPT);
         }
         None
     }

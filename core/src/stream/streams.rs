@@ -13,6 +13,7 @@ use crate::api::{CommandError, Event, Read, StreamEnd, StreamError, StreamKey};
 use crate::identity::PeerId;
 use crate::net::PeerKey;
 use crate::path::Change;
+use crate::queue;
 use crate::random::{KeyRng, Seed};
 use crate::time::Instant;
 use crate::wire::ServiceName;
@@ -82,6 +83,9 @@ impl Link {
     }
 }
 
+/// Room kept for outputs: each packet has some.
+const OUTPUTS_KEPT: usize = 4;
+
 /// See [the room](super).
 pub(crate) struct Streams {
     services: Services,
@@ -120,7 +124,7 @@ impl Streams {
 
     /// The next thing wanted of others.
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        queue::pop(&mut self.outputs, OUTPUTS_KEPT)
     }
 
     // ---- who may use what ----
@@ -465,13 +469,20 @@ impl Streams {
         }
     }
 
-    /// Drops a QUIC machine that has nothing to lose.
+    /// Drops a QUIC machine that has nothing to lose, and what is known of a link on which nothing is left.
     fn dispose(&mut self, key: PeerKey) {
         let Some(link) = self.links.get_mut(&key) else { return };
         if link.quic.as_ref().is_some_and(|quic| quic.is_disposable()) {
             link.quic = None;
             // Room for a whole train; another connection that still sends makes it anew.
             self.buf = Vec::new();
+        }
+        if link.quic.is_none() && !link.busy && link.datagrams.is_empty() {
+            self.links.remove(&key);
+        }
+        if self.links.is_empty() {
+            // An empty tree would keep its root.
+            self.links = BTreeMap::new();
         }
     }
 

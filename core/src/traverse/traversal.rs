@@ -11,6 +11,7 @@ use super::target::{Target, retry_wait};
 use crate::account::{Account, Exposure};
 use crate::api::RelayReason;
 use crate::net::{Network, PeerKey, SocketId};
+use crate::queue;
 use crate::random::{ChoiceRng, KeyRng, Seed};
 use crate::time::Instant;
 use crate::wire::message::{Message, Whereabouts};
@@ -57,12 +58,7 @@ impl Traversal {
 
     /// What to do next. To be asked after every call, until there is nothing.
     pub(crate) fn poll_wish(&mut self) -> Option<Wish> {
-        let wish = self.wishes.pop_front();
-        if self.wishes.is_empty() {
-            // A punch of 256 sockets is rare: its room is not kept.
-            self.wishes.shrink_to(16);
-        }
-        wish
+        queue::pop(&mut self.wishes, 0)
     }
 
     /// When there is something to do for a peer.
