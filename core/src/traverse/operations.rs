@@ -320,7 +320,15 @@ pub fn drive(bytes: &[u8]) {
                 let socket = SocketId(10 + u32::from(bytes.u8()));
                 alone.call(nth, |t, case| t.on_seen(case, socket, place(0xa1)));
             }
-            20 => alone.machine.restart(alone.now, key),
+            20 => {
+                let candidate = Candidate { kind: CandidateKind::Mapped, address: place(bytes.u8()).into() };
+                let candidates = Candidates::from_iter([candidate]);
+                alone.machine.on_introduced(key, true, Whereabouts { candidates, ..Whereabouts::default() });
+                if bytes.u8() & 1 == 0 {
+                    alone.machine.restart(alone.now, key);
+                }
+                alone.call(nth, Traversal::on_link_up);
+            }
             21 => alone.forget(nth),
             22 => alone.profile = profile(bytes.u8()),
             23 => alone.call(nth, Traversal::on_candidates_changed),
