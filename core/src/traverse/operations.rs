@@ -306,9 +306,8 @@ pub fn drive(bytes: &[u8]) {
                 let vouch = (a & 1 == 1).then(|| (other, place(a).into()));
                 let newest = 1_024 + u16::from(b) * 8;
                 let state = PunchState { attempt: b & 7, round: a >> 6, ready: a & 2 == 2, newest, vouch };
-                alone.call(nth, |t, case| {
-                    t.on_punch(case, &state, if a & 4 == 4 { Named::Linked } else { Named::Unknown })
-                });
+                let home = if a & 4 == 4 { Named::Linked } else { Named::Unknown };
+                alone.call(nth, |t, case| t.on_punch(case, &state, home));
             }
             13 | 14 => {
                 let address = place(bytes.u8() | 0x40);

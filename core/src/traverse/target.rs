@@ -71,7 +71,7 @@ impl Target {
     pub(super) fn renew(&mut self) {
         let Self { whereabouts, is_announced, checks, exposure, seen, sockets, .. } = core::mem::take(self);
         let is_renewed = is_announced;
-        *self = Self { whereabouts, is_announced, is_renewed, checks, exposure, seen, sockets, ..Self::default() };
+        *self = Self { whereabouts, checks, is_announced, is_renewed, seen, sockets, exposure, ..Self::default() };
     }
 
     /// Nothing more is under way: a path is found, or tried for anew from the start.
