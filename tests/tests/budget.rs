@@ -1,6 +1,6 @@
 //! Attempts at addresses: those who answer are not held up by a limit that is there for those who do not ask.
 
-use handfast_core::{Node, RelayReason};
+use handfast_core::RelayReason;
 use handfast_tests::host::Seen;
 use handfast_tests::{HostId, NatSpec, Place, World, ms, secs};
 
@@ -35,7 +35,7 @@ fn regression_thirty_short_commands_within_a_minute_all_become_direct() {
             w.finish("the command's bytes", secs(2), &[t]);
             // Some are cut off, others say goodbye.
             if n % 2 == 0 {
-                w.with(caller, Node::leave);
+                w.with(caller, handfast_core::Node::leave);
                 w.run_for(ms(100));
             }
             w.crash(caller);
