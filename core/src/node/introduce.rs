@@ -12,6 +12,7 @@ use crate::peer::{AttemptRoute, Peer};
 use crate::relay::{End, Limits};
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
+use crate::wire::address::Address;
 use crate::wire::message::{ChannelLimits, InitBody, Message, Refusal};
 use crate::wire::packet::ChannelId;
 
@@ -242,6 +243,18 @@ impl Node {
         let limits = Limits { rate_bps: self.config.relay_rate_bps, quota_bytes: self.config.relay_quota_bytes };
         let closed = self.channels.open(now, channel, a, b, limits);
         self.tell_closed(closed);
+    }
+
+    /// A peer of a leaf of ours wants us to tell the leaf where we see it.
+    pub(crate) fn on_vouch(&mut self, now: Instant, from: PeerKey, id: &PeerId, leaf: PeerId) {
+        if !self.is_serving() || !self.is_registered(&leaf) {
+            return;
+        }
+        let Some(Route::Direct { remote, .. }) = self.peers.get(from).and_then(|p| p.paths.current()) else { return };
+        let Some(to) = self.peers.up_key(&leaf) else { return };
+        if self.introductions.admit(now, &mut self.account, leaf, Some(remote)) {
+            self.peers.send(to, &Message::Vouched { peer: *id, address: Address::from(remote) });
+        }
     }
 }
 

@@ -9,29 +9,23 @@ use crate::api::RelayReason;
 use crate::identity::PeerId;
 use crate::net::{Family, PeerKey, SocketId, SocketKind};
 use crate::path::Route;
-use crate::peer::{Peer, Standing};
 use crate::time::Instant;
 use crate::traverse::{Around, Case, Named, Traversal, View, Wish};
-use crate::wire::address::Address;
 use crate::wire::message::{Message, PunchState, Whereabouts};
 use crate::wire::nat::NatProfile;
 
 impl Node {
     /// Tells the traversal what is known of a user link and of us, has it act, and carries out what it wishes. Nothing
     /// for other peers.
-    fn traverse<R>(
-        &mut self,
-        now: Instant,
-        key: PeerKey,
-        act: impl FnOnce(&mut Traversal, &mut Case<'_>) -> R,
-    ) -> Option<R> {
+    fn traverse(&mut self, now: Instant, key: PeerKey, act: impl FnOnce(&mut Traversal, &mut Case<'_>)) {
         let around = self.around();
-        let peer = view(self.peers.get(key)?, now)?;
-        let mut case = Case { now, key, peer, around, network: &self.network, account: &mut self.account };
-        let result = act(&mut self.traversal, &mut case);
+        let Some(peer) = self.peers.get(key).and_then(|peer| View::of(peer, now)) else { return };
+        act(
+            &mut self.traversal,
+            &mut Case { now, key, peer, around, network: &self.network, account: &mut self.account },
+        );
         self.peers.touch(key);
         self.carry_out_traversal(now);
-        Some(result)
     }
 
     fn around(&self) -> Around {
@@ -88,7 +82,7 @@ impl Node {
 
     /// Why a link is relayed, if it is.
     pub(crate) fn relay_reason(&self, now: Instant, key: PeerKey) -> Option<RelayReason> {
-        self.traversal.relay_reason(now, key, &view(self.peers.get(key)?, now)?, &self.around())
+        self.traversal.relay_reason(now, key, &View::of(self.peers.get(key)?, now)?, &self.around())
     }
 
     /// Whether the peer is known to be at this address: it answered from there, or a home of ours said so.
@@ -203,18 +197,6 @@ impl Node {
         }
     }
 
-    /// A peer of a leaf of ours wants us to tell the leaf where we see it.
-    pub(crate) fn on_vouch(&mut self, now: Instant, from: PeerKey, id: &PeerId, leaf: PeerId) {
-        if !self.is_serving() || !self.is_registered(&leaf) {
-            return;
-        }
-        let Some(Route::Direct { remote, .. }) = self.peers.get(from).and_then(|p| p.paths.current()) else { return };
-        let Some(to) = self.peers.up_key(&leaf) else { return };
-        if self.introductions.admit(now, &mut self.account, leaf, Some(remote)) {
-            self.peers.send(to, &Message::Vouched { peer: *id, address: Address::from(remote) });
-        }
-    }
-
     /// A home of ours tells where it sees a peer that we asked about.
     pub(crate) fn on_vouched(&mut self, now: Instant, home: PeerKey, id: PeerId, address: SocketAddr) {
         // Only the word of a supernode that we chose counts.
@@ -223,16 +205,4 @@ impl Node {
             self.traverse(now, key, |t, case| t.on_vouched(case, &home, address));
         }
     }
-}
-
-/// What a traversal is told of the peer of a user link.
-fn view(peer: &Peer, now: Instant) -> Option<View<'_>> {
-    let traffic = peer.traffic.as_ref()?;
-    Some(View {
-        id: peer.id,
-        is_up: peer.is_up(),
-        is_accepted: traffic.standing == Standing::Accepted,
-        is_dormant: peer.is_dormant(now),
-        paths: &peer.paths,
-    })
 }

@@ -7,6 +7,7 @@ use crate::account::Account;
 use crate::identity::PeerId;
 use crate::net::{Network, Path, PeerKey, SocketId};
 use crate::path::Paths;
+use crate::peer::{Peer, Standing};
 use crate::time::Instant;
 use crate::wire::message::Message;
 use crate::wire::nat::NatProfile;
@@ -24,6 +25,20 @@ pub(crate) struct View<'a> {
     pub(crate) is_dormant: bool,
     /// Its paths.
     pub(crate) paths: &'a Paths,
+}
+
+impl<'a> View<'a> {
+    /// Of a peer; nothing where its link is not for the application.
+    pub(crate) fn of(peer: &'a Peer, now: Instant) -> Option<Self> {
+        let standing = peer.traffic.as_ref()?.standing;
+        Some(Self {
+            id: peer.id,
+            is_up: peer.is_up(),
+            is_accepted: standing == Standing::Accepted,
+            is_dormant: peer.is_dormant(now),
+            paths: &peer.paths,
+        })
+    }
 }
 
 /// What this node knows of itself.

@@ -306,9 +306,8 @@ pub fn drive(bytes: &[u8]) {
                 let vouch = (a & 1 == 1).then(|| (other, place(a).into()));
                 let newest = 1_024 + u16::from(b) * 8;
                 let state = PunchState { attempt: b & 7, round: a >> 6, ready: a & 2 == 2, newest, vouch };
-                alone.call(nth, |t, case| {
-                    t.on_punch(case, &state, if a & 4 == 4 { Named::Linked } else { Named::Unknown });
-                });
+                let home = if a & 4 == 4 { Named::Linked } else { Named::Unknown };
+                alone.call(nth, |t, case| t.on_punch(case, &state, home));
             }
             13 | 14 => {
                 let address = place(bytes.u8() | 0x40);
@@ -320,7 +319,15 @@ pub fn drive(bytes: &[u8]) {
                 let socket = SocketId(10 + u32::from(bytes.u8()));
                 alone.call(nth, |t, case| t.on_seen(case, socket, place(0xa1)));
             }
-            20 => alone.machine.restart(alone.now, key),
+            20 => {
+                let candidate = Candidate { kind: CandidateKind::Mapped, address: place(bytes.u8()).into() };
+                let candidates = Candidates::from_iter([candidate]);
+                alone.machine.on_introduced(key, true, Whereabouts { candidates, ..Whereabouts::default() });
+                if bytes.u8() & 1 == 0 {
+                    alone.machine.restart(alone.now, key);
+                }
+                alone.call(nth, Traversal::on_link_up);
+            }
             21 => alone.forget(nth),
             22 => alone.profile = profile(bytes.u8()),
             23 => alone.call(nth, Traversal::on_candidates_changed),

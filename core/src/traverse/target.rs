@@ -40,7 +40,9 @@ pub(super) struct Target {
     /// Whether we told it ours on this link.
     pub(super) told: bool,
     pub(super) checks: Option<Checks>,
-    /// The link is another one than that on which the peer told us, and has not come up yet.
+    /// The peer told us with an Init whose link has not come up yet.
+    pub(super) is_announced: bool,
+    /// And that link took the place of another one.
     pub(super) is_renewed: bool,
     /// Addresses that wait until they may be checked.
     pub(super) held: Option<Held>,
@@ -67,8 +69,9 @@ impl Target {
     /// The link is another one to the same peer: all starts again, but what the peer told of itself holds, since its
     /// Init did; so do the checks that may have begun with that. What its addresses got is not forgotten.
     pub(super) fn renew(&mut self) {
-        let Self { whereabouts, checks, exposure, seen, sockets, .. } = core::mem::take(self);
-        *self = Self { whereabouts, checks, exposure, seen, sockets, is_renewed: true, ..Self::default() };
+        let Self { whereabouts, is_announced, checks, exposure, seen, sockets, .. } = core::mem::take(self);
+        let is_renewed = is_announced;
+        *self = Self { whereabouts, checks, is_announced, is_renewed, seen, sockets, exposure, ..Self::default() };
     }
 
     /// Nothing more is under way: a path is found, or tried for anew from the start.

@@ -117,7 +117,7 @@ impl Traversal {
     /// The peer told where it is with its handshake, and was told where we are, or not.
     pub(crate) fn on_introduced(&mut self, key: PeerKey, told: bool, whereabouts: Whereabouts) {
         let target = self.target(key);
-        (target.told, target.whereabouts) = (told, whereabouts);
+        (target.told, target.whereabouts, target.is_announced) = (told, whereabouts, true);
     }
 
     /// The peer is told where we are with our handshake.
@@ -178,8 +178,11 @@ impl Traversal {
     /// The link is up. Of a peer that is new under the same key, checks may not have begun with its Init: a direct path
     /// to where it was before stood in the way.
     pub(crate) fn on_link_up(&mut self, case: &mut Case<'_>) {
-        let target = self.existing(case.key);
-        if target.is_some_and(|t| core::mem::take(&mut t.is_renewed)) && case.peer.is_accepted {
+        let is_renewed = self.existing(case.key).is_some_and(|target| {
+            target.is_announced = false;
+            core::mem::take(&mut target.is_renewed)
+        });
+        if is_renewed && case.peer.is_accepted {
             self.start_checks(case);
         } else {
             self.start_effort(case);
