@@ -16,7 +16,6 @@ use quinn_proto::{
 };
 
 use super::crypto::{Mark, NoClock, Null, OneToken, REMOTE_IP, ResetKey};
-use super::event::LinkStats;
 use super::limits::{RECEIVE_WINDOW, SEND_WINDOW, STREAM_RECEIVE_WINDOW, STREAMS_EARLY, STREAMS_MAX};
 use crate::wire::packet::{DATA_OVERHEAD, RELAY_HEADER_LEN};
 
@@ -220,18 +219,6 @@ impl Conn {
         ]
         .iter()
         .sum()
-    }
-
-    /// How it is doing.
-    pub(super) fn stats(&self) -> LinkStats {
-        let path = self.quic.stats().path;
-        LinkStats {
-            rtt: path.rtt,
-            sent_packets: path.sent_packets,
-            lost_packets: path.lost_packets,
-            congestion_window: path.cwnd,
-            packet_len: path.current_mtu,
-        }
     }
 
     /// Whether both ends know that the other has its keys (RFC 9001 §4.1.2).

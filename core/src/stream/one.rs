@@ -173,6 +173,11 @@ impl One {
         self.id.is_none_or(|id| id.initiator() == side)
     }
 
+    /// Whether it is the peer's and does not say yet to what service.
+    pub(super) fn is_unnamed(&self) -> bool {
+        matches!(self.receiving, Receiving::Header(_))
+    }
+
     /// Whether it is ours and the peer has not accepted it.
     pub(super) fn is_unaccepted(&self) -> bool {
         self.receiving == Receiving::Unaccepted

@@ -1,11 +1,16 @@
 //! The streams of one link, by our name and by QUIC's.
 
-use std::collections::BTreeMap;
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
 
-use quinn_proto::{Side, StreamId};
+use quinn_proto::{Connection, Side, StreamId};
 
 use super::event::LocalStream;
-use super::one::One;
+use super::one::{CODE_MALFORMED, One};
+use crate::time::Instant;
+
+/// How long the peer may take to name the service of a stream that it opened. The link itself bears less silence.
+pub(super) const NAME_WAIT: Duration = Duration::from_secs(60);
 
 /// See [the file](self).
 #[derive(Default)]
@@ -14,6 +19,8 @@ pub(super) struct Set {
     /// Those that have their place in the present connection.
     by_id: BTreeMap<StreamId, LocalStream>,
     next: u64,
+    /// Streams of the peer that do not say yet to what, in order, and until when they may not.
+    unnamed: VecDeque<(Instant, LocalStream)>,
 }
 
 impl Set {
@@ -52,6 +59,46 @@ impl Set {
 
     pub(super) fn by_id(&self, id: StreamId) -> Option<LocalStream> {
         self.by_id.get(&id).copied()
+    }
+
+    /// Whether any is more than a promise of the peer's: ours, or one whose service it has named.
+    pub(super) fn has_named(&self) -> bool {
+        self.all.values().any(|one| !one.is_unnamed())
+    }
+
+    /// The peer opened this one, and has not named its service yet.
+    pub(super) fn await_name(&mut self, now: Instant, stream: LocalStream) {
+        if self.get(stream).is_some_and(One::is_unnamed) {
+            self.unnamed.push_back((now + NAME_WAIT, stream));
+        }
+    }
+
+    /// Until when the next one that is not named must be.
+    pub(super) fn name_due(&self) -> Option<Instant> {
+        self.unnamed.front().map(|(at, _)| *at)
+    }
+
+    /// Notes which have been named, or ended.
+    pub(super) fn note_named(&mut self) {
+        while let Some((_, stream)) = self.unnamed.front()
+            && self.all.get(stream).is_none_or(|one| !one.is_unnamed())
+        {
+            self.unnamed.pop_front();
+        }
+    }
+
+    /// Ends those that were not named in time: their peer only wants us to hold them.
+    pub(super) fn refuse_overdue(&mut self, now: Instant, mut quic: Option<&mut Connection>) {
+        self.note_named();
+        while self.name_due().is_some_and(|at| at <= now)
+            && let Some((_, stream)) = self.unnamed.pop_front()
+        {
+            if let (Some(quic), Some(one)) = (quic.as_deref_mut(), self.get(stream)) {
+                one.abort(quic, CODE_MALFORMED);
+            }
+            self.remove(stream);
+            self.note_named();
+        }
     }
 
     pub(super) fn len(&self) -> usize {
