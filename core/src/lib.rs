@@ -17,6 +17,7 @@ pub mod portmap;
 mod account;
 mod introduce;
 mod keepalive;
+mod lan;
 mod link;
 mod nat;
 mod node;
@@ -28,6 +29,7 @@ mod peer;
 mod random;
 mod relay;
 mod stream;
+mod transport;
 mod traverse;
 
 pub use api::{
@@ -36,7 +38,7 @@ pub use api::{
 };
 pub use identity::{PeerId, SecretKey};
 pub use net::{
-    DropReason, Ecn, Family, Mapping, MappingProtocol, Neighbor, Network, Path, Received, SocketId, SocketKind,
+    DropReason, Ecn, Family, LanNode, Mapping, MappingProtocol, Network, Path, Received, SocketId, SocketKind,
     SocketRefused, SocketRequest, Transmit, Transport,
 };
 pub use node::{DATAGRAM_DATA_MAX, LEAVE_MAX, Node};
@@ -57,9 +59,17 @@ pub mod internal {
     pub use crate::stream::{LinkEvent, LinkStreams, LocalStream, PACKET_LEN_MIN, Side};
 
     /// Each machine driven alone: bytes are operations.
-    #[cfg(feature = "operations")]
+    #[cfg(any(test, feature = "operations"))]
     pub mod operations {
+        pub use crate::introduce::operations::{drive_calls as calls, drive_introductions as introductions};
+        pub use crate::keepalive::operations::drive as measuring;
+        pub use crate::lan::operations::drive as lan;
+        pub use crate::nat::operations::drive as nat;
+        pub use crate::nat::probe_replies::operations::drive as probe_replies;
+        pub use crate::overlay::operations::drive as overlay;
         pub use crate::peer::operations::drive as peers;
         pub use crate::stream::operations::drive as application;
+        pub use crate::transport::operations::drive as transport;
+        pub use crate::traverse::operations::drive as traverse;
     }
 }

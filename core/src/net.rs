@@ -135,6 +135,37 @@ pub struct Network {
     pub epoch: u32,
 }
 
+impl Network {
+    /// The first socket of a family.
+    pub(crate) fn main_socket(&self, family: Family) -> Option<(SocketId, SocketAddr)> {
+        self.sockets.iter().find(|(_, bound)| Family::of(bound) == family).copied()
+    }
+
+    /// The address at which a router says that it maps a port to this socket.
+    pub(crate) fn mapped_address(&self, socket: SocketId) -> Option<SocketAddr> {
+        self.mappings.iter().find(|m| m.socket == socket && m.external.is_ipv4()).map(|m| m.external)
+    }
+
+    /// Whether an address is one of the host's own.
+    pub(crate) fn has(&self, ip: IpAddr) -> bool {
+        self.interfaces.contains(&ip) || self.sockets.iter().any(|(_, bound)| bound.ip() == ip)
+    }
+
+    /// The main socket of the address's family.
+    pub(crate) fn socket_for(&self, remote: SocketAddr) -> Option<SocketId> {
+        self.main_socket(Family::of(&remote)).map(|(socket, _)| socket)
+    }
+
+    /// Whether an address is one of this node's own sockets.
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
+        self.sockets.iter().any(|(_, bound)| {
+            bound.port() == address.port()
+                && (bound.ip() == address.ip()
+                    || (bound.ip().is_unspecified() && self.interfaces.contains(&address.ip())))
+        })
+    }
+}
+
 /// A port that a router lets the internet use to reach a socket, as the router claims.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Mapping {
@@ -159,7 +190,7 @@ pub enum MappingProtocol {
 
 /// A node that announced itself on the local network. All of it is hearsay.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Neighbor {
+pub struct LanNode {
     /// Who it says that it is.
     pub peer: PeerId,
     /// Where it says that it is.

@@ -15,7 +15,9 @@ mod wire;
 
 pub use link::{cookie, handshake};
 pub use node::{datagram, peer};
-pub use operations::{application, peers};
+pub use operations::{
+    application, calls, introductions, lan, measuring, nat, overlay, peers, probe_replies, transport, traverse,
+};
 pub use portmap::{mapper, nat_pmp, pcp};
 pub use statement::{advert, record};
 pub use stream::stream;
@@ -28,21 +30,30 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("advert", advert),
     ("application", application),
+    ("calls", calls),
     ("cookie", cookie),
     ("datagram", datagram),
     ("frames", frames),
     ("handshake", handshake),
     ("init_body", init_body),
+    ("introductions", introductions),
+    ("lan", lan),
     ("mapper", mapper),
+    ("measuring", measuring),
     ("message", message),
+    ("nat", nat),
     ("nat_pmp", nat_pmp),
+    ("overlay", overlay),
     ("packet", packet),
     ("pcp", pcp),
     ("peer", peer),
     ("peers", peers),
+    ("probe_replies", probe_replies),
     ("record", record),
     ("response_body", response_body),
     ("roundtrip", roundtrip),
     ("stream", stream),
     ("ticket", ticket),
+    ("transport", transport),
+    ("traverse", traverse),
 ];

@@ -8,7 +8,52 @@ pub fn application(bytes: &[u8]) {
     operations::application(bytes);
 }
 
+/// A node's calls: nothing that it is told keeps one from ending.
+pub fn calls(bytes: &[u8]) {
+    operations::calls(bytes);
+}
+
+/// A home's introductions: asked for, answered and repeated in any order.
+pub fn introductions(bytes: &[u8]) {
+    operations::introductions(bytes);
+}
+
+/// Announcements on the LAN.
+pub fn lan(bytes: &[u8]) {
+    operations::lan(bytes);
+}
+
+/// The measurement of a router's memory, with a home and a router that are a model.
+pub fn measuring(bytes: &[u8]) {
+    operations::measuring(bytes);
+}
+
+/// What stands between a node and the internet: whatever is answered, examinations end.
+pub fn nat(bytes: &[u8]) {
+    operations::nat(bytes);
+}
+
+/// Leaf, supernode, and the one that becomes the other.
+pub fn overlay(bytes: &[u8]) {
+    operations::overlay(bytes);
+}
+
 /// Two sides' peers: handshakes that cross, are lost, doubled and late.
 pub fn peers(bytes: &[u8]) {
     operations::peers(bytes);
+}
+
+/// Answers to the probes of a few leaves, at once and late.
+pub fn probe_replies(bytes: &[u8]) {
+    operations::probe_replies(bytes);
+}
+
+/// TCP in the place of UDP, with four supernodes that are a model.
+pub fn transport(bytes: &[u8]) {
+    operations::transport(bytes);
+}
+
+/// A traversal with a few peers, some of which name a victim's address.
+pub fn traverse(bytes: &[u8]) {
+    operations::traverse(bytes);
 }

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use handfast_core::internal::{LocalStream, PACKET_LEN_MIN, Side, LinkStreams, LinkEvent};
+use handfast_core::internal::{LinkEvent, LinkStreams, LocalStream, PACKET_LEN_MIN, Side};
 use handfast_core::{Instant, StreamEnd};
 
 use crate::bytes::{Bytes, ignore};

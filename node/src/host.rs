@@ -217,7 +217,7 @@ impl Way {
         }
         let since = Instant::now();
         let is_near = |peer: PeerId| {
-            endpoint.status().is_some_and(|status| status.neighbors.iter().any(|(near, _)| *near == peer))
+            endpoint.status().is_some_and(|status| status.lan_nodes.iter().any(|(near, _)| *near == peer))
         };
         while endpoint.wait_ready(LOOK_EVERY).is_err() {
             if self.peer.is_some_and(is_near) {

@@ -6,6 +6,9 @@ use handfast_core::{Event, PathInfo};
 use handfast_tests::host::Seen;
 use handfast_tests::{Chance, Faults, HostId, NatSpec, Place, World, ms, secs};
 
+/// Worlds of a test that states a share: enough that luck does not decide.
+const RUNS: u64 = 200;
+
 fn direct_pair(seed: u64) -> (World, HostId, HostId) {
     let (mut w, a, b) = World::pair(seed, NatSpec::port_restricted(), NatSpec::port_restricted());
     let t = w.transfer(a, b, 100, 100);
@@ -182,20 +185,49 @@ fn a_network_grows_up_on_a_hostile_wire() {
     w.expect_all_talk(&[(leaves[0], leaves[1]), (leaves[1], leaves[2]), (leaves[2], leaves[0])]);
 }
 
+/// From the first Init to keys that both sides use: 99 of 100 within 10 s. Of 1 000, half take 0.6 s, 99 of 100 2.6 s, and
+/// the slowest 7.6 s.
+#[test]
+fn f3_a_handshake_at_thirty_percent_loss() {
+    let (mut late, mut lost) = (0, 0);
+    for seed in 0..RUNS {
+        let mut w = World::new(seed);
+        let supernode = w.add_supernode();
+        w.wire.faults = Faults::lossy(30);
+        let leaf = w.add_leaf_behind(NatSpec::port_restricted());
+        let is_up = |w: &World| w.path(leaf, supernode).is_some() && w.path(supernode, leaf).is_some();
+        late += u64::from(!w.until_or(secs(10), is_up));
+        w.until("a link", secs(60), is_up);
+        lost += w.wire.counts.lost;
+    }
+    assert!(lost > RUNS / 2, "{lost} packets lost");
+    assert!(late * 100 <= RUNS, "{late} of {RUNS} took more than 10 s");
+}
+
+/// A call takes a lookup, an introduction, a handshake and a stream, each of several packets. Of 1 000, half bring the
+/// first byte within 2.6 s, 95 of 100 within 10 s and 99 of 100 within 16 s; one in a thousand fails, and says so.
 #[test]
 fn f3_thirty_percent_loss() {
-    for seed in 0..5 {
+    let (mut late, mut failed, mut relayed, mut lost) = (0, 0, 0, 0);
+    for seed in 0..RUNS {
         let (mut w, a, b) = World::pair(seed, NatSpec::port_restricted(), NatSpec::port_restricted());
         w.wire.faults = Faults::lossy(30);
-        let began = w.now();
         let t = w.transfer(a, b, 20_000, 20_000);
-        w.until("the first byte", secs(30), |w| w.server(t).is_some());
-        // Lookup, introduction and stream, each of several lost packets: the worst of these seeds takes 11 s.
-        assert!(w.now().since(began) <= secs(15), "the first byte took {:?}", w.now().since(began));
+        let is_decided = |w: &World| w.server(t).is_some() || w.client(t).ended.is_some();
+        late += u64::from(!w.until_or(secs(10), is_decided));
+        w.until("the first byte, or word that there will be none", secs(60), is_decided);
+        lost += w.wire.counts.lost;
+        if w.server(t).is_none() {
+            failed += 1;
+            continue;
+        }
         w.finish("a transfer", secs(180), &[t]);
-        w.until("direct", secs(60), |w| w.is_direct(a, b));
-        assert!(w.wire.counts.lost > 20);
+        relayed += u64::from(!w.until_or(secs(60), |w| w.is_direct(a, b)));
     }
+    assert!(lost > 10 * RUNS, "{lost} packets lost");
+    assert!(late * 10 <= RUNS, "the first byte of {late} of {RUNS} took more than 10 s");
+    assert!(failed * 100 <= RUNS, "{failed} of {RUNS} calls failed");
+    assert!(relayed * 20 <= RUNS, "{relayed} of {RUNS} were not direct a minute after their transfer");
 }
 
 #[test]

@@ -105,43 +105,76 @@ fn a_learned_block_is_tried_whole_in_a_few_seconds() {
 
 #[test]
 fn two_random_routers_are_relayed_at_once_and_say_why() {
-    let random = mobile(PortAssignment::Random);
-    let (mut w, a, b) = pair(1, random, random);
-    let t = w.transfer(a, b, 1_000, 1_000);
-    w.finish("a transfer", secs(5), &[t]);
-    assert_eq!((why(&w, a, b), why(&w, b, a)), (Some(RelayReason::BothRandom), Some(RelayReason::BothRandom)));
-    w.run_for(secs(120));
-    assert!(w.is_relayed(a, b));
-    assert_eq!(extra_sockets(&w, a) + extra_sockets(&w, b), 0);
-    // To the one private address that each names: it might be in the same LAN.
-    assert!(probes(&w, a) <= 10 && probes(&w, b) <= 10, "{} and {}", probes(&w, a), probes(&w, b));
+    for seed in 0..12 {
+        let random = mobile(PortAssignment::Random);
+        let (mut w, a, b) = pair(seed, random, random);
+        let t = w.transfer(a, b, 1_000, 1_000);
+        w.finish("a transfer", secs(5), &[t]);
+        assert_eq!((why(&w, a, b), why(&w, b, a)), (Some(RelayReason::BothRandom), Some(RelayReason::BothRandom)));
+        w.run_for(secs(120));
+        assert!(w.is_relayed(a, b), "seed {seed}");
+        assert_eq!(extra_sockets(&w, a) + extra_sockets(&w, b), 0, "seed {seed}");
+        // To the one private address that each names: it might be in the same LAN.
+        assert!(probes(&w, a) <= 10 && probes(&w, b) <= 10, "{} and {}", probes(&w, a), probes(&w, b));
+    }
 }
 
 #[test]
 fn sockets_are_closed_but_the_one_that_found_the_way_which_lives_as_long() {
-    let (mut w, a, b) = pair(3, home(), mobile(PortAssignment::Random));
-    time_to_direct(&mut w, a, b, secs(22)).expect("direct");
-    assert_eq!(extra_sockets(&w, a), 0, "the guesser needs none");
-    // One more hit may be under way when the first is proven.
-    assert!((1..=3).contains(&extra_sockets(&w, b)), "{}", extra_sockets(&w, b));
-    let (peer, service) = (w.peer(b), handfast_tests::XFER.parse().expect("a service name"));
-    w.with(a, |node, now| node.open(now, peer, &service)).expect("a stream that stays open");
-    w.run_for(secs(400));
-    assert!(w.is_direct(a, b), "a silent path through such a socket is kept while a stream is open");
-    assert_eq!(extra_sockets(&w, b), 1);
-    let t = w.transfer(b, a, 100_000, 100_000);
-    w.finish("a transfer", secs(20), &[t]);
-    assert!(w.is_direct(a, b));
-    // The router forgets everything: the way is gone, another one is found.
-    let router = w.router_of(b);
-    w.wire.reboot(router, None);
-    let t = w.transfer(a, b, 1_000, 1_000);
-    w.finish("a transfer over the relay", secs(10), &[t]);
-    w.until("direct again", secs(90), |w| w.is_direct(a, b));
-    // What the router forgot is measured again meanwhile, with sockets for that.
-    w.until("one socket is left", secs(1_200), |w| extra_sockets(w, b) == 1);
-    w.crash(a);
-    w.until("the link is gone, and no socket is left", secs(1_200), |w| extra_sockets(w, b) == 0);
+    let mut held = 0;
+    for seed in 0..12 {
+        let (mut w, a, b) = pair(seed, home(), mobile(PortAssignment::Random));
+        time_to_direct(&mut w, a, b, secs(22)).expect("direct");
+        // The effort ends when its next packet is due, 10 ms at most after the way is proven.
+        w.run_for(Duration::from_millis(10));
+        assert_eq!(extra_sockets(&w, a), 0, "the guesser needs none");
+        // One more hit may be under way when the first is proven; and one that guesses may hit what the main socket, which
+        // is checked as well, has opened.
+        assert!(extra_sockets(&w, b) <= 3, "seed {seed}: {}", extra_sockets(&w, b));
+        let (peer, service) = (w.peer(b), handfast_tests::XFER.parse().expect("a service name"));
+        w.with(a, |node, now| node.open(now, peer, &service)).expect("a stream that stays open");
+        w.run_for(secs(400));
+        assert!(w.is_direct(a, b), "a silent path through such a socket is kept while a stream is open");
+        assert!(extra_sockets(&w, b) <= 1, "seed {seed}: {}", extra_sockets(&w, b));
+        held += extra_sockets(&w, b);
+        let t = w.transfer(b, a, 100_000, 100_000);
+        w.finish("a transfer", secs(20), &[t]);
+        assert!(w.is_direct(a, b));
+        // The router forgets everything: the way is gone, another one is found.
+        let router = w.router_of(b);
+        w.wire.reboot(router, None);
+        let t = w.transfer(a, b, 1_000, 1_000);
+        w.finish("a transfer over the relay", secs(10), &[t]);
+        w.until("direct again", secs(90), |w| w.is_direct(a, b));
+        // What the router forgot is measured again meanwhile, with sockets for that.
+        w.until("one socket is left", secs(1_200), |w| extra_sockets(w, b) <= 1);
+        w.crash(a);
+        w.until("the link is gone, and no socket is left", secs(1_200), |w| extra_sockets(w, b) == 0);
+    }
+    assert!(held >= 10, "only {held} of 12 ways go through a socket of their own");
+}
+
+/// Each side is vouched for at a home of the other's, which it may have to dial, a second time within ten minutes.
+#[test]
+fn regression_a_guessed_way_that_is_lost_soon_is_found_again() {
+    let mut dialled = 0;
+    for seed in 0..12 {
+        let (mut w, a, b) = pair(seed, home(), mobile(PortAssignment::Random));
+        time_to_direct(&mut w, a, b, secs(22)).expect("direct");
+        let (peer, service) = (w.peer(b), handfast_tests::XFER.parse().expect("a service name"));
+        w.with(a, |node, now| node.open(now, peer, &service)).expect("a stream that stays open");
+        w.run_for(secs(400));
+        let homes = |leaf| w.status(leaf).homes.into_iter().map(|(peer, _)| peer).collect::<Vec<_>>();
+        dialled += [(a, b), (b, a)].iter().filter(|(x, y)| !homes(*y).contains(&homes(*x)[0])).count();
+        let t = w.transfer(b, a, 100_000, 100_000);
+        w.finish("a transfer", secs(20), &[t]);
+        let router = w.router_of(b);
+        w.wire.reboot(router, None);
+        let t = w.transfer(a, b, 1_000, 1_000);
+        w.finish("a transfer over the relay", secs(10), &[t]);
+        w.until("direct again", secs(30), |w| w.is_direct(a, b));
+    }
+    assert!(dialled > 0, "all have one home: the test proves nothing");
 }
 
 #[test]

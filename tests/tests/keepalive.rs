@@ -436,3 +436,26 @@ fn regression_a_node_in_role_auto_measures_its_router_as_a_leaf_does() {
     w.run_for(secs(60));
     assert_eq!(w.status(leaf).keepalive_interval + secs(2), lifetime.mul_f64(0.8));
 }
+
+/// A call goes through the callee's home. Where that is one that the caller has sent nothing for twenty minutes, a router
+/// that maps by destination has forgotten it, as it should, and shows it another port.
+#[test]
+fn regression_a_supernode_that_is_no_home_says_nothing_of_what_a_router_remembers() {
+    let mut elsewhere = 0;
+    for seed in 0..12 {
+        let random = NatSpec::fully_dependent();
+        let (mut w, a, b) = World::pair(seed, random, random);
+        let lifetime = measured(&mut w, a);
+        w.run_for(secs(1_200));
+        let (since, before) = (w.now(), w.status(a));
+        let t = w.transfer(a, b, 1_000, 1_000);
+        w.finish("a transfer", secs(5), &[t]);
+        w.run_for(secs(5));
+        let is_home = |peer| before.homes.iter().any(|(home, _)| *home == peer);
+        let news = w.status(a).observed.into_iter().filter(|seen| !before.observed.contains(seen));
+        elsewhere += news.filter(|(by, _)| !is_home(*by)).count();
+        assert_eq!(w.status(a).binding_lifetime, Some(lifetime), "seed {seed}");
+        assert!(!w.events_since(a, since).any(|e| matches!(e, Event::OpenSocket { .. })), "seed {seed}: measured anew");
+    }
+    assert!(elsewhere > 0, "no supernode saw anything else: the test proves nothing");
+}

@@ -1,8 +1,8 @@
-//! Neighbours: nodes on one LAN that io has told of each other, with and without an internet beside it.
+//! The LAN: nodes on it that io has told of each other, with and without an internet beside it.
 
 use core::net::SocketAddr;
 
-use handfast_core::{Access, ConnectError, Event, Neighbor, Node, StreamEnd};
+use handfast_core::{Access, ConnectError, Event, LanNode, Node, StreamEnd};
 use handfast_tests::{HostId, NatSpec, Place, World, ms, secs};
 
 /// Two leaves behind one router, neither of which knows any supernode.
@@ -14,15 +14,15 @@ fn island(seed: u64) -> (World, HostId, HostId) {
 }
 
 /// What `host` announces.
-fn announcement(w: &World, host: HostId) -> Neighbor {
+fn announcement(w: &World, host: HostId) -> LanNode {
     let (peer, address) = w.contact(host);
-    Neighbor { peer, addresses: vec![address], is_supernode: w.supernodes.contains(&host) }
+    LanNode { peer, addresses: vec![address], is_supernode: w.supernodes.contains(&host) }
 }
 
 /// Tells `to` that `of` is its neighbour.
 fn tell(w: &mut World, to: HostId, of: HostId) {
-    let neighbor = announcement(w, of);
-    w.with(to, |node, now| node.handle_neighbor(now, &neighbor));
+    let announced = announcement(w, of);
+    w.with(to, |node, now| node.handle_lan_node(now, &announced));
 }
 
 fn failures(w: &World, host: HostId) -> Vec<ConnectError> {
@@ -45,7 +45,7 @@ fn two_nodes_on_a_lan_need_no_supernode() {
 }
 
 #[test]
-fn a_neighbor_may_be_heard_of_while_it_is_called() {
+fn a_lan_node_may_be_heard_of_while_it_is_called() {
     let mut w = World::new(2);
     let router = w.add_router(NatSpec::port_restricted());
     let [a, b] = [(); 2].map(|()| w.add_leaf_with(Place::Behind(router), |config| config.lan = true));
@@ -67,7 +67,7 @@ fn two_that_call_each_other_at_once_get_one_link() {
 }
 
 #[test]
-fn a_neighbor_lets_in_only_whom_its_services_do() {
+fn a_lan_node_lets_in_only_whom_its_services_do() {
     let mut w = World::new(4);
     let router = w.add_router(NatSpec::port_restricted());
     let a = w.add_leaf(Place::Behind(router));
@@ -115,12 +115,12 @@ fn d1_a_false_announcement_costs_its_victim_a_few_packets_and_the_call_nothing()
     w.settle_homes(&[a, b]);
     let peer = w.peer(b);
     let address = SocketAddr::new(w.ip(victim), 53);
-    let lie = Neighbor { peer, addresses: vec![address], is_supernode: true };
-    w.with(a, |node, now| node.handle_neighbor(now, &lie));
+    let lie = LanNode { peer, addresses: vec![address], is_supernode: true };
+    w.with(a, |node, now| node.handle_lan_node(now, &lie));
     let t = w.transfer(a, b, 1_000, 1_000);
     w.finish("the transfer, by its homes", secs(5), &[t]);
     for _ in 0..20 {
-        w.with(a, |node, now| node.handle_neighbor(now, &lie));
+        w.with(a, |node, now| node.handle_lan_node(now, &lie));
         w.run_for(secs(1));
     }
     let packets = w.captured(victim).len();
@@ -128,7 +128,7 @@ fn d1_a_false_announcement_costs_its_victim_a_few_packets_and_the_call_nothing()
 }
 
 #[test]
-fn a_homeless_leaf_finds_a_home_among_its_neighbors() {
+fn a_homeless_leaf_finds_a_home_on_its_lan() {
     let mut w = World::new(8);
     let a = w.add_leaf(Place::Public);
     let s = w.add_supernode();
@@ -136,10 +136,10 @@ fn a_homeless_leaf_finds_a_home_among_its_neighbors() {
     assert!(!w.is_ready(a), "it knows nobody");
     tell(&mut w, a, s);
     w.until("at home", secs(10), |w| w.is_ready(a));
-    assert_eq!(w.status(a).neighbors, [w.contact(s)]);
+    assert_eq!(w.status(a).lan_nodes, [w.contact(s)]);
     let id = w.peer(s);
-    w.with(a, |node: &mut Node, now| node.handle_neighbor_gone(now, id));
-    assert!(w.status(a).neighbors.is_empty());
+    w.with(a, |node: &mut Node, now| node.handle_lan_node_gone(now, id));
+    assert!(w.status(a).lan_nodes.is_empty());
     w.run_for(secs(60));
     assert!(w.is_ready(a), "what was found stays");
 }

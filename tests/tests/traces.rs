@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use handfast_core::{Mapping, MappingProtocol, Neighbor, Network, Role, SocketId};
+use handfast_core::{LanNode, Mapping, MappingProtocol, Network, Role, SocketId};
 use handfast_tests::storm::Storm;
 use handfast_tests::wire::Way;
 use handfast_tests::{Chance, Faults, HostId, NatSpec, Place, PortAssignment, World, kinds, ms, secs};
@@ -139,8 +139,8 @@ fn lan() -> World {
     for to in leaves {
         for of in leaves.into_iter().filter(|of| *of != to) {
             let (peer, address) = w.contact(of);
-            let neighbor = Neighbor { peer, addresses: vec![address], is_supernode: false };
-            w.with(to, |node, now| node.handle_neighbor(now, &neighbor));
+            let announced = LanNode { peer, addresses: vec![address], is_supernode: false };
+            w.with(to, |node, now| node.handle_lan_node(now, &announced));
         }
     }
     w.transfer(leaves[2], leaves[1], 100_000, 1_000);

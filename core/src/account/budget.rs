@@ -5,7 +5,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use arrayvec::ArrayVec;
 
@@ -82,6 +82,50 @@ impl Exposure {
 pub(crate) const ADDRESSES_PER_ATTEMPT_MAX: usize = CANDIDATES_MAX + 4;
 /// Most prefixes that one count holds. At the limit no new prefix is tried.
 const PREFIXES_MAX: usize = 4_096;
+/// Attempts are counted over so long.
+const ATTEMPTS_EVERY: Duration = Duration::from_secs(60);
+/// Attempts at one prefix in that time (threat D1), those not counted that were answered from all their addresses.
+const PREFIX_ATTEMPTS_MAX: usize = 3;
+/// The same at an IP address that has proven itself. Whoever answers checks there asked for them; others behind the same
+/// router get no more than this for it.
+const PROVEN_ATTEMPTS_MAX: usize = 30;
+/// An IP address counts as proven for so long after it last answered.
+const PROVEN_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Most IP addresses that are known as proven. At the limit the one longest silent goes.
+const PROVEN_MAX: usize = 4_096;
+
+/// Whom an attempt is charged to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Scope {
+    Prefix(Prefix),
+    Proven(IpAddr),
+}
+
+/// What one attempt was charged, once for all of its addresses of a prefix. Given back when all of them have answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Charge {
+    scope: Scope,
+    number: u64,
+}
+
+impl Charge {
+    /// Whether an attempt at this IP address would be charged to the same.
+    pub(crate) fn concerns(&self, ip: IpAddr) -> bool {
+        match self.scope {
+            Scope::Prefix(prefix) => prefix == Prefix::of(ip),
+            Scope::Proven(proven) => proven == ip,
+        }
+    }
+}
+
+/// Whether an attempt may be made at an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Grant {
+    /// Yes; and what it was charged, if anything.
+    Given(Option<Charge>),
+    /// Not before this.
+    Held(Instant),
+}
 
 /// So many within so long, per prefix.
 #[derive(Debug)]
@@ -109,10 +153,19 @@ impl Count {
     }
 }
 
+/// The attempts of the last minute that are not given back, the oldest first, and their numbers.
+type Taken = VecDeque<(Instant, u64)>;
+
 /// How many attempts may still be made towards a prefix.
+///
+/// An attempt is charged when its checks begin, and given back when every address of the prefix that it named has
+/// answered: not more, or one address that answers would pay for another one that is a victim. An IP address that has
+/// answered within a day has a larger budget of its own. That a peer is let in exempts it from nothing.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    attempts: Count,
+    attempts: BTreeMap<Scope, Taken>,
+    proven: BTreeMap<IpAddr, Instant>,
+    charges: u64,
     predictions: Count,
     birthdays: Count,
 }
@@ -120,8 +173,9 @@ pub(crate) struct Budget {
 impl Default for Budget {
     fn default() -> Self {
         Self {
-            // Threat D1: three attempts a minute.
-            attempts: Count::new(Duration::from_secs(60), 3),
+            attempts: BTreeMap::new(),
+            proven: BTreeMap::new(),
+            charges: 0,
             predictions: Count::new(Duration::from_secs(60), 3),
             // Should a home of ours lie together with a peer, three times 20 s an hour is all they get.
             birthdays: Count::new(Duration::from_secs(3_600), 3),
@@ -130,19 +184,71 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Takes one attempt out of the budget of each prefix that the addresses fall in; returns those that may be tried.
-    pub(crate) fn take(&mut self, now: Instant, addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
-        let mut granted: BTreeMap<Prefix, bool> = BTreeMap::new();
-        addresses
-            .take(ADDRESSES_PER_ATTEMPT_MAX)
-            .filter(|addr| {
-                if Prefix::is_exempt(addr.ip()) {
-                    return true;
-                }
-                let take = || self.attempts.take(now, addr.ip());
-                *granted.entry(Prefix::of(addr.ip())).or_insert_with(take)
-            })
-            .collect()
+    /// Takes one attempt out of the budget of each prefix or proven IP address that the addresses fall in; says of each
+    /// whether it may be tried.
+    pub(crate) fn take(
+        &mut self,
+        now: Instant,
+        addresses: impl Iterator<Item = SocketAddr>,
+    ) -> Vec<(SocketAddr, Grant)> {
+        let mut asked: BTreeMap<Scope, Grant> = BTreeMap::new();
+        let mut take = |ip: IpAddr| {
+            if Prefix::is_exempt(ip) {
+                return Grant::Given(None);
+            }
+            let scope = self.scope_of(now, ip);
+            *asked.entry(scope).or_insert_with(|| self.charge(now, scope))
+        };
+        addresses.take(ADDRESSES_PER_ATTEMPT_MAX).map(|address| (address, take(address.ip()))).collect()
+    }
+
+    /// All addresses that this was charged for have answered, or were sent nothing.
+    pub(crate) fn give_back(&mut self, charge: Charge) {
+        let Some(taken) = self.attempts.get_mut(&charge.scope) else { return };
+        taken.retain(|(_, number)| *number != charge.number);
+        if taken.is_empty() {
+            self.attempts.remove(&charge.scope);
+        }
+    }
+
+    /// A peer answered from this IP address, or a home of ours sees it there.
+    pub(crate) fn proven(&mut self, now: Instant, ip: IpAddr) {
+        if self.proven.len() >= PROVEN_MAX && !self.proven.contains_key(&ip) {
+            let oldest = self.proven.iter().min_by_key(|(_, at)| **at).map(|(ip, _)| *ip);
+            oldest.and_then(|oldest| self.proven.remove(&oldest));
+        }
+        self.proven.insert(ip, now);
+    }
+
+    fn scope_of(&mut self, now: Instant, ip: IpAddr) -> Scope {
+        match self.proven.get(&ip) {
+            Some(at) if now.since(*at) < PROVEN_AGE_MAX => Scope::Proven(ip),
+            _ => Scope::Prefix(Prefix::of(ip)),
+        }
+    }
+
+    fn charge(&mut self, now: Instant, scope: Scope) -> Grant {
+        self.attempts.retain(|_, taken| {
+            while taken.front().is_some_and(|(at, _)| now.since(*at) >= ATTEMPTS_EVERY) {
+                taken.pop_front();
+            }
+            !taken.is_empty()
+        });
+        let most = match scope {
+            Scope::Prefix(_) => PREFIX_ATTEMPTS_MAX,
+            Scope::Proven(_) => PROVEN_ATTEMPTS_MAX,
+        };
+        if self.attempts.len() >= PREFIXES_MAX && !self.attempts.contains_key(&scope) {
+            let next = self.attempts.values().filter_map(|taken| taken.front()).map(|(at, _)| *at).min();
+            return Grant::Held(next.unwrap_or(now) + ATTEMPTS_EVERY);
+        }
+        let taken = self.attempts.entry(scope).or_default();
+        if let Some((oldest, _)) = taken.front().filter(|_| taken.len() >= most) {
+            return Grant::Held(*oldest + ATTEMPTS_EVERY);
+        }
+        self.charges += 1;
+        taken.push_back((now, self.charges));
+        Grant::Given(Some(Charge { scope, number: self.charges }))
     }
 
     /// Whether a prediction may be tried towards an address; if so it is entered.
@@ -170,16 +276,62 @@ mod tests {
         text.parse().expect("an address")
     }
 
+    /// How many of the addresses may be tried, and what that was charged.
+    fn take(budget: &mut Budget, now: Instant, addresses: &[SocketAddr]) -> (usize, Vec<Charge>) {
+        let granted = budget.take(now, addresses.iter().copied());
+        let given = granted.iter().filter(|(_, grant)| matches!(grant, Grant::Given(_))).count();
+        let mut charges: Vec<Charge> = granted
+            .iter()
+            .filter_map(|(_, grant)| if let Grant::Given(charge) = grant { *charge } else { None })
+            .collect();
+        charges.dedup();
+        (given, charges)
+    }
+
     #[test]
     fn d1_three_attempts_a_minute_per_prefix() {
         let mut budget = Budget::default();
         let victim = [addr("192.0.2.1:1"), addr("192.0.2.77:2")];
         for _ in 0..3 {
-            assert_eq!(budget.take(at(0), victim.into_iter()).len(), 2);
+            let (given, charges) = take(&mut budget, at(0), &victim);
+            assert_eq!((given, charges.len()), (2, 1), "one attempt for all addresses of a prefix");
         }
-        assert!(budget.take(at(59), victim.into_iter()).is_empty());
-        assert_eq!(budget.take(at(59), [addr("10.0.0.1:1")].into_iter()).len(), 1, "private ranges are exempt");
-        assert_eq!(budget.take(at(60), victim.into_iter()).len(), 2);
+        assert_eq!(budget.take(at(59), victim.into_iter()), victim.map(|a| (a, Grant::Held(at(60)))));
+        assert_eq!(take(&mut budget, at(59), &[addr("10.0.0.1:1")]), (1, vec![]), "private ranges are exempt");
+        assert_eq!(take(&mut budget, at(60), &victim).0, 2);
+    }
+
+    #[test]
+    fn d1_what_is_given_back_may_be_used_again_and_only_once() {
+        let mut budget = Budget::default();
+        let victim = [addr("192.0.2.1:1")];
+        let charges: Vec<Charge> = (0..3).flat_map(|s| take(&mut budget, at(s), &victim).1).collect();
+        assert_eq!(take(&mut budget, at(3), &victim).0, 0);
+        budget.give_back(charges[1]);
+        budget.give_back(charges[1]);
+        assert_eq!((take(&mut budget, at(4), &victim).0, take(&mut budget, at(4), &victim).0), (1, 0));
+        // What has run out is not given back a second time.
+        assert_eq!(take(&mut budget, at(60), &victim).0, 1);
+        budget.give_back(charges[0]);
+        assert_eq!(budget.take(at(60), victim.into_iter()), [(victim[0], Grant::Held(at(62)))]);
+    }
+
+    #[test]
+    fn d1_a_proven_address_has_thirty_attempts_a_minute_and_its_neighbours_have_three() {
+        let mut budget = Budget::default();
+        let (proven, neighbour) = ([addr("192.0.2.1:1")], [addr("192.0.2.2:1")]);
+        budget.proven(at(0), proven[0].ip());
+        assert_eq!((0..99).filter(|_| take(&mut budget, at(0), &proven).0 == 1).count(), 30);
+        assert_eq!((0..99).filter(|_| take(&mut budget, at(0), &neighbour).0 == 1).count(), 3);
+        let day = 24 * 3_600;
+        assert_eq!((0..99).filter(|_| take(&mut budget, at(day), &proven).0 == 1).count(), 3, "a day later");
+        for n in 0..10_000u32 {
+            budget.proven(at(day), IpAddr::from(n.to_be_bytes()));
+        }
+        assert!(budget.proven.len() <= PROVEN_MAX);
+        let others = (0..10_000u32).map(|n| SocketAddr::new(IpAddr::from((n << 8 | 1).to_be_bytes()), 7));
+        let given = others.filter(|to| take(&mut budget, at(day), &[*to]).0 == 1).count();
+        assert!(given <= PREFIXES_MAX && budget.attempts.len() <= PREFIXES_MAX, "{given}");
     }
 
     #[test]

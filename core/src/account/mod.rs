@@ -2,23 +2,26 @@
 //! sends something to, somebody who has proven nothing.
 //!
 //! [`Account`] is the node's: what unproven addresses got in answer or unasked ([`ledger`]), how many attempts were made
-//! towards a prefix ([`budget`]), and how many Inits a relay or home brought. [`Exposure`] is the part of it that
+//! towards a prefix ([`budget`]), how many Inits a relay or home brought, and how many introductions were done for whom. [`Exposure`] is the part of it that
 //! belongs to one link: what the addresses that its peer named have got. [`Rate`] and [`RateTable`] limit by identity
 //! or prefix whoever asks often. A signature gives no standing here: who has many keys has one address.
 
 mod budget;
 mod inner_inits;
+mod introductions;
 mod ledger;
 mod rate;
 
 use core::net::{IpAddr, SocketAddr};
 
-pub(crate) use budget::{ADDRESSES_PER_ATTEMPT_MAX, Exposure};
+pub(crate) use budget::{ADDRESSES_PER_ATTEMPT_MAX, Charge, Exposure, Grant};
 pub(crate) use rate::{Rate, RateTable};
 
 use self::budget::Budget;
 use self::inner_inits::InnerInits;
+use self::introductions::Introductions;
 use self::ledger::Ledger;
+use crate::identity::PeerId;
 use crate::net::PeerKey;
 use crate::time::Instant;
 
@@ -28,6 +31,7 @@ pub(crate) struct Account {
     ledger: Ledger,
     budget: Budget,
     inner_inits: InnerInits,
+    introductions: Introductions,
 }
 
 impl Account {
@@ -53,19 +57,40 @@ impl Account {
         self.ledger.proven(address);
     }
 
-    /// Takes one attempt out of the budget of each prefix that the addresses fall in; returns those that may be tried.
+    /// Takes one attempt out of the budget of each prefix or proven IP address that the addresses fall in; says of each
+    /// whether it may be tried.
+    pub(crate) fn charge_attempts(
+        &mut self,
+        now: Instant,
+        addresses: impl Iterator<Item = SocketAddr>,
+    ) -> Vec<(SocketAddr, Grant)> {
+        self.budget.take(now, addresses)
+    }
+
+    /// The same for what is not given back; returns those that may be tried.
     pub(crate) fn take_attempts(
         &mut self,
         now: Instant,
         addresses: impl Iterator<Item = SocketAddr>,
     ) -> Vec<SocketAddr> {
-        self.budget.take(now, addresses)
+        let granted = self.budget.take(now, addresses).into_iter();
+        granted.filter(|(_, grant)| matches!(grant, Grant::Given(_))).map(|(address, _)| address).collect()
     }
 
     /// Whether an attempt may be made at this one address; if so it is entered.
     #[must_use]
     pub(crate) fn take_attempt(&mut self, now: Instant, address: SocketAddr) -> bool {
-        !self.budget.take(now, core::iter::once(address)).is_empty()
+        !self.take_attempts(now, core::iter::once(address)).is_empty()
+    }
+
+    /// All addresses that an attempt was charged for have answered, or were sent nothing.
+    pub(crate) fn give_back(&mut self, charge: Charge) {
+        self.budget.give_back(charge);
+    }
+
+    /// A peer answered from this IP address, or a home of ours sees it there: more attempts at it may be made for a day.
+    pub(crate) fn peer_seen(&mut self, now: Instant, ip: IpAddr) {
+        self.budget.proven(now, ip);
     }
 
     /// Whether a prediction may be tried towards an address; if so it is entered.
@@ -84,6 +109,17 @@ impl Account {
     #[must_use]
     pub(crate) fn take_inner_init(&mut self, now: Instant, via: PeerKey) -> bool {
         self.inner_inits.take(now, via)
+    }
+
+    /// Whether an introduction may be done for this callee and whoever asks from there; if so it is entered.
+    #[must_use]
+    pub(crate) fn take_introduction(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
+        self.introductions.take(now, callee, caller)
+    }
+
+    /// Introductions done in the last full second.
+    pub(crate) fn introductions_per_second(&self, now: Instant) -> u32 {
+        self.introductions.per_second(now)
     }
 
     /// Forgets what is old.

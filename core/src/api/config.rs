@@ -56,7 +56,7 @@ pub struct Config {
     /// Most registered leaves.
     pub leaves_max: usize,
     /// Whether io announces this node on the local network and listens there for others, whom it tells by
-    /// [`Node::handle_neighbor`](super::Node::handle_neighbor): then a call that knows no other way waits for them a
+    /// [`Node::handle_lan_node`](super::Node::handle_lan_node): then a call that knows no other way waits for them a
     /// moment. The announcement shows everybody on the LAN who this is.
     pub lan: bool,
     /// Most bits per second that this node relays for all together; 0 is unlimited. Pairs that want more than there is

@@ -58,6 +58,11 @@ pub enum RelayReason {
     NotTriedYet,
     /// A direct path is being tried.
     Trying,
+    /// Too many attempts at the peer's addresses, or at others near them, were not answered lately: it waits its turn.
+    BudgetHeld {
+        /// Its turn comes after this at the latest, unless others are before it. Sooner, if what is under way succeeds.
+        wait: Duration,
+    },
     /// Both routers use another port for every packet, and neither's can be foreseen: trying would be a waste.
     BothRandom,
     /// One of the two gets no UDP out, and they are not on one LAN.
@@ -153,7 +158,7 @@ pub struct Status {
     /// Homes at which we are registered.
     pub homes: Vec<(PeerId, SocketAddr)>,
     /// Nodes that announced themselves on the local network, each with an address that it named.
-    pub neighbors: Vec<(PeerId, SocketAddr)>,
+    pub lan_nodes: Vec<(PeerId, SocketAddr)>,
     /// Links.
     pub peers: Vec<PeerStatus>,
     /// Supernodes known.

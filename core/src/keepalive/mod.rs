@@ -2,7 +2,7 @@
 //!
 //! A router forgets a UDP binding that nobody uses (RFC 4787 §4.3), and after that nobody reaches us through it. How
 //! long that takes differs by a factor of a hundred, and nobody tells. So a node behind a router measures it with
-//! packets from sockets of its own ([`Lifetime`]), and then sends as seldom as that router allows ([`Pace`]): a Beat
+//! packets from sockets of its own (`lifetime.rs`; when, and what becomes of the result: [`Measuring`]), and then sends as seldom as that router allows ([`Pace`]): a Beat
 //! after so much of its own silence, none while other packets leave. Until the measurement has shown better,
 //! [`BEAT_INTERVAL`] is assumed.
 //!
@@ -17,9 +17,14 @@ use core::time::Duration;
 
 mod beats;
 mod lifetime;
+mod measuring;
+#[cfg(any(test, feature = "operations"))]
+pub(crate) mod operations;
+mod place;
 
 pub(crate) use beats::{Beats, Due};
-pub(crate) use lifetime::{Do, Lifetime, Outcome};
+pub(crate) use measuring::{Home, Measuring, View, Wish};
+pub(crate) use place::Place;
 
 /// Silence after which a beat leaves while the binding's lifetime is unknown: under every router's time-out that RFC
 /// 4787 §4.3 (REQ-5: two minutes, some keep 30 s) and practice know, but for a few.

@@ -7,11 +7,12 @@
 //! [`Epoch::open`] for Data and Stream packets, [`Epoch::seal_beat`] and [`Epoch::open_beat`] for keep-alives.
 //!
 //! Before an Init that came from outside any link costs more than a keyed hash, the [`Gate`] looks at it: whether it
-//! names our key at all, and under load, whether its sender can be reached where it seems to be.
+//! names our key at all, and under load, whether its sender can be reached where it seems to be. [`Freshness`] says
+//! whether one is new by the time that it carries, and what time ours carry.
 //!
 //! What is handed in is checked here and trusted nowhere: a packet that is not authentic leaves every state as it was.
 //! What the room leaves to others: which path a packet takes, when a handshake starts or is repeated, whether an Init
-//! is fresh or was seen before ([`Accepted::ephemeral`]), and what the payloads mean.
+//! was seen before ([`Accepted::ephemeral`]), and what the payloads mean.
 //!
 //! Deliberate, and to be known: one key serves Ed25519 signatures and X25519 agreement. An Init is not forward secret
 //! against theft of the responder's key. Who knows a `PeerId` can recognise the Inits addressed to it. snow keeps
@@ -19,6 +20,7 @@
 
 mod crypto;
 mod epoch;
+mod freshness;
 mod gate;
 mod handshake;
 mod keys;
@@ -27,6 +29,7 @@ mod replay;
 mod tests;
 
 pub use epoch::{Epoch, TransportKeys};
+pub(crate) use freshness::Freshness;
 pub use gate::{Admission, Gate, open_cookie};
 pub use handshake::{Accepted, InitFixed, Initiation, Macs, ResponseFixed, accept, initiate};
 pub(crate) use handshake::{INIT_FIXED_LEN, RESPONSE_FIXED_LEN, accept_unless};

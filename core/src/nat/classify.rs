@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use arrayvec::ArrayVec;
 
-use super::{FilteringBehavior, MappingBehavior, PortAssignment};
+use crate::wire::nat::{FilteringBehavior, MappingBehavior, PortAssignment};
 
 /// Most supernodes asked in one examination.
 pub(super) const TARGETS_MAX: usize = 3;

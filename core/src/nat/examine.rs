@@ -459,9 +459,9 @@ impl Examination {
 #[cfg(test)]
 mod tests {
     use super::super::classify::classify;
-    use super::super::{FilteringBehavior, MappingBehavior};
     use super::*;
     use crate::identity::SecretKey;
+    use crate::wire::nat::{FilteringBehavior, MappingBehavior};
 
     const MAIN: SocketId = SocketId(0);
 

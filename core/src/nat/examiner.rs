@@ -5,19 +5,18 @@
 //! what should have worked did not. The IPv4 path is examined in full, the IPv6 path for its firewall. A node that serves
 //! others by its own decision looks every few minutes whether unasked packets still come in, unless they do anyway.
 //!
-//! [`Known`] is what the last examination said; [`Reachability`] adds what dial-backs and port mappings say, for whoever
-//! asks.
+//! [`Known`] is what the last examination said.
 
-use crate::api::Ipv6;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use super::classify::{Findings, classify};
-use super::examine::{Examination, Outcome};
-use super::{FilteringBehavior, MappingBehavior, NatProfile, PortAssignment};
-use crate::identity::PeerId;
-use crate::net::Family;
+use super::examine::{Ask, Examination, Outcome};
+use crate::api::Ipv6;
+use crate::net::{Family, SocketId};
+use crate::random::KeyRng;
 use crate::time::Instant;
+use crate::wire::nat::{FilteringBehavior, MappingBehavior, NatProfile, PortAssignment};
 
 /// After the first link to a supernode: homes are chosen by then, and a third link still stands.
 const BEGIN_AFTER: Duration = Duration::from_secs(3);
@@ -34,75 +33,72 @@ const SELF_CHECK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What the examinations of this network said.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Known {
-    pub(crate) findings: Findings,
-    pub(crate) translated: Option<bool>,
-    pub(crate) hairpinning: Option<bool>,
+pub(super) struct Known {
+    pub(super) findings: Findings,
+    pub(super) translated: Option<bool>,
+    pub(super) hairpinning: Option<bool>,
     /// Where most saw the main socket.
-    pub(crate) seen: Option<SocketAddr>,
-    pub(crate) v6: Option<Ipv6>,
+    pub(super) seen: Option<SocketAddr>,
+    pub(super) v6: Option<Ipv6>,
     /// How many supernodes answered.
-    pub(crate) witnesses: usize,
-    pub(crate) at: Instant,
+    pub(super) witnesses: usize,
+    pub(super) at: Instant,
 }
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Examiner {
+pub(super) struct Examiner {
     due: Option<Instant>,
-    pub(crate) current: Option<Box<Examination>>,
+    current: Option<Box<Examination>>,
     family: Option<Family>,
     known: Option<Box<Known>>,
-    /// A supernode that was dialled to be one more witness.
-    pub(crate) helpers: Vec<PeerId>,
-    /// Helpers were dialled since the last examination began: if none answers, the next one goes without.
-    pub(crate) was_helped: bool,
+    /// Help was asked for since the last examination began: if none comes, the next one goes without.
+    was_helped: bool,
     last: Option<Instant>,
     unasked: Option<Instant>,
 }
 
 impl Examiner {
     /// What is known.
-    pub(crate) fn known(&self) -> Option<&Known> {
+    pub(super) fn known(&self) -> Option<&Known> {
         self.known.as_deref()
     }
 
     /// When something is next to be done.
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         // What is due while one is under way waits for its end.
         self.current.as_ref().map_or(self.due, |current| Some(current.poll_timeout()))
     }
 
     /// Whether an examination should begin now.
-    pub(crate) fn is_due(&self, now: Instant) -> bool {
+    pub(super) fn is_due(&self, now: Instant) -> bool {
         self.current.is_none() && self.due.is_some_and(|due| due <= now)
     }
 
     /// Not now.
-    pub(crate) fn postpone(&mut self, now: Instant, by: Duration) {
+    pub(super) fn postpone(&mut self, now: Instant, by: Duration) {
         self.due = Some(now + by);
     }
 
     /// Nothing is to be examined, until something happens.
-    pub(crate) fn rest(&mut self) {
+    pub(super) fn rest(&mut self) {
         self.due = None;
     }
 
     /// A link to a supernode is up.
-    pub(crate) fn on_supernode(&mut self, now: Instant) {
+    pub(super) fn on_supernode(&mut self, now: Instant) {
         if self.due.is_none() && self.current.is_none() {
             self.due = Some(now + BEGIN_AFTER);
         }
     }
 
     /// The host's network changed: nothing that is known holds.
-    pub(crate) fn reset(&mut self, now: Instant) {
-        let helpers = core::mem::take(&mut self.helpers);
-        *self = Self { due: Some(now + BEGIN_AFTER), helpers, ..Self::default() };
+    pub(super) fn reset(&mut self, now: Instant) {
+        *self = Self { due: Some(now + BEGIN_AFTER), ..Self::default() };
     }
 
     /// Something is not as the last examination said.
-    pub(crate) fn on_disagreement(&mut self, now: Instant) {
+    pub(super) fn on_disagreement(&mut self, now: Instant) {
         if self.current.is_some() || self.known.is_none() {
             return;
         }
@@ -111,37 +107,75 @@ impl Examiner {
     }
 
     /// Something unasked came in.
-    pub(crate) fn on_unasked(&mut self, now: Instant) {
+    pub(super) fn on_unasked(&mut self, now: Instant) {
         self.unasked = Some(now);
     }
 
     /// Whether something unasked came in lately.
-    pub(crate) fn had_unasked(&self, now: Instant) -> bool {
+    pub(super) fn had_unasked(&self, now: Instant) -> bool {
         self.unasked.is_some_and(|at| now - at < SELF_CHECK_EVERY)
     }
 
     /// This node begins to serve. If it has not examined anything yet, it does so all the same.
-    pub(crate) fn on_serving(&mut self, now: Instant) {
+    pub(super) fn on_serving(&mut self, now: Instant) {
         if self.current.is_none() {
             self.postpone(now, if self.known.is_some() { SELF_CHECK_EVERY } else { BEGIN_AFTER });
         }
     }
 
     /// The next self-check of a node that serves: `soon` after one that failed.
-    pub(crate) fn check_again(&mut self, now: Instant, soon: bool) {
+    pub(super) fn check_again(&mut self, now: Instant, soon: bool) {
         self.postpone(now, if soon { SELF_CHECK_AGAIN } else { SELF_CHECK_EVERY });
     }
 
+    /// More supernodes than are linked would do it good. Says whether that was said before.
+    pub(super) fn wants_help(&mut self) -> bool {
+        core::mem::replace(&mut self.was_helped, true)
+    }
+
+    /// The one under way, with what it was answered.
+    pub(super) fn current(&mut self) -> Option<&mut Examination> {
+        self.current.as_deref_mut()
+    }
+
+    /// What is due of the one under way; the outcome, when it is over.
+    pub(super) fn run(&mut self, now: Instant, keys: &mut KeyRng, out: &mut Vec<Ask>) -> Option<Outcome> {
+        let outcome = self.current()?.handle_timeout(now, keys, out)?;
+        self.current = None;
+        Some(outcome)
+    }
+
+    /// A socket asked for is there, or could not be opened.
+    pub(super) fn on_socket(
+        &mut self,
+        now: Instant,
+        opened: Option<(SocketId, SocketAddr)>,
+        keys: &mut KeyRng,
+        out: &mut Vec<Ask>,
+    ) {
+        match (self.current(), opened) {
+            (Some(current), _) => current.on_socket(now, opened, keys, out),
+            (None, Some((socket, _))) => out.push(Ask::Close(socket)),
+            (None, None) => {}
+        }
+    }
+
+    /// Gives up the one under way.
+    pub(super) fn end(&mut self, out: &mut Vec<Ask>) {
+        if let Some(mut current) = self.current.take() {
+            let _ = current.end(out);
+        }
+    }
+
     /// An examination begins.
-    pub(crate) fn begin(&mut self, family: Family, examination: Examination) {
+    pub(super) fn begin(&mut self, family: Family, examination: Examination) {
         self.was_helped = false;
         self.family = Some(family);
         self.current = Some(Box::new(examination));
     }
 
-    /// The one under way is over. Says which family it was of.
-    pub(crate) fn on_over(&mut self, now: Instant, outcome: &Outcome, unasked_came: bool) -> Option<Family> {
-        self.current = None;
+    /// One is over. Says which family it was of.
+    pub(super) fn on_over(&mut self, now: Instant, outcome: &Outcome, unasked_came: bool) -> Option<Family> {
         let family = self.family.take()?;
         let told = outcome.evidence.reports.iter().filter(|r| r.main.is_some()).count();
         match family {
@@ -182,7 +216,7 @@ impl Examiner {
     }
 
     /// What peers are told of the router, given the mapping that is known without an examination.
-    pub(crate) fn profile(&self, mapping: Option<MappingBehavior>, unasked_comes: bool) -> NatProfile {
+    pub(super) fn profile(&self, mapping: Option<MappingBehavior>, unasked_comes: bool) -> NatProfile {
         let findings = self.known.as_ref().map(|k| k.findings).unwrap_or_default();
         let open = unasked_comes.then_some(FilteringBehavior::EndpointIndependent);
         NatProfile {
@@ -196,7 +230,7 @@ impl Examiner {
 
 /// Whether the router that claims this external address is itself behind another: then we are seen elsewhere. Neither
 /// address need be of any special range.
-pub(crate) fn second_nat(claimed: Option<IpAddr>, seen: Option<SocketAddr>) -> Option<bool> {
+pub(super) fn second_nat(claimed: Option<IpAddr>, seen: Option<SocketAddr>) -> Option<bool> {
     let (claimed, seen) = (claimed?, seen?);
     (claimed.is_ipv4() == seen.is_ipv4()).then_some(claimed != seen.ip())
 }

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use arrayvec::ArrayVec;
 
-use super::MappingBehavior;
 use crate::identity::PeerId;
 use crate::net::SocketId;
 use crate::wire::address::{Address, CANDIDATES_MAX, canonical, is_sendable};
+use crate::wire::nat::MappingBehavior;
 
 /// Most observations kept, one per reporter and socket; at the limit the oldest goes.
 const OBSERVED_MAX: usize = 8;

@@ -1,8 +1,12 @@
 use core::net::SocketAddr;
 
+use super::observed::Observations;
 use super::*;
 use crate::identity::{PeerId, SecretKey};
-use crate::net::SocketId;
+use crate::net::{Family, Network, SocketId};
+use crate::random::Seed;
+use crate::time::Instant;
+use crate::wire::nat::MappingBehavior;
 
 const SOCKET: SocketId = SocketId(0);
 
@@ -74,4 +78,142 @@ fn observations_are_limited_and_nonsense_is_ignored() {
     assert!(!observations.on_observed(id(30), reporter(30), SOCKET, SocketAddr::from(([0, 0, 0, 0], 1))));
     observations.clear();
     assert_eq!(observations.list().count(), 0);
+}
+
+// ---- the whole machine ----
+
+const PEERS: u8 = 3;
+
+fn bound() -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], 5000))
+}
+
+fn home() -> Network {
+    Network { sockets: vec![(SOCKET, bound())], interfaces: vec![bound().ip()], ..Network::default() }
+}
+
+fn linked(count: u8) -> Vec<(PeerId, Vec<SocketAddr>)> {
+    (1..=count).map(|n| (id(n), vec![reporter(n)])).collect()
+}
+
+fn drain(nat: &mut Nat) -> Vec<Wish> {
+    core::iter::from_fn(|| nat.poll_output()).collect()
+}
+
+fn s(s: u64) -> Instant {
+    Instant::from_micros(s * 1_000_000)
+}
+
+/// A machine whose first examination is due: it wants to know what is around.
+fn due() -> Nat {
+    let mut nat = Nat::new(&Seed::new([1; 32]));
+    nat.on_supernode(s(1));
+    nat.handle_timeout(s(3));
+    assert_eq!(drain(&mut nat), [], "connecting comes first");
+    nat.handle_timeout(s(4));
+    assert_eq!(drain(&mut nat), [Wish::Around]);
+    nat
+}
+
+/// Probes asked for, with where they go.
+fn probes(wishes: &[Wish]) -> Vec<(SocketAddr, [u8; 8])> {
+    let probe = |wish: &Wish| match wish {
+        Wish::Ask(Ask::Probe { remote, token, .. }) => Some((*remote, *token)),
+        _ => None,
+    };
+    wishes.iter().filter_map(probe).collect()
+}
+
+#[test]
+fn a_leaf_that_no_router_translates_is_examined_in_one_step() {
+    let (mut nat, network, supernodes) = (due(), home(), linked(PEERS));
+    let around =
+        Around { network: &network, supernodes: &supernodes, stand: Stand::Leaf, has_helpers: false, is_open: false };
+    nat.on_around(s(4), &around);
+    let sent = probes(&drain(&mut nat));
+    assert_eq!(sent.len(), 3);
+    for (remote, token) in sent {
+        // From the alternate port, and to our own address: nothing is in between.
+        let from = SocketAddr::new(remote.ip(), 4001);
+        assert!(nat.on_reply(s(4), SOCKET, from, token, bound(), 4001));
+        assert!(!nat.on_reply(s(4), SOCKET, from, [0; 8], bound(), 4001), "not ours");
+    }
+    nat.handle_timeout(s(4));
+    assert_eq!(drain(&mut nat), [Wish::Around], "it is over");
+    nat.on_around(s(4), &around);
+    assert_eq!(drain(&mut nat), [Wish::ReleaseHelp, Wish::Known]);
+    assert_eq!(nat.lets_in(), Some(s(4)));
+    assert_eq!(nat.profile(&network, false).mapping, Some(MappingBehavior::EndpointIndependent));
+    assert!(nat.poll_timeout().is_some_and(|at| at >= s(86_400)), "and again tomorrow");
+    // Another network, and nothing is known.
+    nat.handle_network(s(5));
+    assert_eq!((nat.lets_in(), nat.poll_timeout()), (None, Some(s(8))));
+}
+
+#[test]
+fn what_this_node_is_to_others_decides_whether_it_is_examined() {
+    let (network, supernodes) = (home(), linked(PEERS));
+    let begin = |stand| {
+        let mut nat = due();
+        let around = Around { network: &network, supernodes: &supernodes, stand, has_helpers: false, is_open: false };
+        nat.on_around(s(4), &around);
+        (!probes(&drain(&mut nat)).is_empty(), nat.poll_timeout())
+    };
+    assert!(begin(Stand::Leaf).0 && begin(Stand::Volunteer).0 && begin(Stand::Candidate { is_asking: false }).0);
+    assert_eq!(begin(Stand::Candidate { is_asking: true }), (false, Some(s(6))), "witnesses come first");
+    assert_eq!(begin(Stand::Appointed), (false, None));
+    assert_eq!(begin(Stand::Leaving), (false, None));
+}
+
+#[test]
+fn two_are_too_few_as_long_as_there_may_be_help() {
+    let (network, supernodes) = (home(), linked(2));
+    let around =
+        Around { network: &network, supernodes: &supernodes, stand: Stand::Leaf, has_helpers: false, is_open: false };
+    let mut nat = due();
+    nat.on_around(s(4), &around);
+    let except = vec![reporter(1).ip(), reporter(2).ip()];
+    assert_eq!(drain(&mut nat), [Wish::Help { missing: 1, except }]);
+    assert_eq!(nat.poll_timeout(), Some(s(6)), "links take a moment");
+    nat.on_no_help();
+    assert_eq!(drain(&mut nat), [Wish::Around]);
+    nat.on_around(s(4), &around);
+    assert_eq!(probes(&drain(&mut nat)).len(), 2, "then two must do");
+}
+
+#[test]
+fn sockets_that_come_too_late_are_closed_and_an_examination_that_is_given_up_closes_its_own() {
+    let (mut nat, network, supernodes) = (due(), home(), linked(PEERS));
+    nat.on_socket(s(4), Some((SocketId(7), bound())));
+    assert_eq!(drain(&mut nat), [Wish::Ask(Ask::Close(SocketId(7)))], "nobody asked for it");
+    let around =
+        Around { network: &network, supernodes: &supernodes, stand: Stand::Leaf, has_helpers: true, is_open: false };
+    nat.on_around(s(4), &around);
+    for (remote, token) in probes(&drain(&mut nat)) {
+        nat.on_reply(s(4), SOCKET, SocketAddr::new(remote.ip(), 4001), token, at(10), 4001);
+    }
+    nat.handle_timeout(s(4));
+    assert_eq!(drain(&mut nat), [Wish::Ask(Ask::Open(Family::V4))], "there is a router");
+    nat.on_socket(s(4), Some((SocketId(8), bound())));
+    assert_eq!(probes(&drain(&mut nat)).len(), 6, "to two ports each");
+    nat.on_ceased(s(4));
+    assert_eq!(drain(&mut nat), [Wish::Ask(Ask::Close(SocketId(8)))]);
+}
+
+#[test]
+fn news_of_where_we_are_seen_is_told_once() {
+    let (mut nat, network) = (Nat::new(&Seed::new([2; 32])), home());
+    nat.on_observed(s(1), id(1), reporter(1), SOCKET, at(10));
+    assert_eq!(drain(&mut nat), [Wish::Candidates, Wish::Known]);
+    nat.on_observed(s(1), id(2), reporter(2), SOCKET, at(10));
+    assert_eq!(drain(&mut nat), [Wish::Known]);
+    assert_eq!((nat.agreed(&network), nat.reflexive(&network)), (Some(at(10)), vec![at(10)]));
+    assert_eq!(nat.seen_from(&id(1), reporter(1), SOCKET), Some(at(10)));
+    nat.on_observed(s(2), id(2), reporter(2), SOCKET, at(11));
+    assert_eq!(
+        drain(&mut nat),
+        [Wish::Forgotten { by: id(2) }, Wish::Candidates, Wish::Known],
+        "it had seen us elsewhere"
+    );
+    assert_eq!(nat.agreed(&network), None);
 }

@@ -2,11 +2,11 @@
 
 use crate::wire::packet::ChannelId;
 use core::net::SocketAddr;
-use core::time::Duration;
 
 use super::Node;
 use crate::api::{Event, Save, StreamEnd};
 use crate::identity::PeerId;
+use crate::introduce::Held;
 use crate::keepalive::Duty;
 use crate::link::Accepted;
 use crate::net::{DropReason, Path, PeerKey};
@@ -18,25 +18,14 @@ use crate::wire::DATAGRAM_LEN_MAX;
 use crate::wire::address::{Address, is_sendable};
 use crate::wire::message::{self, InitBody, Message, ResponseBody, Whereabouts};
 
-/// With nothing remembered of a peer, its Init is fresh within this of our wall clock.
-const FRESH_WINDOW: Duration = Duration::from_secs(600);
-/// The clock mark is saved so far ahead.
-const CLOCK_AHEAD_US: u64 = 600 * 1_000_000;
-/// Most peers whose last Init time is remembered after their link ended. At the limit the smallest id goes.
-const INIT_TIMES_MAX: usize = 4_096;
-
 impl Node {
     // ---- initiator ----
 
     /// A time for an Init: never lower than any before, in this run or an earlier one.
     fn init_time(&mut self, now: Instant) -> u64 {
-        let wall = self.wall_us(now).unwrap_or(0);
-        self.clock_us = wall.max(self.clock_us.saturating_add(1));
-        if self.clock_us >= self.clock_saved_us {
-            self.clock_saved_us = self.clock_us.saturating_add(CLOCK_AHEAD_US);
-            self.events.push_back(Event::Save(Save::ClockMark(self.clock_saved_us)));
-        }
-        self.clock_us
+        let time_us = self.freshness.next_time(now);
+        self.events.extend(self.freshness.poll_mark().map(|mark| Event::Save(Save::ClockMark(mark))));
+        time_us
     }
 
     /// Begins a handshake with a peer; the packet comes back for introductions, which carry it.
@@ -85,7 +74,7 @@ impl Node {
             return Some(key);
         }
         let mut peer = Peer::new(now, id, Duty::None);
-        peer.last_init_us = self.init_times.remove(&id).unwrap_or(0);
+        peer.last_init_us = self.freshness.recall(&id);
         self.peers.insert(peer)
     }
 
@@ -143,7 +132,7 @@ impl Node {
         if same {
             // Another way to the peer was looked for, and is found.
             if let Some(id) = self.peers.get(key).map(|p| p.id) {
-                self.finish_call(&id);
+                self.calls.finish(&id);
             }
         } else {
             self.on_link_up(now, key);
@@ -245,7 +234,7 @@ impl Node {
             return Ok(());
         };
         if let (Some(Message::Introduce { peer, init }), true) = (&early, fresh) {
-            return self.on_early_introduce(now, key, path, accepted, *peer, init, init_len);
+            return self.on_early_introduce(now, key, Held { accepted, path, init_len }, *peer, init);
         }
         let reply = match early {
             Some(early) if fresh => self.on_early(now, early),
@@ -316,9 +305,8 @@ impl Node {
         if let Some(peer) = self.peers.get_mut(key) {
             let traffic = peer.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, standing)));
             traffic.standing = traffic.standing.max(standing);
-            traffic.told = told;
-            traffic.whereabouts = whereabouts;
         }
+        self.traversal.on_introduced(key, told, whereabouts);
         if fresh && standing == Standing::Accepted {
             self.start_checks(now, key);
         }
@@ -379,23 +367,7 @@ impl Node {
     /// Whether an Init is new and not a replay, as far as can be told.
     fn is_fresh(&self, now: Instant, id: &PeerId, time_us: u64) -> bool {
         let known = self.peers.by_id(id).map_or(0, |p| p.last_init_us);
-        let last = known.max(self.init_times.get(id).copied().unwrap_or(0));
-        if last > 0 {
-            return time_us > last;
-        }
-        let window = u64::try_from(FRESH_WINDOW.as_micros()).unwrap_or(u64::MAX);
-        self.wall_us(now).is_some_and(|wall| wall.abs_diff(time_us) <= window)
-    }
-
-    /// Remembers when a peer's last Init was made, beyond its link.
-    pub(crate) fn remember_init_time(&mut self, id: PeerId, time_us: u64) {
-        if time_us == 0 {
-            return;
-        }
-        if self.init_times.len() >= INIT_TIMES_MAX && !self.init_times.contains_key(&id) {
-            self.init_times.pop_first();
-        }
-        self.init_times.insert(id, time_us);
+        self.freshness.is_fresh(now, id, known, time_us)
     }
 
     /// A channel of which we are an end now.

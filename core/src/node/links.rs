@@ -58,18 +58,18 @@ impl Node {
     pub(crate) fn on_link_up(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get(key) else { return };
         let id = peer.id;
-        let called = self.calls.contains_key(&id);
-        if called || self.streams.waits_for(&id) || self.pending_pings.contains_key(&id) {
+        let called = self.calls.contains(&id);
+        if called || self.streams.waits_for(&id) || self.pings.waits_for(&id) {
             self.make_user_link(now, key);
         }
-        self.finish_call(&id);
+        self.calls.finish(&id);
         self.announce_path(key);
         self.open_waiting(now, &id);
         self.start_effort(now, key);
-        for sequence in self.pending_pings.remove(&id).unwrap_or_default() {
+        for sequence in self.pings.take_waiting(&id) {
             self.send_ping(now, key, sequence);
         }
-        self.release_parked(key);
+        self.release_parked(now, key);
         self.rooms_link_up(now, &id);
     }
 
@@ -82,13 +82,9 @@ impl Node {
         peer.watch.on_heard();
         if let Some(traffic) = &mut peer.traffic {
             let standing = traffic.standing;
-            let whereabouts = core::mem::take(&mut traffic.whereabouts);
-            // What its addresses got is not forgotten because it starts again.
-            let exposure = core::mem::take(&mut traffic.exposure);
             **traffic = Traffic::new(now, standing);
-            (traffic.whereabouts, traffic.exposure) = (whereabouts, exposure);
         }
-        self.restart_effort(now, key);
+        self.traversal.restart(now, key);
         self.peers.drop_epochs(key);
         let closed = self.channels.close_leg(now, key);
         self.tell_closed(closed);
@@ -100,9 +96,9 @@ impl Node {
         self.end_streams_of(now, key, end);
         self.peers.drop_pending(key);
         let Some(peer) = self.peers.remove(key) else { return };
-        self.forget_effort(now, key);
+        self.forget_traversal(now, key);
         self.delayed.forget(key);
-        self.remember_init_time(peer.id, peer.last_init_us);
+        self.freshness.remember(peer.id, peer.last_init_us);
         self.ends.forget(key);
         let closed = self.channels.close_leg(now, key);
         self.tell_closed(closed);
@@ -132,7 +128,7 @@ impl Node {
             // The last word is not spoken.
             return;
         }
-        if self.calls.contains_key(&id) {
+        if self.calls.contains(&id) {
             // The call has its own deadline and its own error; the rooms are told.
             self.rooms_link_down(now, &id);
             return;
@@ -239,16 +235,7 @@ impl Node {
             self.on_rekey_due(now, key);
             self.on_idle_due(now, key);
         }
-        let Some(peer) = self.peers.get(key) else { return };
-        if peer.traffic.as_ref().is_some_and(|t| t.checks.is_some()) {
-            self.run_checks(now, key);
-        }
-        self.run_effort(now, key);
-        self.sweep_punch_sockets(now, key);
-        let retry = self.peers.get(key).and_then(|p| p.traffic.as_ref()).and_then(|t| t.retry);
-        if retry.is_some_and(|(at, _)| at <= now) {
-            self.on_retry_due(now, key);
-        }
+        self.on_traversal_due(now, key);
     }
 
     /// Challenges the path in use.
@@ -425,9 +412,8 @@ impl Node {
 
     /// A direct path is gone: another one is looked for.
     fn retry_soon(&mut self, now: Instant, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(key).filter(|p| !p.paths.has_direct()) else { return };
-        if let Some(traffic) = peer.traffic.as_mut() {
-            traffic.retry.get_or_insert((now + super::traverse::retry_wait(0), 0));
+        if self.peers.get(key).is_some_and(|p| p.traffic.is_some() && !p.paths.has_direct()) {
+            self.traversal.retry_soon(now, key);
         }
     }
 
@@ -468,7 +454,7 @@ impl Node {
     pub(crate) fn on_path_found(&mut self, now: Instant, key: PeerKey) {
         let Some(id) = self.peers.get(key).filter(|p| p.is_up()).map(|p| p.id) else { return };
         self.peers.flush_waiting(key);
-        for sequence in self.pending_pings.remove(&id).unwrap_or_default() {
+        for sequence in self.pings.take_waiting(&id) {
             self.send_ping(now, key, sequence);
         }
     }
@@ -483,20 +469,15 @@ impl Node {
         }
         let token = self.peers.token();
         let remote = route.remote();
-        while self.pings.len() >= super::PINGS_MAX {
-            self.pings.pop_front();
-        }
-        self.pings.push_back(super::Ping { peer: key, sequence, token, at: now });
+        self.pings.on_sent(now, key, sequence, token);
         self.peers.send_on(key, Some(route), &Message::challenge(token, remote), true);
     }
 
     pub(crate) fn on_pong(&mut self, now: Instant, key: PeerKey, token: [u8; 8], route: &Route) {
-        let Some(at) = self.pings.iter().position(|p| p.peer == key && p.token == token) else { return };
-        let Some(ping) = self.pings.remove(at) else { return };
+        let Some((sequence, rtt)) = self.pings.on_reply(now, key, token) else { return };
         let Some(path) = self.path_info(route) else { return };
         let Some(peer) = self.peers.get(key) else { return };
-        let rtt = now.since(ping.at);
-        self.events.push_back(Event::Pong { peer: peer.id, sequence: ping.sequence, rtt, path });
+        self.events.push_back(Event::Pong { peer: peer.id, sequence, rtt, path });
     }
 
     // ---- leaving ----

@@ -26,153 +26,92 @@
 //! # Inside
 //!
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
-//! their rooms, `links.rs` knows what hangs on a link, `traverse.rs` makes relayed links direct, `effort.rs` where that
-//! takes more than checks, `streams.rs` keeps the
-//! application's streams, `send.rs` makes datagrams of intents, `rooms.rs` joins the supernode rooms to the rest,
-//! `neighbors.rs` knows who is on the same LAN, `transport.rs` and `connections.rs` have TCP stand in where UDP does not
-//! work, `sockets.rs` keeps the sockets beside the main ones, `probe.rs` asks and answers what a packet looked like
-//! outside, `reach.rs` finds out what stands between this node and the internet, `role.rs` begins and ends serving
-//! others, `keepalive.rs` has the router's memory measured and sets the pace of beats, `dormant.rs` puts idle sessions to
-//! sleep.
+//! their rooms, `links.rs` knows what hangs on a link, `validation.rs` asks and answers whether paths work, `send.rs`
+//! takes turns among what is to be sent. The other files carry one room each: they make the view that its machine needs,
+//! call it, and carry out what it says, in order.
 
-mod connections;
-mod effort;
 mod handshake;
+mod introduce;
 mod keepalive;
+mod lan;
 mod links;
 mod messages;
-mod neighbors;
+mod nat;
+mod overlay;
 mod probe;
-mod reach;
 mod receive;
-mod role;
-mod rooms;
 mod send;
 mod sockets;
 mod status;
 mod streams;
 mod transport;
 mod traverse;
+mod validation;
 
 use crate::api::{
     Access, CommandError, Config, ConfigError, Counters, Event, PathInfo, Read, Role, Saved, Status, StreamEnd,
     StreamError, StreamKey,
 };
-use crate::net::{Network, Path, PeerKey, Received, SocketId, SocketRefused, SocketRequest, Transmit};
+use crate::net::{Network, Path, Received, SocketId, SocketRefused, SocketRequest, Transmit};
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use links::LEAVE_MAX;
 pub use streams::DATAGRAM_DATA_MAX;
 
-use self::keepalive::KeepAlive;
-use self::neighbors::Neighbors;
-use self::probe::DelayedReplies;
-use self::rooms::Rooms;
-use self::sockets::ExtraSockets;
-use self::transport::Transports;
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
-use crate::introduce::{Call, Duties};
-use crate::keepalive::Duty;
-use crate::link::Identity;
+use crate::introduce::{Calls, Held, Introductions};
+use crate::keepalive::{Duty, Measuring};
+use crate::lan::Lan;
+use crate::link::{Freshness, Identity};
+use crate::nat::{Nat, ProbeReplies};
+use crate::overlay::Overlay;
+use crate::path::Pings;
 use crate::peer::Peers;
-use crate::random::{ChoiceRng, Generators, KeyRng, Seed};
+use crate::random::Seed;
 use crate::relay::{Channels, Ends};
 use crate::stream::{Services, Streams};
 use crate::ticket::Ticket;
-use crate::time::{Deadlines, Instant, WallTime, earliest};
+use crate::time::{Instant, WallTime, earliest};
+use crate::transport::{ExtraSockets, Transports};
+use crate::traverse::Traversal;
 use crate::wire::ServiceName;
 use crate::wire::address::is_sendable;
 
-/// Most pings under way. At the limit the oldest goes unanswered.
-const PINGS_MAX: usize = 256;
-/// Most peers whose homes are known by ticket or lookup. At the limit the smallest id goes.
-const KNOWN_HOMES_MAX: usize = 4_096;
 /// Timers that fire within one call before the node takes it for a mistake of its own and goes on a millisecond later.
 const TIMEOUT_STEPS_MAX: usize = 1 << 22;
-
-/// A ping under way.
-#[derive(Debug)]
-struct Ping {
-    peer: PeerKey,
-    sequence: u64,
-    token: [u8; 8],
-    at: Instant,
-}
-
-/// The generators of the rooms.
-pub(crate) struct Rngs {
-    pub(crate) overlay: Generators,
-    pub(crate) nat: KeyRng,
-    pub(crate) traverse: KeyRng,
-    pub(crate) traverse_ids: ChoiceRng,
-    pub(crate) keepalive: KeyRng,
-    pub(crate) keepalive_jitter: ChoiceRng,
-    pub(crate) introduce: KeyRng,
-}
-
-impl Rngs {
-    fn new(seed: &Seed) -> Self {
-        Self {
-            overlay: Generators::new(seed, "overlay"),
-            nat: seed.keys("nat"),
-            traverse: seed.keys("traverse"),
-            traverse_ids: seed.choices("traverse"),
-            keepalive: seed.keys("keepalive"),
-            keepalive_jitter: seed.choices("keepalive"),
-            introduce: seed.keys("introduce"),
-        }
-    }
-
-    fn mix(&mut self, fresh: &[u8; 32]) {
-        let Self { overlay, nat, traverse, keepalive, introduce, .. } = self;
-        for keys in [&mut overlay.keys, nat, traverse, keepalive, introduce] {
-            keys.mix(fresh);
-        }
-    }
-}
 
 /// The one public state machine. See the module.
 pub struct Node {
     pub(crate) me: Arc<Identity>,
     pub(crate) config: Config,
-    pub(crate) rng: Rngs,
-    keepalive: KeepAlive,
+    measuring: Measuring,
     network: Network,
     sockets: ExtraSockets,
     transports: Transports,
-    delayed: DelayedReplies,
-    wall: Option<(Instant, WallTime)>,
+    delayed: ProbeReplies,
     /// The latest moment that any call named.
     now: Instant,
-    clock_us: u64,
-    clock_saved_us: u64,
+    freshness: Freshness,
 
     pub(crate) peers: Peers,
-    init_times: BTreeMap<PeerId, u64>,
     pub(crate) account: Account,
-    /// For whom ports are guessed or held now: for one at a time.
-    birthday: Option<PeerKey>,
-    /// When our router's counter was last found to be moved on too fast.
-    counter_rushed: Option<Instant>,
+    pub(crate) traversal: Traversal,
 
     pub(crate) channels: Channels,
     ends: Ends,
-    pub(crate) duties: Duties,
-    pub(crate) calls: BTreeMap<PeerId, Call>,
-    pub(crate) known_homes: BTreeMap<PeerId, Vec<(PeerId, SocketAddr)>>,
-    rooms: Rooms,
-    neighbors: Neighbors,
+    introductions: Introductions<Held>,
+    calls: Calls,
+    overlay: Overlay,
+    nat: Nat,
+    lan: Lan,
 
     streams: Streams,
-    pings: VecDeque<Ping>,
-    pub(crate) pending_pings: BTreeMap<PeerId, Vec<u64>>,
-    next_ping: u64,
+    pings: Pings,
 
-    pub(crate) call_deadlines: Deadlines<PeerId>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) counters: Counters,
     pub(crate) leaving: bool,
@@ -200,44 +139,39 @@ impl Node {
             }
         };
         let seed = Seed::new(seed);
-        let mut rng = Rngs::new(&seed);
         let me = Arc::new(Identity::new(key));
         let peers = Peers::new(Arc::clone(&me), &seed, own_duty);
         let services = Services::new(core::mem::take(&mut config.services), config.contacts.clone());
         let streams = Streams::new(&seed, origin, services);
-        let rooms = Rooms::new(now, &me, &config, &saved, &mut rng.overlay);
+        let id = me.id();
+        let calls = Calls::new(id, config.lan);
+        let introductions = Introductions::new(&seed, config.relay_rate_bps, config.relay_quota_bytes);
+        let overlay = Overlay::new(now, &seed, Arc::clone(&me), &config, &saved);
+        let nat = Nat::new(&seed);
         let mut channels = Channels::default();
         channels.cap(now, config.duty_rate_bps, config.duty_quota_bytes, saved.relayed);
         Ok(Self {
             me,
             config,
-            rng,
-            keepalive: KeepAlive::new(&saved.bindings),
+            measuring: Measuring::new(&seed, &saved.bindings),
             network: Network::default(),
             sockets: ExtraSockets::default(),
             transports: Transports::default(),
-            delayed: DelayedReplies::default(),
-            wall: None,
+            delayed: ProbeReplies::default(),
             now,
-            clock_us: saved.clock_mark,
-            clock_saved_us: saved.clock_mark,
+            freshness: Freshness::new(saved.clock_mark),
             peers,
-            init_times: BTreeMap::new(),
             account: Account::default(),
-            birthday: None,
-            counter_rushed: None,
+            traversal: Traversal::new(&seed),
             channels,
             ends: Ends::default(),
-            duties: Duties::default(),
-            calls: BTreeMap::new(),
-            known_homes: BTreeMap::new(),
-            rooms,
-            neighbors: Neighbors::default(),
+            introductions,
+            calls,
+            overlay,
+            nat,
+            lan: Lan::new(id),
             streams,
-            pings: VecDeque::new(),
-            pending_pings: BTreeMap::new(),
-            next_ping: 0,
-            call_deadlines: Deadlines::default(),
+            pings: Pings::default(),
             events: VecDeque::new(),
             counters: Counters::default(),
             leaving: false,
@@ -263,13 +197,13 @@ impl Node {
         for _ in 0..TIMEOUT_STEPS_MAX {
             if let Some(key) = self.peers.pop_due(now) {
                 self.on_peer_timeout(now, key);
-            } else if let Some(id) = self.call_deadlines.pop_due(now) {
+            } else if let Some(id) = self.calls.pop_due(now) {
                 self.on_call_timeout(now, id);
             } else {
                 self.rooms_timeout(now);
                 let closed = self.channels.handle_timeout(now);
                 self.tell_closed(closed);
-                self.on_duties_timeout(now);
+                self.on_introductions_due(now);
                 self.on_delayed_due(now);
                 self.on_transports_due(now);
                 self.keepalive_timeout(now);
@@ -285,11 +219,11 @@ impl Node {
         }
         debug_assert!(
             false,
-            "a timer does not advance at {now:?}: peers {:?} calls {:?} channels {:?} duties {:?} rooms {:?}",
+            "a timer does not advance at {now:?}: peers {:?} calls {:?} channels {:?} introductions {:?} rooms {:?}",
             self.peers.poll_timeout(),
-            self.call_deadlines.next(),
+            self.calls.poll_timeout(),
             self.channels.poll_timeout(),
-            self.duties.poll_timeout(),
+            self.introductions.poll_timeout(),
             self.rooms_poll_timeout()
         );
     }
@@ -345,16 +279,21 @@ impl Node {
 
     /// The wall clock: at the start, hourly, and when it jumps.
     pub fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
-        self.wall = Some((now, wall));
+        self.freshness.handle_wall_clock(now, wall);
+        self.overlay.handle_wall_clock(now, wall);
         self.channels.on_wall_clock(wall);
         self.settle(now);
     }
 
     /// Fresh entropy from the operating system; io feeds some hourly, tests do not.
     pub fn handle_entropy(&mut self, fresh: &[u8; 32]) {
-        self.rng.mix(fresh);
         self.peers.mix(fresh);
+        self.measuring.mix(fresh);
+        self.introductions.mix(fresh);
         self.streams.mix(fresh);
+        self.overlay.mix(fresh);
+        self.nat.mix(fresh);
+        self.traversal.mix(fresh);
     }
 
     // ---- what the application wants ----
@@ -377,7 +316,7 @@ impl Node {
         }
         let homes: Vec<_> = ticket.homes.iter().copied().filter(|(_, addr)| is_sendable(*addr)).collect();
         if !homes.is_empty() {
-            self.remember_homes(ticket.peer, homes.clone());
+            self.calls.learn_homes(ticket.peer, homes.clone());
             if self.is_lost() {
                 self.rooms_join(now, &homes);
             }
@@ -415,20 +354,14 @@ impl Node {
     /// has no answer at all. Returns the number that the answer will carry.
     pub fn ping(&mut self, now: Instant, peer: PeerId) -> Result<u64, CommandError> {
         self.reach_peer(now, peer)?;
-        let sequence = self.next_ping;
-        self.next_ping += 1;
+        let sequence = self.pings.next_number();
         match self.peers.up_key(&peer) {
             Some(key) if self.peers.get(key).is_some_and(|p| p.paths.current().is_some()) => {
                 self.send_ping(now, key, sequence);
             }
             // The call may have failed at once; then the event has told so.
-            _ if !self.calls.contains_key(&peer) => {}
-            _ => {
-                let waiting = self.pending_pings.entry(peer).or_default();
-                if waiting.len() < PINGS_MAX {
-                    waiting.push(sequence);
-                }
-            }
+            _ if !self.calls.contains(&peer) => {}
+            _ => self.pings.wait(peer, sequence),
         }
         self.settle(now);
         Ok(sequence)
@@ -507,9 +440,9 @@ impl Node {
     /// that is under way is given up. It may come back like any other, so whoever revokes a permission withdraws that
     /// first. [`CommandError::NotConnected`] where there was nothing to cut.
     pub fn disconnect(&mut self, now: Instant, peer: &PeerId) -> Result<(), CommandError> {
-        let called = self.calls.contains_key(peer);
-        self.finish_call(peer);
-        self.pending_pings.remove(peer);
+        let called = self.calls.contains(peer);
+        self.calls.finish(peer);
+        self.pings.take_waiting(peer);
         self.end_waiting_streams(now, peer, StreamEnd::PeerGone);
         let key = self.peers.key_of(peer);
         if let Some(key) = key {
@@ -521,6 +454,9 @@ impl Node {
 
     /// Tells peers and homes goodbye; [`Event::Left`] follows.
     pub fn leave(&mut self, now: Instant) {
+        self.sockets.leave();
+        self.transports.leave();
+        self.measuring.leave();
         self.leave_all(now);
         self.settle(now);
     }
@@ -556,7 +492,7 @@ impl Node {
         self.me.id()
     }
 
-    /// What the node knows of itself and its neighbours.
+    /// What the node knows of itself and of those around it.
     pub fn status(&self, now: Instant) -> Status {
         self.make_status(now)
     }
@@ -576,37 +512,22 @@ impl Node {
         self.make_ticket(service)
     }
 
-    /// The own wall clock now, in microseconds.
-    pub(crate) fn wall_us(&self, now: Instant) -> Option<u64> {
-        self.own_wall(now).map(WallTime::as_micros)
-    }
-
-    pub(crate) fn own_wall(&self, now: Instant) -> Option<WallTime> {
-        self.wall.map(|(at, wall)| wall + now.since(at))
-    }
-
-    /// Where a peer is at home, from a ticket or a lookup.
-    pub(crate) fn remember_homes(&mut self, id: PeerId, homes: Vec<(PeerId, SocketAddr)>) {
-        if self.known_homes.len() >= KNOWN_HOMES_MAX && !self.known_homes.contains_key(&id) {
-            self.known_homes.pop_first();
-        }
-        self.known_homes.insert(id, homes);
-    }
-
     /// Carries out what the rooms want, and moves the deadlines of the peers that were touched.
     fn settle(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.rooms_settle(now);
-        self.peers.settle(now, |key| self.streams.poll_timeout_of(key));
+        self.take_turns(now);
+        self.peers.settle(now, |key| earliest(self.streams.poll_timeout_of(key), self.traversal.poll_timeout_of(key)));
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        let mut at = earliest(self.peers.poll_timeout(), self.call_deadlines.next());
+        let mut at = earliest(self.peers.poll_timeout(), self.calls.poll_timeout());
+        at = earliest(at, self.traversal.poll_timeout());
         at = earliest(at, self.channels.poll_timeout());
-        at = earliest(at, self.duties.poll_timeout());
+        at = earliest(at, self.introductions.poll_timeout());
         at = earliest(at, self.delayed.poll_timeout());
         at = earliest(at, self.transports.poll_timeout());
-        at = earliest(at, self.keepalive.poll_timeout());
+        at = earliest(at, self.measuring.poll_timeout());
         earliest(at, self.rooms_poll_timeout())
     }
 }

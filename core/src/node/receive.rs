@@ -219,7 +219,7 @@ impl Node {
         peer.on_authentic(now, &route, len);
         if peer.wanted {
             let id = peer.id;
-            self.rooms_heard(now, &id);
+            self.overlay.on_heard(now, &id);
         }
         self.transport_heard(now, key, &route);
         if let Route::Relayed { via, .. } = route
@@ -267,13 +267,9 @@ impl Node {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let Some(chosen) = peer.choose(now) else { return };
         let leg = peer.direct_path();
-        if let (Some(change), Some(traffic)) = (chosen.change, peer.traffic.as_mut()) {
+        if let (Some(change), true) = (chosen.change, peer.traffic.is_some()) {
             self.streams.on_path(now, key, change);
-            if chosen.new.is_some_and(|route| route.is_direct()) {
-                (traffic.retry, traffic.attempt, traffic.tried) = (None, 0, None);
-            } else if traffic.retry.is_none() {
-                traffic.retry = Some((now + super::traverse::retry_wait(0), 0));
-            }
+            self.traversal.on_path_changed(now, key, chosen.new.is_some_and(|route| route.is_direct()));
         }
         self.peers.touch(key);
         if let Some(Route::Direct { remote, .. }) = chosen.new {

@@ -22,7 +22,7 @@ impl Node {
                 Some(PeerStatus {
                     peer: p.id,
                     path: self.path_info(&p.paths.current()?)?,
-                    why: self.relay_reason(key),
+                    why: self.relay_reason(now, key),
                     transport: self.transport_of(&p.paths.current()?),
                     rtt: p.paths.rtt(),
                     rx_bytes: p.rx_bytes,
@@ -34,20 +34,20 @@ impl Node {
             .collect();
         Status {
             id: self.me.id(),
-            role: self.present_role(),
+            role: self.overlay.present_role(),
             auto: matches!(self.config.role, Role::Auto),
             reachability: self.reachability(now),
             relayed: self.channels.relayed(),
-            observed: self.observed(),
-            mapping: self.mapping(),
+            observed: self.nat.observed(),
+            mapping: self.nat.mapping(&self.network),
             udp_works: self.udp_works(),
             reachable: self.reachable(),
             homes: self.own_homes(),
-            neighbors: self.neighbors.iter().collect(),
+            lan_nodes: self.lan.iter().collect(),
             peers,
-            supernodes: self.supernodes(now),
-            load: self.own_load(now),
-            leaves: self.leaves(),
+            supernodes: self.overlay.supernode_status(now),
+            load: self.overlay.load(self.carried(now)),
+            leaves: self.overlay.leaves(),
             binding_lifetime: self.binding_lifetime(),
             keepalive_interval: self.keepalive_interval(),
             channels: self.channels.len(),
@@ -56,7 +56,7 @@ impl Node {
     }
 
     pub(crate) fn make_ticket(&self, service: Option<ServiceName>) -> Ticket {
-        let own: Vec<_> = match self.present_role() {
+        let own: Vec<_> = match self.overlay.present_role() {
             Role::Supernode { advertise } => advertise.iter().map(|address| (self.me.id(), *address)).collect(),
             Role::Leaf | Role::Auto => self.own_homes(),
         };

@@ -114,7 +114,7 @@ impl Node {
     /// How far we trust a peer: whom a service lets in, and with whom we have begun something, from then on.
     pub(crate) fn standing_of(&self, id: &PeerId) -> Standing {
         let is_accepted = self.peers.by_id(id).is_some_and(|peer| peer.is_accepted())
-            || self.calls.contains_key(id)
+            || self.calls.contains(id)
             || self.streams.waits_for(id)
             || self.streams.services().let_in(id);
         if is_accepted { Standing::Accepted } else { Standing::Refused }

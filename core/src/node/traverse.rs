@@ -1,355 +1,238 @@
-//! From relayed to direct, and back: candidates, connectivity checks and retries of user links.
+//! Carries what concerns the way to peers of user links into [`Traversal`], and its wishes out.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use super::Node;
-use crate::account::Exposure;
-use crate::net::{Path, PeerKey};
+use super::sockets::Purpose;
+use crate::api::RelayReason;
+use crate::identity::PeerId;
+use crate::net::{Family, PeerKey, SocketId, SocketKind};
 use crate::path::Route;
-use crate::peer::Standing;
+use crate::peer::{Peer, Standing};
 use crate::time::Instant;
-use crate::traverse::{self, Checks, Strategy};
-use crate::wire::address::{CandidateKind, Prefix, is_sendable};
-use crate::wire::message::{Message, Whereabouts};
-
-/// How long after the n-th failure a relayed link tries to become direct again.
-pub(crate) fn retry_wait(tries: u32) -> Duration {
-    const WAITS: [u64; 6] = [4, 12, 30, 60, 120, 300];
-    Duration::from_secs(WAITS[(tries as usize).min(WAITS.len() - 1)])
-}
-
-/// Addresses behind our own router are tried from outside only when the way inside has not worked for so long.
-const HAIRPIN_AFTER: Duration = Duration::from_millis(200);
-
-/// What a candidate costs, cheapest first; the router's strategy concerns those from [`Cost::Reflexive`] on.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Cost {
-    Host,
-    Ipv6,
-    Mapped,
-    Reflexive,
-    /// On our own external address.
-    Hairpin,
-}
-
-impl Cost {
-    fn of(kind: CandidateKind, address: SocketAddr, own: &[IpAddr]) -> Self {
-        match kind {
-            CandidateKind::Host => Self::Host,
-            _ if address.is_ipv6() => Self::Ipv6,
-            _ if own.contains(&address.ip()) => Self::Hairpin,
-            CandidateKind::Mapped => Self::Mapped,
-            CandidateKind::ServerReflexive | CandidateKind::PeerReflexive => Self::Reflexive,
-        }
-    }
-}
+use crate::traverse::{Around, Case, Named, Traversal, View, Wish};
+use crate::wire::address::Address;
+use crate::wire::message::{Message, PunchState, Whereabouts};
+use crate::wire::nat::NatProfile;
 
 impl Node {
+    /// Tells the traversal what is known of a user link and of us, has it act, and carries out what it wishes. Nothing
+    /// for other peers.
+    fn traverse<R>(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        act: impl FnOnce(&mut Traversal, &mut Case<'_>) -> R,
+    ) -> Option<R> {
+        let around = self.around();
+        let peer = view(self.peers.get(key)?, now)?;
+        let mut case = Case { now, key, peer, around, network: &self.network, account: &mut self.account };
+        let result = act(&mut self.traversal, &mut case);
+        self.peers.touch(key);
+        self.carry_out_traversal(now);
+        Some(result)
+    }
+
+    fn around(&self) -> Around {
+        Around {
+            me: self.me.id(),
+            profile: self.examined_profile(),
+            is_udp_blocked: self.udp_works() == Some(false),
+            reflexive: self.reflexive(),
+            home: self.own_homes().into_iter().find(|(id, at)| at.is_ipv4() && self.peers.up_key(id).is_some()),
+            prober: self.direct_homes().find(|(.., at)| at.is_ipv4()).map(|(home, _, at)| (home, at)),
+        }
+    }
+
+    fn carry_out_traversal(&mut self, now: Instant) {
+        // What one of them causes is carried out before the next.
+        let wishes: Vec<Wish> = core::iter::from_fn(|| self.traversal.poll_wish()).collect();
+        for wish in wishes {
+            match wish {
+                Wish::Send { peer, message } => self.peers.send(peer, &message),
+                Wish::Check { peer, socket, remote, token } => {
+                    let route = Route::Direct { socket, remote };
+                    self.peers.send_on(peer, Some(route), &Message::sample(token, Some(remote)), false);
+                }
+                Wish::Probe { home, path, token } => self.send_probe(now, home, path, token, Duration::ZERO, false),
+                Wish::Open { peer } => {
+                    if self.open_socket(Purpose::Punch(peer), SocketKind::Udp(Family::V4)).is_none() {
+                        self.traversal.on_socket(peer, None);
+                    }
+                }
+                Wish::Close { sockets } => self.close_sockets(now, &sockets),
+                Wish::Vouch { home, address, peer } => {
+                    let home = self.peers.up_key(&home).or_else(|| self.dial(now, home, address, None));
+                    if let Some(home) = home {
+                        self.peers.need(now, home);
+                        self.peers.send(home, &Message::Vouch { peer });
+                    }
+                }
+                Wish::Disagreement => self.on_disagreement(now),
+            }
+        }
+    }
+
+    // ---- what is known ----
+
     /// Where peers may try to reach us, and what that takes, for the given attempt.
     pub(crate) fn whereabouts(&self, attempt: u8) -> Whereabouts {
-        Whereabouts { nat: self.nat_profile(), attempt, candidates: traverse::gather(&self.network, &self.reflexive()) }
+        self.traversal.whereabouts(self.now, &self.around(), &self.network, attempt)
+    }
+
+    /// What is known of our router, as peers are told.
+    pub(crate) fn nat_profile(&self) -> NatProfile {
+        self.traversal.profile(self.now, &self.around())
+    }
+
+    /// Why a link is relayed, if it is.
+    pub(crate) fn relay_reason(&self, now: Instant, key: PeerKey) -> Option<RelayReason> {
+        self.traversal.relay_reason(now, key, &view(self.peers.get(key)?, now)?, &self.around())
+    }
+
+    /// Whether the peer is known to be at this address: it answered from there, or a home of ours said so.
+    pub(crate) fn is_attested(&self, now: Instant, key: PeerKey, ip: IpAddr) -> bool {
+        self.traversal.is_attested(now, key, ip)
     }
 
     /// The main socket of the address's family.
-    pub(crate) fn socket_for(&self, remote: SocketAddr) -> Option<crate::net::SocketId> {
-        self.network.sockets.iter().find(|(_, bound)| bound.is_ipv4() == remote.is_ipv4()).map(|(socket, _)| *socket)
+    pub(crate) fn socket_for(&self, remote: SocketAddr) -> Option<SocketId> {
+        self.network.socket_for(remote)
     }
+
+    /// Whether an address is one of this node's own sockets.
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
+        self.network.is_own(address)
+    }
+
+    // ---- what happened ----
 
     /// The peer told us where it is.
     pub(crate) fn on_whereabouts(&mut self, now: Instant, key: PeerKey, whereabouts: Whereabouts) {
-        let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) else { return };
-        if whereabouts.candidates.is_empty() {
-            return;
-        }
-        traffic.attempt = traffic.attempt.max(whereabouts.attempt);
-        traffic.whereabouts = whereabouts;
-        if traffic.standing == Standing::Accepted {
-            self.start_checks(now, key);
-        }
+        self.traverse(now, key, |t, case| t.on_whereabouts(case, whereabouts));
     }
 
     /// The peer told us where it is and asks the same.
     pub(crate) fn on_upgrade(&mut self, now: Instant, key: PeerKey, whereabouts: Whereabouts) {
-        let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) else { return };
-        if traffic.standing == Standing::Accepted {
-            traffic.told = true;
-            let mine = self.whereabouts(whereabouts.attempt);
-            self.peers.send(key, &Message::Candidates(mine));
-        }
-        self.on_whereabouts(now, key, whereabouts);
+        self.traverse(now, key, |t, case| t.on_upgrade(case, whereabouts));
     }
 
     /// Offers our candidates and asks for the peer's; checks start on both sides.
     pub(crate) fn upgrade(&mut self, now: Instant, key: PeerKey) {
-        let Some(traffic) = self.peers.get_mut(key).filter(|p| p.is_up()).and_then(|p| p.traffic.as_mut()) else {
-            return;
-        };
-        if traffic.standing != Standing::Accepted {
-            return;
-        }
-        traffic.told = true;
-        let tries = traffic.retry.map_or(0, |(_, tries)| u8::try_from(tries).unwrap_or(u8::MAX));
-        traffic.attempt = traffic.attempt.max(tries);
-        let attempt = traffic.attempt;
-        let mine = self.whereabouts(attempt);
-        self.peers.send(key, &Message::Upgrade(mine));
-        self.start_checks(now, key);
+        self.traverse(now, key, |t, case| t.upgrade(case));
     }
 
     /// A service took the peer in.
     pub(crate) fn accept_peer(&mut self, now: Instant, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        let direct = peer.paths.has_direct();
-        let Some(traffic) = peer.traffic.as_mut() else { return };
-        if traffic.standing != Standing::Accepted {
-            traffic.standing = Standing::Accepted;
-            if !direct {
-                self.upgrade(now, key);
-            }
+        if self.peers.get_mut(key).is_some_and(|peer| peer.accept() && !peer.paths.has_direct()) {
+            self.upgrade(now, key);
         }
     }
 
     /// Starts a check list over the peer's candidates, unless a direct path works.
     pub(crate) fn start_checks(&mut self, now: Instant, key: PeerKey) {
-        let Some(peer) = self.peers.get(key) else { return };
-        if peer.paths.current().is_some_and(|r| r.is_direct()) && peer.paths.has_direct() {
-            return;
-        }
-        let Some(traffic) = &peer.traffic else { return };
-        let reflexive_too = self.strategy_of(key).is_none_or(|strategy| strategy.checks_reflexive());
-        let own: Vec<IpAddr> = self.reflexive().iter().map(SocketAddr::ip).collect();
-        let candidates = traffic.whereabouts.candidates.iter().map(|c| (c.kind, SocketAddr::from(c.address)));
-        let mut known: Vec<(Cost, SocketAddr)> = candidates
-            .map(|(kind, addr)| (Cost::of(kind, addr, &own), addr))
-            .filter(|(cost, _)| reflexive_too || *cost < Cost::Reflexive)
-            .collect();
-        // Where the peer was before may work again.
-        known.extend(peer.paths.proven().filter_map(|route| match route {
-            Route::Direct { remote, socket } => (!socket.is_tcp()).then_some((Cost::Reflexive, remote)),
-            Route::Relayed { .. } => None,
-        }));
-        // Where UDP does not get out, the LAN is all that there is to try.
-        let is_blocked = self.udp_works() == Some(false);
-        known.retain(|(_, addr)| !is_blocked || Prefix::is_exempt(addr.ip()));
-        known.retain(|(_, addr)| is_sendable(*addr) && self.socket_for(*addr).is_some() && !self.is_own(*addr));
-        known.sort_unstable();
-        let running = traffic.checks.clone().filter(|checks| checks.is_young(now));
-        if let Some(checks) = &running {
-            known.retain(|(_, addr)| !checks.contains(*addr));
-        }
-        let granted = self.account.take_attempts(now, known.iter().map(|(_, addr)| *addr));
-        let mut checks = running.unwrap_or_else(|| Checks::new(now));
-        for (cost, remote) in known.into_iter().filter(|(_, addr)| granted.contains(addr)) {
-            let start = if cost == Cost::Hairpin { now + HAIRPIN_AFTER } else { now };
-            checks.add(start, remote, self.rng.traverse.bytes());
-        }
-        if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
-            traffic.checks = Some(checks);
-        }
-        self.run_checks(now, key);
-        self.start_effort(now, key);
+        self.traverse(now, key, |t, case| t.start_checks(case));
     }
 
-    /// Whether an address is one of this node's own sockets.
-    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
-        self.network.sockets.iter().any(|(_, bound)| {
-            bound.port() == address.port()
-                && (bound.ip() == address.ip()
-                    || (bound.ip().is_unspecified() && self.network.interfaces.contains(&address.ip())))
-        })
+    /// The link is up: what takes more than checks may begin.
+    pub(crate) fn start_effort(&mut self, now: Instant, key: PeerKey) {
+        self.traverse(now, key, |t, case| t.start_effort(case));
     }
 
-    /// Sends the checks that are due.
-    pub(crate) fn run_checks(&mut self, now: Instant, key: PeerKey) {
-        self.peers.touch(key);
-        loop {
-            let Some(peer) = self.peers.get_mut(key) else { return };
-            let direct = peer.paths.has_direct();
-            let Some(traffic) = peer.traffic.as_mut() else { return };
-            let Some(checks) = traffic.checks.as_mut() else { return };
-            if direct || checks.is_over(now) {
-                traffic.checks = None;
-                return;
-            }
-            let Some((remote, token)) = checks.pop_due(now, &mut traffic.exposure) else { return };
-            let Some(socket) = self.socket_for(remote) else { continue };
-            if self.is_attested(now, key, remote.ip()) || self.account.unasked(now, remote) {
-                let route = Route::Direct { socket, remote };
-                self.peers.send_on(key, Some(route), &Message::sample(token, Some(remote)), false);
-            }
+    /// The peer's deadline came.
+    pub(crate) fn on_traversal_due(&mut self, now: Instant, key: PeerKey) {
+        if self.traversal.is_busy(key) {
+            self.traverse(now, key, |t, case| t.handle_timeout(case));
+            self.traverse(now, key, |t, case| t.handle_sweep(case));
+            self.traverse(now, key, |t, case| t.handle_retry(case));
         }
     }
 
-    /// A challenge came: it is answered on the path it came on.
-    pub(crate) fn on_challenge(&mut self, now: Instant, key: PeerKey, route: Route, token: [u8; 8], room: usize) {
-        if self.peers.queued() >= crate::peer::ANSWERS_MAX {
-            return;
+    /// Those whose checks waited for the budget, and need not any more.
+    pub(super) fn take_turns(&mut self, now: Instant) {
+        while let Some((key, held)) = self.traversal.poll_turn(now) {
+            self.traverse(now, key, |t, case| t.handle_turn(case, &held));
         }
-        let seen = match route {
-            Route::Direct { remote, .. } => Some(remote),
-            Route::Relayed { .. } => None,
-        };
-        let proven = self.peers.get(key).is_some_and(|p| p.paths.is_proven(&route));
-        if !proven && let Some(remote) = seen {
-            // What the answer takes; the challenge that we send beside it is unasked, and counted as such.
-            let needed = if remote.is_ipv4() { 7 } else { 19 };
-            if room < needed || !self.account.answer(now, remote, 42) {
-                return;
-            }
-        }
-        self.peers.send_on(key, Some(route), &Message::ChallengeReply { token, seen: seen.map(Into::into) }, false);
-        self.keepalive_on_challenge(now, key, &route);
     }
 
-    /// A challenge of ours was answered on `route`.
-    pub(crate) fn on_challenge_reply(
-        &mut self,
-        now: Instant,
-        key: PeerKey,
-        route: Route,
-        token: [u8; 8],
-        seen: Option<SocketAddr>,
-    ) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        let mut rtt = peer.paths.on_reply(now, &route, token);
-        if rtt.is_none()
-            && let Route::Direct { remote, .. } = route
-            && let Some(checks) = peer.traffic.as_mut().and_then(|t| t.checks.as_mut())
-            && let Some(sample) = checks.on_reply(now, remote, token)
-        {
-            peer.paths.on_check_answered(now, route, sample);
-            rtt = Some(sample);
-        }
-        if rtt.is_none()
-            && let Some(sample) = peer.traffic.as_mut().and_then(|t| t.quality.on_reply(now, &route, token))
-        {
-            peer.paths.on_check_answered(now, route, sample);
-            rtt = Some(sample);
-        }
-        if rtt.is_some() {
-            if let Route::Direct { remote, socket } = route {
-                self.account.proven(remote);
-                if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
-                    traffic.exposure.attest(now, remote.ip());
-                }
-                if let Some(seen) = seen {
-                    self.on_observed(now, key, remote, socket, seen);
-                }
-            }
-            let patience = if self.peers.get(key).is_some_and(|p| p.traffic.is_some()) {
-                Duration::from_secs(1)
-            } else {
-                Duration::ZERO
-            };
-            if let Some(peer) = self.peers.get_mut(key)
-                && peer.paths.current().is_some_and(|c| c.is_direct())
-                && peer.duty == crate::keepalive::Duty::None
-            {
-                // A leaf of ours moved: its newest address is the one that counts.
-                peer.paths.on_peer_moved(now, &route, patience);
-            }
-            self.choose_path(now, key);
-        }
-        self.on_pong(now, key, token, &route);
-    }
-
-    /// Our addresses changed, as supernodes see us: peers that we reach only by relay are told.
+    /// Our addresses changed, as supernodes see us.
     pub(crate) fn on_candidates_changed(&mut self, now: Instant) {
-        let relayed: Vec<PeerKey> = self
-            .peers
-            .iter()
-            .filter(|(_, p)| p.is_up() && !p.paths.has_direct() && !p.is_dormant(now))
-            .filter(|(_, p)| p.traffic.as_ref().is_some_and(|t| t.standing == Standing::Accepted && t.told))
-            .map(|(key, _)| key)
-            .collect();
-        for key in relayed {
-            self.upgrade(now, key);
+        let peers: Vec<PeerKey> = self.traversal.peers().collect();
+        for key in peers {
+            self.traverse(now, key, |t, case| t.on_candidates_changed(case));
         }
     }
 
-    /// Sockets, interfaces or routes changed: paths through sockets that are gone are gone, all others are doubtful.
-    /// Those of user links are all asked whether they still work, and what is in use has a second to answer. The links
-    /// that we keep up for the network are shaken hands with anew: that moves them here in one round trip, and brings
-    /// them back where the other side has forgotten us while we slept.
-    pub(crate) fn on_network_changed(&mut self, now: Instant) {
-        let mut sockets: Vec<crate::net::SocketId> = self.network.sockets.iter().map(|(socket, _)| *socket).collect();
-        sockets.extend(self.sockets.open());
-        // TCP connections end by themselves.
-        let is_gone = |socket: crate::net::SocketId| !sockets.contains(&socket) && !socket.is_tcp();
-        self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if is_gone(*socket)));
-        self.transport_network(now);
-        self.counter_rushed = None;
-        let is_leaf = !self.is_serving();
-        // First those that relay for others.
-        let up = self.peers.iter().filter(|(_, p)| p.is_up() && !p.is_dormant(now));
-        let up = up.map(|(key, p)| (p.traffic.is_some(), !p.wanted, key));
-        let mut up: Vec<(bool, bool, PeerKey)> = up.collect();
-        up.sort_unstable();
-        for (is_user, is_unwanted, key) in up {
-            if let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut()) {
-                // From here the same addresses may be reached.
-                traffic.exposure = Exposure::default();
-            }
-            self.challenge_all(now, key);
-            if is_leaf && !is_unwanted {
-                self.revive(now, key);
-            }
-            if is_user && let Some(peer) = self.peers.get_mut(key) {
-                peer.watch.on_peer_elsewhere(now);
-                self.peers.touch(key);
-            }
+    /// The link is gone, and all that was tried for it.
+    pub(crate) fn forget_traversal(&mut self, now: Instant, key: PeerKey) {
+        self.traversal.forget(key);
+        self.carry_out_traversal(now);
+    }
+
+    /// A socket for an effort was opened, or could not be.
+    pub(crate) fn on_punch_socket(&mut self, now: Instant, key: PeerKey, socket: Option<SocketId>) {
+        let is_wanted = self.traversal.on_socket(key, socket);
+        if let Some(socket) = socket.filter(|_| !is_wanted) {
+            self.close_socket(now, socket);
+        }
+        self.traverse(now, key, |t, case| t.run_effort(case));
+    }
+
+    /// A supernode answered that. Whether this probe was an effort's.
+    pub(crate) fn on_punch_seen(&mut self, now: Instant, home: PeerKey, socket: SocketId, seen: SocketAddr) -> bool {
+        let Some(Purpose::Punch(key)) = self.sockets.purpose(socket) else { return false };
+        if self.peers.get(home).is_some_and(|p| p.wanted) {
+            self.traverse(now, key, |t, case| t.on_seen(case, socket, seen));
+        }
+        true
+    }
+
+    /// The peer tells how far it is.
+    pub(crate) fn on_punch(&mut self, now: Instant, key: PeerKey, state: &PunchState) {
+        let home = state.vouch.map_or(Named::Unknown, |(home, address)| self.named(&home, address.into()));
+        self.traverse(now, key, |t, case| t.on_punch(case, state, home));
+    }
+
+    fn named(&self, home: &PeerId, address: SocketAddr) -> Named {
+        let has_answered = |socket| self.nat.seen_from(home, address, socket).is_some();
+        match self.peers.up_key(home) {
+            Some(_) => Named::Linked,
+            None if self.network.socket_for(address).is_some_and(has_answered) => Named::Answered,
+            None => Named::Unknown,
         }
     }
 
-    /// A relay knows where we are from now on: what goes through it may work again, and shows the peer that we moved.
-    pub(crate) fn challenge_relayed(&mut self, now: Instant, relay: PeerKey) {
-        let route = |channel| Route::Relayed { channel, via: relay };
-        let ends: Vec<(PeerKey, Route)> =
-            self.ends.through(relay).map(|(channel, end)| (end, route(channel))).collect();
-        for (end, route) in ends {
-            if !self.peers.get(end).is_some_and(|p| p.is_up() && p.paths.is_proven(&route)) {
-                continue;
-            }
-            let token = self.peers.token();
-            if let Some(peer) = self.peers.get_mut(end) {
-                peer.paths.on_challenge_sent(now, &route, token);
-            }
-            // No sample: that we are heard there is what the peer is to notice.
-            self.peers.send_on(end, Some(route), &Message::challenge(token, None), false);
-        }
-    }
-
-    /// A relayed link tries again.
-    pub(crate) fn on_retry_due(&mut self, now: Instant, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        let is_over = peer.paths.has_direct() || peer.is_dormant(now);
-        let Some(traffic) = peer.traffic.as_mut() else { return };
-        let tries = traffic.retry.map_or(0, |(_, n)| n) + 1;
-        if is_over {
-            traffic.retry = None;
+    /// A peer of a leaf of ours wants us to tell the leaf where we see it.
+    pub(crate) fn on_vouch(&mut self, now: Instant, from: PeerKey, id: &PeerId, leaf: PeerId) {
+        if !self.is_serving() || !self.is_registered(&leaf) {
             return;
         }
-        if traffic.effort.is_some() {
-            // One attempt at a time.
-            traffic.retry = Some((now + retry_wait(0), tries - 1));
-            return;
+        let Some(Route::Direct { remote, .. }) = self.peers.get(from).and_then(|p| p.paths.current()) else { return };
+        let Some(to) = self.peers.up_key(&leaf) else { return };
+        if self.introductions.admit(now, &mut self.account, leaf, Some(remote)) {
+            self.peers.send(to, &Message::Vouched { peer: *id, address: Address::from(remote) });
         }
-        traffic.retry = Some((now + retry_wait(tries), tries));
-        if matches!(self.strategy_of(key), Some(Strategy::RelayOnly(_)))
-            && let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut())
-        {
-            // Unless a router turns out to be another, nothing will help.
-            traffic.retry = Some((now + retry_wait(u32::MAX), tries));
-        }
-        self.upgrade(now, key);
     }
 
-    /// A direct path as io's [`Path`].
-    pub(crate) fn path_of_route(route: &Route) -> Option<Path> {
-        match *route {
-            Route::Direct { socket, remote } => Some(Path { socket, remote, local: None }),
-            Route::Relayed { .. } => None,
+    /// A home of ours tells where it sees a peer that we asked about.
+    pub(crate) fn on_vouched(&mut self, now: Instant, home: PeerKey, id: PeerId, address: SocketAddr) {
+        // Only the word of a supernode that we chose counts.
+        let Some(home) = self.peers.get(home).filter(|p| p.wanted).map(|p| p.id) else { return };
+        if let Some(key) = self.peers.key_of(&id) {
+            self.traverse(now, key, |t, case| t.on_vouched(case, &home, address));
         }
     }
+}
+
+/// What a traversal is told of the peer of a user link.
+fn view(peer: &Peer, now: Instant) -> Option<View<'_>> {
+    let traffic = peer.traffic.as_ref()?;
+    Some(View {
+        id: peer.id,
+        is_up: peer.is_up(),
+        is_accepted: traffic.standing == Standing::Accepted,
+        is_dormant: peer.is_dormant(now),
+        paths: &peer.paths,
+    })
 }

@@ -227,7 +227,7 @@ impl Peers {
     }
 
     /// Gives up those of our Inits to a peer that `is_void` names.
-    pub(crate) fn drop_attempts(&mut self, key: PeerKey, is_void: impl Fn(&Attempt) -> bool) {
+    pub(super) fn drop_attempts(&mut self, key: PeerKey, is_void: impl Fn(&Attempt) -> bool) {
         let Some(peer) = self.table.get_mut(key) else { return };
         let indices = &mut self.indices;
         peer.attempts.retain(|attempt| {

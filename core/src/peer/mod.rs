@@ -11,6 +11,7 @@
 //! streams, a traversal, a registration) is other machines' business: the node tells them.
 
 mod attempt;
+mod carried;
 mod handshake;
 mod indices;
 #[cfg(any(test, feature = "operations"))]
@@ -20,9 +21,11 @@ mod outgoing;
 mod peers;
 mod state;
 mod table;
+#[cfg(test)]
+mod tests;
 mod traffic;
 
-pub(crate) use attempt::{Attempt, AttemptRoute};
+pub(crate) use attempt::AttemptRoute;
 pub(crate) use handshake::{Arrival, PENDING_MAX, Request, response_len};
 pub(crate) use outbox::{ANSWERS_MAX, MESSAGES_LEN_MAX};
 pub(crate) use outgoing::{OUTGOING_MAX, Outgoing};

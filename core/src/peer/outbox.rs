@@ -3,6 +3,7 @@
 use super::outgoing::{OUTGOING_MAX, Outgoing};
 use super::peers::Peers;
 use super::state::Peer;
+use crate::identity::PeerId;
 use crate::keepalive::Duty;
 use crate::net::{Path, PeerKey, SocketId};
 use crate::path::Route;
@@ -45,6 +46,13 @@ impl Peers {
     pub(crate) fn push(&mut self, outgoing: Outgoing) {
         if self.outgoing.len() < OUTGOING_MAX {
             self.outgoing.push_back(outgoing);
+        }
+    }
+
+    /// Queues encoded messages for a peer whose link is up.
+    pub(crate) fn send_to(&mut self, id: &PeerId, bytes: Box<[u8]>) {
+        if let Some(peer) = self.up_key(id) {
+            self.push(Outgoing::Messages { peer, route: None, bytes, awaits: false });
         }
     }
 

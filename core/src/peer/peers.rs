@@ -93,6 +93,13 @@ impl Peers {
         self.key_of(id).filter(|key| self.is_up(*key))
     }
 
+    /// Something needs the link to a peer now.
+    pub(crate) fn need(&mut self, now: Instant, key: PeerKey) {
+        if let Some(peer) = self.get_mut(key) {
+            peer.needed = now;
+        }
+    }
+
     /// Enters a peer; nothing when there are too many.
     pub(crate) fn insert(&mut self, peer: Peer) -> Option<PeerKey> {
         self.table.insert(peer)
@@ -200,6 +207,50 @@ impl Peers {
                 peer.duty = duty;
             }
             self.touch(key);
+        }
+    }
+
+    /// A room needs the link to this peer from now on, or none does.
+    pub(crate) fn set_wanted(&mut self, key: PeerKey, wanted: bool) {
+        let own_duty = self.own_duty;
+        if let Some(peer) = self.table.get_mut(key) {
+            peer.wanted = wanted;
+            if wanted && peer.duty == Duty::None {
+                peer.duty = own_duty;
+            }
+        }
+        self.touch(key);
+    }
+
+    /// The same for one that a room goes on to need, if there is a link to it or about to be.
+    pub(crate) fn keep(&mut self, id: &PeerId) {
+        if let Some(key) = self.key_of(id) {
+            self.set_wanted(key, true);
+        }
+    }
+
+    /// The same for one of all, where this node needs other links than before.
+    pub(crate) fn review(&mut self, now: Instant, key: PeerKey, wanted: bool) {
+        if self.get(key).is_some_and(|p| p.wanted != wanted) {
+            self.set_wanted(key, wanted);
+            if let Some(peer) = self.table.get_mut(key) {
+                peer.needed = now;
+            }
+        }
+    }
+
+    /// A room needs the link no longer; it stays while another room does.
+    pub(crate) fn release(&mut self, now: Instant, id: &PeerId, wanted: bool, is_leaf_here: bool) {
+        let Some(key) = self.key_of(id) else { return };
+        self.set_wanted(key, wanted);
+        if let Some(peer) = self.table.get_mut(key) {
+            peer.needed = now;
+            // Perhaps because it did not answer: a dead link must not be taken for one when the peer is dialled again.
+            peer.beats.doubt(now);
+            if !wanted && is_leaf_here && peer.traffic.is_none() {
+                // It was a supernode, and is a leaf of ours now: it keeps the link alive.
+                peer.duty = Duty::None;
+            }
         }
     }
 

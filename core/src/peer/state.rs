@@ -12,7 +12,7 @@ use crate::link::Epoch;
 use crate::net::Path;
 use crate::path::{self, Change, Paths, Route, View, Want, Watch};
 use crate::time::{Instant, earliest};
-use crate::traverse::Checks;
+use crate::wire::message::ChannelLimits;
 
 /// A link that only listens (the other side keeps it alive) is gone after so much silence: two beats of the peer may be
 /// lost even if it beats as seldom as may be.
@@ -156,6 +156,19 @@ impl Peer {
         }
     }
 
+    /// We call it, and tell it where we are: its link is for the application.
+    pub(crate) fn on_called(&mut self, now: Instant) {
+        let traffic = self.traffic.get_or_insert_with(|| Box::new(Traffic::new(now, Standing::Accepted)));
+        traffic.standing = Standing::Accepted;
+    }
+
+    /// What the relay says that the channel with this peer may carry.
+    pub(crate) fn set_limits(&mut self, limits: ChannelLimits) {
+        if let Some(traffic) = &mut self.traffic {
+            traffic.limits = Some(limits);
+        }
+    }
+
     /// A packet of `len` bytes was sealed for `route`; `awaits`: its answer is awaited.
     pub(crate) fn on_sealed(&mut self, now: Instant, route: &Route, len: usize, awaits: bool) {
         self.sealed = now;
@@ -235,6 +248,38 @@ impl Peer {
         let asked = current.filter(|c| route.class() > c.class() && self.paths.wants_challenge(now, c))?;
         self.watch.on_peer_elsewhere(now);
         Some(asked)
+    }
+
+    /// A challenge of ours was answered on this route; `checked`: it was a check, and that is how long it took. Whether
+    /// the path is proven by it.
+    pub(crate) fn on_challenge_reply(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        token: [u8; 8],
+        checked: Option<Duration>,
+    ) -> bool {
+        if self.paths.on_reply(now, route, token).is_some() {
+            return true;
+        }
+        let measured = || self.traffic.as_mut().and_then(|t| t.quality.on_reply(now, route, token));
+        let Some(rtt) = checked.or_else(measured) else { return false };
+        self.paths.on_check_answered(now, *route, rtt);
+        true
+    }
+
+    /// A path was proven: a leaf of ours may have moved there, whose newest address is the one that counts.
+    pub(crate) fn on_path_answered(&mut self, now: Instant, route: &Route) {
+        if self.duty == Duty::None && self.paths.current().is_some_and(|current| current.is_direct()) {
+            let patience = if self.traffic.is_some() { FOLLOW_PATIENCE } else { Duration::ZERO };
+            self.paths.on_peer_moved(now, route, patience);
+        }
+    }
+
+    /// A service took the peer in; whether that is news.
+    pub(crate) fn accept(&mut self) -> bool {
+        let Some(traffic) = self.traffic.as_mut() else { return false };
+        core::mem::replace(&mut traffic.standing, Standing::Accepted) != Standing::Accepted
     }
 
     /// Chooses the path anew; what came of it, if it is another one.
@@ -475,12 +520,6 @@ impl Peer {
         }
         if let Some(view) = self.quality_view() {
             at = earliest(at, self.traffic.as_ref().and_then(|t| t.quality.poll_timeout(&view)));
-        }
-        if let Some(traffic) = &self.traffic {
-            at = earliest(at, traffic.checks.as_ref().and_then(Checks::poll_timeout));
-            at = earliest(at, traffic.retry.map(|(at, _)| at));
-            at = earliest(at, traffic.effort.as_ref().and_then(|e| e.poll_timeout()));
-            at = earliest(at, traffic.sweep);
         }
         at
     }

@@ -1,11 +1,11 @@
 //! The check list for one peer (RFC 8445 §6.1.2.5), from its start to its end.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use crate::account::{ADDRESSES_PER_ATTEMPT_MAX, Exposure};
+use crate::account::{ADDRESSES_PER_ATTEMPT_MAX, Charge, Exposure};
 use crate::time::Instant;
 use crate::wire::address::is_sendable;
 use crate::wire::packet::DATA_OVERHEAD;
@@ -31,6 +31,11 @@ struct Check {
     sent: ArrayVec<Instant, { SCHEDULE_MS.len() }>,
     /// When the first check to it was due.
     start: Instant,
+    /// What the attempt was charged for this address and perhaps others, unless that was given back.
+    charge: Option<Charge>,
+    answered: bool,
+    /// Something was sent to it.
+    is_used: bool,
 }
 
 impl Check {
@@ -52,12 +57,15 @@ impl Checks {
         Self { started: now, list: ArrayVec::new() }
     }
 
-    /// Adds an address whose checks start at `start`; false if it is there already or the list is full.
-    pub(crate) fn add(&mut self, start: Instant, remote: SocketAddr, token: [u8; 7]) -> bool {
+    /// Adds an address whose checks start at `start`, and what it was charged; false if it is there already or the list
+    /// is full.
+    pub(crate) fn add(&mut self, start: Instant, remote: SocketAddr, token: [u8; 7], charge: Option<Charge>) -> bool {
         if !is_sendable(remote) || self.contains(remote) {
             return false;
         }
-        self.list.try_push(Check { remote, token, sent: ArrayVec::new(), start }).is_ok()
+        self.list
+            .try_push(Check { remote, token, sent: ArrayVec::new(), start, charge, answered: false, is_used: false })
+            .is_ok()
     }
 
     /// Whether an address is on the list.
@@ -83,18 +91,29 @@ impl Checks {
             let number = check.sent.len() as u8;
             check.sent.push(now);
             if exposure.admit(now, check.remote.ip(), 1, check_len(&check.remote)) {
+                check.is_used = true;
                 return Some((check.remote, [a, b, c, d, e, f, g, number]));
             }
         }
     }
 
-    /// The peer is known to be at this address: the checks to it begin anew.
-    pub(crate) fn restart(&mut self, now: Instant, ip: IpAddr, mut token: impl FnMut() -> [u8; 7]) {
-        for check in self.list.iter_mut().filter(|c| c.remote.ip() == ip) {
-            (check.start, check.token) = (now, token());
+    /// The peer is known to be at some addresses: the checks to them begin anew.
+    pub(crate) fn restart(
+        &mut self,
+        now: Instant,
+        is_there: impl Fn(SocketAddr) -> bool,
+        mut token: impl FnMut() -> [u8; 7],
+    ) {
+        for check in self.list.iter_mut().filter(|c| is_there(c.remote)) {
+            (check.start, check.token, check.answered) = (now, token(), false);
             check.sent.clear();
         }
         self.started = now;
+    }
+
+    /// The addresses on the list.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.list.iter().map(|check| check.remote)
     }
 
     /// When the next check is due, or the attempt ends.
@@ -109,15 +128,31 @@ impl Checks {
 
     /// The answer to `token` came from `remote`: the round trip, if it answers a check to that address.
     pub(crate) fn on_reply(&mut self, now: Instant, remote: SocketAddr, token: [u8; 8]) -> Option<Duration> {
-        let check = self.list.iter().find(|c| c.remote == remote && token.starts_with(&c.token))?;
+        let check = self.list.iter_mut().find(|c| c.remote == remote && token.starts_with(&c.token))?;
         let sent = check.sent.get(usize::from(token[7]))?;
+        check.answered = true;
         Some(now.since(*sent))
+    }
+
+    /// One of the charges to be given back: all addresses that it was for have answered, or, where `ends` says that
+    /// nothing more is sent, got nothing. Each comes once.
+    pub(crate) fn pop_refund(&mut self, ends: bool) -> Option<Charge> {
+        let is_due = |check: &Check| check.answered || (ends && !check.is_used);
+        let of = |charge| move |check: &&Check| check.charge == Some(charge);
+        let charge = self
+            .list
+            .iter()
+            .filter_map(|c| c.charge)
+            .find(|charge| self.list.iter().filter(of(*charge)).all(is_due))?;
+        self.list.iter_mut().filter(|c| c.charge == Some(charge)).for_each(|c| c.charge = None);
+        Some(charge)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::{Account, Grant};
 
     fn at(ms: u64) -> Instant {
         Instant::from_micros(ms * 1_000)
@@ -134,8 +169,8 @@ mod tests {
     #[test]
     fn d1_at_most_ten_checks_per_address_and_attempt() {
         let (mut checks, mut exposure) = (Checks::new(at(0)), Exposure::default());
-        assert!(checks.add(at(0), addr("192.0.2.1:9"), [1; 7]));
-        assert!(!checks.add(at(0), addr("192.0.2.1:9"), [2; 7]), "known already");
+        assert!(checks.add(at(0), addr("192.0.2.1:9"), [1; 7], None));
+        assert!(!checks.add(at(0), addr("192.0.2.1:9"), [2; 7], None), "known already");
         assert_eq!(sent_until(&mut checks, &mut exposure, 60_000), 10);
         assert!(!checks.is_over(at(9_999)) && checks.is_over(at(10_000)));
         assert_eq!(checks.poll_timeout(), Some(at(10_000)), "its end");
@@ -147,25 +182,68 @@ mod tests {
         for _attempt in 0..3 {
             let mut checks = Checks::new(at(0));
             for port in 1..=8 {
-                checks.add(at(0), SocketAddr::new([192, 0, 2, 1].into(), port), [1; 7]);
+                checks.add(at(0), SocketAddr::new([192, 0, 2, 1].into(), port), [1; 7], None);
             }
             sent_until(&mut checks, &mut exposure, 10_000);
         }
         assert!(!exposure.admit(at(0), [192, 0, 2, 1].into(), 1, 42), "it has had its ten");
         // The next attempt in vain is heard nowhere, until the peer is known to be there.
         let mut checks = Checks::new(at(0));
-        checks.add(at(0), addr("192.0.2.1:9"), [1; 7]);
-        checks.add(at(0), addr("192.0.2.2:9"), [1; 7]);
+        checks.add(at(0), addr("192.0.2.1:9"), [1; 7], None);
+        checks.add(at(0), addr("192.0.2.2:9"), [1; 7], None);
         assert_eq!(sent_until(&mut checks, &mut exposure, 10_000), 10, "to the other one");
         exposure.attest(at(0), [192, 0, 2, 1].into());
-        checks.restart(at(10_000), [192, 0, 2, 1].into(), || [2; 7]);
+        checks.restart(at(10_000), |to| to == addr("192.0.2.1:9"), || [2; 7]);
         assert_eq!(sent_until(&mut checks, &mut exposure, 30_000), 10);
+    }
+
+    #[test]
+    fn d1_a_charge_is_given_back_when_all_that_it_was_for_has_answered() {
+        let mut budget = Account::default();
+        let mut begin = |addresses: &[&str]| {
+            let mut checks = Checks::new(at(0));
+            let granted = budget.charge_attempts(at(0), addresses.iter().map(|a| addr(a)));
+            for (n, (remote, grant)) in granted.into_iter().enumerate() {
+                let Grant::Given(charge) = grant else { panic!("{remote} is held") };
+                checks.add(at(n as u64 * 100), remote, [n as u8; 7], charge);
+            }
+            checks
+        };
+        let answer = |checks: &mut Checks, remote: &str, token: u8| {
+            let [a, b, c, d, e, f, g] = [token; 7];
+            assert!(checks.on_reply(at(50), addr(remote), [a, b, c, d, e, f, g, 0]).is_some());
+        };
+        let mut exposure = Exposure::default();
+        // One that answers does not pay for another one that does not.
+        let mut checks = begin(&["192.0.2.1:9", "192.0.2.2:9", "198.51.100.1:9"]);
+        sent_until(&mut checks, &mut exposure, 10_000);
+        answer(&mut checks, "192.0.2.1:9", 0);
+        assert_eq!(checks.pop_refund(false), None);
+        answer(&mut checks, "198.51.100.1:9", 2);
+        assert!(checks.pop_refund(false).is_some() && checks.pop_refund(true).is_none());
+        answer(&mut checks, "192.0.2.2:9", 1);
+        assert!(checks.pop_refund(false).is_some() && checks.pop_refund(true).is_none());
+        // Where the list ends before anything was sent to an address, that owes nothing.
+        let (mut checks, mut exposure) = (begin(&["192.0.2.1:9", "192.0.2.2:9"]), Exposure::default());
+        sent_until(&mut checks, &mut exposure, 50);
+        answer(&mut checks, "192.0.2.1:9", 0);
+        checks.restart(at(50), |_| true, || [7; 7]);
+        assert_eq!(checks.pop_refund(true), None, "it begins anew, and may answer yet");
+        sent_until(&mut checks, &mut exposure, 51);
+        let [a, b, c, d, e, f, g] = [7; 7];
+        assert!(checks.on_reply(at(60), addr("192.0.2.1:9"), [a, b, c, d, e, f, g, 0]).is_some());
+        assert!(checks.on_reply(at(60), addr("192.0.2.2:9"), [a, b, c, d, e, f, g, 0]).is_some());
+        assert!(checks.pop_refund(false).is_some());
+        let mut checks = begin(&["203.0.113.1:9", "203.0.113.2:9"]);
+        sent_until(&mut checks, &mut exposure, 50);
+        answer(&mut checks, "203.0.113.1:9", 0);
+        assert!(checks.pop_refund(false).is_none() && checks.pop_refund(true).is_some());
     }
 
     #[test]
     fn one_late_call_catches_up() {
         let (mut checks, mut exposure) = (Checks::new(at(0)), Exposure::default());
-        checks.add(at(0), addr("192.0.2.1:9"), [1; 7]);
+        checks.add(at(0), addr("192.0.2.1:9"), [1; 7], None);
         let sent = core::iter::from_fn(|| checks.pop_due(at(900), &mut exposure)).count();
         assert_eq!(sent, 5);
         assert!(checks.poll_timeout().expect("more is due") > at(900));
@@ -174,7 +252,7 @@ mod tests {
     #[test]
     fn an_answer_counts_only_from_the_address_that_was_asked() {
         let (mut checks, mut exposure) = (Checks::new(at(0)), Exposure::default());
-        checks.add(at(0), addr("192.0.2.1:9"), [1; 7]);
+        checks.add(at(0), addr("192.0.2.1:9"), [1; 7], None);
         let (remote, token) = checks.pop_due(at(0), &mut exposure).expect("due at once");
         assert_eq!(checks.on_reply(at(30), addr("192.0.2.2:9"), token), None);
         assert_eq!(checks.on_reply(at(30), remote, [9; 8]), None);

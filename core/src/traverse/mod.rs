@@ -17,19 +17,37 @@
 //! A peer could name a victim's address as its own. [`Exposure`](crate::account::Exposure) gives an address ten packets and one KiB; beyond that
 //! a home of ours must have attested that the peer is there, and [`Account`](crate::account::Account) counts the attempts per prefix.
 //!
-//! [`gather`] lists this node's own candidates. Sockets, links and messages are the business of `node/traverse.rs` and
-//! `node/effort.rs`.
+//! # The machine
+//!
+//! [`Traversal`] does all this for all user links. For each it keeps, from the first word of the peer's addresses to the
+//! end of the link, what the peer said, which traversal attempt it is, the check list and the effort under way, when to
+//! try again, and what the addresses that the peer named have got. For every call about a peer it is told in a [`Case`]
+//! how the link is and what this node knows of itself; it answers with [`Wish`]es, to be carried out in their order, and
+//! with a deadline for the peer ([`Traversal::poll_timeout_of`]). A relayed link tries again after 4 s, then less and
+//! less often ([`Target`](target::Target)); a direct one forgets that it ever tried.
+//!
+//! Bounds: a check list has as many addresses as [`Account`](crate::account::Account) says, an effort ends by itself, one
+//! peer at a time gets a birthday. Which path is used in the end, and when a link is up, is not its business.
 
-pub(crate) mod birthday;
+mod birthday;
+mod case;
+mod checking;
 mod checks;
 mod effort;
+mod evidence;
 mod gather;
-pub(crate) mod prediction;
+#[cfg(any(test, feature = "operations"))]
+pub(crate) mod operations;
+mod prediction;
 mod step;
 mod strategy;
+mod target;
+#[cfg(test)]
+mod tests;
+mod traversal;
+mod waiting;
+mod working;
 
-pub(crate) use checks::Checks;
-pub(crate) use effort::Effort;
-pub(crate) use gather::gather;
-pub(crate) use step::Step;
-pub(crate) use strategy::{Strategy, choose};
+pub(crate) use case::{Around, Case, View, Wish};
+pub(crate) use evidence::Named;
+pub(crate) use traversal::Traversal;

@@ -67,8 +67,8 @@ impl Surroundings {
             News::Upnp { internal, answer } => self.port_map.on_upnp(now, internal, answer),
             News::Lan { news, reply } => {
                 match news {
-                    LanNews::Here(neighbor) => node.handle_neighbor(now, &neighbor),
-                    LanNews::Gone(peer) => node.handle_neighbor_gone(now, peer),
+                    LanNews::Here(found) => node.handle_lan_node(now, &found),
+                    LanNews::Gone(peer) => node.handle_lan_node_gone(now, peer),
                 }
                 answer(&reply, ());
             }
@@ -126,13 +126,13 @@ impl Surroundings {
 mod tests {
     use std::sync::mpsc::sync_channel;
 
-    use handfast_core::{Config, Neighbor, Saved, SecretKey};
+    use handfast_core::{Config, LanNode, Saved, SecretKey};
 
     use super::*;
     use crate::driver::tokens::Source;
 
     #[test]
-    fn a_neighbor_comes_and_goes_and_whoever_told_is_answered() {
+    fn a_lan_node_comes_and_goes_and_whoever_told_is_answered() {
         let poll = mio::Poll::new().expect("poll");
         let clock = Clock::start();
         let watch = Watch::new(clock.now(), poll.registry(), Source::Network.token());
@@ -147,11 +147,11 @@ mod tests {
             let (reply, known) = sync_channel(1);
             around.on_news(&mut node, now, News::Lan { news, reply });
             assert_eq!(known.try_recv(), Ok(()));
-            node.status(now).neighbors
+            node.status(now).lan_nodes
         };
         let peer = SecretKey::from_bytes(&[2; 32]).peer_id();
-        let neighbor = Neighbor { peer, addresses: vec![at], is_supernode: false };
-        assert_eq!(tell(LanNews::Here(neighbor)), [(peer, at)]);
+        let found = LanNode { peer, addresses: vec![at], is_supernode: false };
+        assert_eq!(tell(LanNews::Here(found)), [(peer, at)]);
         assert_eq!(tell(LanNews::Gone(peer)), []);
         // Without port mapping there is nothing to report or to give back, and the network is looked at by itself.
         assert!(around.take_port_mapping().is_none() && around.is_released() && !around.is_busy());

@@ -20,7 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use handfast_core::{Neighbor, PeerId};
+use handfast_core::{LanNode, PeerId};
 use mdns_sd::{IfKind, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo};
 
 /// What is announced and looked for (RFC 6763 §4.1.2).
@@ -41,7 +41,7 @@ const GOODBYE_MAX: Duration = Duration::from_millis(200);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum LanNews {
     /// A node announced itself.
-    Here(Neighbor),
+    Here(LanNode),
     /// One of them took that back.
     Gone(PeerId),
 }
@@ -115,12 +115,12 @@ fn listen(daemon: &ServiceDaemon, tell: &impl Fn(LanNews) -> bool) {
         while let Ok(event) = events.recv() {
             let news = match event {
                 ServiceEvent::ServiceResolved(service) => {
-                    let Some(neighbor) = read(&service, &networks()) else { continue };
+                    let Some(found_node) = read(&service, &networks()) else { continue };
                     if names.len() >= NAMES_MAX && !names.contains_key(&service.fullname) {
                         names.pop_first();
                     }
-                    names.insert(service.fullname.clone(), neighbor.peer);
-                    LanNews::Here(neighbor)
+                    names.insert(service.fullname.clone(), found_node.peer);
+                    LanNews::Here(found_node)
                 }
                 ServiceEvent::ServiceRemoved(_, name) => {
                     let Some(peer) = names.remove(&name) else { continue };
@@ -162,7 +162,7 @@ fn is_near(ip: IpAddr, networks: &[(IpAddr, u8)]) -> bool {
 }
 
 /// What an announcement says, if it is one of ours and names an address near enough.
-fn read(service: &ResolvedService, networks: &[(IpAddr, u8)]) -> Option<Neighbor> {
+fn read(service: &ResolvedService, networks: &[(IpAddr, u8)]) -> Option<LanNode> {
     let text = |key: &str| service.get_property_val_str(key);
     if text("v") != Some(VERSION) {
         return None;
@@ -182,7 +182,7 @@ fn read(service: &ResolvedService, networks: &[(IpAddr, u8)]) -> Option<Neighbor
     // They come in no order.
     addresses.sort_unstable();
     let is_supernode = text("role") == Some("supernode");
-    (!addresses.is_empty()).then_some(Neighbor { peer, addresses, is_supernode })
+    (!addresses.is_empty()).then_some(LanNode { peer, addresses, is_supernode })
 }
 
 #[cfg(test)]
@@ -215,10 +215,10 @@ mod tests {
         assert!(id().to_string().len() <= 63, "a DNS label has room for an id");
         let service = announced(&["192.168.7.2:7000", "[fd00::2]:7001"]).expect("an announcement");
         assert!(!service.is_addr_auto());
-        let neighbor = read(&found(service), &here()).expect("a neighbour");
-        assert_eq!(neighbor.peer, id());
-        assert!(!neighbor.is_supernode);
-        assert_eq!(neighbor.addresses, bound(&["192.168.7.2:7000", "[fd00::2]:7001"]));
+        let found_node = read(&found(service), &here()).expect("a neighbour");
+        assert_eq!(found_node.peer, id());
+        assert!(!found_node.is_supernode);
+        assert_eq!(found_node.addresses, bound(&["192.168.7.2:7000", "[fd00::2]:7001"]));
     }
 
     #[test]
@@ -238,7 +238,7 @@ mod tests {
         };
         let name = id().to_string();
         let good = [("v", "1"), ("id", name.as_str()), ("role", "supernode")];
-        assert!(make(&good, "192.168.7.2").is_some_and(|neighbor| neighbor.is_supernode));
+        assert!(make(&good, "192.168.7.2").is_some_and(|found_node| found_node.is_supernode));
         // The host lies about where it is, or cannot be reached without a scope, or names no port for IPv6.
         for ips in ["192.0.2.1", "127.0.0.1", "fe80::2", "fd00::2", "192.168.8.2"] {
             assert!(make(&good, ips).is_none(), "{ips}");

@@ -66,7 +66,7 @@ fn ping(way: &Way, target: &Target, plan: Plan) -> Result<Exit, Failure> {
         let sent = Instant::now();
         let timeout = if tally.answered { TIMEOUT } else { FIRST_TIMEOUT };
         let report = match client.ping(&peer, timeout) {
-            Ok((rtt, path)) => PingReport::answered(seq, rtt, path),
+            Ok((rtt, path, held_ms)) => PingReport::answered(seq, rtt, path, held_ms),
             // The node or the address is wrong, and will be the next time.
             Err(failure) if !matches!(failure.exit, Exit::Unreachable | Exit::Refused) => return Err(failure),
             Err(failure) => {
@@ -134,7 +134,7 @@ mod tests {
         for path in paths {
             tally.count(&match *path {
                 "lost" => PingReport::unanswered(1, "lost"),
-                path => PingReport::answered(1, 1.0, PathReport { path: path.into(), remote: None, via: None }),
+                path => PingReport::answered(1, 1.0, PathReport { path: path.into(), remote: None, via: None }, None),
             });
         }
         let plan = Plan { count: None, until_direct, require_direct: false, json: false };

@@ -100,11 +100,13 @@ impl Client {
         self.ask(&line, ANSWER_DEADLINE).map(|_| ())
     }
 
-    /// One round trip to `peer`.
-    pub(crate) fn ping(&mut self, peer: &str, timeout: Duration) -> Result<(f64, PathReport), Failure> {
+    /// One round trip to `peer`: how long it took, by which way, and how long the budget still holds back an attempt at
+    /// a better one.
+    pub(crate) fn ping(&mut self, peer: &str, timeout: Duration) -> Result<(f64, PathReport, Option<u64>), Failure> {
         let answer = self.ask_peer(Line::new("PING").with("peer", peer), timeout)?;
         let rtt = answer.need("rtt_ms")?.parse().unwrap_or(0.0);
-        Ok((rtt, path(&answer)))
+        let held_ms = answer.get("held_ms").and_then(|ms| ms.parse().ok());
+        Ok((rtt, path(&answer), held_ms))
     }
 
     /// Asks something that the node may ask a peer for `timeout`.

@@ -10,7 +10,7 @@
 //! | `STATUS` | `OK length=N`, then N bytes of JSON (`handfast.status/1`) and a newline |
 //! | `TICKET [service=NAME]` | `OK ticket=hft1…` |
 //! | `JOIN supernode=hf1…@IP:PORT` | `OK`; the node knows that supernode from now on |
-//! | `PING peer=PEER [timeout_ms=N]` | `OK rtt_ms=… path=direct remote=IP:PORT`, or `path=relay via=hf1…` |
+//! | `PING peer=PEER [timeout_ms=N]` | `OK rtt_ms=… path=direct remote=IP:PORT`, or `path=relay via=hf1… [held_ms=N]` |
 //! | `DIAL peer=PEER service=NAME [timeout_ms=N]` | `OK peer=hf1… path=… stream=N`; **the socket is the stream now** |
 //! | `WAIT stream=N` | when that stream is over: `OK`, or `ERR` with the reason if it broke; ends the talk |
 //! | `FORWARD peer=PEER service=NAME listen=IP:PORT` | `OK address=IP:PORT`: a TCP listener, until this socket closes |

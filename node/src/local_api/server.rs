@@ -268,7 +268,13 @@ fn ping(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Failu
     let peer = peer(shared, line)?;
     let pong = shared.endpoint.peer(peer).ping(timeout(line)?).map_err(|error| open_failure(&error, peer, None))?;
     let line = Line::new("OK").with("rtt_ms", format!("{:.3}", report::millis(pong.rtt)));
-    reply(socket, &with_path(line, Some(pong.path)))
+    let mut line = with_path(line, Some(pong.path));
+    // Asked only where it may matter: a status is not for every round trip.
+    let why = (!pong.path.is_direct()).then(|| shared.endpoint.peer(peer).statistics()).flatten().and_then(|p| p.why);
+    if let Some(held_ms) = why.and_then(report::held_ms) {
+        line = line.with("held_ms", held_ms);
+    }
+    reply(socket, &line)
 }
 
 fn dial(shared: &Shared, socket: &UnixStream, line: &Line) -> Result<Next, Failure> {

@@ -2,6 +2,7 @@
 
 mod router;
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -108,17 +109,35 @@ pub(crate) struct PeerReport {
     /// Why packets go through a relay; absent when they do not, or for a link that only serves the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) why: Option<String>,
+    /// How long the budget for attempts at unanswering addresses still holds the next one back, at most, unless others
+    /// are first; absent where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) held_ms: Option<u64>,
 }
 
 /// For people, and as stable as the rest of the report.
-const fn relay_words(why: RelayReason) -> &'static str {
-    match why {
+pub(crate) fn relay_words(why: RelayReason) -> Cow<'static, str> {
+    Cow::Borrowed(match why {
         RelayReason::NotTriedYet => "nothing has been tried yet",
         RelayReason::Trying => "a direct path is being tried",
         RelayReason::BothRandom => "both routers pick ports that nobody can foresee",
         RelayReason::UdpBlocked => "one of the two networks lets no UDP out",
         RelayReason::Refused => "no service lets the peer in",
         RelayReason::TriedInVain => "every way was tried in vain; again later",
+        RelayReason::BudgetHeld { wait } => {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            return Cow::Owned(format!(
+                "too many attempts there went unanswered: the next one waits, for {seconds} s at most unless others are first"
+            ));
+        }
+    })
+}
+
+/// How long the budget still holds, if it is that.
+pub(crate) fn held_ms(why: RelayReason) -> Option<u64> {
+    match why {
+        RelayReason::BudgetHeld { wait } => Some(whole_millis(wait)),
+        _ => None,
     }
 }
 
@@ -233,7 +252,7 @@ impl StatusReport {
             binding_lifetime_ms: status.binding_lifetime.map(whole_millis),
             keepalive_interval_ms: Some(whole_millis(status.keepalive_interval)),
             homes: places(status.homes),
-            neighbors: places(status.neighbors),
+            neighbors: places(status.lan_nodes),
             peers: status
                 .peers
                 .into_iter()
@@ -249,7 +268,8 @@ impl StatusReport {
                     tx_bytes: peer.tx_bytes,
                     relayed_bytes: peer.relayed_bytes,
                     control: peer.control,
-                    why: peer.why.map(relay_words).map(Into::into),
+                    why: peer.why.map(relay_words).map(Cow::into_owned),
+                    held_ms: peer.why.and_then(held_ms),
                 })
                 .collect(),
             supernodes: status
@@ -359,6 +379,9 @@ impl StatusReport {
                     bytes(peer.tx_bytes),
                     bytes(peer.relayed_bytes),
                 ));
+                if let Some(why) = peer.why.as_ref().filter(|_| peer.held_ms.is_some()) {
+                    out.push(format!("{:<18} {why}", ""));
+                }
             }
         }
         if !self.supernodes.is_empty() {
@@ -448,6 +471,9 @@ pub(crate) struct PingReport {
     pub(crate) rtt_ms: Option<f64>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<PathReport>,
+    /// As in the status of the peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) held_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) timeout: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -458,17 +484,28 @@ impl PingReport {
     /// The name of this form.
     pub(crate) const SCHEMA: &str = "handfast.ping/1";
 
-    pub(crate) fn answered(seq: u64, rtt_ms: f64, path: PathReport) -> Self {
-        Self { schema: Self::SCHEMA.into(), seq, rtt_ms: Some(rtt_ms), path: Some(path), timeout: false, error: None }
+    pub(crate) fn answered(seq: u64, rtt_ms: f64, path: PathReport, held_ms: Option<u64>) -> Self {
+        let (rtt_ms, path) = (Some(rtt_ms), Some(path));
+        Self { schema: Self::SCHEMA.into(), seq, rtt_ms, path, held_ms, timeout: false, error: None }
     }
 
     pub(crate) fn unanswered(seq: u64, error: &str) -> Self {
-        Self { schema: Self::SCHEMA.into(), seq, rtt_ms: None, path: None, timeout: true, error: Some(error.into()) }
+        let error = Some(error.into());
+        Self { schema: Self::SCHEMA.into(), seq, rtt_ms: None, path: None, held_ms: None, timeout: true, error }
     }
 
     pub(crate) fn to_text(&self) -> String {
         match (self.rtt_ms, &self.path) {
-            (Some(rtt), Some(path)) => format!("{}  {rtt:.1} ms  {}", self.seq, path.to_text()),
+            (Some(rtt), Some(path)) => {
+                let text = format!("{}  {rtt:.1} ms  {}", self.seq, path.to_text());
+                match self
+                    .held_ms
+                    .map(|wait| relay_words(RelayReason::BudgetHeld { wait: Duration::from_millis(wait) }))
+                {
+                    Some(why) => format!("{text} · {why}"),
+                    None => text,
+                }
+            }
             _ => format!("{}  no answer: {}", self.seq, self.error.as_deref().unwrap_or("timeout")),
         }
     }
@@ -600,7 +637,7 @@ impl StatusReport {
             mapping: Some(handfast_core::wire::nat::MappingBehavior::EndpointIndependent),
             reachable: None,
             homes: vec![(home, at)],
-            neighbors: vec![(other, at)],
+            lan_nodes: vec![(other, at)],
             peers: vec![PeerStatus {
                 why: Some(handfast_core::RelayReason::BothRandom),
                 peer: other,
@@ -693,7 +730,7 @@ mod tests {
     #[test]
     fn a_ping_line_has_only_what_it_knows() {
         let path = PathReport { path: "direct".into(), remote: Some("192.0.2.1:1".parse().unwrap()), via: None };
-        let value = serde_json::to_value(PingReport::answered(1, 1.5, path)).unwrap();
+        let value = serde_json::to_value(PingReport::answered(1, 1.5, path, None)).unwrap();
         assert_eq!(
             value,
             json!({ "schema": "handfast.ping/1", "seq": 1, "rtt_ms": 1.5, "path": "direct", "remote": "192.0.2.1:1" })
@@ -703,6 +740,24 @@ mod tests {
             value,
             json!({ "schema": "handfast.ping/1", "seq": 2, "timeout": true, "error": "no answer in time" })
         );
+    }
+
+    #[test]
+    fn a_budget_that_holds_is_said_and_until_when() {
+        let why = RelayReason::BudgetHeld { wait: Duration::from_millis(12_001) };
+        assert_eq!(held_ms(why), Some(12_001));
+        assert_eq!(held_ms(RelayReason::Trying), None);
+        assert!(relay_words(why).contains(" 13 s "), "{}", relay_words(why));
+        let path = PathReport { path: "relay".into(), remote: None, via: Some("hf1x".into()) };
+        let ping = PingReport::answered(1, 1.5, path.clone(), held_ms(why));
+        assert_eq!(serde_json::to_value(&ping).unwrap()["held_ms"], 12_001);
+        assert!(
+            ping.to_text().contains(" 13 s ") && !PingReport::answered(1, 1.5, path, None).to_text().contains("13")
+        );
+        let mut status = StatusReport::for_tests();
+        let peer = &mut status.peers[0];
+        (peer.why, peer.held_ms) = (Some(relay_words(why).into_owned()), held_ms(why));
+        assert!(status.to_text().contains(" 13 s "));
     }
 
     #[test]

@@ -30,16 +30,7 @@ use reader::{Import, Sources};
 type Pairs = &'static [(&'static str, &'static str)];
 
 /// Imports of `core` that have to go.
-const CORE: Pairs = &[
-    ("introduce.rs", "node/mod.rs"),
-    ("node/keepalive.rs", "node/mod.rs"),
-    ("node/mod.rs", "node/neighbors.rs"),
-    ("node/mod.rs", "node/probe.rs"),
-    ("node/mod.rs", "node/rooms.rs"),
-    ("node/mod.rs", "node/streams.rs"),
-    ("node/mod.rs", "node/transport.rs"),
-    ("node/sockets.rs", "node/mod.rs"),
-];
+const CORE: Pairs = &[];
 
 /// Imports of `io` that have to go.
 const IO: Pairs = &[];

@@ -117,6 +117,11 @@ pub(crate) fn speaks_of(bytes: &[u8], id: &PeerId) -> bool {
     bytes.get(1..33).is_some_and(|b| b == id.as_bytes())
 }
 
+/// Of whom `bytes` claim to speak.
+pub(crate) fn subject(bytes: &[u8]) -> Option<PeerId> {
+    PeerId::from_bytes(bytes.get(1..33)?.first_chunk()?).ok()
+}
+
 /// How much longer a statement holds, from now on the receiver's monotonic clock. Without a wall clock, its lifetime.
 pub(crate) fn time_left<S: Statement>(statement: &S, wall: Option<WallTime>) -> Result<Duration, StatementError> {
     let lifetime = Duration::from_secs(statement.lifetime_s().into()).min(S::LIFETIME_MAX);

@@ -5,8 +5,8 @@ use super::shelf::Refused;
 use super::statement::{LIFETIME_MAX, SKEW_MAX};
 use super::*;
 use crate::api::{Event, Save};
-use crate::overlay::action::Action;
 use crate::overlay::home::testnet::{generators, key, s, wall_at};
+use crate::overlay::wish::Wish;
 use crate::time::{Instant, WallTime};
 use crate::wire::message::{Load, LoadHint};
 
@@ -254,8 +254,8 @@ fn e2_sequence_numbers_never_go_back() {
             let next = sequence.next(wall.map(|w: u64| WallTime::from_micros((w + i / 100) * 1_000_000)), &mut out);
             assert!(next > last);
             last = next;
-            for action in out {
-                let Action::Event(Event::Save(Save::Sequence(ahead))) = action else { panic!() };
+            for wish in out {
+                let Wish::Event(Event::Save(Save::Sequence(ahead))) = wish else { panic!() };
                 saved = ahead;
             }
             assert!(next <= saved, "used before it was saved");

@@ -7,6 +7,7 @@
 mod lookup;
 mod store;
 
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -56,6 +57,11 @@ impl Record {
         let record = Self::parse(bytes)?;
         statement::verify(&record, bytes)?;
         Ok(record)
+    }
+
+    /// The homes, and where each of them is.
+    pub(crate) fn addresses(&self) -> Vec<(PeerId, SocketAddr)> {
+        self.homes.iter().map(|(home, address)| (*home, (*address).into())).collect()
     }
 
     /// Whether it names `home`.

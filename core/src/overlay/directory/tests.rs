@@ -1,9 +1,9 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::overlay::action::Action;
 use crate::overlay::advert::shelf::Refused;
 use crate::overlay::home::testnet::{key, ms, s, wall_at};
+use crate::overlay::wish::Wish;
 use crate::time::Instant;
 use crate::wire::message::{Message, decode_next};
 
@@ -87,7 +87,7 @@ fn c5_made_up_peers_do_not_fill_the_store() {
 
 struct Asker {
     lookups: Lookups,
-    out: VecDeque<Action>,
+    out: VecDeque<Wish>,
 }
 
 impl Asker {
@@ -102,8 +102,8 @@ impl Asker {
 
     /// Whom the room has asked since.
     fn asked(&mut self) -> Vec<PeerId> {
-        let to = |action| {
-            let Action::Send { to, messages } = action else { panic!() };
+        let to = |wish| {
+            let Wish::Send { to, messages } = wish else { panic!() };
             assert!(matches!(decode_next(&mut &*messages), Ok(Message::Lookup { .. })));
             to
         };

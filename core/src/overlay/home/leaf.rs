@@ -18,15 +18,17 @@ use std::collections::{BTreeMap, VecDeque};
 
 use arrayvec::ArrayVec;
 
-use super::candidate::{Candidate, Link, Question, coarse};
+use super::candidate::{Candidate, Link, Question};
+use super::field::Field;
+use super::listing::Listing;
+use super::means::Means;
+use super::sweep::Sweep;
 use crate::api::{Event, Save};
-use crate::identity::{PeerId, SecretKey};
-use crate::overlay::action::Action;
-use crate::overlay::advert::{AdvertBook, Capabilities, Sequence};
+use crate::identity::PeerId;
+use crate::overlay::advert::Capabilities;
 use crate::overlay::directory::{RECORD_LIFETIME_MAX, Record};
-use crate::overlay::gossip::LISTING_LEAF_MAX;
 use crate::overlay::pack::send;
-use crate::random::{ChoiceRng, Generators};
+use crate::overlay::wish::Wish;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
 use crate::wire::message::{Load, Message, RECORD_HOMES_MAX, Refusal};
 
@@ -45,52 +47,12 @@ const SETTLE: Duration = Duration::from_millis(500);
 const SURPLUS_HOLD: Duration = Duration::from_secs(15);
 /// A supernode that refused is asked again after this, and as much again at random.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
-/// Pause after the first sweep in which all failed; doubles to [`SWEEP_MAX`], with full jitter.
-const SWEEP_MIN: Duration = Duration::from_secs(1);
-/// See [`SWEEP_MIN`].
-const SWEEP_MAX: Duration = Duration::from_secs(300);
-/// After so many sweeps in vain, a sweep is no longer over all candidates but over [`RECORD_HOMES_MAX`] drawn ones:
-/// with all supernodes gone, a leaf sends them next to nothing.
-const FULL_SWEEPS: u8 = 3;
 /// Most supernodes saved for the next run.
 const ANCHORS_MAX: usize = 8;
-/// First retransmission time-out of the request for adverts; doubles.
-const LISTING_RTO: Duration = Duration::from_secs(1);
-/// How often it is sent.
-const LISTING_TRIES: u8 = 3;
-/// Adverts are asked for again after this, and as much again at random, if the first listing was short: the supernode
-/// may have been started a moment ago as well.
-const LISTING_SOON: Duration = Duration::from_secs(45);
-/// Later they are asked for after this, and half as much again at random: a listing is the dearest thing that an idle
-/// leaf asks of its homes, and what it is for is choosing others.
-const LISTING_EVERY: Duration = Duration::from_secs(12 * 3600);
-/// A home is lost, and the last listing is older than this: the other home is asked for a new one at once.
-const LISTING_STALE: Duration = Duration::from_secs(40 * 60);
 /// A record is made anew after this, and half as much again at random.
 const RENEW_AFTER: Duration = Duration::from_secs(4 * 3600);
 // Two renewals may fail.
 const _: () = assert!(RENEW_AFTER.as_secs() * 3 <= RECORD_LIFETIME_MAX.as_secs());
-
-/// What the room works with and does not own.
-pub(crate) struct Means<'a> {
-    /// The leaf's key, to sign its record.
-    pub key: &'a SecretKey,
-    /// The wall clock, if known.
-    pub wall: Option<WallTime>,
-    /// Chance.
-    pub random: &'a mut Generators,
-    /// Adverts.
-    pub book: &'a mut AdvertBook,
-    /// Numbers for records.
-    pub sequence: &'a mut Sequence,
-    /// What is to be done.
-    pub out: &'a mut VecDeque<Action>,
-}
-
-struct Listing {
-    from: PeerId,
-    tries: u8,
-}
 
 /// See the module.
 pub(crate) struct Homes {
@@ -105,15 +67,10 @@ pub(crate) struct Homes {
     renew_at: Option<Instant>,
     settle_at: Option<Instant>,
     surplus_at: Option<Instant>,
-    sweep_at: Option<Instant>,
-    sweeps_failed: u8,
-    listing: Option<Listing>,
-    listing_at: Option<Instant>,
-    /// When the last listing came.
-    listed_at: Instant,
+    sweep: Sweep,
+    listing: Listing,
     /// Adverts have come, or were waited for in vain: homes may be drawn among all.
     is_listed: bool,
-    had_listing: bool,
     anchors: Vec<(PeerId, SocketAddr)>,
     is_ready: bool,
     is_leaving: bool,
@@ -133,13 +90,9 @@ impl Homes {
             renew_at: None,
             settle_at: None,
             surplus_at: None,
-            sweep_at: None,
-            sweeps_failed: 0,
-            listing: None,
-            listing_at: None,
-            listed_at: Instant::ZERO,
+            sweep: Sweep::default(),
+            listing: Listing::default(),
             is_listed: false,
-            had_listing: false,
             anchors: Vec::new(),
             is_ready: false,
             is_leaving: false,
@@ -175,8 +128,7 @@ impl Homes {
 
     /// The host's network is another one: who did not answer before may do so now, and there is no reason to wait.
     pub(crate) fn on_network(&mut self, now: Instant, m: &mut Means<'_>) {
-        self.sweeps_failed = 0;
-        self.sweep_at = None;
+        self.sweep = Sweep::default();
         for candidate in self.candidates.values_mut().filter(|c| c.link == Link::Down) {
             candidate.is_tried = false;
         }
@@ -224,7 +176,7 @@ impl Homes {
 
     /// Whether a listing of adverts has come.
     pub(crate) fn had_listing(&self) -> bool {
-        self.had_listing && self.is_listed
+        self.listing.was_given() && self.is_listed
     }
 
     /// Whether any supernode is known at all.
@@ -251,8 +203,8 @@ impl Homes {
                 self.settle_at = Some(now + SETTLE);
             }
         }
-        if self.listing.is_none() && self.listing_at.is_none() {
-            self.ask_listing(now, peer, m.out);
+        if self.listing.is_unasked() {
+            self.listing.ask(now, peer, m.out);
         }
         self.advance(now, m);
     }
@@ -273,7 +225,7 @@ impl Homes {
 
     /// This node gives up on a candidate whose link may still stand.
     fn give_up(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
-        m.out.push_back(Action::Release { peer });
+        m.out.push_back(Wish::Release { peer });
         self.on_link_down(now, peer, m);
     }
 
@@ -287,17 +239,15 @@ impl Homes {
         if self.chosen.len() == before {
             return;
         }
-        if self.listing.is_none() && now.since(self.listed_at) >= LISTING_STALE {
-            self.listing_at = self.listing_at.map(|at| at.min(now));
-        }
+        self.listing.on_home_lost(now);
         if self.is_ready && self.registered().next().is_none() {
             self.is_ready = false;
-            m.out.push_back(Action::Event(Event::Homeless));
+            m.out.push_back(Wish::Event(Event::Homeless));
         }
         self.register(now, m);
     }
 
-    fn ask(&mut self, now: Instant, peer: PeerId, question: Question, out: &mut VecDeque<Action>) {
+    fn ask(&mut self, now: Instant, peer: PeerId, question: Question, out: &mut VecDeque<Wish>) {
         let Some(candidate) = self.candidates.get_mut(&peer) else { return };
         let tries = candidate.question.filter(|(q, _)| *q == question).map_or(1, |(_, tries)| tries + 1);
         candidate.question = Some((question, tries));
@@ -361,9 +311,9 @@ impl Homes {
         let is_new = !core::mem::replace(&mut candidate.is_registered, true);
         self.drop_question(&from);
         if is_new {
-            self.sweeps_failed = 0;
+            self.sweep.on_success();
             if !core::mem::replace(&mut self.is_ready, true) {
-                m.out.push_back(Action::Event(Event::Ready));
+                m.out.push_back(Wish::Event(Event::Ready));
             }
             self.save_anchors(m.out);
         }
@@ -384,7 +334,7 @@ impl Homes {
         if self.candidates.get(&from).is_none_or(|c| c.link != Link::Up) {
             return;
         }
-        self.on_listing(now, from, m);
+        self.listing.on_part(now, from, m.book.len(), &mut m.random.jitter);
         let Ok(advert) = m.book.insert(now, &from, m.wall, bytes) else { return };
         let Some(address) = advert.address() else { return };
         if advert.capabilities.has(Capabilities::HOME) {
@@ -398,32 +348,11 @@ impl Homes {
         if self.candidates.get(&from).is_none_or(|c| c.link != Link::Up) {
             return;
         }
-        self.on_listing(now, from, m);
+        self.listing.on_part(now, from, m.book.len(), &mut m.random.jitter);
         if !self.is_listed {
             self.begin_draw(now);
             self.advance(now, m);
         }
-    }
-
-    /// Something of the listing asked for came: when to ask for the next one.
-    fn on_listing(&mut self, now: Instant, from: PeerId, m: &mut Means<'_>) {
-        if self.listing.take_if(|l| l.from == from).is_some() {
-            let is_first = !core::mem::replace(&mut self.had_listing, true);
-            let at = if is_first && m.book.len() < LISTING_LEAF_MAX {
-                now + LISTING_SOON + m.random.jitter.jitter(LISTING_SOON)
-            } else {
-                now + LISTING_EVERY + m.random.jitter.jitter(LISTING_EVERY / 2)
-            };
-            self.listing_at = Some(at);
-            self.listed_at = now;
-        }
-    }
-
-    fn ask_listing(&mut self, now: Instant, from: PeerId, out: &mut VecDeque<Action>) {
-        let tries = self.listing.as_ref().filter(|l| l.from == from).map_or(1, |l| l.tries + 1);
-        self.listing = Some(Listing { from, tries });
-        self.listing_at = Some(now + LISTING_RTO * (1 << (tries - 1)));
-        send(out, from, &Message::AdvertsRequest);
     }
 
     /// Whether there is a home, and whoever waits for one has been told.
@@ -432,7 +361,7 @@ impl Homes {
     }
 
     /// Says goodbye to the homes and does nothing any more.
-    pub(crate) fn leave(&mut self, out: &mut VecDeque<Action>) {
+    pub(crate) fn leave(&mut self, out: &mut VecDeque<Wish>) {
         for (peer, candidate) in &mut self.candidates {
             if candidate.is_registered || self.chosen.contains(peer) {
                 send(out, *peer, &Message::Deregister);
@@ -443,7 +372,8 @@ impl Homes {
         self.chosen.clear();
         self.is_leaving = true;
         (self.renew_at, self.settle_at, self.surplus_at) = (None, None, None);
-        (self.sweep_at, self.listing_at) = (None, None);
+        self.sweep.stop();
+        self.listing.stop();
     }
 
     /// Does what is due.
@@ -455,25 +385,20 @@ impl Homes {
         if due(self.renew_at) {
             self.register(now, m);
         }
-        if due(self.listing_at) {
-            self.listing_at = None;
-            self.listing.take_if(|l| l.tries >= LISTING_TRIES);
-            let from = if let Some(listing) = &self.listing {
-                Some(listing.from)
-            } else {
+        if self.listing.handle_timeout(now) {
+            let from = self.listing.asked().or_else(|| {
                 let linked: Vec<PeerId> = self.linked().collect();
                 linked.get(m.random.peer_choice.below(linked.len())).copied()
-            };
+            });
             if let Some(from) = from {
-                self.ask_listing(now, from, m.out);
+                self.listing.ask(now, from, m.out);
             }
         }
         if due(self.surplus_at) {
             self.surplus_at = None;
             self.release_surplus(m.out);
         }
-        if due(self.sweep_at) {
-            self.sweep_at = None;
+        if self.sweep.handle_timeout(now) {
             self.begin_sweep(m);
         }
         self.advance(now, m);
@@ -484,7 +409,8 @@ impl Homes {
 
     /// When something is next to be done.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let timers = [self.renew_at, self.settle_at, self.surplus_at, self.sweep_at, self.listing_at];
+        let timers =
+            [self.renew_at, self.settle_at, self.surplus_at, self.sweep.poll_timeout(), self.listing.poll_timeout()];
         timers.into_iter().fold(self.deadlines.next(), earliest)
     }
 
@@ -545,7 +471,7 @@ impl Homes {
         }
         let before = self.chosen.len();
         while self.chosen.len() < RECORD_HOMES_MAX {
-            let Some(best) = self.best(now, &mut m.random.peer_choice) else { break };
+            let Some(best) = self.field().best(now, &mut m.random.peer_choice) else { break };
             self.drop_question(&best);
             if let Some(candidate) = self.candidates.get_mut(&best) {
                 candidate.is_drawn = true;
@@ -558,30 +484,9 @@ impl Homes {
         }
     }
 
-    /// The best of those linked that is not chosen yet. One in the prefix of the other home only if there is no hope
-    /// of another.
-    fn best(&self, now: Instant, choice: &mut ChoiceRng) -> Option<PeerId> {
-        let linked = || {
-            let fits = |(peer, c): &(&PeerId, &Candidate)| {
-                c.link == Link::Up && !c.is_refusing(now) && !self.chosen.contains(peer)
-            };
-            self.candidates.iter().filter(fits)
-        };
-        // Equals are as good as each other: any fixed order would make all leaves choose alike.
-        let mut least = |all: Vec<(&PeerId, &Candidate)>| {
-            let rank = all.iter().map(|(_, c)| c.rank()).min()?;
-            let equals: Vec<PeerId> = all.iter().filter(|(_, c)| c.rank() == rank).map(|(peer, _)| **peer).collect();
-            equals.get(choice.below(equals.len())).copied()
-        };
-        let far = least(linked().filter(|(_, c)| !self.is_near_chosen(c)).collect());
-        let hope =
-            |c: &Candidate| c.link == Link::Dialling || (c.link == Link::Down && !c.is_tried && !c.is_refusing(now));
-        let is_hopeful = || self.candidates.values().any(|c| hope(c) && !self.is_near_chosen(c));
-        far.or_else(|| if is_hopeful() { None } else { least(linked().collect()) })
-    }
-
-    fn is_near_chosen(&self, candidate: &Candidate) -> bool {
-        self.chosen.iter().filter_map(|peer| self.candidates.get(peer)).any(|c| c.is_near(candidate))
+    /// Whom to choose among.
+    fn field(&self) -> Field<'_> {
+        Field { candidates: &self.candidates, chosen: &self.chosen }
     }
 
     /// Signs a record that names the chosen ones and brings it to each of them.
@@ -624,62 +529,36 @@ impl Homes {
     fn draw(&mut self, now: Instant, m: &mut Means<'_>) {
         let drawn = |homes: &Self| homes.candidates.values().filter(|c| c.is_drawn && c.link != Link::Down).count();
         while self.chosen.len() < RECORD_HOMES_MAX && drawn(self) < self.drawn_max {
-            let Some(peer) = self.next_drawn(now, m) else { break };
+            let Some(peer) = self.field().next_drawn(now, self.is_listed, m.book, &mut m.random.peer_choice) else {
+                break;
+            };
             let Some(candidate) = self.candidates.get_mut(&peer) else { break };
             candidate.is_drawn = true;
             candidate.is_tried = true;
             if candidate.link == Link::Down {
                 candidate.link = Link::Dialling;
-                m.out.push_back(Action::Dial { peer, address: candidate.address });
+                m.out.push_back(Wish::Dial { peer, address: candidate.address });
             }
         }
         let is_waiting = self.chosen.len() < RECORD_HOMES_MAX && self.count(Link::Dialling) == 0;
         let has_more = self.candidates.values().any(|c| c.link == Link::Down);
-        if !(is_waiting && has_more) {
-            self.sweep_at = None;
-        } else if self.sweep_at.is_none() {
-            let max = SWEEP_MAX.min(SWEEP_MIN * (1 << self.sweeps_failed.min(9)));
-            self.sweep_at = Some(now + Duration::from_millis(1) + m.random.jitter.jitter(max));
+        if is_waiting && has_more {
+            self.sweep.wait(now, &mut m.random.jitter);
+        } else {
+            self.sweep.stop();
         }
-    }
-
-    /// Two at random, the less loaded taken; but homes of the last run before all others, and as long as no adverts
-    /// are known, who was named or worked.
-    fn next_drawn(&self, now: Instant, m: &mut Means<'_>) -> Option<PeerId> {
-        let fits = |c: &Candidate| {
-            let is_free = if c.link == Link::Down { !c.is_tried } else { !c.is_drawn };
-            is_free && !c.is_refusing(now)
-        };
-        let class = |c: &Candidate| {
-            let is_named = self.is_listed || c.is_joined || c.is_proven;
-            (!c.was_home, self.is_near_chosen(c), !is_named)
-        };
-        let fitting = || self.candidates.iter().filter(|(_, c)| fits(c));
-        let first = fitting().map(|(_, c)| class(c)).min()?;
-        let equals: Vec<PeerId> = fitting().filter(|(_, c)| class(c) == first).map(|(peer, _)| *peer).collect();
-        let mut draw = || equals.get(m.random.peer_choice.below(equals.len())).copied();
-        let (a, b) = (draw()?, draw()?);
-        let load = |peer: &PeerId| coarse(m.book.load(now, peer));
-        Some(if load(&b) < load(&a) { b } else { a })
     }
 
     fn begin_sweep(&mut self, m: &mut Means<'_>) {
-        let mut idle: Vec<PeerId> =
-            self.candidates.iter().filter(|(_, c)| c.link == Link::Down).map(|(peer, _)| *peer).collect();
-        if self.sweeps_failed >= FULL_SWEEPS {
-            while idle.len() > RECORD_HOMES_MAX {
-                idle.swap_remove(m.random.peer_choice.below(idle.len()));
-            }
-        }
-        self.sweeps_failed = self.sweeps_failed.saturating_add(1);
-        for peer in idle {
+        let idle = self.candidates.iter().filter(|(_, c)| c.link == Link::Down).map(|(peer, _)| *peer).collect();
+        for peer in self.sweep.begin(idle, &mut m.random.peer_choice) {
             if let Some(candidate) = self.candidates.get_mut(&peer) {
                 candidate.is_tried = false;
             }
         }
     }
 
-    fn release_surplus(&mut self, out: &mut VecDeque<Action>) {
+    fn release_surplus(&mut self, out: &mut VecDeque<Wish>) {
         let surplus = |(peer, c): &(&PeerId, &Candidate)| c.link == Link::Up && !self.chosen.contains(peer);
         let surplus: Vec<PeerId> = self.candidates.iter().filter(surplus).map(|(peer, _)| *peer).collect();
         for peer in surplus {
@@ -688,19 +567,19 @@ impl Homes {
                 // A cold spare.
                 candidate.link = Link::Down;
                 (candidate.is_tried, candidate.is_drawn) = (false, false);
-                out.push_back(Action::Release { peer });
+                out.push_back(Wish::Release { peer });
             }
         }
     }
 
     /// Keeps homes and spares for the next run.
-    fn save_anchors(&mut self, out: &mut VecDeque<Action>) {
+    fn save_anchors(&mut self, out: &mut VecDeque<Wish>) {
         let spare = |(peer, c): &(&PeerId, &Candidate)| c.is_proven && !self.chosen.contains(peer);
         let spares = self.candidates.iter().filter(spare).map(|(peer, c)| (*peer, c.address));
         let anchors: Vec<_> = self.registered().chain(spares).take(ANCHORS_MAX).collect();
         if anchors != self.anchors {
             self.anchors.clone_from(&anchors);
-            out.push_back(Action::Event(Event::Save(Save::Anchors(anchors))));
+            out.push_back(Wish::Event(Event::Save(Save::Anchors(anchors))));
         }
     }
 }

@@ -2,15 +2,20 @@
 //!
 //! [`Homes`] is the leaf's side: it finds supernodes, picks two, registers, keeps its record fresh and moves on when a
 //! home dies. [`Registrations`] is the supernode's side: who is registered here, and whether the other homes of those
-//! leaves live. [`LoadCounts`] says how much of that a supernode can bear.
+//! leaves live. [`Carried`] says how much of that a supernode bears.
 
 mod candidate;
+mod field;
 mod leaf;
+mod listing;
 mod load;
+mod means;
 mod registrations;
+mod sweep;
 
-pub(crate) use leaf::{DRAWN_AUTO_MAX, DRAWN_MAX, Homes, Means};
-pub(crate) use load::LoadCounts;
+pub(crate) use leaf::{DRAWN_AUTO_MAX, DRAWN_MAX, Homes};
+pub(crate) use load::Carried;
+pub(crate) use means::Means;
 #[cfg(test)]
 pub(crate) use registrations::Registered;
 pub(crate) use registrations::Registrations;

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{Homes, Means, Registrations};
 use crate::api::{Event, Save, Saved};
 use crate::identity::{PeerId, SecretKey};
-use crate::overlay::action::Action;
 use crate::overlay::advert::{AdvertBook, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
 use crate::overlay::directory::{RECORDS_MAX, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
+use crate::overlay::wish::Wish;
 use crate::random::{ChoiceRng, Generators, Seed};
 use crate::time::{Instant, WallTime, earliest};
 use crate::wire::message::{Load, Message, decode_next};
@@ -184,18 +184,18 @@ impl TestNet {
     }
 
     /// Calls into one node and carries out what it wants.
-    pub(crate) fn with(&mut self, id: PeerId, call: impl FnOnce(&mut TestNode, Instant, &mut VecDeque<Action>)) {
+    pub(crate) fn with(&mut self, id: PeerId, call: impl FnOnce(&mut TestNode, Instant, &mut VecDeque<Wish>)) {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.is_up) else { return };
         let mut out = VecDeque::new();
         call(node, self.now, &mut out);
-        for action in out {
-            self.act(id, action);
+        for wish in out {
+            self.act(id, wish);
         }
     }
 
-    fn act(&mut self, me: PeerId, action: Action) {
-        match action {
-            Action::Send { to, messages } => {
+    fn act(&mut self, me: PeerId, wish: Wish) {
+        match wish {
+            Wish::Send { to, messages } => {
                 assert!(messages.len() <= 1100);
                 self.nodes.get_mut(&me).unwrap().sent_bytes += messages.len() + 25 + 28;
                 let is_lost = self.chance.below(100) < self.loss_percent;
@@ -203,7 +203,7 @@ impl TestNet {
                     self.post(DELAY, Delivery::Packet { from: me, to, bytes: messages });
                 }
             }
-            Action::Dial { peer, address } => {
+            Wish::Dial { peer, address } => {
                 self.dials.push((self.now, me, peer));
                 let answers = self.nodes.get(&peer).is_some_and(|n| n.is_up && n.address == address);
                 if self.links.contains(&pair(me, peer)) {
@@ -214,12 +214,12 @@ impl TestNet {
                     self.post(DIAL_FAILS_AFTER, Delivery::Down { at: me, of: peer });
                 }
             }
-            Action::Release { peer } => {
+            Wish::Release { peer } => {
                 if !self.nodes[&me].needs(&peer) && self.links.remove(&pair(me, peer)) {
                     self.post(DELAY, Delivery::Down { at: peer, of: me });
                 }
             }
-            Action::Event(event) => {
+            Wish::Event(event) => {
                 let node = self.nodes.get_mut(&me).unwrap();
                 match &event {
                     Event::Save(Save::Sequence(n)) => node.saved.sequence = *n,
@@ -227,7 +227,18 @@ impl TestNet {
                     _ => node.events.push((self.now, event)),
                 }
             }
-            Action::DialBack { .. } => {}
+            Wish::DialBack { .. } => {}
+            Wish::Keep { .. }
+            | Wish::Review
+            | Wish::Dismiss { .. }
+            | Wish::CloseChannels
+            | Wish::Duty(_)
+            | Wish::Locate { .. }
+            | Wish::AtHome
+            | Wish::Seen
+            | Wish::Examine(_)
+            | Wish::Serving
+            | Wish::Ceased => panic!("no part alone wants that"),
         }
     }
 
@@ -328,7 +339,7 @@ impl TestNode {
     pub(crate) fn homes(
         &mut self,
         now: Instant,
-        out: &mut VecDeque<Action>,
+        out: &mut VecDeque<Wish>,
         call: impl FnOnce(&mut Homes, &mut Means<'_>),
     ) {
         let Self { homes, book, random, key, sequence, .. } = self;
@@ -343,7 +354,7 @@ impl TestNode {
             || self.homes.as_ref().is_some_and(|h| h.needs(peer))
     }
 
-    fn on_message(&mut self, now: Instant, from: PeerId, message: Message<'_>, out: &mut VecDeque<Action>) {
+    fn on_message(&mut self, now: Instant, from: PeerId, message: Message<'_>, out: &mut VecDeque<Wish>) {
         let load = self.load;
         let Self { gossip, registrations, homes, book, records, random, key, sequence, .. } = self;
         let wall = Some(wall_at(now));
@@ -385,7 +396,7 @@ impl TestNode {
         }
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Action>) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Wish>) {
         let Self { gossip, registrations, homes, book, records, random, key, sequence, .. } = self;
         let wall = Some(wall_at(now));
         book.handle_timeout(now);

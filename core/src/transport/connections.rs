@@ -3,9 +3,10 @@
 //! A connection costs its other end nothing but an address, and us a descriptor and some memory, so there are few, and
 //! each has to show soon what it is for. It is *bare* until something authentic came on it; then it is the one of that
 //! peer's link. [`Connections::accept`] makes room for a new one by ending the oldest bare one, or turns it away.
-//! [`Connections::pop_due`] names connections that are due for a look, and the node, which knows the links, says with
-//! [`Connections::look_again`] or [`Connections::remove`] what came of it: a connection ends that is still bare after
-//! [`BARE_MAX`], or that twice in a row, [`LOOK_EVERY`] apart, was not the path in use of its peer.
+//! [`Connections::pop_due`] names connections that are due for a look, and [`Transports`](super::Transports), which is
+//! told of the links, says with [`Connections::look_again`] or [`Connections::remove`] what came of it: a connection ends
+//! that is still bare after [`BARE_MAX`], or that twice in a row, [`LOOK_EVERY`] apart, was not the path in use of its
+//! peer.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -18,40 +19,40 @@ use crate::wire::address::Prefix;
 
 /// Most connections that others have opened: half of the 1 024 descriptors that a process has by default. At the limit
 /// the oldest bare one ends; if there is none, the new one.
-pub(crate) const ACCEPTED_MAX: usize = 512;
+pub(super) const ACCEPTED_MAX: usize = 512;
 /// Most of them from one prefix that is not exempt, once more than half of all places are taken. At the limit likewise,
 /// within the prefix.
-pub(crate) const ACCEPTED_PER_PREFIX_MAX: usize = 32;
+pub(super) const ACCEPTED_PER_PREFIX_MAX: usize = 32;
 /// A connection ends on which no handshake succeeded for so long.
-pub(crate) const BARE_MAX: Duration = Duration::from_secs(10);
+pub(super) const BARE_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at a connection that belongs to a link.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(30);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// One connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Connection {
-    pub(crate) remote: SocketAddr,
+pub(super) struct Connection {
+    pub(super) remote: SocketAddr,
     /// When it was opened.
-    pub(crate) since: Instant,
+    pub(super) since: Instant,
     /// Whose link last came through it.
-    pub(crate) peer: Option<PeerKey>,
+    pub(super) peer: Option<PeerKey>,
     /// Where the supernode's UDP is, if we opened it.
-    pub(crate) udp: Option<SocketAddr>,
+    pub(super) udp: Option<SocketAddr>,
     /// At the last look it was not in use.
-    pub(crate) was_idle: bool,
+    pub(super) was_idle: bool,
     look_at: Option<Instant>,
 }
 
 impl Connection {
     /// The path that it is.
-    pub(crate) const fn route(&self, socket: SocketId) -> Route {
+    pub(super) const fn route(&self, socket: SocketId) -> Route {
         Route::Direct { socket, remote: self.remote }
     }
 }
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Connections {
+pub(super) struct Connections {
     by_socket: BTreeMap<SocketId, Connection>,
     looks: Deadlines<SocketId>,
 }
@@ -59,7 +60,7 @@ pub(crate) struct Connections {
 impl Connections {
     /// One came in. Returns the one that has to end for it, which may be itself.
     #[must_use]
-    pub(crate) fn accept(&mut self, now: Instant, socket: SocketId, remote: SocketAddr) -> Option<SocketId> {
+    pub(super) fn accept(&mut self, now: Instant, socket: SocketId, remote: SocketAddr) -> Option<SocketId> {
         let accepted = || self.by_socket.iter().filter(|(_, c)| c.udp.is_none());
         let prefix = Prefix::of(remote.ip());
         let of_prefix = |c: &Connection| Prefix::of(c.remote.ip()) == prefix;
@@ -82,7 +83,7 @@ impl Connections {
     }
 
     /// One of our own to a supernode whose UDP is at `udp`.
-    pub(crate) fn add_dialled(&mut self, now: Instant, socket: SocketId, remote: SocketAddr, udp: SocketAddr) {
+    pub(super) fn add_dialled(&mut self, now: Instant, socket: SocketId, remote: SocketAddr, udp: SocketAddr) {
         self.insert(now, socket, remote, Some(udp));
     }
 
@@ -93,24 +94,24 @@ impl Connections {
         debug_assert!(before.is_none(), "a number is never used twice");
     }
 
-    pub(crate) fn get(&self, socket: SocketId) -> Option<&Connection> {
+    pub(super) fn get(&self, socket: SocketId) -> Option<&Connection> {
         self.by_socket.get(&socket)
     }
 
     /// All of them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (SocketId, &Connection)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SocketId, &Connection)> {
         self.by_socket.iter().map(|(socket, connection)| (*socket, connection))
     }
 
     /// Something authentic of a peer came on it.
-    pub(crate) fn on_heard(&mut self, socket: SocketId, peer: PeerKey) {
+    pub(super) fn on_heard(&mut self, socket: SocketId, peer: PeerKey) {
         if let Some(connection) = self.by_socket.get_mut(&socket) {
             connection.peer = Some(peer);
         }
     }
 
     /// The next one that is due for a look.
-    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<SocketId> {
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<SocketId> {
         let socket = self.looks.pop_due(now)?;
         if let Some(connection) = self.by_socket.get_mut(&socket) {
             connection.look_at = None;
@@ -119,20 +120,20 @@ impl Connections {
     }
 
     /// It lives on; whether it was in use.
-    pub(crate) fn look_again(&mut self, now: Instant, socket: SocketId, in_use: bool) {
+    pub(super) fn look_again(&mut self, now: Instant, socket: SocketId, in_use: bool) {
         if let Some(connection) = self.by_socket.get_mut(&socket) {
             connection.was_idle = !in_use;
             self.looks.set(socket, &mut connection.look_at, Some(now + LOOK_EVERY));
         }
     }
 
-    pub(crate) fn remove(&mut self, socket: SocketId) -> Option<Connection> {
+    pub(super) fn remove(&mut self, socket: SocketId) -> Option<Connection> {
         let mut connection = self.by_socket.remove(&socket)?;
         self.looks.set(socket, &mut connection.look_at, None);
         Some(connection)
     }
 
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.looks.next()
     }
 }

@@ -1,0 +1,99 @@
+//! Introductions that a home does for its leaves, by whom they are for and where they come from.
+
+use core::net::SocketAddr;
+use std::collections::BTreeMap;
+
+use crate::identity::PeerId;
+use crate::time::Instant;
+use crate::wire::address::Prefix;
+
+/// Introductions per second and callee, and per second and caller prefix.
+pub(crate) const INTRODUCTIONS_MAX: u32 = 20;
+
+/// Those of the current second.
+#[derive(Debug, Default)]
+pub(super) struct Introductions {
+    second: u64,
+    by_callee: BTreeMap<PeerId, u32>,
+    by_prefix: BTreeMap<Prefix, u32>,
+    in_second: u32,
+    in_last_second: u32,
+}
+
+impl Introductions {
+    /// Counts one; whether it is within the limits.
+    pub(super) fn take(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
+        let second = now.as_micros() / 1_000_000;
+        if second != self.second {
+            self.in_last_second = if self.second + 1 == second { self.in_second } else { 0 };
+            self.in_second = 0;
+            self.second = second;
+            self.by_callee.clear();
+            self.by_prefix.clear();
+        }
+        let callee = self.by_callee.entry(callee).or_insert(0);
+        *callee += 1;
+        let mut fits = *callee <= INTRODUCTIONS_MAX;
+        if let Some(addr) = caller.filter(|addr| !Prefix::is_exempt(addr.ip())) {
+            let prefix = self.by_prefix.entry(Prefix::of(addr.ip())).or_insert(0);
+            *prefix += 1;
+            fits &= *prefix <= INTRODUCTIONS_MAX;
+        }
+        self.in_second += u32::from(fits);
+        fits
+    }
+
+    /// How many were within them in the last full second.
+    pub(super) fn per_second(&self, now: Instant) -> u32 {
+        match (now.as_micros() / 1_000_000).saturating_sub(self.second) {
+            0 => self.in_last_second,
+            1 => self.in_second,
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::SecretKey;
+
+    fn id(n: u8) -> PeerId {
+        SecretKey::from_bytes(&[n; 32]).peer_id()
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1_000)
+    }
+
+    #[test]
+    fn each_callee_and_each_prefix_has_a_limit_and_each_second_begins_anew() {
+        let mut account = Introductions::default();
+        let caller: SocketAddr = "192.0.2.1:7".parse().expect("an address");
+        let near: SocketAddr = "192.0.2.200:8".parse().expect("an address");
+        let taken = |account: &mut Introductions, ms, callee, from| {
+            (0..100).filter(|_| account.take(at(ms), callee, from)).count()
+        };
+        assert_eq!(taken(&mut account, 0, id(1), Some(caller)), 20);
+        assert_eq!(taken(&mut account, 999, id(1), None), 0, "the callee has had enough");
+        assert_eq!(taken(&mut account, 999, id(2), Some(near)), 0, "the prefix has");
+        assert_eq!(taken(&mut account, 999, id(3), None), 20, "a caller through a relay has no prefix");
+        let private = "10.0.0.1:7".parse().ok();
+        assert_eq!(taken(&mut account, 999, id(4), private), 20);
+        assert_eq!(taken(&mut account, 1_000, id(1), Some(caller)), 20);
+    }
+
+    #[test]
+    fn the_last_full_second_is_told() {
+        let mut account = Introductions::default();
+        assert_eq!(account.per_second(at(0)), 0);
+        assert_eq!((0..30).filter(|_| account.take(at(5_000), id(1), None)).count(), 20);
+        assert_eq!(account.per_second(at(5_999)), 0, "it is not over");
+        assert_eq!(account.per_second(at(6_000)), 20);
+        assert!(account.take(at(6_500), id(1), None));
+        assert_eq!((account.per_second(at(6_999)), account.per_second(at(7_000))), (20, 1));
+        assert_eq!(account.per_second(at(8_000)), 0);
+        assert!(account.take(at(9_000), id(1), None));
+        assert_eq!(account.per_second(at(9_000)), 0, "nothing in the second before");
+    }
+}

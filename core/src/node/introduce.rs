@@ -1,0 +1,278 @@
+//! Carries introductions between their three parts and the links, handshakes, channels and lookups that they are made of.
+
+use super::Node;
+use crate::api::{CommandError, ConnectError, Event, StreamEnd};
+use crate::identity::PeerId;
+use crate::introduce::{
+    self, Answered, Asked, CallOutput, Held, Home, HomeOutput, Judgement, Known, LookupFailure, View, answered_index,
+};
+use crate::net::{DropReason, PeerKey};
+use crate::path::Route;
+use crate::peer::{AttemptRoute, Peer};
+use crate::relay::{End, Limits};
+use crate::time::Instant;
+use crate::wire::DATAGRAM_LEN_MAX;
+use crate::wire::message::{ChannelLimits, InitBody, Message, Refusal};
+use crate::wire::packet::ChannelId;
+
+// ---- the caller ----
+
+impl Node {
+    /// Starts to reach a peer, unless that is under way.
+    pub(crate) fn call(&mut self, now: Instant, id: PeerId) -> Result<(), CommandError> {
+        if self.leaving {
+            return Err(CommandError::Leaving);
+        }
+        let known = self.known_of(&id);
+        self.calls.call(now, &mut self.account, id, &known)?;
+        self.carry_calls(now);
+        Ok(())
+    }
+
+    /// A lookup found the peer's homes, or an advert named them.
+    pub(crate) fn on_located(&mut self, now: Instant, id: PeerId, homes: Vec<Home>) {
+        self.calls.on_located(now, id, homes);
+        self.carry_calls(now);
+    }
+
+    /// A lookup ended without a record.
+    pub(crate) fn on_lookup_failed(&mut self, now: Instant, id: PeerId, failure: LookupFailure) {
+        let known = self.known_of(&id);
+        self.calls.on_lookup_failed(now, id, failure, &known);
+        self.carry_calls(now);
+    }
+
+    /// The call's deadline came.
+    pub(crate) fn on_call_timeout(&mut self, now: Instant, id: PeerId) {
+        let known = self.known_of(&id);
+        self.calls.handle_timeout(now, id, &known);
+        self.carry_calls(now);
+    }
+
+    /// A home answered an introduction of ours.
+    pub(crate) fn on_introduce_reply(
+        &mut self,
+        now: Instant,
+        home: PeerKey,
+        id: PeerId,
+        response: Result<(ChannelId, ChannelLimits, &[u8]), Refusal>,
+    ) -> Result<(), DropReason> {
+        let home_id = self.peers.get(home).map(|p| p.id).ok_or(DropReason::WrongPath)?;
+        match response {
+            Ok((channel, limits, packet)) => {
+                let receiver = answered_index(packet)?;
+                let key = self.peers.awaits_introduced(receiver, &id, &home_id)?;
+                self.add_channel_end(key, channel, home);
+                if let Some(home) = self.peers.get_mut(home) {
+                    home.needed = now;
+                }
+                self.on_answer(now, key, receiver, Route::Relayed { channel, via: home }, packet)?;
+                if let Some(peer) = self.peers.get_mut(key) {
+                    peer.set_limits(limits);
+                }
+            }
+            Err(refusal) => self.calls.on_refused(now, id, &home_id, refusal)?,
+        }
+        self.carry_calls(now);
+        Ok(())
+    }
+
+    fn known_of(&self, id: &PeerId) -> Known {
+        Known {
+            is_linked: self.peers.up_key(id).is_some(),
+            addresses: self.supernode_addresses(id),
+            is_leaf_here: self.is_registered(id),
+            homes: self.known_homes_of(id),
+            near: self.lan.addresses(id),
+        }
+    }
+
+    /// Carries out what calls want, until they want nothing more.
+    pub(crate) fn carry_calls(&mut self, now: Instant) {
+        while let Some(output) = self.calls.poll_output() {
+            match output {
+                CallOutput::Lookup { peer } => self.start_lookup(now, peer),
+                CallOutput::Forget { peer } => self.forget_homes(&peer),
+                CallOutput::Dial { peer, address } => {
+                    self.dial(now, peer, address, None);
+                }
+                CallOutput::Build { peer, home } => match self.introduced_init(now, peer, home.0) {
+                    Some(init) => self.calls.on_init_built(peer, init),
+                    None => self.calls.on_impossible(peer),
+                },
+                CallOutput::Introduce { peer, home: (home, address), init } => {
+                    let message = Message::Introduce { peer, init: &init };
+                    match self.peers.up_key(&home) {
+                        Some(home) => self.peers.send(home, &message),
+                        None => {
+                            self.dial(now, home, address, Some(message));
+                        }
+                    }
+                }
+                CallOutput::UseLink { peer } => match self.peers.up_key(&peer) {
+                    Some(key) => self.make_user_link(now, key),
+                    None => self.calls.on_impossible(peer),
+                },
+                CallOutput::Failed { peer, error } => self.on_call_failed(now, peer, error),
+            }
+        }
+    }
+
+    /// An Init for a peer, with our candidates sealed inside, for this home to carry.
+    fn introduced_init(&mut self, now: Instant, id: PeerId, home: PeerId) -> Option<Box<[u8]>> {
+        let key = self.ensure_peer(now, id)?;
+        let body = InitBody::Introduced { whereabouts: self.whereabouts(0) };
+        let init = self.attempt(now, key, AttemptRoute::Introduced(home), &body)?;
+        self.peers.get_mut(key)?.on_called(now);
+        self.traversal.on_told(key);
+        Some(init)
+    }
+
+    /// The peer could not be reached: whoever waits is told.
+    fn on_call_failed(&mut self, now: Instant, id: PeerId, error: ConnectError) {
+        self.pings.take_waiting(&id);
+        let up = self.peers.up_key(&id);
+        if let Some(key) = up {
+            // Another way to a peer whose link still stands was looked for in vain. Its watch decides, unless no way is
+            // left at all; then somebody may have woken the link and be waiting.
+            if self.peers.get(key).is_some_and(|p| p.paths.current().is_some()) {
+                return;
+            }
+            self.drop_peer(now, key, StreamEnd::PeerGone);
+        }
+        self.events.push_back(Event::ConnectFailed { peer: id, error });
+        if up.is_none() {
+            self.end_waiting_streams(now, &id, StreamEnd::Connect(error));
+            self.peers.key_of(&id).into_iter().for_each(|key| self.drop_if_idle(now, key));
+        }
+    }
+}
+
+// ---- the home ----
+
+impl Node {
+    /// An introduction as the early message of the caller's own Init, which is held.
+    pub(crate) fn on_early_introduce(
+        &mut self,
+        now: Instant,
+        caller: PeerKey,
+        held: Held,
+        callee: PeerId,
+        init: &[u8],
+    ) -> Result<(), DropReason> {
+        let asked = Asked { caller: (caller, held.accepted.peer), remote: Some(held.path.remote), callee, init };
+        let view = self.introduction_view(&asked);
+        self.introductions.on_early(now, &mut self.account, asked, view, held.init_len, held);
+        self.carry_introductions(now)
+    }
+
+    /// An introduction over a link that is up.
+    pub(crate) fn on_introduce(&mut self, now: Instant, caller: PeerKey, callee: PeerId, init: &[u8]) {
+        let Some(peer) = self.peers.get(caller) else { return };
+        let remote = peer.direct_path().map(|path| path.remote);
+        let asked = Asked { caller: (caller, peer.id), remote, callee, init };
+        let view = self.introduction_view(&asked);
+        self.introductions.on_introduce(now, &mut self.account, asked, view);
+        let _ = self.carry_introductions(now);
+    }
+
+    /// The callee's answer, to be carried to the caller.
+    pub(crate) fn on_introduced_reply(
+        &mut self,
+        now: Instant,
+        from: PeerKey,
+        channel: ChannelId,
+        response: Result<&[u8], Refusal>,
+    ) -> Result<(), DropReason> {
+        let caller_is_up = self.introductions.caller_of(channel).is_some_and(|caller| self.peers.is_up(caller));
+        self.introductions.on_reply(from, channel, response, caller_is_up)?;
+        self.carry_introductions(now)
+    }
+
+    /// The caller's link was confirmed: what was parked for it goes out.
+    pub(crate) fn release_parked(&mut self, now: Instant, caller: PeerKey) {
+        self.introductions.on_link_up(caller);
+        let _ = self.carry_introductions(now);
+    }
+
+    pub(crate) fn on_introductions_due(&mut self, now: Instant) {
+        self.introductions.handle_timeout(now);
+        let _ = self.carry_introductions(now);
+    }
+
+    fn introduction_view(&self, asked: &Asked<'_>) -> View {
+        let callee = self.peers.up_key(&asked.callee).filter(|_| self.is_registered(&asked.callee));
+        let before = self.introductions.channel_of(asked.caller.1, asked.init);
+        View {
+            is_serving: self.is_serving(),
+            callee,
+            is_open: before.is_some_and(|channel| self.channels.contains(channel)),
+            is_exhausted: self.channels.is_exhausted(),
+            has_room: callee.is_some_and(|callee| self.channels.has_room(asked.caller.0, callee)),
+        }
+    }
+
+    /// Carries out what introductions want; says whether the Inits that were to be answered could be.
+    fn carry_introductions(&mut self, now: Instant) -> Result<(), DropReason> {
+        let mut result = Ok(());
+        while let Some(output) = self.introductions.poll_output() {
+            match output {
+                HomeOutput::Open { channel, ends } => self.open_channel(now, channel, ends),
+                HomeOutput::Close { channel } => drop(self.channels.close(now, channel)),
+                HomeOutput::Bring { callee, message } if self.peers.is_up(callee) => {
+                    self.peers.send_bytes(callee, None, message, false);
+                }
+                HomeOutput::Bring { .. } => {}
+                HomeOutput::Reply { caller, message } => self.peers.send_bytes(caller, None, message, false),
+                HomeOutput::Answer { caller, held: Held { accepted, path, init_len }, reply } => {
+                    result = result.and(self.answer_init(now, caller, path, accepted, reply, init_len, true));
+                }
+            }
+        }
+        self.introductions.enter_costs(&mut self.counters);
+        result
+    }
+
+    fn open_channel(&mut self, now: Instant, channel: ChannelId, ends: [(PeerKey, PeerId); 2]) {
+        // A leg without a path until its link is confirmed: nothing is relayed to an unproven address.
+        let [a, b] = ends.map(|(peer, id)| {
+            let path = self.peers.get(peer).filter(|p| p.is_up()).and_then(Peer::direct_path);
+            End { peer, id, path }
+        });
+        let limits = Limits { rate_bps: self.config.relay_rate_bps, quota_bytes: self.config.relay_quota_bytes };
+        let closed = self.channels.open(now, channel, a, b, limits);
+        self.tell_closed(closed);
+    }
+}
+
+// ---- the callee ----
+
+impl Node {
+    /// A home of ours brings an introduction.
+    pub(crate) fn on_introduced(
+        &mut self,
+        now: Instant,
+        home: PeerKey,
+        channel: ChannelId,
+        limits: ChannelLimits,
+        init: &[u8],
+    ) -> Result<(), DropReason> {
+        let is_chosen = self.peers.get(home).is_some_and(|p| p.wanted);
+        let pending = self.peers.answered_init(init);
+        let answered = pending.map(|p| Answered { is_direct: p.route.is_direct(), response: &p.response });
+        if let Judgement::Again(response) = introduce::judge(now, &mut self.account, home, is_chosen, answered)? {
+            let response: Box<[u8]> = response.into();
+            self.peers.send(home, &introduce::reply(channel, Ok(&response))?);
+            return Ok(());
+        }
+        let mut plain = [0; DATAGRAM_LEN_MAX];
+        let (accepted, body) = introduce::open(&self.me, init, &mut plain)?;
+        let (caller, route) = (accepted.peer, Route::Relayed { channel, via: home });
+        let result = self.on_introduced_init(now, route, accepted, body, init.len());
+        self.peers.send(home, &introduce::reply(channel, result.as_deref().map_err(|reason| *reason))?);
+        if let Some(peer) = self.peers.key_of(&caller).filter(|_| result.is_ok()).and_then(|k| self.peers.get_mut(k)) {
+            peer.set_limits(limits);
+        }
+        Ok(())
+    }
+}

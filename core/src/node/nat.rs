@@ -1,0 +1,157 @@
+//! Carries what supernodes see, sockets and time to the [router's examination](crate::nat), and out what it wants.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::BTreeSet;
+
+use super::Node;
+use super::sockets::Purpose;
+use crate::api::{Reachability, Role};
+use crate::identity::PeerId;
+use crate::nat::{Around, Ask, NatProfile, Stand, WayIn, Wish};
+use crate::net::{DropReason, Path, PeerKey, SocketId, SocketKind};
+use crate::path::Route;
+use crate::peer::Outgoing;
+use crate::time::Instant;
+use crate::wire::packet::loop_packet;
+
+// ---- what it is told ----
+
+impl Node {
+    /// A supernode told where it sees us.
+    pub(crate) fn on_observed(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        reporter_address: SocketAddr,
+        socket: SocketId,
+        seen: SocketAddr,
+    ) {
+        let Some(id) = self.peers.get(key).map(|p| p.id) else { return };
+        // The source of a TCP connection is nowhere that a datagram could be sent to.
+        if !socket.is_tcp() && self.is_supernode(&id) {
+            self.nat.on_observed(now, id, reporter_address, socket, seen);
+            self.carry_nat(now);
+        }
+    }
+
+    pub(crate) fn on_disagreement(&mut self, now: Instant) {
+        self.nat.on_disagreement(now);
+    }
+
+    pub(super) fn on_reach_socket(&mut self, now: Instant, opened: Option<(SocketId, SocketAddr)>) {
+        self.nat.on_socket(now, opened);
+        self.carry_nat(now);
+    }
+
+    pub(super) fn on_loop(&mut self, now: Instant, token: &[u8; 16]) -> Result<(), DropReason> {
+        if self.nat.on_loop(now, token) { Ok(()) } else { Err(DropReason::UnknownReceiver) }
+    }
+
+    fn tell_around(&mut self, now: Instant) {
+        let stand = match (&self.config.role, self.is_serving()) {
+            _ if self.leaving => Stand::Leaving,
+            (Role::Auto, true) => Stand::Volunteer,
+            (_, true) => Stand::Appointed,
+            (Role::Auto, false) => Stand::Candidate { is_asking: self.overlay.is_asking() },
+            (_, false) => Stand::Leaf,
+        };
+        let supernodes: Vec<_> = self.overlay.askable().into_iter().filter_map(|id| self.addresses_of(id)).collect();
+        let (has_helpers, is_open) = (self.overlay.has_helpers(), self.overlay.is_open());
+        self.nat
+            .on_around(now, &Around { network: &self.network, supernodes: &supernodes, stand, has_helpers, is_open });
+    }
+
+    /// The addresses of a supernode that a link is up to, the one in use first.
+    fn addresses_of(&self, id: PeerId) -> Option<(PeerId, Vec<SocketAddr>)> {
+        let current = self.peers.by_id(&id).filter(|p| p.is_up())?.paths.current();
+        let in_use = current.and_then(|route| route.remote());
+        Some((id, in_use.into_iter().chain(self.supernode_addresses(&id)).collect()))
+    }
+
+    // ---- what it wants ----
+
+    pub(super) fn carry_nat(&mut self, now: Instant) {
+        while let Some(wish) = self.nat.poll_output() {
+            match wish {
+                Wish::Ask(ask) => self.carry_ask(now, ask),
+                Wish::Around => self.tell_around(now),
+                Wish::Help { missing, except } => {
+                    let is_up = |id: &&PeerId| self.peers.up_key(id).is_some();
+                    let linked: BTreeSet<PeerId> = self.overlay.supernodes().filter(is_up).copied().collect();
+                    if !self.overlay.call_helpers(now, missing, &except, &linked) {
+                        self.nat.on_no_help();
+                    }
+                }
+                Wish::ReleaseHelp => self.overlay.release_helpers(),
+                Wish::Checked { seen, came_in } => {
+                    self.overlay.on_checked(now, seen, came_in);
+                    self.settle_if_pressing(now);
+                }
+                Wish::Known => self.consider_serving(now),
+                // Only a home is sent enough to be remembered for. Another supernode, asked again after an hour, sees
+                // another port of a router that maps by destination, and that says nothing.
+                Wish::Forgotten { by } if self.own_homes().iter().any(|(home, _)| *home == by) => {
+                    self.keepalive_on_forgotten(now);
+                }
+                Wish::Forgotten { .. } => {}
+                Wish::Candidates => self.on_candidates_changed(now),
+            }
+        }
+    }
+
+    fn carry_ask(&mut self, now: Instant, ask: Ask) {
+        match ask {
+            Ask::Probe { to, from, remote, token, alternate } => {
+                if let Some(key) = self.peers.up_key(&to) {
+                    let from = Path { socket: from, remote, local: None };
+                    self.send_probe(now, key, from, token, Duration::ZERO, alternate);
+                }
+            }
+            Ask::Loop { from, remote, token } => {
+                if self.account.unasked(now, remote) {
+                    let path = Path { socket: from, remote, local: None };
+                    self.peers.push(Outgoing::Raw { path, bytes: loop_packet(token).into() });
+                }
+            }
+            Ask::Open(family) => {
+                if self.open_socket(Purpose::Reach, SocketKind::Udp(family)).is_none() {
+                    self.nat.on_socket(now, None);
+                }
+            }
+            Ask::Close(socket) => self.close_socket(now, socket),
+        }
+    }
+}
+
+// ---- what others ask ----
+
+impl Node {
+    pub(crate) fn seen_from(&self, id: &PeerId, remote: SocketAddr, socket: SocketId) -> Option<SocketAddr> {
+        self.nat.seen_from(id, remote, socket)
+    }
+
+    pub(crate) fn reflexive(&self) -> Vec<SocketAddr> {
+        self.nat.reflexive(&self.network)
+    }
+
+    pub(super) fn examined_profile(&self) -> NatProfile {
+        self.nat.profile(&self.network, self.overlay.is_open())
+    }
+
+    pub(super) fn reachability(&self, now: Instant) -> Reachability {
+        let (network, profile) = (&self.network, self.nat_profile());
+        self.nat.reachability(now, &WayIn { network, profile, reachable: self.reachable(), udp: self.udp_works() })
+    }
+
+    /// Homes that are linked directly now: which, from what socket, to where.
+    pub(super) fn direct_homes(&self) -> impl Iterator<Item = (PeerKey, SocketId, SocketAddr)> + '_ {
+        self.own_homes().into_iter().filter_map(|(home, _)| {
+            let key = self.peers.up_key(&home)?;
+            match self.peers.get(key)?.paths.current()? {
+                Route::Direct { socket, remote } => Some((key, socket, remote)),
+                Route::Relayed { .. } => None,
+            }
+        })
+    }
+}

@@ -1,0 +1,282 @@
+//! Carries links, messages, time and what others know to the [overlay](crate::overlay), and out what it wants.
+
+use core::net::{IpAddr, SocketAddr};
+
+use super::Node;
+use crate::identity::PeerId;
+use crate::introduce::LookupFailure;
+use crate::nat::Nat;
+use crate::net::{Network, PeerKey};
+use crate::overlay::{About, Carried, LinkUp, Situation, Unlocated, When, Wish, advertiser};
+use crate::path::Route;
+use crate::time::{Instant, earliest};
+use crate::wire::message::{Load, Message, Refusal};
+
+/// Most wishes carried out in one call: what machines want of each other settles in a few steps.
+const WISHES_MAX: usize = 1 << 20;
+
+// ---- what it is told ----
+
+fn situation<'a>(network: &'a Network, nat: &Nat, carried: Carried) -> Situation<'a> {
+    Situation { network, seen: nat.agreed(network), lets_in: nat.lets_in(), carried }
+}
+
+impl Node {
+    pub(super) fn carried(&self, now: Instant) -> Carried {
+        Carried {
+            introductions: self.account.introductions_per_second(now),
+            relay_bytes: self.channels.bytes_per_second(now),
+            is_exhausted: self.channels.is_exhausted(),
+        }
+    }
+
+    pub(crate) fn rooms_join(&mut self, now: Instant, known: &[(PeerId, SocketAddr)]) {
+        self.overlay.join(now, known);
+    }
+
+    pub(crate) fn rooms_hear_of(&mut self, now: Instant, known: &[(PeerId, SocketAddr)]) {
+        self.overlay.hear_of(now, known);
+    }
+
+    pub(super) fn rooms_network(&mut self, now: Instant) {
+        self.overlay.check_address(now, &self.network);
+        self.settle_if_pressing(now);
+        self.nat.handle_network(now);
+        self.carry_nat(now);
+        self.overlay.handle_network(now);
+    }
+
+    pub(super) fn reach_mappings(&mut self, now: Instant) {
+        self.overlay.check_address(now, &self.network);
+        self.settle_if_pressing(now);
+        self.overlay.on_mappings(now, &self.network);
+    }
+
+    pub(crate) fn rooms_link_up(&mut self, now: Instant, id: &PeerId) {
+        self.link_there(now, *id, true);
+    }
+
+    fn link_there(&mut self, now: Instant, id: PeerId, is_new: bool) {
+        let dialled = self.peers.by_id(&id).filter(|p| p.quic_client);
+        let shows_us = dialled.is_some_and(|p| !p.paths.current().is_some_and(|route| route.is_tcp()));
+        self.overlay.on_link_up(now, id, LinkUp { is_new, shows_us });
+    }
+
+    pub(crate) fn rooms_link_down(&mut self, now: Instant, id: &PeerId) {
+        self.overlay.on_link_down(now, id);
+    }
+
+    pub(crate) fn rooms_unasked_link(&mut self, now: Instant) {
+        self.overlay.on_unasked_link(now);
+        self.nat.on_unasked(now);
+    }
+
+    pub(super) fn reach_sent(&mut self, now: Instant, to: SocketAddr) {
+        self.overlay.on_sent(now, to);
+    }
+
+    pub(super) fn on_dialled_back(&mut self, now: Instant, id: &PeerId, remote: SocketAddr, nonce: [u8; 8]) {
+        let situation = situation(&self.network, &self.nat, self.carried(now));
+        self.overlay.on_dialled_back(now, id, remote, nonce, &situation);
+        self.settle_if_pressing(now);
+    }
+
+    pub(super) fn consider_serving(&mut self, now: Instant) {
+        let situation = situation(&self.network, &self.nat, self.carried(now));
+        self.overlay.consider_serving(now, &situation);
+        self.settle_if_pressing(now);
+    }
+
+    pub(super) fn on_relay_exhausted(&mut self, now: Instant) {
+        self.close_channels(now);
+        self.overlay.on_relay_exhausted(now);
+        self.settle_if_pressing(now);
+    }
+
+    fn close_channels(&mut self, now: Instant) {
+        let closed = self.channels.close_all(now);
+        self.tell_closed(closed);
+    }
+
+    pub(super) fn rooms_leave(&mut self, now: Instant) {
+        self.overlay.leave(now);
+        self.rooms_settle(now);
+    }
+
+    pub(super) fn rooms_timeout(&mut self, now: Instant) {
+        let situation = situation(&self.network, &self.nat, self.carried(now));
+        self.overlay.handle_timeout(now, &situation);
+        self.settle_if_pressing(now);
+        self.nat.handle_timeout(now);
+        self.carry_nat(now);
+    }
+
+    pub(super) fn rooms_poll_timeout(&self) -> Option<Instant> {
+        earliest(self.overlay.poll_timeout(), self.nat.poll_timeout())
+    }
+
+    pub(crate) fn on_room_message(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        id: &PeerId,
+        route: Route,
+        message: Message<'_>,
+    ) {
+        let paths = self.peers.get(key).map(|p| &p.paths);
+        let is_called = !self.calls.is_empty() && advertiser(&message).is_some_and(|peer| self.calls.contains(&peer));
+        let about = About {
+            remote: route.remote().filter(|_| !route.is_tcp()),
+            is_proven: paths.is_some_and(|paths| paths.is_proven(&route)),
+            rtt: paths.and_then(|paths| paths.rtt_of(&route)),
+            is_linked: matches!(&message, Message::DialBackOrder { peer, .. } if self.peers.up_key(peer).is_some()),
+            is_called,
+            carried: self.carried(now),
+        };
+        if let Some(reply) = self.overlay.handle_message(now, *id, message, &about) {
+            self.peers.send_bytes(key, None, reply, false);
+        }
+        self.settle_if_pressing(now);
+    }
+
+    pub(super) fn on_early(&mut self, now: Instant, early: Message<'_>) -> Option<Box<[u8]>> {
+        self.overlay.answer_early(now, &early, self.carried(now))
+    }
+
+    pub(crate) fn start_lookup(&mut self, now: Instant, id: PeerId) {
+        if let Some(location) = self.overlay.start_lookup(now, id) {
+            self.on_location(now, id, location);
+        }
+    }
+
+    pub(crate) fn forget_homes(&mut self, id: &PeerId) {
+        self.overlay.forget_record(id);
+    }
+
+    // ---- what it wants ----
+
+    pub(super) fn settle_if_pressing(&mut self, now: Instant) {
+        if self.overlay.is_pressing() {
+            self.rooms_settle(now);
+        }
+    }
+
+    /// Carries out what overlay and NAT want, until they want nothing more.
+    pub(super) fn rooms_settle(&mut self, now: Instant) {
+        for _ in 0..WISHES_MAX {
+            self.carry_nat(now);
+            let Some(wish) = self.overlay.poll_output() else { return };
+            self.carry_wish(now, wish);
+        }
+        debug_assert!(false, "the overlay never stops wanting");
+    }
+
+    fn carry_wish(&mut self, now: Instant, wish: Wish) {
+        match wish {
+            Wish::Send { to, messages } => self.peers.send_to(&to, messages),
+            Wish::Dial { peer, address } => self.carry_dial(now, peer, address),
+            Wish::DialBack { peer, address, nonce } => {
+                self.dial(now, peer, address, Some(Message::DialBack { nonce }));
+            }
+            Wish::Keep { peer } => self.peers.keep(&peer),
+            Wish::Release { peer } => {
+                let (needed, is_leaf_here) = (self.overlay.needs(&peer), self.overlay.is_registered(&peer));
+                self.peers.release(now, &peer, needed, is_leaf_here);
+            }
+            Wish::Review => {
+                let all: Vec<_> = self.peers.iter().map(|(key, p)| (key, p.id)).collect();
+                for (key, id) in all {
+                    self.peers.review(now, key, self.overlay.needs(&id));
+                }
+            }
+            Wish::Dismiss { leaf } => self.carry_dismiss(now, &leaf),
+            Wish::CloseChannels => self.close_channels(now),
+            Wish::Duty(duty) => self.peers.set_own_duty(duty),
+            Wish::Locate { peer, location } => self.on_location(now, peer, location),
+            Wish::AtHome => self.keepalive_on_home(now),
+            Wish::Seen => self.nat.on_supernode(now),
+            Wish::Examine(When::Now) => self.nat.examine_now(now),
+            Wish::Examine(When::Soon) => self.nat.check_soon(now),
+            Wish::Serving => self.nat.on_serving(now),
+            Wish::Ceased => self.nat.on_ceased(now),
+            Wish::Event(event) => self.events.push_back(event),
+        }
+    }
+
+    fn carry_dial(&mut self, now: Instant, peer: PeerId, address: SocketAddr) {
+        let up = self.peers.up_key(&peer);
+        match up.or_else(|| self.dial(now, peer, address, None)) {
+            Some(key) => self.peers.set_wanted(key, true),
+            None => return self.rooms_link_down(now, &peer),
+        }
+        if up.is_some() {
+            self.link_there(now, peer, false);
+        }
+    }
+
+    fn carry_dismiss(&mut self, now: Instant, leaf: &PeerId) {
+        let Some(key) = self.peers.up_key(leaf) else { return };
+        if self.peers.get(key).is_some_and(|p| p.traffic.is_some()) {
+            let refused = Some(Refusal::NotASupernode);
+            self.peers.send(key, &Message::RegisterReply { refused, load: Load::FULL });
+        } else {
+            self.close_link(now, key);
+        }
+    }
+
+    fn on_location(&mut self, now: Instant, id: PeerId, location: Result<Vec<(PeerId, SocketAddr)>, Unlocated>) {
+        match location {
+            Ok(homes) => {
+                // By its own advert, for which the book may have no room: that is not to be looked for again.
+                if homes.iter().any(|(home, _)| *home == id) {
+                    self.calls.learn_homes(id, homes.clone());
+                }
+                self.on_located(now, id, homes);
+            }
+            Err(Unlocated::Lost) => self.on_lookup_failed(now, id, LookupFailure::Lost),
+            Err(Unlocated::Nobody) => self.on_lookup_failed(now, id, LookupFailure::Nobody),
+            Err(Unlocated::NoAnswer) => self.on_lookup_failed(now, id, LookupFailure::NoAnswer),
+            Err(Unlocated::Unknown) => self.on_lookup_failed(now, id, LookupFailure::Unknown),
+        }
+    }
+}
+
+// ---- what others ask ----
+
+impl Node {
+    pub(crate) fn is_serving(&self) -> bool {
+        self.overlay.is_serving()
+    }
+
+    pub(super) fn is_unasked(&self, now: Instant, key: PeerKey, ip: IpAddr) -> bool {
+        self.peers.get(key).is_some_and(|p| self.overlay.is_unasked(now, &p.id, ip))
+    }
+
+    pub(crate) fn is_supernode(&self, id: &PeerId) -> bool {
+        self.overlay.is_supernode(id)
+    }
+
+    pub(crate) fn supernode_addresses(&self, id: &PeerId) -> Vec<SocketAddr> {
+        self.overlay.supernode_addresses(id)
+    }
+
+    pub(crate) fn known_homes_of(&self, id: &PeerId) -> Vec<(PeerId, SocketAddr)> {
+        self.overlay.homes_of(id)
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.overlay.is_lost()
+    }
+
+    pub(crate) fn is_registered(&self, id: &PeerId) -> bool {
+        self.overlay.is_registered(id)
+    }
+
+    pub(crate) fn own_homes(&self) -> Vec<(PeerId, SocketAddr)> {
+        self.overlay.own_homes()
+    }
+
+    pub(super) fn reachable(&self) -> Option<bool> {
+        self.overlay.reachable()
+    }
+}

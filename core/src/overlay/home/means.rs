@@ -1,0 +1,25 @@
+//! What the leaf's side works with and does not own.
+
+use std::collections::VecDeque;
+
+use crate::identity::SecretKey;
+use crate::overlay::advert::{AdvertBook, Sequence};
+use crate::overlay::wish::Wish;
+use crate::random::Generators;
+use crate::time::WallTime;
+
+/// See the module; the fields are [`Overlay`](crate::overlay::Overlay)'s, lent for one call.
+pub(crate) struct Means<'a> {
+    /// The leaf's key, to sign its record.
+    pub key: &'a SecretKey,
+    /// The wall clock, if known.
+    pub wall: Option<WallTime>,
+    /// Chance.
+    pub random: &'a mut Generators,
+    /// Adverts.
+    pub book: &'a mut AdvertBook,
+    /// Numbers for records.
+    pub sequence: &'a mut Sequence,
+    /// What is to be done.
+    pub out: &'a mut VecDeque<Wish>,
+}

@@ -1,0 +1,278 @@
+//! Messages for this room, by kind: each goes to the part that it is for.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use super::state::{Overlay, Side};
+use super::wish::{Location, Unlocated, Wish};
+use crate::identity::PeerId;
+use crate::overlay::advert::{Advert, Capabilities, statement};
+use crate::overlay::directory::LookupStart;
+use crate::overlay::home::Carried;
+use crate::overlay::pack::{PLAINTEXT_MAX, send};
+use crate::overlay::role::OrderTo;
+use crate::time::{Instant, WallTime};
+use crate::wire::message::{self, Load, LoadHint, Message, Refusal, SignedKind};
+
+/// What the node knows of a message, and of the link that it came on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct About {
+    /// Where it came from, if straight and by UDP.
+    pub remote: Option<SocketAddr>,
+    /// The way that it came is proven to be the peer's.
+    pub is_proven: bool,
+    /// The round trip on that way, if it was measured.
+    pub rtt: Option<Duration>,
+    /// It orders a dial-back to a peer that there is a link to.
+    pub is_linked: bool,
+    /// It is the advert of a peer that this node calls: see [`advertiser`].
+    pub is_called: bool,
+    /// What this node does for others.
+    pub carried: Carried,
+}
+
+/// Whose advert a message is, as it claims. Costs a point's decompression.
+pub(crate) fn advertiser(message: &Message<'_>) -> Option<PeerId> {
+    match message {
+        Message::Signed { kind: SignedKind::Advert, bytes } => statement::subject(bytes),
+        _ => None,
+    }
+}
+
+fn encoded(message: &Message<'_>) -> Option<Box<[u8]>> {
+    let mut buf = [0; PLAINTEXT_MAX];
+    let len = message::encode(message, &mut buf)?;
+    Some(buf.get(..len)?.into())
+}
+
+impl Overlay {
+    /// A message came over the link to `from`. Gives the answer that goes back at once, if there is one.
+    #[must_use]
+    pub(crate) fn handle_message(
+        &mut self,
+        now: Instant,
+        from: PeerId,
+        message: Message<'_>,
+        about: &About,
+    ) -> Option<Box<[u8]>> {
+        match message {
+            Message::Lookup { peer } => self.on_lookup(from, peer),
+            Message::LookupReply { peer, record } => {
+                let wall = self.wall_time(now);
+                self.lookups.on_reply(now, &from, wall, peer, record, &mut self.out);
+            }
+            Message::Register { other_home, record } => self.on_register(now, from, other_home, record, about.carried),
+            Message::RegisterReply { refused, load } => self.on_register_reply(now, from, refused, load),
+            Message::Deregister => {
+                if let Some((s, mut stores)) = self.supernode(now) {
+                    s.registrations.on_deregister(&from, &mut stores);
+                }
+            }
+            Message::HomeDown { home } => {
+                if let Some((homes, mut m)) = self.leaf(now) {
+                    homes.on_home_down(now, from, home, &mut m);
+                }
+            }
+            Message::AdvertsRequest => {
+                // The answer is long: only over a path that is proven.
+                if about.is_proven
+                    && let Some((s, mut stores)) = self.supernode(now)
+                {
+                    s.gossip.on_adverts_request(now, from, &mut stores);
+                }
+            }
+            Message::Signed { kind, bytes } => self.on_signed(now, from, kind, bytes, about.is_called),
+            Message::Digest { kind, pull, entries } => {
+                if let Some((s, mut stores)) = self.supernode(now) {
+                    s.gossip.on_digest(now, from, kind, pull, &entries, &mut stores);
+                }
+            }
+            Message::Hints(hints) => self.on_hints(now, from, &hints),
+            Message::LoadRequest => return encoded(&self.load_reply(now, about.carried)),
+            Message::LoadReply { load, time_s } => self.on_load_reply(now, from, load, time_s, about.rtt),
+            Message::DialBackRequest { nonce, contacted, port } => {
+                if let Some(remote) = about.remote.filter(|_| about.is_proven) {
+                    self.on_dial_back_request(now, from, remote, nonce, &contacted, port);
+                }
+            }
+            Message::DialBackOrder { peer, address, nonce } => {
+                let Self { side, out, book, .. } = self;
+                if let Side::Supernode(s) = side {
+                    let has_link = about.is_linked;
+                    s.dial_backs.on_order(now, &from, peer, address.into(), nonce, has_link, book, out);
+                }
+            }
+            Message::DialBackReply { nonce, refused } => self.on_dial_back_reply(now, &from, nonce, refused),
+            // It was an early message, and taken as such.
+            Message::DialBack { .. } => {}
+
+            Message::Confirm
+            | Message::Challenge { .. }
+            | Message::ChallengeReply { .. }
+            | Message::Candidates(_)
+            | Message::Close
+            | Message::Introduce { .. }
+            | Message::Introduced { .. }
+            | Message::IntroducedReply { .. }
+            | Message::IntroduceReply { .. }
+            | Message::ChannelClosed { .. }
+            | Message::Upgrade(_)
+            | Message::Datagram(_)
+            | Message::Probe { .. }
+            | Message::ProbeReply { .. }
+            | Message::Punch(_)
+            | Message::Vouch { .. }
+            | Message::Vouched { .. } => debug_assert!(false, "for another room"),
+        }
+        None
+    }
+
+    /// The early message of an Init that is fresh: the answer, if it has one.
+    #[must_use]
+    pub(crate) fn answer_early(&self, now: Instant, early: &Message<'_>, carried: Carried) -> Option<Box<[u8]>> {
+        match early {
+            Message::Lookup { peer } if self.is_serving() => encoded(&self.records.answer(*peer)),
+            Message::LoadRequest => encoded(&self.load_reply(now, carried)),
+            // Nothing else may be repeated safely, or is worth it.
+            _ => None,
+        }
+    }
+
+    // ---- to a supernode ----
+
+    fn on_lookup(&mut self, from: PeerId, peer: PeerId) {
+        if !self.is_serving() {
+            return;
+        }
+        // Who serves others has no home, and is found by its advert. It may have been a leaf when it was looked for last.
+        if let Some(bytes) = self.book.bytes(&peer) {
+            send(&mut self.out, from, &Message::Signed { kind: SignedKind::Advert, bytes });
+        }
+        send(&mut self.out, from, &self.records.answer(peer));
+        self.is_pressing = true;
+    }
+
+    fn on_register(&mut self, now: Instant, leaf: PeerId, other_home: Option<PeerId>, record: &[u8], carried: Carried) {
+        let load = self.load(carried);
+        let Some((s, mut stores)) = self.supernode(now) else {
+            // It was a supernode when the leaf heard of it.
+            let refused = Some(Refusal::NotASupernode);
+            return send(&mut self.out, leaf, &Message::RegisterReply { refused, load: Load::FULL });
+        };
+        let registered = s.registrations.on_register(now, leaf, other_home, record, load, &mut stores);
+        if registered.is_record_new {
+            s.gossip.push_record(record, stores.out);
+        }
+    }
+
+    fn on_dial_back_request(
+        &mut self,
+        now: Instant,
+        from: PeerId,
+        remote: SocketAddr,
+        nonce: [u8; 8],
+        contacted: &[[u8; 4]],
+        port: u16,
+    ) {
+        let Self { side, out, random, .. } = self;
+        if let Side::Supernode(s) = side {
+            let linked: Vec<PeerId> = s.gossip.linked().copied().collect();
+            let to = OrderTo { linked: &linked, choice: &mut random.peer_choice };
+            s.dial_backs.on_request(now, from, remote, nonce, contacted, port, to, out);
+        }
+    }
+
+    // ---- to a leaf ----
+
+    fn on_register_reply(&mut self, now: Instant, from: PeerId, refused: Option<Refusal>, load: Load) {
+        if let Some((homes, mut m)) = self.leaf(now) {
+            homes.on_register_reply(now, from, refused, load, &mut m);
+        }
+        self.out.push_back(Wish::AtHome);
+        self.keep(from);
+    }
+
+    // ---- to either ----
+
+    fn on_signed(&mut self, now: Instant, from: PeerId, kind: SignedKind, bytes: &[u8], is_called: bool) {
+        if let Some((s, mut stores)) = self.supernode(now) {
+            s.gossip.on_signed(now, from, kind, bytes, &mut stores);
+        }
+        if kind == SignedKind::Advert {
+            if is_called {
+                self.on_callee_advert(now, bytes);
+            }
+            if let Some((homes, mut m)) = self.leaf(now) {
+                homes.on_advert(now, from, bytes, &mut m);
+            }
+            if !self.is_serving() && self.dial_back.reachable().is_none() {
+                self.count_fresh(now);
+            }
+        }
+        self.keep(from);
+    }
+
+    /// An advert of somebody whom this leaf calls: it is found where that says, whether there is room for it in the book
+    /// or not.
+    fn on_callee_advert(&mut self, now: Instant, bytes: &[u8]) {
+        if self.is_serving() {
+            return;
+        }
+        let Ok(advert) = statement::parse::<Advert>(bytes) else { return };
+        let is_good = advert.capabilities.has(Capabilities::HOME)
+            && statement::time_left(&advert, self.wall_time(now)).is_ok()
+            && statement::verify(&advert, bytes).is_ok();
+        if is_good {
+            let homes = advert.addresses.iter().map(|address| (advert.id, (*address).into())).collect();
+            self.out.push_back(Wish::Locate { peer: advert.id, location: Ok(homes) });
+        }
+    }
+
+    fn on_hints(&mut self, now: Instant, from: PeerId, hints: &[LoadHint]) {
+        if let Some((s, mut stores)) = self.supernode(now) {
+            s.gossip.on_hints(now, from, hints, &mut stores);
+        }
+        if let Some((homes, mut m)) = self.leaf(now) {
+            m.book.on_hints(now, &from, hints);
+            homes.on_listed(now, from, &mut m);
+        }
+        self.keep(from);
+    }
+
+    fn on_load_reply(&mut self, now: Instant, from: PeerId, load: Load, time_s: u64, rtt: Option<Duration>) {
+        if self.is_supernode(&from) {
+            self.clock.on_told(now, from, time_s);
+        }
+        if let Some((homes, mut m)) = self.leaf(now) {
+            homes.on_load_reply(now, from, load, rtt, &mut m);
+        }
+        if let Some((s, mut stores)) = self.supernode(now) {
+            s.gossip.on_load_reply(now, from, load, &mut stores);
+            s.registrations.on_heard(&from);
+        }
+    }
+
+    fn load_reply(&self, now: Instant, carried: Carried) -> Message<'static> {
+        Message::LoadReply { load: self.load(carried), time_s: self.own_wall(now).map_or(0, WallTime::as_secs) }
+    }
+
+    // ---- records ----
+
+    /// Asks supernodes for a peer's record. Where nobody need be asked, or nobody can be, that is said at once; else a
+    /// [`Wish::Locate`] follows.
+    #[must_use]
+    pub(crate) fn start_lookup(&mut self, now: Instant, peer: PeerId) -> Option<Location> {
+        let supernodes = self.linked();
+        match self.lookups.start(now, peer, &supernodes, &mut self.out) {
+            LookupStart::Cached(record) => Some(Ok(record.addresses())),
+            LookupStart::Pending => None,
+            LookupStart::Nobody => Some(Err(if self.is_lost() { Unlocated::Lost } else { Unlocated::Nobody })),
+            LookupStart::Full => Some(Err(Unlocated::NoAnswer)),
+        }
+    }
+
+    /// An earlier answer did not help: the next lookup asks anew.
+    pub(crate) fn forget_record(&mut self, peer: &PeerId) {
+        self.lookups.forget(peer);
+    }
+}

@@ -1,0 +1,299 @@
+//! [`Overlay`]: its two sides, what both of them work on, and what is known without asking anybody.
+
+use core::net::SocketAddr;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::clock::NetworkClock;
+use super::turn::Turn;
+use crate::api::{Config, Role, Saved, SupernodeStatus};
+use crate::identity::{PeerId, SecretKey};
+use crate::link::Identity;
+use crate::overlay::advert::{Advert, AdvertBook, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
+use crate::overlay::directory::{Lookups, RECORDS_MAX, Record, RecordStore};
+use crate::overlay::gossip::{Gossip, Stores};
+use crate::overlay::home::{Carried, DRAWN_AUTO_MAX, DRAWN_MAX, Homes, Means, Registrations};
+use crate::overlay::role::{DialBack, DialBackDuty, RoleWatch, Way};
+use crate::overlay::wish::Wish;
+use crate::random::{Generators, Seed};
+use crate::time::{Instant, WallTime};
+use crate::wire::message::Load;
+
+/// What this node does for others.
+pub(super) enum Side {
+    Leaf(Box<Homes>),
+    Supernode(Box<Supernode>),
+}
+
+pub(super) struct Supernode {
+    pub(super) advertise: Vec<SocketAddr>,
+    /// Where this node decided to serve: why it can.
+    pub(super) way: Way,
+    pub(super) gossip: Gossip,
+    pub(super) registrations: Registrations,
+    pub(super) dial_backs: DialBackDuty,
+}
+
+/// What was decided when the node was set up.
+pub(super) struct Terms {
+    pub(super) role: Role,
+    leaves_max: usize,
+    /// How much a pair may have relayed, as the advert says.
+    relay_kbps: u32,
+    /// Most bits per second relayed for all together; 0 is unlimited.
+    relay_bps_max: u64,
+}
+
+impl Terms {
+    /// Whether this node decides for itself when it serves.
+    pub(super) fn is_auto(&self) -> bool {
+        matches!(self.role, Role::Auto)
+    }
+
+    /// The side of a leaf.
+    pub(super) fn leaf(&self, me: PeerId) -> Side {
+        // One that may serve leaves a supernode more alone: those that nothing was sent to are its witnesses.
+        let drawn = if self.is_auto() { DRAWN_AUTO_MAX } else { DRAWN_MAX };
+        Side::Leaf(Box::new(Homes::new(me, drawn)))
+    }
+
+    /// That of a supernode.
+    pub(super) fn supernode(
+        &self,
+        now: Instant,
+        me: PeerId,
+        advertise: &[SocketAddr],
+        way: Way,
+        random: &mut Generators,
+    ) -> Side {
+        let leaves = u32::try_from(self.leaves_max).unwrap_or(u32::MAX);
+        let own = OwnAdvert::new(now, advertise, leaves, self.relay_kbps);
+        Side::Supernode(Box::new(Supernode {
+            advertise: advertise.to_vec(),
+            way,
+            gossip: Gossip::new(now, me, own, random),
+            registrations: Registrations::new(me, self.leaves_max),
+            dial_backs: DialBackDuty::new(),
+        }))
+    }
+}
+
+/// See [the room](super).
+pub(crate) struct Overlay {
+    pub(super) me: Arc<Identity>,
+    pub(super) terms: Terms,
+    pub(super) random: Generators,
+    /// The own wall clock, as it was told.
+    wall: Option<(Instant, WallTime)>,
+    pub(super) clock: NetworkClock,
+    pub(super) side: Side,
+    pub(super) sequence: Sequence,
+    pub(super) book: AdvertBook,
+    pub(super) records: RecordStore,
+    pub(super) lookups: Lookups,
+    pub(super) dial_back: DialBack,
+    pub(super) role: RoleWatch,
+    /// Supernodes that were dialled to have the router looked at, and for nothing else.
+    pub(super) helpers: Vec<PeerId>,
+    /// What an earlier run kept, until there is a network to use it in.
+    pub(super) anchors: Vec<(PeerId, SocketAddr)>,
+    pub(super) out: VecDeque<Wish>,
+    /// What is to be done when all that waits has been carried out.
+    pub(super) turn: Option<Turn>,
+    pub(super) is_pressing: bool,
+    pub(super) is_leaving: bool,
+}
+
+impl Overlay {
+    /// The room of the node `me`. A supernode's first advert is due at once; a leaf does nothing before it is told of a
+    /// supernode.
+    pub(crate) fn new(now: Instant, seed: &Seed, me: Arc<Identity>, config: &Config, saved: &Saved) -> Self {
+        let mut random = Generators::new(seed, "overlay");
+        let id = me.id();
+        let terms = Terms {
+            role: config.role.clone(),
+            leaves_max: config.leaves_max,
+            relay_kbps: u32::try_from(config.relay_rate_bps.div_ceil(1_000)).unwrap_or(u32::MAX),
+            relay_bps_max: config.duty_rate_bps,
+        };
+        let (side, adverts_max, records_max) = match &terms.role {
+            Role::Leaf | Role::Auto => (terms.leaf(id), LEAF_ADVERTS_MAX, 0),
+            Role::Supernode { advertise } => {
+                (terms.supernode(now, id, advertise, Way::Own, &mut random), SUPERNODE_ADVERTS_MAX, RECORDS_MAX)
+            }
+        };
+        Self {
+            dial_back: DialBack::new(terms.is_auto()),
+            me,
+            terms,
+            random,
+            wall: None,
+            clock: NetworkClock::default(),
+            side,
+            sequence: Sequence::new(saved.sequence),
+            book: AdvertBook::new(id, adverts_max),
+            records: RecordStore::new(records_max),
+            lookups: Lookups::default(),
+            role: RoleWatch::default(),
+            helpers: Vec::new(),
+            anchors: saved.anchors.clone(),
+            out: VecDeque::new(),
+            turn: None,
+            is_pressing: false,
+            is_leaving: false,
+        }
+    }
+
+    /// Fresh entropy for what is secret.
+    pub(crate) fn mix(&mut self, fresh: &[u8; 32]) {
+        self.random.keys.mix(fresh);
+    }
+
+    /// The own wall clock, at the start and when it jumps.
+    pub(crate) fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
+        self.wall = Some((now, wall));
+    }
+
+    // ---- what the sides work on ----
+
+    /// The leaf's side with its means, if this node is one.
+    pub(super) fn leaf(&mut self, now: Instant) -> Option<(&mut Homes, Means<'_>)> {
+        let wall = self.wall_time(now);
+        let Self { me, random, book, sequence, out, side, .. } = self;
+        match side {
+            Side::Leaf(homes) => Some((homes, Means { key: me.secret(), wall, random, book, sequence, out })),
+            Side::Supernode(_) => None,
+        }
+    }
+
+    /// The supernode's side with what it fills, if this node is one.
+    pub(super) fn supernode(&mut self, now: Instant) -> Option<(&mut Supernode, Stores<'_>)> {
+        let (supernode, stores, ..) = self.signing(now)?;
+        Some((supernode, stores))
+    }
+
+    /// The same, and with what it takes to sign an advert.
+    pub(super) fn signing(&mut self, now: Instant) -> Option<(&mut Supernode, Stores<'_>, &SecretKey, &mut Sequence)> {
+        let wall = self.wall_time(now);
+        let Self { me, random, book, records, sequence, out, side, .. } = self;
+        match side {
+            Side::Leaf(_) => None,
+            Side::Supernode(s) => Some((s, Stores { wall, random, book, records, out }, me.secret(), sequence)),
+        }
+    }
+
+    /// The own wall clock now.
+    pub(super) fn own_wall(&self, now: Instant) -> Option<WallTime> {
+        self.wall.map(|(at, wall)| wall + now.since(at))
+    }
+
+    /// The time for statements: by the own wall clock, unless that is wrong.
+    pub(super) fn wall_time(&self, now: Instant) -> Option<WallTime> {
+        self.clock.time(now, self.own_wall(now), !self.is_serving())
+    }
+
+    // ---- what is known ----
+
+    /// Whether this node serves others now.
+    pub(crate) fn is_serving(&self) -> bool {
+        matches!(self.side, Side::Supernode(_))
+    }
+
+    /// What this node is to others now.
+    pub(crate) fn present_role(&self) -> Role {
+        match &self.side {
+            Side::Leaf(_) => Role::Leaf,
+            Side::Supernode(s) => Role::Supernode { advertise: s.advertise.clone() },
+        }
+    }
+
+    /// Whether this leaf knows no supernode at all.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(&self.side, Side::Leaf(homes) if homes.is_lost())
+    }
+
+    /// Whether the link to this peer is needed here.
+    pub(crate) fn needs(&self, id: &PeerId) -> bool {
+        if self.helpers.contains(id) {
+            return true;
+        }
+        match &self.side {
+            Side::Leaf(homes) => homes.needs(id),
+            Side::Supernode(s) => s.gossip.needs(id) || (s.registrations.needs(id) && !s.registrations.contains(id)),
+        }
+    }
+
+    /// Whether this peer is known to be a supernode: by its advert, or because the user or an earlier run says so.
+    pub(crate) fn is_supernode(&self, id: &PeerId) -> bool {
+        self.book.contains(id) || self.needs(id)
+    }
+
+    /// Where a supernode says that it is.
+    pub(crate) fn supernode_addresses(&self, id: &PeerId) -> Vec<SocketAddr> {
+        match self.book.get(id) {
+            Some(advert) => advert.addresses.iter().map(|a| (*a).into()).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Supernodes that links are up to, as far as this room asked for them: whom to ask, the best first.
+    pub(crate) fn linked(&self) -> Vec<PeerId> {
+        match &self.side {
+            Side::Leaf(homes) => homes.linked().collect(),
+            Side::Supernode(s) => s.gossip.linked().copied().collect(),
+        }
+    }
+
+    /// All supernodes known by their adverts.
+    pub(crate) fn supernodes(&self) -> impl Iterator<Item = &PeerId> {
+        self.book.iter().map(|(id, _)| id)
+    }
+
+    /// The same, for whoever asks what this node knows.
+    pub(crate) fn supernode_status(&self, now: Instant) -> Vec<SupernodeStatus> {
+        let status = |(id, advert): (&PeerId, &Advert)| {
+            Some(SupernodeStatus { peer: *id, address: advert.address()?, load: self.book.load(now, id) })
+        };
+        self.book.iter().filter_map(status).collect()
+    }
+
+    /// The homes at which this leaf is registered now, the best first.
+    pub(crate) fn own_homes(&self) -> Vec<(PeerId, SocketAddr)> {
+        match &self.side {
+            Side::Leaf(homes) => homes.registered().collect(),
+            Side::Supernode(_) => Vec::new(),
+        }
+    }
+
+    /// Whether a leaf is registered here.
+    pub(crate) fn is_registered(&self, id: &PeerId) -> bool {
+        matches!(&self.side, Side::Supernode(s) if s.registrations.contains(id))
+    }
+
+    /// How many leaves are.
+    pub(crate) fn leaves(&self) -> usize {
+        match &self.side {
+            Side::Leaf(_) => 0,
+            Side::Supernode(s) => s.registrations.len(),
+        }
+    }
+
+    /// Where a peer is at home, as far as this node knows without asking: here, or by its record.
+    pub(crate) fn homes_of(&self, id: &PeerId) -> Vec<(PeerId, SocketAddr)> {
+        if let Side::Supernode(s) = &self.side
+            && s.registrations.contains(id)
+        {
+            return s.advertise.first().map(|address| (self.me.id(), *address)).into_iter().collect();
+        }
+        let record = self.records.get(id).and_then(|bytes| Record::parse(bytes).ok());
+        record.map(|record| record.addresses()).unwrap_or_default()
+    }
+
+    /// How loaded this node is; a leaf is not.
+    pub(crate) fn load(&self, carried: Carried) -> Load {
+        match &self.side {
+            Side::Leaf(_) => Load::default(),
+            Side::Supernode(s) => carried.load(s.registrations.len(), self.terms.leaves_max, self.terms.relay_bps_max),
+        }
+    }
+}

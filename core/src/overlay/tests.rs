@@ -1,0 +1,337 @@
+//! The whole machine, with nothing around it.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+
+use super::home::testnet::{key, s};
+use super::*;
+use crate::api::{Config, Event, Role, Saved};
+use crate::identity::PeerId;
+use crate::keepalive::Duty;
+use crate::link::Identity;
+use crate::net::{Network, SocketId};
+use crate::overlay::advert::{Advert, Capabilities};
+use crate::random::Seed;
+use crate::time::{Instant, WallTime};
+use crate::wire::message::{Load, Message, SignedKind, decode_next};
+
+const SHOWN: LinkUp = LinkUp { is_new: true, shows_us: true };
+const WALL_S: u64 = 1_800_000_000;
+
+fn id(n: u8) -> PeerId {
+    key(n).peer_id()
+}
+
+fn address(n: u8) -> SocketAddr {
+    SocketAddr::from(([203, 0, n, 1], 4_000))
+}
+
+fn own() -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, 1], 5_000))
+}
+
+fn overlay(role: Role) -> Overlay {
+    let me = Arc::new(Identity::new(key(99)));
+    let config = Config { role, ..Config::leaf() };
+    let mut overlay = Overlay::new(s(1), &Seed::new([1; 32]), me, &config, &Saved::default());
+    overlay.handle_wall_clock(s(0), WallTime::from_micros(WALL_S * 1_000_000));
+    overlay
+}
+
+fn supernode() -> Overlay {
+    let mut overlay = overlay(Role::Supernode { advertise: vec![own()] });
+    timeout(&mut overlay, s(1), &Network::default());
+    overlay
+}
+
+fn timeout(overlay: &mut Overlay, now: Instant, network: &Network) -> Vec<Wish> {
+    let situation = Situation { network, seen: None, lets_in: None, carried: Carried::default() };
+    overlay.handle_timeout(now, &situation);
+    drain(overlay)
+}
+
+fn drain(overlay: &mut Overlay) -> Vec<Wish> {
+    core::iter::from_fn(|| overlay.poll_output()).collect()
+}
+
+/// The messages that go to `to`.
+fn sent(wishes: &[Wish], to: PeerId) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for wish in wishes {
+        let Wish::Send { to: peer, messages } = wish else { continue };
+        let mut rest = &**messages;
+        while *peer == to && !rest.is_empty() {
+            names.push(match decode_next(&mut rest).expect("ours") {
+                Message::LoadRequest => "load?",
+                Message::Register { .. } => "register",
+                Message::RegisterReply { refused: None, .. } => "registered",
+                Message::RegisterReply { .. } => "refused",
+                Message::Deregister => "deregister",
+                Message::AdvertsRequest => "adverts?",
+                Message::Signed { kind: SignedKind::Advert, .. } => "advert",
+                Message::LookupReply { record: None, .. } => "no record",
+                Message::LookupReply { .. } => "record",
+                Message::Lookup { .. } => "lookup",
+                Message::DialBackRequest { .. } => "dial back?",
+                _ => "other",
+            });
+        }
+    }
+    names
+}
+
+/// The nonce of the dial-back that is asked for.
+fn nonce(wishes: &[Wish]) -> Option<[u8; 8]> {
+    wishes.iter().rev().find_map(|wish| match wish {
+        Wish::Send { messages, .. } => match decode_next(&mut &**messages) {
+            Ok(Message::DialBackRequest { nonce, .. }) => Some(nonce),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+fn advert(n: u8, capabilities: Capabilities) -> Box<[u8]> {
+    let addresses = [address(n).into()].into_iter().collect();
+    let advert = Advert {
+        id: id(n),
+        sequence: 1,
+        issued_s: WALL_S,
+        lifetime_s: 3_600,
+        capabilities,
+        leaves_max: 9,
+        relay_kbps: 0,
+        addresses,
+    };
+    advert.sign(&key(n))
+}
+
+/// A leaf that is told of one supernode, and registers there.
+fn registered(role: Role) -> Overlay {
+    let mut leaf = overlay(role);
+    leaf.join(s(1), &[(id(1), address(1))]);
+    assert_eq!(drain(&mut leaf), [Wish::Dial { peer: id(1), address: address(1) }]);
+    assert!(leaf.needs(&id(1)) && leaf.is_supernode(&id(1)) && !leaf.is_lost());
+    leaf.on_link_up(s(2), id(1), SHOWN);
+    let wishes = drain(&mut leaf);
+    assert_eq!(sent(&wishes, id(1)), ["load?", "adverts?"]);
+    assert!(wishes.contains(&Wish::Keep { peer: id(1) }) && wishes.contains(&Wish::Seen));
+    let load = Message::LoadReply { load: Load::default(), time_s: WALL_S + 2 };
+    assert_eq!(leaf.handle_message(s(2), id(1), load, &About::default()), None);
+    for at in [3, 4] {
+        drain(&mut leaf);
+        if leaf.own_homes().is_empty() {
+            timeout(&mut leaf, s(at), &Network::default());
+        }
+    }
+    let reply = Message::RegisterReply { refused: None, load: Load::default() };
+    assert_eq!(leaf.handle_message(s(4), id(1), reply, &About::default()), None);
+    let wishes = drain(&mut leaf);
+    assert!(wishes.contains(&Wish::AtHome) && wishes.contains(&Wish::Event(Event::Ready)));
+    assert_eq!(leaf.own_homes(), [(id(1), address(1))]);
+    leaf
+}
+
+#[test]
+fn a_leaf_that_is_told_of_a_supernode_makes_it_its_home_and_says_goodbye_to_it() {
+    let mut leaf = registered(Role::Leaf);
+    leaf.leave(s(5));
+    assert_eq!(sent(&drain(&mut leaf), id(1)), ["deregister"]);
+    leaf.join(s(6), &[(id(2), address(2))]);
+    assert_eq!(drain(&mut leaf), [], "who leaves dials nobody");
+}
+
+#[test]
+fn a_home_that_is_gone_is_missed_and_nobody_is_left_to_ask() {
+    let mut leaf = registered(Role::Leaf);
+    assert_eq!(leaf.start_lookup(s(5), id(7)), None);
+    assert_eq!(sent(&drain(&mut leaf), id(1)), ["lookup"]);
+    leaf.on_link_down(s(6), &id(1));
+    let wishes = drain(&mut leaf);
+    assert!(wishes.contains(&Wish::Event(Event::Homeless)));
+    // It had been asked once, and is asked once more as long as the lookup stands.
+    let located = |wishes: &[Wish]| wishes.iter().any(|w| matches!(w, Wish::Locate { peer, .. } if *peer == id(7)));
+    let later = (7..30).any(|at| located(&timeout(&mut leaf, s(at), &Network::default())));
+    assert!(located(&wishes) || later);
+    assert_eq!(leaf.start_lookup(s(40), id(7)), Some(Err(Unlocated::Nobody)));
+    assert_eq!(overlay(Role::Leaf).start_lookup(s(1), id(7)), Some(Err(Unlocated::Lost)));
+}
+
+#[test]
+fn a_supernode_answers_a_question_of_load_at_once_and_a_lookup_before_anything_else_is_done() {
+    let mut node = supernode();
+    node.on_link_up(s(1), id(2), LinkUp { is_new: true, shows_us: false });
+    let reply = node.handle_message(s(1), id(2), Message::LoadRequest, &About::default()).expect("at once");
+    let expected = Message::LoadReply { load: Load { leaves: 0, introductions: 0, relay: 0 }, time_s: WALL_S + 1 };
+    assert_eq!(decode_next(&mut &*reply), Ok(expected));
+    assert!(!node.is_pressing());
+    let lookup = Message::Lookup { peer: id(99) };
+    assert_eq!(node.handle_message(s(1), id(2), lookup, &About::default()), None);
+    assert!(node.is_pressing());
+    assert_eq!(sent(&drain(&mut node), id(2)), ["advert", "no record"], "it is a supernode itself");
+    assert!(!node.is_pressing());
+    let early = Message::Lookup { peer: id(3) };
+    assert!(node.answer_early(s(1), &early, Carried::default()).is_some());
+    assert!(overlay(Role::Leaf).answer_early(s(1), &early, Carried::default()).is_none());
+}
+
+#[test]
+fn a_long_answer_needs_a_proven_path_and_a_dial_back_one_over_udp() {
+    let mut node = supernode();
+    for n in [2, 3] {
+        node.on_link_up(s(1), id(n), LinkUp { is_new: true, shows_us: false });
+    }
+    let bytes = advert(3, Capabilities::ALL);
+    let message = Message::Signed { kind: SignedKind::Advert, bytes: &bytes };
+    let _ = node.handle_message(s(1), id(3), message, &About::default());
+    assert!(drain(&mut node).contains(&Wish::Keep { peer: id(3) }), "it is a neighbour now");
+    let request = || Message::DialBackRequest { nonce: [5; 8], contacted: ArrayVec::new(), port: 0 };
+    let proven = About { is_proven: true, ..About::default() };
+    let direct = About { remote: Some(address(2)), ..proven };
+    let unproven = About { is_proven: false, ..direct };
+    for about in [About::default(), proven, unproven] {
+        let _ = node.handle_message(s(1), id(2), request(), &about);
+        assert_eq!(drain(&mut node), [], "{about:?}");
+    }
+    let _ = node.handle_message(s(1), id(2), request(), &direct);
+    assert_eq!(sent(&drain(&mut node), id(3)), ["other"], "an order");
+    let _ = node.handle_message(s(1), id(2), Message::AdvertsRequest, &unproven);
+    assert_eq!(drain(&mut node), []);
+    let _ = node.handle_message(s(1), id(2), Message::AdvertsRequest, &proven);
+    assert_eq!(sent(&drain(&mut node), id(2)), ["advert", "advert", "other"]);
+}
+
+#[test]
+fn the_advert_of_a_callee_says_where_it_is() {
+    let mut leaf = registered(Role::Leaf);
+    let bytes = advert(5, Capabilities::ALL);
+    let message = || Message::Signed { kind: SignedKind::Advert, bytes: &bytes };
+    assert_eq!(advertiser(&message()), Some(id(5)));
+    let _ = leaf.handle_message(s(5), id(1), message(), &About::default());
+    let is_located = |wish: &Wish| matches!(wish, Wish::Locate { .. });
+    assert!(!drain(&mut leaf).iter().any(is_located));
+    let called = About { is_called: true, ..About::default() };
+    let _ = leaf.handle_message(s(5), id(1), message(), &called);
+    let location = Ok(vec![(id(5), address(5))]);
+    assert!(drain(&mut leaf).contains(&Wish::Locate { peer: id(5), location }));
+    let mut forged = bytes.to_vec();
+    *forged.last_mut().expect("bytes") ^= 1;
+    for bytes in [&forged[..], &advert(5, Capabilities::default())] {
+        let message = Message::Signed { kind: SignedKind::Advert, bytes };
+        let _ = leaf.handle_message(s(5), id(1), message, &called);
+        assert!(!drain(&mut leaf).iter().any(is_located));
+    }
+}
+
+/// A leaf in role `auto`, confirmed by a dial-back; what it wanted when it began to serve.
+fn serving(network: &Network) -> (Overlay, Vec<Wish>) {
+    let mut node = registered(Role::Auto);
+    node.join(s(5), &[(id(2), address(2))]);
+    drain(&mut node);
+    node.on_link_up(s(6), id(2), SHOWN);
+    let nonce = nonce(&drain(&mut node)).expect("two are linked");
+    let situation = Situation { network, seen: Some(own()), lets_in: None, carried: Carried::default() };
+    let exhausted = Carried { is_exhausted: true, ..Carried::default() };
+    node.on_dialled_back(s(7), &id(9), address(9), nonce, &Situation { carried: exhausted, ..situation });
+    assert!(node.is_open() && !node.is_pressing(), "who may relay no more does not serve");
+    node.consider_serving(s(7), &situation);
+    assert!(node.is_pressing() && !node.is_serving(), "first the homes are told");
+    let wishes = drain(&mut node);
+    assert!(node.is_serving() && !node.is_pressing());
+    (node, wishes)
+}
+
+fn place(wishes: &[Wish], wanted: &Wish) -> usize {
+    wishes.iter().position(|wish| wish == wanted).unwrap_or_else(|| panic!("{wanted:?} is not wanted"))
+}
+
+#[test]
+fn who_is_confirmed_tells_its_homes_goodbye_and_then_serves() {
+    let network = Network { sockets: vec![(SocketId(0), own())], ..Network::default() };
+    let (node, wishes) = serving(&network);
+    assert_eq!(sent(&wishes[..1], id(1)), ["deregister"], "before anything else");
+    let began = Event::RoleChanged { supernode: true, addresses: vec![own()] };
+    let order = [Wish::Duty(Duty::Liveness), Wish::Serving, Wish::Event(began), Wish::Review];
+    assert!(order.iter().map(|wish| place(&wishes, wish)).is_sorted(), "{wishes:?}");
+    assert_eq!(wishes.last(), Some(&Wish::Review));
+    assert!(!wishes.contains(&Wish::Event(Event::Ready)), "it was told before");
+    assert_eq!(node.present_role(), Role::Supernode { advertise: vec![own()] });
+}
+
+#[test]
+fn whose_address_is_gone_dismisses_its_leaves_and_finds_homes() {
+    let network = Network { sockets: vec![(SocketId(0), own())], ..Network::default() };
+    let (mut node, _) = serving(&network);
+    node.on_link_up(s(8), id(4), LinkUp { is_new: true, shows_us: false });
+    let register = Message::Register { other_home: None, record: &[] };
+    let _ = node.handle_message(s(8), id(4), register, &About::default());
+    assert_eq!(sent(&drain(&mut node), id(4)), ["registered"]);
+    assert_eq!((node.leaves(), node.homes_of(&id(4))), (1, vec![(id(99), own())]));
+
+    node.check_address(s(9), &network);
+    assert_eq!(drain(&mut node), [Wish::Examine(When::Soon)], "it is still there");
+    node.check_address(s(9), &Network::default());
+    assert!(node.is_pressing() && node.is_serving(), "first the neighbours are told");
+    node.on_relay_exhausted(s(9));
+    let wishes = drain(&mut node);
+    let ceased = Event::RoleChanged { supernode: false, addresses: vec![own()] };
+    let order = [
+        Wish::Duty(Duty::Binding),
+        Wish::Dismiss { leaf: id(4) },
+        Wish::CloseChannels,
+        Wish::Ceased,
+        Wish::Event(ceased),
+        Wish::Event(Event::Homeless),
+        Wish::Review,
+    ];
+    assert!(order.iter().map(|wish| place(&wishes, wish)).is_sorted(), "{wishes:?}");
+    assert_eq!(wishes.iter().filter(|wish| **wish == Wish::Ceased).count(), 1, "once");
+    assert!(!node.is_serving() && node.leaves() == 0);
+    assert!(wishes.iter().any(|wish| matches!(wish, Wish::Dial { .. })), "those it served with may be homes");
+
+    // It may serve again only after a while, however well it is reached.
+    let situation = Situation { network: &network, seen: Some(own()), lets_in: None, carried: Carried::default() };
+    node.consider_serving(s(10), &situation);
+    assert!(!node.is_pressing());
+    let wait = node.poll_timeout().expect("something");
+    assert!(wait > s(9) && wait - s(9) <= Duration::from_secs(120));
+}
+
+#[test]
+fn three_failed_checks_or_being_seen_elsewhere_end_it() {
+    let network = Network { sockets: vec![(SocketId(0), own())], ..Network::default() };
+    let (mut node, _) = serving(&network);
+    for came_in in [Some(false), Some(false), None, Some(true), Some(false), Some(false)] {
+        node.on_checked(s(8), Some(own()), came_in);
+        assert!(!node.is_pressing());
+    }
+    node.on_checked(s(8), Some(own()), Some(false));
+    assert!(node.is_pressing());
+    let (mut node, _) = serving(&network);
+    node.on_checked(s(8), Some(address(3)), Some(true));
+    assert!(node.is_pressing());
+}
+
+#[test]
+fn helpers_are_those_that_can_be_spared() {
+    let mut leaf = registered(Role::Leaf);
+    for n in 2..=4 {
+        let bytes = advert(n, Capabilities::ALL);
+        let message = Message::Signed { kind: SignedKind::Advert, bytes: &bytes };
+        let _ = leaf.handle_message(s(5), id(1), message, &About::default());
+    }
+    drain(&mut leaf);
+    let linked = [id(1), id(2)].into();
+    assert!(leaf.call_helpers(s(5), 2, &[address(1).ip(), address(3).ip()], &linked));
+    assert_eq!(drain(&mut leaf), [Wish::Dial { peer: id(4), address: address(4) }], "the only one left");
+    assert!(leaf.needs(&id(4)) && leaf.askable().contains(&id(4)));
+    leaf.release_helpers();
+    assert_eq!(drain(&mut leaf), [Wish::Release { peer: id(4) }]);
+    assert!(!leaf.has_helpers());
+    // One that would serve needs four that nothing was sent to.
+    let mut auto = registered(Role::Auto);
+    assert!(!auto.call_helpers(s(5), 2, &[], &[id(1)].into()) && drain(&mut auto).is_empty());
+}

@@ -1,0 +1,141 @@
+//! [`Traversal`] with nothing around it: who gets checks, in which order, and what is said of it.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use super::case::Wish;
+use super::operations::Alone;
+use super::traversal::Traversal;
+use crate::api::RelayReason;
+use crate::wire::message::Message;
+use crate::wire::nat::NatProfile;
+
+fn office(port: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], port))
+}
+
+/// So many peers behind one address that have told where they are.
+fn told(peers: u32) -> Alone {
+    let mut alone = Alone::new(peers);
+    for nth in 0..peers as usize {
+        alone.tell(nth, &[office(1_000 + nth as u16)], 0, NatProfile::default());
+    }
+    alone
+}
+
+/// Which peers got a check.
+fn checked(alone: &Alone) -> Vec<usize> {
+    (0..alone.peers.len()).filter(|nth| !alone.peers[*nth].checks.is_empty()).collect()
+}
+
+fn reason(alone: &Alone, nth: usize) -> Option<RelayReason> {
+    let one = &alone.peers[nth];
+    alone.machine.relay_reason(alone.now, one.key, &Alone::view(one), &alone.around())
+}
+
+#[test]
+fn what_the_budget_refuses_waits_its_turn() {
+    let mut alone = told(6);
+    assert_eq!(checked(&alone), [0, 1, 2], "three attempts a minute at a prefix");
+    let minute = Duration::from_secs(60);
+    assert_eq!(reason(&alone, 2), Some(RelayReason::Trying));
+    assert_eq!(reason(&alone, 3), Some(RelayReason::BudgetHeld { wait: minute }));
+    assert_eq!(alone.machine.poll_timeout(), Some(alone.now + minute));
+    alone.run_for(minute / 2);
+    assert_eq!(checked(&alone), [0, 1, 2]);
+    assert_eq!(reason(&alone, 5), Some(RelayReason::BudgetHeld { wait: minute / 2 }));
+    // One who comes late does not pass those who wait.
+    alone.now += minute / 2;
+    alone.tell(3, &[office(1_003), office(2_003)], 0, NatProfile::default());
+    alone.settle();
+    assert_eq!(checked(&alone), [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn the_next_one_begins_as_soon_as_an_attempt_is_answered() {
+    let mut alone = told(9);
+    for nth in 0..3 {
+        alone.machine.forget_exposure(alone.peers[nth].key);
+    }
+    assert_eq!(checked(&alone), [0, 1, 2]);
+    assert!(alone.answer(1));
+    alone.settle();
+    assert_eq!(
+        checked(&alone).len(),
+        8,
+        "the address is proven and has thirty attempts of its own: all but the one who answered"
+    );
+    assert_eq!(reason(&alone, 8), Some(RelayReason::Trying));
+}
+
+#[test]
+fn one_turn_frees_one_place_at_other_addresses_of_the_prefix() {
+    let near = |n: u8| SocketAddr::from(([192, 0, 2, n], 1_000));
+    let mut alone = Alone::new(6);
+    for nth in 0..6u8 {
+        alone.tell(usize::from(nth), &[near(nth + 1)], 0, NatProfile::default());
+    }
+    assert_eq!(checked(&alone), [0, 1, 2]);
+    assert!(alone.answer(2));
+    alone.settle();
+    assert_eq!(checked(&alone), [0, 1, 3], "the first of those who wait");
+    alone.machine.forget(alone.peers[4].key);
+    assert!(alone.answer(3));
+    alone.settle();
+    assert_eq!(checked(&alone), [0, 1, 5], "who is gone does not wait");
+}
+
+#[test]
+fn a_home_that_sees_the_peer_exempts_exactly_that_address() {
+    let mut alone = told(4);
+    let key = alone.peers[3].key;
+    assert!(alone.machine.effort_of(key).is_some(), "evidence is asked for where the budget holds");
+    let home = alone.home;
+    alone.call(3, |t, case| t.on_vouched(case, &home, office(1_003)));
+    alone.settle();
+    assert_eq!(checked(&alone), [0, 1, 2, 3]);
+    let left = |alone: &mut Alone| (0..99).filter(|_| alone.account.take_attempt(alone.now, office(7))).count();
+    assert_eq!(left(&mut alone), 30, "it was charged to nobody");
+    // Elsewhere behind the same address the peer is one of those who share its thirty attempts.
+    alone.tell(3, &[office(1_003), office(2_003)], 0, NatProfile::default());
+    assert!(matches!(reason(&alone, 3), Some(RelayReason::BudgetHeld { .. })));
+}
+
+#[test]
+fn offers_go_to_accepted_peers_only() {
+    let mut alone = Alone::new(1);
+    let upgrades = |t: &mut Traversal| {
+        core::iter::from_fn(|| t.poll_wish())
+            .filter(|wish| matches!(wish, Wish::Send { message: Message::Upgrade(_), .. }))
+            .count()
+    };
+    let mut seen = Vec::new();
+    for is_accepted in [false, true] {
+        alone.call(0, |t, case| {
+            case.peer.is_accepted = is_accepted;
+            t.upgrade(case);
+            seen.push(upgrades(t));
+        });
+    }
+    assert_eq!(seen, [0, 1]);
+}
+
+#[test]
+fn a_relayed_link_tries_again_less_and_less_often() {
+    let mut alone = told(1);
+    let key = alone.peers[0].key;
+    alone.machine.on_path_changed(alone.now, key, false);
+    let began = alone.now;
+    let mut offers = Vec::new();
+    for second in 1..=600u64 {
+        let before = alone.offers;
+        alone.run_for(Duration::from_secs(1));
+        if alone.offers > before {
+            offers.push(second);
+        }
+        assert_eq!(alone.now, began + Duration::from_secs(second));
+    }
+    assert!(offers[0] == 4 && offers.len() < 10, "{offers:?}");
+    let waits: Vec<u64> = offers.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits.is_sorted(), "{offers:?}");
+}
