@@ -297,11 +297,11 @@ fn h9_an_accepted_peer_holds_no_more_than_the_window_and_not_for_long() {
 #[test]
 fn h9_fragments_do_not_multiply_what_an_accepted_peer_holds() {
     // Single bytes with gaps between them, many in a packet and one in a packet.
-    for (in_packet, packets) in [(80, 25), (1, 1_000)] {
+    for (in_packet, packets) in [(80, 10), (1, 600)] {
         let mut ends = Ends::new();
         let before = live();
         let mut most = 0;
-        for n in 0..31u64 {
+        for n in 0..200u64 {
             for packet in 0..packets {
                 let frames: Vec<u8> =
                     (0..in_packet).flat_map(|i| stream_frame(n + 1, 1 + 2 * (packet * in_packet + i), &[7])).collect();
@@ -310,6 +310,6 @@ fn h9_fragments_do_not_multiply_what_an_accepted_peer_holds() {
             }
         }
         eprintln!("fragments, {in_packet} in a packet: {most} bytes");
-        assert!(most <= 10_500_000, "{most} bytes");
+        assert!((100_000..4_000_000).contains(&most), "{most} bytes");
     }
 }

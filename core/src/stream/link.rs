@@ -85,6 +85,7 @@ impl LinkStreams {
             Some(Inner::Cut(cut)) => self.on_quic(&restore_padding(cut)),
         }
         self.on_change();
+        self.set.note_pieces();
     }
 
     /// Does what is due.
@@ -97,8 +98,7 @@ impl LinkStreams {
             self.rest_at = None;
             self.resting = true;
             if let Some(conn) = &self.conn {
-                let word = Word::Rest(conn.mark());
-                self.words.say(word);
+                self.words.say(Word::Rest(conn.mark()));
             }
         }
         self.words.handle_timeout(now);
@@ -375,26 +375,15 @@ impl LinkStreams {
                     self.connect();
                 }
             }
-            Word::Gone(mark) => {
-                if present == Some(mark) {
-                    self.on_gone();
-                }
-            }
+            Word::Gone(mark) if present == Some(mark) => self.on_gone(),
             Word::Rest(mark) => {
                 if self.side == Side::Server {
                     self.on_rest(mark, present);
                 }
             }
-            Word::Keep(mark) => {
-                if present == Some(mark) {
-                    self.resting = false;
-                }
-            }
-            Word::Refused(mark) => {
-                if mark == present {
-                    self.on_refused();
-                }
-            }
+            Word::Keep(mark) if present == Some(mark) => self.resting = false,
+            Word::Refused(mark) if present == mark => self.on_refused(),
+            Word::Gone(_) | Word::Keep(_) | Word::Refused(_) => {}
         }
     }
 
@@ -441,7 +430,12 @@ impl LinkStreams {
         }
         let mark = Mark::of_packet(packet);
         match &mut self.conn {
-            Some(conn) if !is_short(packet) || mark == Some(conn.mark()) => conn.handle(at, BytesMut::from(packet)),
+            Some(conn) if !is_short(packet) => conn.handle_long(at, BytesMut::from(packet)),
+            Some(conn) if mark == Some(conn.mark()) => {
+                if self.set.admits(packet) {
+                    conn.handle(at, BytesMut::from(packet));
+                }
+            }
             // A short header means that we had this connection: without that, the handshake may still come.
             _ => {
                 if let Some(mark) = mark.filter(|_| is_short(packet)) {

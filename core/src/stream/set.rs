@@ -3,9 +3,11 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
-use quinn_proto::{Connection, Side, StreamId};
+use quinn_proto::{Connection, Side, StreamId, VarInt};
 
 use super::event::LocalStream;
+use super::frames::{Piece, pieces};
+use super::limits::PIECES_MAX;
 use super::one::{CODE_MALFORMED, One};
 use crate::time::Instant;
 
@@ -21,6 +23,10 @@ pub(super) struct Set {
     next: u64,
     /// Streams of the peer that do not say yet to what, in order, and until when they may not.
     unnamed: VecDeque<(Instant, LocalStream)>,
+    /// No fewer pieces than QUIC holds of all of them.
+    pieces: usize,
+    /// Those of the packet that is being handled.
+    coming: Vec<Piece>,
 }
 
 impl Set {
@@ -98,6 +104,33 @@ impl Set {
             }
             self.remove(stream);
             self.note_named();
+        }
+    }
+
+    /// Whether QUIC may hold the pieces of one more packet. If so, it gets it, and then they are noted.
+    pub(super) fn admits(&mut self, packet: &[u8]) -> bool {
+        pieces(packet, &mut self.coming);
+        let more = self.coming.len();
+        if self.pieces + more > PIECES_MAX {
+            // Only now, since it looks at all.
+            self.pieces = self.all.values().map(|one| one.pieces() as usize).sum();
+        }
+        if self.pieces + more > PIECES_MAX {
+            self.coming.clear();
+            return false;
+        }
+        self.pieces += more;
+        true
+    }
+
+    /// QUIC has the pieces that were admitted, as far as their streams are still there.
+    pub(super) fn note_pieces(&mut self) {
+        for piece in self.coming.drain(..) {
+            let id = VarInt::from_u64(piece.stream).ok().map(StreamId::from);
+            let stream = id.and_then(|id| self.by_id.get(&id));
+            if let Some(one) = stream.and_then(|stream| self.all.get_mut(stream)) {
+                one.on_piece(piece.end);
+            }
         }
     }
 
