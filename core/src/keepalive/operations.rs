@@ -78,7 +78,8 @@ impl World {
         match op % 10 {
             0 => self.measuring.on_network(self.now),
             1 => {
-                let place = (number % 4 != 0).then_some(Place { network: [number % 3; 8], is_own: number % 8 == 1 });
+                let place =
+                    (!number.is_multiple_of(4)).then_some(Place { network: [number % 3; 8], is_own: number % 8 == 1 });
                 let key = PeerKey { index: u32::from(number / 64), generation: 1 };
                 self.home = Some(Home { key, socket: SocketId(0), remote: ([198, 51, 100, 1], 4_000).into(), place });
                 self.measuring.on_home(self.now);
@@ -87,7 +88,7 @@ impl World {
                 let view = self.view();
                 self.measuring.on_forgotten(self.now, &view);
             }
-            3 if number % 8 == 0 => self.home = None,
+            3 if number.is_multiple_of(8) => self.home = None,
             3 => self.is_serving = number % 8 == 1,
             4 => self.is_reachable = [None, Some(false), Some(true)][usize::from(number % 3)],
             5 | 6 => {
@@ -109,7 +110,7 @@ impl World {
     }
 
     fn pass(&mut self, time: Duration) {
-        self.now = self.now + time;
+        self.now += time;
         let view = self.view();
         self.measuring.handle_timeout(self.now, &view);
         self.carry(true);

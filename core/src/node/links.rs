@@ -65,7 +65,7 @@ impl Node {
         self.calls.finish(&id);
         self.announce_path(key);
         self.open_waiting(now, &id);
-        self.start_effort(now, key);
+        self.traverse_up(now, key);
         for sequence in self.pings.take_waiting(&id) {
             self.send_ping(now, key, sequence);
         }

@@ -120,7 +120,7 @@ impl Node {
 
     /// Offers our candidates and asks for the peer's; checks start on both sides.
     pub(crate) fn upgrade(&mut self, now: Instant, key: PeerKey) {
-        self.traverse(now, key, |t, case| t.upgrade(case));
+        self.traverse(now, key, Traversal::upgrade);
     }
 
     /// A service took the peer in.
@@ -132,20 +132,20 @@ impl Node {
 
     /// Starts a check list over the peer's candidates, unless a direct path works.
     pub(crate) fn start_checks(&mut self, now: Instant, key: PeerKey) {
-        self.traverse(now, key, |t, case| t.start_checks(case));
+        self.traverse(now, key, Traversal::start_checks);
     }
 
-    /// The link is up: what takes more than checks may begin.
-    pub(crate) fn start_effort(&mut self, now: Instant, key: PeerKey) {
-        self.traverse(now, key, |t, case| t.start_effort(case));
+    /// The link is up.
+    pub(crate) fn traverse_up(&mut self, now: Instant, key: PeerKey) {
+        self.traverse(now, key, Traversal::on_link_up);
     }
 
     /// The peer's deadline came.
     pub(crate) fn on_traversal_due(&mut self, now: Instant, key: PeerKey) {
         if self.traversal.is_busy(key) {
-            self.traverse(now, key, |t, case| t.handle_timeout(case));
-            self.traverse(now, key, |t, case| t.handle_sweep(case));
-            self.traverse(now, key, |t, case| t.handle_retry(case));
+            self.traverse(now, key, Traversal::handle_timeout);
+            self.traverse(now, key, Traversal::handle_sweep);
+            self.traverse(now, key, Traversal::handle_retry);
         }
     }
 
@@ -160,7 +160,7 @@ impl Node {
     pub(crate) fn on_candidates_changed(&mut self, now: Instant) {
         let peers: Vec<PeerKey> = self.traversal.peers().collect();
         for key in peers {
-            self.traverse(now, key, |t, case| t.on_candidates_changed(case));
+            self.traverse(now, key, Traversal::on_candidates_changed);
         }
     }
 
@@ -176,7 +176,7 @@ impl Node {
         if let Some(socket) = socket.filter(|_| !is_wanted) {
             self.close_socket(now, socket);
         }
-        self.traverse(now, key, |t, case| t.run_effort(case));
+        self.traverse(now, key, Traversal::run_effort);
     }
 
     /// A supernode answered that. Whether this probe was an effort's.

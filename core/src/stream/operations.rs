@@ -43,7 +43,7 @@ pub(super) struct End {
 /// Both, and the wires between them.
 pub(super) struct Ends {
     pub(super) now: Instant,
-    pub(super) ends: [End; 2],
+    pub(super) both: [End; 2],
     /// To which end, of which link.
     wire: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
     /// Packets and bytes that each end has sent.
@@ -139,13 +139,13 @@ impl End {
 
 impl Ends {
     pub(super) fn new() -> Self {
-        let ends = [End::new(1, Side::Client), End::new(2, Side::Server)];
-        Self { now: Instant::from_micros(1), ends, wire: BTreeMap::new(), sent: [(0, 0); 2] }
+        let both = [End::new(1, Side::Client), End::new(2, Side::Server)];
+        Self { now: Instant::from_micros(1), both, wire: BTreeMap::new(), sent: [(0, 0); 2] }
     }
 
     /// An application opens a stream.
     pub(super) fn open(&mut self, end: usize, link: usize, service: &str) -> StreamKey {
-        let this = &mut self.ends[end];
+        let this = &mut self.both[end];
         let stream = this.streams.open(id(link), &name(service)).expect("room for a stream");
         this.open.push(stream);
         this.open_waiting(self.now, link);
@@ -155,7 +155,7 @@ impl Ends {
 
     /// A packet comes to an end.
     fn receive(&mut self, end: usize, link: usize, packet: &[u8]) {
-        let this = &mut self.ends[end];
+        let this = &mut self.both[end];
         if this.up[link] {
             let view = this.view(link);
             this.streams.handle_packet(self.now, &view, packet);
@@ -172,7 +172,7 @@ impl Ends {
     /// What is due is done, what is wanted carried out, what is said goes on the wire.
     pub(super) fn settle(&mut self) {
         for n in 0..2 {
-            let end = &mut self.ends[n];
+            let end = &mut self.both[n];
             for link in 0..LINKS {
                 end.streams.handle_timeout_of(self.now, end.key(link));
             }
@@ -215,8 +215,8 @@ impl Ends {
             }
             let keys = (0..2).flat_map(|end| (0..LINKS).map(move |link| (end, link)));
             let due = keys.filter_map(|(end, link)| {
-                let key = self.ends[end].key(link);
-                self.ends[end].streams.poll_timeout_of(key)
+                let key = self.both[end].key(link);
+                self.both[end].streams.poll_timeout_of(key)
             });
             let Some(at) = due.min().map(|at| at.max(self.now + Duration::from_micros(1))) else { break };
             if at > until {
@@ -230,7 +230,7 @@ impl Ends {
 
     /// One call of an application on one of its streams.
     fn act(&mut self, n: usize, choice: u8, bytes: &mut Bytes<'_>) {
-        let end = &mut self.ends[n];
+        let end = &mut self.both[n];
         let Some(&stream) = end.open.get(usize::from(choice >> 5)) else { return };
         let (now, streams) = (self.now, &mut end.streams);
         let _ = match bytes.u8() % 8 {
@@ -250,7 +250,7 @@ impl Ends {
     /// One call of the node, of what is not packets.
     fn happen(&mut self, n: usize, choice: u8, bytes: &mut Bytes<'_>) {
         let link = usize::from(choice >> 5) % LINKS;
-        let (now, end) = (self.now, &mut self.ends[n]);
+        let (now, end) = (self.now, &mut self.both[n]);
         let key = end.key(link);
         match bytes.u8() % 9 {
             0 => drop(end.streams.services_mut().offer(name("x"), Access::Any)),
@@ -285,7 +285,7 @@ impl Ends {
 
     /// All links go, and the applications give up.
     fn end_all(&mut self) {
-        for end in &mut self.ends {
+        for end in &mut self.both {
             for link in 0..LINKS {
                 end.replace(self.now, link, StreamEnd::PeerGone);
                 end.streams.end_waiting(&id(link), StreamEnd::PeerGone);
@@ -324,7 +324,7 @@ pub fn drive(bytes: &[u8]) {
                 }
             }
             3 => ends.now += Duration::from_micros(u64::from(bytes.u16()) << (bytes.u8() % 14)),
-            4 if ends.ends[end].open.len() < 8 => drop(ends.open(end, link, "x")),
+            4 if ends.both[end].open.len() < 8 => drop(ends.open(end, link, "x")),
             4 | 5 => ends.act(end, choice, &mut bytes),
             6 => ends.happen(end, choice, &mut bytes),
             _ => ends.run(Duration::from_millis(u64::from(bytes.u8()))),

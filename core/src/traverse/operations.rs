@@ -52,7 +52,7 @@ impl One {
     }
 
     fn set_direct(&mut self, now: Instant, remote: Option<SocketAddr>) {
-        self.paths.remove(|route| route.is_direct());
+        self.paths.remove(Route::is_direct);
         self.paths.on_handshake(now, relayed());
         if let Some(remote) = remote {
             self.paths.on_handshake(now, Route::Direct { socket: SocketId(0), remote });
@@ -161,9 +161,9 @@ impl Alone {
     pub(super) fn settle(&mut self) {
         for nth in 0..self.peers.len() {
             if self.machine.poll_timeout_of(self.peers[nth].key).is_some_and(|at| at <= self.now) {
-                self.call(nth, |t, case| t.handle_timeout(case));
-                self.call(nth, |t, case| t.handle_sweep(case));
-                self.call(nth, |t, case| t.handle_retry(case));
+                self.call(nth, Traversal::handle_timeout);
+                self.call(nth, Traversal::handle_sweep);
+                self.call(nth, Traversal::handle_retry);
             }
         }
         while let Some((key, held)) = self.machine.poll_turn(self.now) {
@@ -228,7 +228,7 @@ impl Alone {
         if let Some(socket) = socket.filter(|_| !is_wanted) {
             self.open.remove(&socket);
         }
-        self.call(nth, |t, case| t.run_effort(case));
+        self.call(nth, Traversal::run_effort);
     }
 
     fn forget(&mut self, nth: usize) {
@@ -287,7 +287,7 @@ pub fn drive(bytes: &[u8]) {
                 let addresses: Vec<SocketAddr> = bytes.take(3).iter().map(|b| place(*b)).collect();
                 alone.tell(nth, &addresses, attempt, nat);
             }
-            4 | 5 => alone.call(nth, |t, case| t.upgrade(case)),
+            4 | 5 => alone.call(nth, Traversal::upgrade),
             6..=8 => drop(alone.answer(nth)),
             9 => {
                 let remote = place(bytes.u8());
@@ -307,7 +307,7 @@ pub fn drive(bytes: &[u8]) {
                 let newest = 1_024 + u16::from(b) * 8;
                 let state = PunchState { attempt: b & 7, round: a >> 6, ready: a & 2 == 2, newest, vouch };
                 alone.call(nth, |t, case| {
-                    t.on_punch(case, &state, if a & 4 == 4 { Named::Linked } else { Named::Unknown })
+                    t.on_punch(case, &state, if a & 4 == 4 { Named::Linked } else { Named::Unknown });
                 });
             }
             13 | 14 => {
@@ -323,7 +323,7 @@ pub fn drive(bytes: &[u8]) {
             20 => alone.machine.restart(alone.now, key),
             21 => alone.forget(nth),
             22 => alone.profile = profile(bytes.u8()),
-            23 => alone.call(nth, |t, case| t.on_candidates_changed(case)),
+            23 => alone.call(nth, Traversal::on_candidates_changed),
             24..=27 => alone.run_for(Duration::from_millis(u64::from(op & 7) * 40)),
             _ => alone.run_for(Duration::from_millis(u64::from(bytes.u16()))),
         }

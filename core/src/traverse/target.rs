@@ -40,6 +40,8 @@ pub(super) struct Target {
     /// Whether we told it ours on this link.
     pub(super) told: bool,
     pub(super) checks: Option<Checks>,
+    /// The link is another one than that on which the peer told us, and has not come up yet.
+    pub(super) is_renewed: bool,
     /// Addresses that wait until they may be checked.
     pub(super) held: Option<Held>,
     /// Exactly where a home of ours sees the peer.
@@ -62,11 +64,11 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The link is another one to the same peer: all starts again, but what the peer told of itself holds, and what its
-    /// addresses got is not forgotten.
+    /// The link is another one to the same peer: all starts again, but what the peer told of itself holds, since its
+    /// Init did; so do the checks that may have begun with that. What its addresses got is not forgotten.
     pub(super) fn renew(&mut self) {
-        let Self { whereabouts, exposure, seen, sockets, .. } = core::mem::take(self);
-        *self = Self { whereabouts, exposure, seen, sockets, ..Self::default() };
+        let Self { whereabouts, checks, exposure, seen, sockets, .. } = core::mem::take(self);
+        *self = Self { whereabouts, checks, exposure, seen, sockets, is_renewed: true, ..Self::default() };
     }
 
     /// Nothing more is under way: a path is found, or tried for anew from the start.

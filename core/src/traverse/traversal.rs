@@ -179,6 +179,17 @@ impl Traversal {
         }
     }
 
+    /// The link is up. Of a peer that is new under the same key, checks may not have begun with its Init: a direct path
+    /// to where it was before stood in the way.
+    pub(crate) fn on_link_up(&mut self, case: &mut Case<'_>) {
+        let target = self.existing(case.key);
+        if target.is_some_and(|t| core::mem::take(&mut t.is_renewed)) && case.peer.is_accepted {
+            self.start_checks(case);
+        } else {
+            self.start_effort(case);
+        }
+    }
+
     /// Another path is in use, or none.
     pub(crate) fn on_path_changed(&mut self, now: Instant, key: PeerKey, is_direct: bool) {
         if is_direct {

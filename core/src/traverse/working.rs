@@ -44,7 +44,7 @@ impl Target {
 
 impl Traversal {
     /// Begins what this attempt takes beyond checks, if it takes anything.
-    pub(crate) fn start_effort(&mut self, case: &mut Case<'_>) {
+    pub(super) fn start_effort(&mut self, case: &mut Case<'_>) {
         let strategy = self.strategy(case.key, case.now, &case.peer, &case.around);
         let random = self.choices.u64();
         if !case.peer.is_up || case.peer.paths.has_direct() || !case.peer.is_accepted {

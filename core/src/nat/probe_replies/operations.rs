@@ -1,6 +1,9 @@
 //! Probes of a few leaves, answered at once and late, while links go and time passes.
 
-use super::*;
+use super::{
+    Account, Alternates, Asked, DELAYED_PER_PEER_MAX, Duration, Instant, Path, PeerKey, ProbeReplies, ReplyWish,
+    SocketAddr, SocketId,
+};
 use crate::operations::Bytes;
 
 /// Three bytes are an operation: which, of whom, and a number.
