@@ -4,7 +4,7 @@ use super::Node;
 use crate::api::{CommandError, StreamEnd, StreamKey};
 use crate::identity::PeerId;
 use crate::net::{DropReason, PeerKey};
-use crate::peer::{OUTGOING_MAX, Standing};
+use crate::peer::{OUTGOING_MAX, Peer, Standing};
 use crate::stream::{Output, Side, Streams, View};
 use crate::time::Instant;
 use crate::wire::ServiceName;
@@ -113,7 +113,7 @@ impl Node {
 
     /// How far we trust a peer: whom a service lets in, and with whom we have begun something, from then on.
     pub(crate) fn standing_of(&self, id: &PeerId) -> Standing {
-        let is_accepted = self.peers.by_id(id).is_some_and(|peer| peer.is_accepted())
+        let is_accepted = self.peers.by_id(id).is_some_and(Peer::is_accepted)
             || self.calls.contains(id)
             || self.streams.waits_for(id)
             || self.streams.services().let_in(id);

@@ -19,12 +19,7 @@ pub(super) fn pieces(packet: &[u8], out: &mut Vec<Piece>) {
     let number_len = usize::from(first & 3) + 1;
     let Some(frames) = rest.len().checked_sub(TAG_LEN).and_then(|end| rest.get(number_len..end)) else { return };
     let mut reader = Reader(frames);
-    while !reader.0.is_empty() {
-        match reader.frame() {
-            Some(piece) => out.extend(piece),
-            None => return,
-        }
-    }
+    while !reader.0.is_empty() && reader.frame(out).is_some() {}
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -47,8 +42,8 @@ impl Reader<'_> {
         Some(())
     }
 
-    /// Reads one frame (RFC 9000 §19); nothing if it cannot be read.
-    fn frame(&mut self) -> Option<Option<Piece>> {
+    /// Reads one frame (RFC 9000 §19), and appends what it carries; nothing if it cannot be read.
+    fn frame(&mut self, out: &mut Vec<Piece>) -> Option<()> {
         let kind = self.varint()?;
         match kind {
             // PADDING, PING, IMMEDIATE_ACK, HANDSHAKE_DONE
@@ -71,7 +66,7 @@ impl Reader<'_> {
             }
             // NEW_TOKEN
             0x07 => self.bytes()?,
-            0x08..=0x0f => return self.stream(kind).map(Some),
+            0x08..=0x0f => out.push(self.stream(kind)?),
             // MAX_DATA, MAX_STREAMS, DATA_BLOCKED, STREAMS_BLOCKED, RETIRE_CONNECTION_ID
             0x10 | 0x12..=0x14 | 0x16 | 0x17 | 0x19 => self.varints(1)?,
             // NEW_CONNECTION_ID: a number, a number, an id, a token
@@ -89,7 +84,7 @@ impl Reader<'_> {
             0xaf => self.varints(4)?,
             _ => return None,
         }
-        Some(None)
+        Some(())
     }
 
     fn bytes(&mut self) -> Option<()> {

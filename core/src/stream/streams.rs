@@ -17,6 +17,8 @@ use crate::random::{KeyRng, Seed};
 use crate::time::Instant;
 use crate::wire::ServiceName;
 
+/// Room kept for outputs when there are none.
+const OUTPUTS_KEPT: usize = 8;
 /// Most datagrams kept for the application, of each peer. At the limit the oldest goes.
 pub(super) const DATAGRAMS_MAX: usize = 64;
 
@@ -120,6 +122,10 @@ impl Streams {
 
     /// The next thing wanted of others.
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() && self.outputs.capacity() > OUTPUTS_KEPT {
+            // Much was wanted at once: that room is not needed every day.
+            self.outputs.shrink_to(OUTPUTS_KEPT);
+        }
         self.outputs.pop_front()
     }
 
