@@ -35,7 +35,7 @@ fn regression_thirty_short_commands_within_a_minute_all_become_direct() {
             w.finish("the command's bytes", secs(2), &[t]);
             // Some are cut off, others say goodbye.
             if n % 2 == 0 {
-                w.with(caller, |node, now| node.leave(now));
+                w.with(caller, handfast_core::Node::leave);
                 w.run_for(ms(100));
             }
             w.crash(caller);

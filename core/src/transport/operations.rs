@@ -182,7 +182,7 @@ impl World {
     }
 
     fn pass(&mut self, time: Duration) {
-        self.now = self.now + time;
+        self.now += time;
         while self.transports.handle_timeout(self.now, &mut self.sockets) {
             self.carry();
         }
@@ -221,7 +221,7 @@ impl World {
                 let link = self.link(n);
                 self.transports.on_silent(self.now, &mut self.sockets, &link);
             }
-            9 if number % 4 == 0 => self.transports.set_serving(number & 16 != 0),
+            9 if number.is_multiple_of(4) => self.transports.set_serving(number & 16 != 0),
             9 => self.transports.on_network(),
             10 => (self.supernodes[n].is_up, self.supernodes[n].current) = (false, None),
             _ => self.pass(Duration::from_millis(u64::from(number) * 100)),

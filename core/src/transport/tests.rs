@@ -210,7 +210,7 @@ fn connections_end_that_are_bare_or_twice_not_in_use() {
         rig.transports.on_looked_at(now, TCP, used);
         let wishes = rig.wishes();
         assert_eq!(wishes.first() != Some(&Wish::Close(TCP)), is_kept, "{wishes:?}");
-        now = now + LOOK_EVERY;
+        now += LOOK_EVERY;
     }
     assert_eq!(rig.transports.len(), (0, 0));
     // Nobody's link.

@@ -31,7 +31,7 @@ pub fn drive(bytes: &[u8]) {
                 alternates = Alternates::of((n % 2 == 1).then_some((SocketId(1), bound)).into_iter());
             }
             _ => {
-                now = now + Duration::from_secs(n.into());
+                now += Duration::from_secs(n.into());
                 account.handle_timeout(now);
                 replies.handle_timeout(now, &alternates);
                 assert!(replies.poll_timeout().is_none_or(|at| at > now), "what is due is done");
