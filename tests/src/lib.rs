@@ -23,6 +23,7 @@ pub mod random;
 pub mod report;
 pub mod script;
 pub mod storm;
+pub mod stranger;
 pub mod survey;
 pub mod tcp;
 pub mod topology;

@@ -4,6 +4,7 @@ use core::net::SocketAddr;
 
 use handfast_core::{Event, PathInfo};
 use handfast_tests::host::Seen;
+use handfast_tests::stranger::{Stranger, stream_frame};
 use handfast_tests::{Chance, Faults, HostId, NatSpec, Place, World, ms, secs};
 
 /// Worlds of a test that states a share: enough that luck does not decide.
@@ -501,4 +502,32 @@ fn regression_a_copied_init_is_answered_where_it_first_came_from_only() {
     }
     assert_eq!(inbound(&w, victim).len(), 2, "the Response, and the same again");
     assert_eq!(inbound(&w, attacker).len(), 0);
+}
+
+/// A link with a stream did not end by disuse, and a stream whose first byte never comes was one.
+#[test]
+fn regression_streams_that_never_begin_do_not_keep_a_link() {
+    let mut w = World::new(31);
+    let s = w.add_supernode();
+    w.run_for(secs(10));
+    let mut stranger = Stranger::connect(&mut w, s, 1);
+    // It is let in, and has a connection.
+    stranger.quic.open(w.now(), &"nosuch".parse().expect("a service name")).expect("room");
+    for _ in 0..20 {
+        stranger.turn(&mut w);
+        w.run_for(ms(100));
+    }
+    for n in 1..20 {
+        let packet = stranger.forger.packet(&stream_frame(n, 1, &[7; 500]));
+        stranger.send(&mut w, &packet);
+    }
+    w.run_for(secs(1));
+    assert!(stranger.got.0 > 1, "it has no connection: the test proves nothing");
+    assert_eq!(w.status(s).peers.len(), 1);
+    // It shows that it is there, no more: any authentic packet does.
+    for _ in 0..180 {
+        stranger.send(&mut w, &[9]);
+        w.run_for(secs(5));
+    }
+    assert_eq!(w.status(s).peers.len(), 0, "the link lives on");
 }

@@ -10,8 +10,10 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use handfast_core::{Path, Received, SocketId};
-use handfast_tests::{HostId, NatSpec, Place, World, secs};
+use handfast_core::internal::{LinkEvent, LinkStreams, PACKET_LEN_MIN, Side};
+use handfast_core::{Access, Instant, Path, Received, SocketId};
+use handfast_tests::stranger::{Forger, Stranger, stream_frame};
+use handfast_tests::{HostId, NatSpec, Place, World, ms, secs};
 
 struct Counting;
 
@@ -161,4 +163,152 @@ fn a5_packets_of_strangers_allocate_nothing() {
     let allocated = calls() - before;
     assert_eq!(dropped, 20_000);
     assert_eq!(allocated, 0, "allocations for packets from unproven sources");
+}
+
+/// What strangers do who are refused: everything that once made a node hold something for them.
+fn pester(w: &mut World, stranger: &mut Stranger) {
+    // Another connection, since QUIC does not bear to hear of the packets that were forged in the last one.
+    stranger.forget(w.now());
+    let service = "x".parse().expect("a service name");
+    for _ in 0..4 {
+        if let Ok(stream) = stranger.quic.open(w.now(), &service) {
+            let _ = stranger.quic.write(w.now(), stream, &[1; 5_000]);
+        }
+    }
+    for _ in 0..4 {
+        stranger.turn(w);
+        w.run_for(ms(100));
+    }
+    // Streams whose first byte never comes, beside those that its QUIC has opened.
+    for n in 0..60 {
+        let frame = stream_frame(12 + n % 20, 1 + n / 20 * 1_000, &[7; 1_000]);
+        let packet = stranger.forger.packet(&frame);
+        stranger.send(w, &packet);
+    }
+    // A Call, a Rest, a Refused, junk.
+    for plain in [&[0][..], &[2, 1, 2, 3, 4], &[4, 1, 2, 3, 4], &[0x41; 40], &[0xc0; 200], &[9, 9]] {
+        stranger.send(w, plain);
+    }
+}
+
+#[test]
+fn h9_a_refused_peer_costs_a_node_that_offers_nothing_4_kib() {
+    let weight = |strangers: u8| {
+        let mut w = World::new(9);
+        let s = w.add_supernode_with(|c| {
+            c.services.clear();
+            c.contacts = Access::Peers([].into());
+        });
+        w.run_for(secs(10));
+        let mut all: Vec<Stranger> = (0..strangers).map(|n| Stranger::connect(&mut w, s, n + 1)).collect();
+        for _ in 0..60 {
+            for stranger in &mut all {
+                pester(&mut w, stranger);
+            }
+            w.run_for(secs(20));
+        }
+        for stranger in &all {
+            let (sent, got) = (stranger.sent, stranger.got);
+            assert!(got.0 > 60, "a refused peer is told so: {got:?}");
+            assert!(got.0 <= sent.0 && got.1 <= sent.1, "{got:?} for {sent:?}");
+        }
+        assert_eq!(w.status(s).peers.len(), usize::from(strangers), "links live on while they are used");
+        weigh(&mut w, s)
+    };
+    let (few, many) = (weight(2), weight(10));
+    let each = many.saturating_sub(few) / 8;
+    eprintln!("refused peer: {each} bytes");
+    assert!(each <= 4096, "{each} bytes");
+}
+
+/// A client and a server of one link, and who writes packets of the client's connection.
+struct Ends {
+    now: Instant,
+    ends: [LinkStreams; 2],
+    forger: Forger,
+}
+
+impl Ends {
+    fn new() -> Self {
+        let (now, origin) = (Instant::from_micros(1), std::time::Instant::now());
+        let ends = [Side::Client, Side::Server].map(|side| LinkStreams::new(now, origin, side, [1; 32]));
+        let mut this = Self { now, ends, forger: Forger::default() };
+        let stream = this.ends[0].open(now, &"x".parse().expect("a service name")).expect("room");
+        this.run(secs(1));
+        assert!(this.ends[0].stop(this.now, stream, 0).is_err(), "it was refused, so both ends have a connection");
+        this
+    }
+
+    /// Packets go to and fro; what is incoming is refused.
+    fn run(&mut self, time: core::time::Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            for n in 0..2 {
+                if self.ends[n].poll_timeout().is_some_and(|at| at <= self.now) {
+                    self.ends[n].handle_timeout(self.now);
+                }
+                let mut buf = Vec::new();
+                while let Some(len) = self.ends[n].poll_transmit(self.now, 1, usize::from(PACKET_LEN_MIN), &mut buf) {
+                    for packet in buf.chunks(len) {
+                        if n == 0 {
+                            self.forger.saw(packet);
+                        }
+                        self.ends[1 - n].handle_packet(self.now, packet);
+                    }
+                }
+                while let Some(event) = self.ends[n].poll_event() {
+                    if let LinkEvent::Incoming { stream, .. } = event {
+                        let _ = self.ends[n].refuse(self.now, stream, handfast_core::StreamEnd::NotAllowed);
+                    }
+                }
+            }
+            self.now += ms(50);
+        }
+    }
+
+    /// A forged packet comes to the server.
+    fn forge(&mut self, frames: &[u8]) {
+        let packet = self.forger.packet(frames);
+        self.ends[1].handle_packet(self.now, &packet);
+    }
+}
+
+#[test]
+fn h9_an_accepted_peer_holds_no_more_than_the_window_and_not_for_long() {
+    let mut ends = Ends::new();
+    let before = live();
+    // All that flow control allows, on streams whose first byte never comes.
+    for n in 0..31u64 {
+        for at in 0..300 {
+            ends.forge(&stream_frame(n + 1, 1 + at * 860, &[7; 860]));
+        }
+    }
+    let held = live() - before;
+    eprintln!("whole frames: {held} bytes");
+    assert!((1_000_000..10_500_000).contains(&held), "{held} bytes");
+    assert!(!ends.ends[1].is_in_use(), "a link is not in use for such streams");
+    ends.run(secs(70));
+    let held = live() - before;
+    eprintln!("after a minute: {held} bytes");
+    assert!(held <= 200_000, "{held} bytes");
+}
+
+#[test]
+fn h9_fragments_do_not_multiply_what_an_accepted_peer_holds() {
+    // Single bytes with gaps between them, many in a packet and one in a packet.
+    for (in_packet, packets) in [(80, 10), (1, 600)] {
+        let mut ends = Ends::new();
+        let before = live();
+        let mut most = 0;
+        for n in 0..200u64 {
+            for packet in 0..packets {
+                let frames: Vec<u8> =
+                    (0..in_packet).flat_map(|i| stream_frame(n + 1, 1 + 2 * (packet * in_packet + i), &[7])).collect();
+                ends.forge(&frames);
+                most = most.max(live() - before);
+            }
+        }
+        eprintln!("fragments, {in_packet} in a packet: {most} bytes");
+        assert!((100_000..4_000_000).contains(&most), "{most} bytes");
+    }
 }

@@ -16,8 +16,7 @@ use quinn_proto::{
 };
 
 use super::crypto::{Mark, NoClock, Null, OneToken, REMOTE_IP, ResetKey};
-use super::event::LinkStats;
-use super::limits::{RECEIVE_WINDOW, SEND_WINDOW, STREAM_RECEIVE_WINDOW, STREAMS_EARLY, STREAMS_MAX};
+use super::limits::{LONG_MAX, RECEIVE_WINDOW, SEND_WINDOW, STREAM_RECEIVE_WINDOW, STREAMS_EARLY, STREAMS_MAX};
 use crate::wire::packet::{DATA_OVERHEAD, RELAY_HEADER_LEN};
 
 /// Version number in QUIC's long headers: ours, since with no TLS inside it is no published QUIC. "hf", 1.
@@ -103,6 +102,8 @@ pub(super) struct Conn {
     pub(super) epoch: Epoch,
     endpoint: Endpoint,
     handle: ConnectionHandle,
+    /// How many packets with long headers came.
+    long: u32,
     /// Until the handshake is confirmed: when to unstick it, and how long to wait the next time.
     unstick: Option<(StdInstant, Duration)>,
 }
@@ -120,7 +121,7 @@ impl Conn {
         // Our own version, a valid address, a session that always starts, no connection id that could run out.
         let (handle, quic) =
             endpoint.connect(now, client, REMOTE, "peer").expect("nothing of what connect checks is left to chance");
-        Self { quic, epoch, endpoint, handle, unstick: Some((now + UNSTICK, UNSTICK * 2)) }
+        Self { quic, epoch, endpoint, handle, long: 0, unstick: Some((now + UNSTICK, UNSTICK * 2)) }
     }
 
     /// Takes a client's first packet. `None` if it is no valid one.
@@ -143,9 +144,17 @@ impl Conn {
             return None;
         };
         let (handle, quic) = endpoint.accept(incoming, now, &mut refusal, None).ok()?;
-        let mut conn = Self { quic, epoch, endpoint, handle, unstick: Some((now + UNSTICK, UNSTICK * 2)) };
+        let mut conn = Self { quic, epoch, endpoint, handle, long: 0, unstick: Some((now + UNSTICK, UNSTICK * 2)) };
         conn.settle();
         Some(conn)
+    }
+
+    /// A packet with a long header, which may be of an earlier connection.
+    pub(super) fn handle_long(&mut self, now: StdInstant, packet: BytesMut) {
+        if self.long < LONG_MAX {
+            self.long += 1;
+            self.handle(now, packet);
+        }
     }
 
     /// A packet of this connection, or of none.
@@ -220,18 +229,6 @@ impl Conn {
         ]
         .iter()
         .sum()
-    }
-
-    /// How it is doing.
-    pub(super) fn stats(&self) -> LinkStats {
-        let path = self.quic.stats().path;
-        LinkStats {
-            rtt: path.rtt,
-            sent_packets: path.sent_packets,
-            lost_packets: path.lost_packets,
-            congestion_window: path.cwnd,
-            packet_len: path.current_mtu,
-        }
     }
 
     /// Whether both ends know that the other has its keys (RFC 9001 §4.1.2).

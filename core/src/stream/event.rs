@@ -1,7 +1,4 @@
-//! Words of one link's streams: which end it is, how its streams are named, what happened on them, how its connection
-//! does.
-
-use core::time::Duration;
+//! Words of one link's streams: which end it is, how its streams are named, what happened on them.
 
 use crate::api::StreamEnd;
 use crate::wire::ServiceName;
@@ -56,19 +53,4 @@ pub enum LinkEvent {
     },
     /// The QUIC connection broke; `Ended` follows for each of its streams. The next `open` begins another.
     Lost,
-}
-
-/// How the connection is doing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LinkStats {
-    /// Smoothed round-trip time.
-    pub rtt: Duration,
-    /// Packets sent.
-    pub sent_packets: u64,
-    /// Packets taken for lost.
-    pub lost_packets: u64,
-    /// Bytes that may be under way.
-    pub congestion_window: u64,
-    /// Longest packet that the path is known to carry.
-    pub packet_len: u16,
 }

@@ -12,7 +12,7 @@ use quinn_proto::{Dir, Event, StreamEvent, StreamId};
 
 use super::connection::{Conn, Epoch, PACKET_LEN_MIN};
 use super::crypto::Mark;
-use super::event::{LinkEvent, LinkStats, LocalStream, Side};
+use super::event::{LinkEvent, LocalStream, Side};
 use super::failover::Failover;
 use super::limits::STREAMS_MAX;
 use super::one::{Note, Notes, One, refusal_code};
@@ -85,6 +85,7 @@ impl LinkStreams {
             Some(Inner::Cut(cut)) => self.on_quic(&restore_padding(cut)),
         }
         self.on_change();
+        self.set.note_pieces();
     }
 
     /// Does what is due.
@@ -92,12 +93,12 @@ impl LinkStreams {
         self.now = now;
         let at = self.std(now);
         self.failover.handle_timeout(now, at, self.conn.as_deref_mut());
+        self.set.refuse_overdue(now, self.conn.as_mut().map(|conn| &mut conn.quic));
         if self.rest_at.is_some_and(|at| at <= now) {
             self.rest_at = None;
             self.resting = true;
             if let Some(conn) = &self.conn {
-                let word = Word::Rest(conn.mark());
-                self.words.say(word);
+                self.words.say(Word::Rest(conn.mark()));
             }
         }
         self.words.handle_timeout(now);
@@ -196,6 +197,7 @@ impl LinkStreams {
             self.stuck_until.map_or(at, |until| at.max(until))
         });
         let own = earliest(earliest(self.rest_at, self.words.poll_timeout()), self.failover.poll_timeout());
+        let own = earliest(own, self.set.name_due());
         earliest(quic, own).map(|at| at.max(self.now))
     }
 
@@ -327,19 +329,14 @@ impl LinkStreams {
         self.set.contains(stream)
     }
 
-    /// Whether no stream is open.
-    pub fn is_idle(&self) -> bool {
-        self.set.is_empty()
+    /// Whether any stream is in use: one that the peer opened is not before it says to what.
+    pub fn is_in_use(&self) -> bool {
+        self.set.has_named()
     }
 
     /// Whether nothing would be lost by dropping this `LinkStreams`: no stream, no connection, nothing to say.
     pub fn is_disposable(&self) -> bool {
         self.set.is_empty() && self.conn.is_none() && self.words.len() == 0 && self.events.is_empty()
-    }
-
-    /// How the connection is doing, if there is one.
-    pub fn stats(&self) -> Option<LinkStats> {
-        self.conn.as_ref().map(|conn| conn.stats())
     }
 
     fn std(&self, at: Instant) -> StdInstant {
@@ -378,26 +375,15 @@ impl LinkStreams {
                     self.connect();
                 }
             }
-            Word::Gone(mark) => {
-                if present == Some(mark) {
-                    self.on_gone();
-                }
-            }
+            Word::Gone(mark) if present == Some(mark) => self.on_gone(),
             Word::Rest(mark) => {
                 if self.side == Side::Server {
                     self.on_rest(mark, present);
                 }
             }
-            Word::Keep(mark) => {
-                if present == Some(mark) {
-                    self.resting = false;
-                }
-            }
-            Word::Refused(mark) => {
-                if mark == present {
-                    self.on_refused();
-                }
-            }
+            Word::Keep(mark) if present == Some(mark) => self.resting = false,
+            Word::Refused(mark) if present == mark => self.on_refused(),
+            Word::Gone(_) | Word::Keep(_) | Word::Refused(_) => {}
         }
     }
 
@@ -444,7 +430,12 @@ impl LinkStreams {
         }
         let mark = Mark::of_packet(packet);
         match &mut self.conn {
-            Some(conn) if !is_short(packet) || mark == Some(conn.mark()) => conn.handle(at, BytesMut::from(packet)),
+            Some(conn) if !is_short(packet) => conn.handle_long(at, BytesMut::from(packet)),
+            Some(conn) if mark == Some(conn.mark()) => {
+                if self.set.admits(packet) {
+                    conn.handle(at, BytesMut::from(packet));
+                }
+            }
             // A short header means that we had this connection: without that, the handshake may still come.
             _ => {
                 if let Some(mark) = mark.filter(|_| is_short(packet)) {
@@ -459,6 +450,7 @@ impl LinkStreams {
         while let Some(event) = self.conn.as_mut().and_then(|conn| conn.quic.poll()) {
             self.on_event(event);
         }
+        self.set.note_named();
         self.attach_waiting();
         self.failover.on_change(self.now, self.conn.as_deref());
         self.set_rest();
@@ -498,9 +490,10 @@ impl LinkStreams {
 
     fn on_opened(&mut self) {
         while let Some(id) = self.conn.as_mut().and_then(|conn| conn.quic.streams().accept(Dir::Bi)) {
-            self.set.insert(One::incoming(id));
+            let stream = self.set.insert(One::incoming(id));
             // Of the bytes that came with the first packet no event of their own tells.
             self.on_stream(id, One::on_readable);
+            self.set.await_name(self.now, stream);
         }
         if let Some(conn) = &mut self.conn {
             conn.make_room();

@@ -11,6 +11,10 @@
 //! again. One of the peer's is in the table from the moment that its header names a service that takes it. Streams end
 //! with their link at the latest ([`Streams::on_link_gone`]).
 //!
+//! A peer that nothing is open to gets a word for its packets and nothing else (`refusals.rs`). What one that is let in
+//! may have us hold is bounded for all its streams together: in bytes by QUIC's window for the connection, in pieces by
+//! a count of them (`frames.rs`, `held.rs`), in time where it does not even say to what its streams are (`set.rs`).
+//!
 //! # QUIC
 //!
 //! The link authenticates, encrypts and numbers every packet; QUIC (quinn-proto) adds what streams need: order,
@@ -50,6 +54,8 @@ mod connection;
 mod crypto;
 mod event;
 mod failover;
+mod frames;
+mod held;
 mod limits;
 mod link;
 mod one;

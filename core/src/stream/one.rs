@@ -3,6 +3,7 @@
 use arrayvec::ArrayVec;
 use quinn_proto::{Connection, ReadError, ReadableError, Side, StreamId, VarInt, WriteError};
 
+use super::held::Held;
 use crate::api::{Read, StreamEnd, StreamError};
 use crate::wire::{SERVICE_NAME_LEN_MAX, ServiceName};
 
@@ -114,6 +115,8 @@ pub(super) struct One {
     sending: Sending,
     /// Own bytes that go before the application's: the header, or [`ACCEPTED`].
     prefix: ArrayVec<u8, HEADER_LEN_MAX>,
+    /// What came and was not read.
+    held: Held,
     /// Calls made before there was a connection, or behind a prefix that flow control holds back.
     finish_later: bool,
     reset_later: Option<u32>,
@@ -131,6 +134,7 @@ impl One {
             receiving,
             sending: Sending::Open,
             prefix: ArrayVec::new(),
+            held: Held::default(),
             finish_later: false,
             reset_later: None,
             stop_later: None,
@@ -168,9 +172,27 @@ impl One {
         notes
     }
 
+    /// How many pieces QUIC holds of it for the application.
+    pub(super) const fn pieces(&self) -> u32 {
+        self.held.pieces()
+    }
+
+    /// A piece of it came that ends here.
+    pub(super) fn on_piece(&mut self, end: u64) {
+        // Of a stream that was stopped or reset nothing is held.
+        if !matches!(self.receiving, Receiving::Done(_) | Receiving::Reset(_)) {
+            self.held.on_piece(end);
+        }
+    }
+
     /// Whether this end opened it.
     pub(super) fn is_ours(&self, side: Side) -> bool {
         self.id.is_none_or(|id| id.initiator() == side)
+    }
+
+    /// Whether it is the peer's and does not say yet to what service.
+    pub(super) fn is_unnamed(&self) -> bool {
+        matches!(self.receiving, Receiving::Header(_))
     }
 
     /// Whether it is ours and the peer has not accepted it.
@@ -267,7 +289,7 @@ impl One {
         if buf.is_empty() {
             return Ok(Read::Bytes(0));
         }
-        match read_into(quic, id, buf) {
+        match read_into(quic, id, buf, &mut self.held) {
             (n, Chunk::Full) => return Ok(Read::Bytes(n)),
             (n, Chunk::Blocked) => {
                 self.readable_told = false;
@@ -325,6 +347,7 @@ impl One {
             return Err(end.map_or(StreamError::Finished, StreamError::Ended));
         }
         self.receiving = Receiving::Done(None);
+        self.held = Held::default();
         match (quic, self.id) {
             (Some(quic), Some(id)) => drop(quic.recv_stream(id).stop(wire_code(code))),
             _ => self.stop_later = Some(code),
@@ -337,7 +360,7 @@ impl One {
         let mut notes = Notes::new();
         let Some(id) = self.id else { return notes };
         match &mut self.receiving {
-            Receiving::Header(header) => match read_header(quic, id, header) {
+            Receiving::Header(header) => match read_header(quic, id, header, &mut self.held) {
                 Ok(None) => {}
                 Ok(Some(service)) => {
                     self.receiving = Receiving::Unanswered;
@@ -356,7 +379,7 @@ impl One {
             }
             Receiving::Unaccepted => {
                 let mut answer = [0];
-                let end = match read_into(quic, id, &mut answer) {
+                let end = match read_into(quic, id, &mut answer, &mut self.held) {
                     (0, Chunk::Blocked) => return notes,
                     (1, _) if answer == [ACCEPTED] => {
                         self.receiving = Receiving::Open;
@@ -464,14 +487,14 @@ enum Chunk {
 }
 
 /// Reads bytes in order until `buf` is full or there are none.
-fn read_into(quic: &mut Connection, id: StreamId, buf: &mut [u8]) -> (usize, Chunk) {
+fn read_into(quic: &mut Connection, id: StreamId, buf: &mut [u8], held: &mut Held) -> (usize, Chunk) {
     let mut stream = quic.recv_stream(id);
     let mut chunks = match stream.read(true) {
         Ok(chunks) => chunks,
         // Neither happens: who stops a stream or has read its end does not come here, and all reads are in order.
         Err(ReadableError::ClosedStream | ReadableError::IllegalOrderedRead) => return (0, Chunk::End),
     };
-    let mut n = 0;
+    let (mut n, mut pieces) = (0, 0);
     let why = loop {
         let Some(room) = buf.get_mut(n..).filter(|room| !room.is_empty()) else { break Chunk::Full };
         match chunks.next(room.len()) {
@@ -479,6 +502,8 @@ fn read_into(quic: &mut Connection, id: StreamId, buf: &mut [u8]) -> (usize, Chu
                 // At most as long as it was asked to be.
                 room[..chunk.bytes.len()].copy_from_slice(&chunk.bytes);
                 n += chunk.bytes.len();
+                // Whether one that fills the room goes on is not told.
+                pieces += u32::from(chunk.bytes.len() < room.len());
             }
             Ok(None) => break Chunk::End,
             Err(ReadError::Blocked) => break Chunk::Blocked,
@@ -487,6 +512,7 @@ fn read_into(quic: &mut Connection, id: StreamId, buf: &mut [u8]) -> (usize, Chu
     };
     // Whether credit goes to the peer: `poll_transmit` follows every call anyway.
     let _ = chunks.finalize();
+    held.on_read(n, pieces);
     (n, why)
 }
 
@@ -495,6 +521,7 @@ fn read_header(
     quic: &mut Connection,
     id: StreamId,
     header: &mut ArrayVec<u8, HEADER_LEN_MAX>,
+    held: &mut Held,
 ) -> Result<Option<ServiceName>, u32> {
     loop {
         let expected = match header.first() {
@@ -508,7 +535,7 @@ fn read_header(
         }
         let mut piece = [0; HEADER_LEN_MAX];
         let missing = expected - header.len();
-        let (n, why) = read_into(quic, id, &mut piece[..missing]);
+        let (n, why) = read_into(quic, id, &mut piece[..missing], held);
         header.extend(piece[..n].iter().copied());
         match why {
             Chunk::Full => {}

@@ -1,11 +1,18 @@
 //! The streams of one link, by our name and by QUIC's.
 
-use std::collections::BTreeMap;
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
 
-use quinn_proto::{Side, StreamId};
+use quinn_proto::{Connection, Side, StreamId, VarInt};
 
 use super::event::LocalStream;
-use super::one::One;
+use super::frames::{Piece, pieces};
+use super::limits::PIECES_MAX;
+use super::one::{CODE_MALFORMED, One};
+use crate::time::Instant;
+
+/// How long the peer may take to name the service of a stream that it opened. The link itself bears less silence.
+pub(super) const NAME_WAIT: Duration = Duration::from_secs(60);
 
 /// See [the file](self).
 #[derive(Default)]
@@ -14,6 +21,12 @@ pub(super) struct Set {
     /// Those that have their place in the present connection.
     by_id: BTreeMap<StreamId, LocalStream>,
     next: u64,
+    /// Streams of the peer that do not say yet to what, in order, and until when they may not.
+    unnamed: VecDeque<(Instant, LocalStream)>,
+    /// No fewer pieces than QUIC holds of all of them.
+    pieces: usize,
+    /// Those of the packet that is being handled.
+    coming: Vec<Piece>,
 }
 
 impl Set {
@@ -52,6 +65,73 @@ impl Set {
 
     pub(super) fn by_id(&self, id: StreamId) -> Option<LocalStream> {
         self.by_id.get(&id).copied()
+    }
+
+    /// Whether any is more than a promise of the peer's: ours, or one whose service it has named.
+    pub(super) fn has_named(&self) -> bool {
+        self.all.values().any(|one| !one.is_unnamed())
+    }
+
+    /// The peer opened this one, and has not named its service yet.
+    pub(super) fn await_name(&mut self, now: Instant, stream: LocalStream) {
+        if self.get(stream).is_some_and(One::is_unnamed) {
+            self.unnamed.push_back((now + NAME_WAIT, stream));
+        }
+    }
+
+    /// Until when the next one that is not named must be.
+    pub(super) fn name_due(&self) -> Option<Instant> {
+        self.unnamed.front().map(|(at, _)| *at)
+    }
+
+    /// Notes which have been named, or ended.
+    pub(super) fn note_named(&mut self) {
+        while let Some((_, stream)) = self.unnamed.front()
+            && self.all.get(stream).is_none_or(|one| !one.is_unnamed())
+        {
+            self.unnamed.pop_front();
+        }
+    }
+
+    /// Ends those that were not named in time: their peer only wants us to hold them.
+    pub(super) fn refuse_overdue(&mut self, now: Instant, mut quic: Option<&mut Connection>) {
+        self.note_named();
+        while self.name_due().is_some_and(|at| at <= now)
+            && let Some((_, stream)) = self.unnamed.pop_front()
+        {
+            if let (Some(quic), Some(one)) = (quic.as_deref_mut(), self.get(stream)) {
+                one.abort(quic, CODE_MALFORMED);
+            }
+            self.remove(stream);
+            self.note_named();
+        }
+    }
+
+    /// Whether QUIC may hold the pieces of one more packet. If so, it gets it, and then they are noted.
+    pub(super) fn admits(&mut self, packet: &[u8]) -> bool {
+        pieces(packet, &mut self.coming);
+        let more = self.coming.len();
+        if self.pieces + more > PIECES_MAX {
+            // Only now, since it looks at all.
+            self.pieces = self.all.values().map(|one| one.pieces() as usize).sum();
+        }
+        if self.pieces + more > PIECES_MAX {
+            self.coming.clear();
+            return false;
+        }
+        self.pieces += more;
+        true
+    }
+
+    /// QUIC has the pieces that were admitted, as far as their streams are still there.
+    pub(super) fn note_pieces(&mut self) {
+        for piece in self.coming.drain(..) {
+            let id = VarInt::from_u64(piece.stream).ok().map(StreamId::from);
+            let stream = id.and_then(|id| self.by_id.get(&id));
+            if let Some(one) = stream.and_then(|stream| self.all.get_mut(stream)) {
+                one.on_piece(piece.end);
+            }
+        }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -18,6 +18,8 @@ use crate::random::{KeyRng, Seed};
 use crate::time::Instant;
 use crate::wire::ServiceName;
 
+/// Room kept for outputs when there are none.
+const OUTPUTS_KEPT: usize = 4;
 /// Most datagrams kept for the application, of each peer. At the limit the oldest goes.
 pub(super) const DATAGRAMS_MAX: usize = 64;
 
@@ -82,9 +84,6 @@ impl Link {
         Self { id, quic: None, busy: false, datagrams: VecDeque::new() }
     }
 }
-
-/// Room kept for outputs: each packet has some.
-const OUTPUTS_KEPT: usize = 4;
 
 /// See [the room](super).
 pub(crate) struct Streams {
@@ -398,7 +397,7 @@ impl Streams {
         if self.buf.is_empty() {
             return None;
         }
-        let (awaits, is_use) = (quic.asked() != asked, !quic.is_idle());
+        let (awaits, is_use) = (quic.asked() != asked, quic.is_in_use());
         Some(Train { bytes: &self.buf, segment, awaits, is_use })
     }
 
@@ -434,7 +433,7 @@ impl Streams {
         self.refusals.forget(view.key);
         let link = self.links.entry(view.key).or_insert_with(|| Link::new(view.id));
         // A connection without a stream only rests: that is nobody's use of the link.
-        if link.quic.as_ref().is_none_or(|quic| !quic.is_idle()) {
+        if link.quic.as_ref().is_none_or(|quic| quic.is_in_use()) {
             self.outputs.push_back(Output::Used(view.key));
         }
         let (origin, keys) = (self.origin, &mut self.keys);
@@ -463,7 +462,7 @@ impl Streams {
 
     fn note_busy(&mut self, key: PeerKey) {
         let Some(link) = self.links.get_mut(&key) else { return };
-        let busy = link.quic.as_ref().is_some_and(|quic| !quic.is_idle());
+        let busy = link.quic.as_ref().is_some_and(|quic| quic.is_in_use());
         if core::mem::replace(&mut link.busy, busy) != busy {
             self.outputs.push_back(Output::Busy { link: key, busy });
         }
@@ -554,7 +553,8 @@ impl Streams {
         self.table.assert_consistent();
         for (key, link) in &self.links {
             let streams = link.quic.as_ref().map_or(0, |quic| quic.len());
-            assert_eq!(link.busy, streams > 0, "it was told whether the link has streams");
+            let in_use = link.quic.as_ref().is_some_and(|quic| quic.is_in_use());
+            assert_eq!(link.busy, in_use, "it was told whether the link has streams");
             assert!(self.table.count_of(*key) <= streams, "the application knows of no stream that is not there");
             assert!(link.datagrams.len() <= DATAGRAMS_MAX);
         }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::random::ChoiceRng;
 use crate::stream::PACKET_LEN_MAX;
+use crate::stream::set::NAME_WAIT;
 use crate::stream::words::{CALL_AGAIN_MAX, WORDS_MAX};
 
 const CLIENT: usize = 0;
@@ -72,6 +73,13 @@ struct Pair {
     longest: usize,
     sent: [(u64, u64); 2],
     trace: blake3::Hasher,
+}
+
+impl LinkStreams {
+    /// Whether no stream is open.
+    fn is_idle(&self) -> bool {
+        self.set.is_empty()
+    }
 }
 
 impl Pair {

@@ -189,9 +189,14 @@ fn a_header_that_is_none_ends_the_stream_unheard() {
         assert!(pair.ends[SERVER].is_idle(), "{header:?}");
         assert_eq!(pair.apps[CLIENT].lost + pair.apps[SERVER].lost, 0);
     }
-    // Half of one waits.
-    let pair = raw_stream(&[5, b's', b's']);
+    // Half of one waits, and not for ever; the link is not in use for it.
+    let mut pair = raw_stream(&[5, b's', b's']);
     assert!(pair.apps[SERVER].incoming.is_empty() && !pair.ends[SERVER].is_idle());
+    assert!(!pair.ends[SERVER].is_in_use());
+    pair.run_for(NAME_WAIT - Duration::from_secs(10));
+    assert!(!pair.ends[SERVER].is_idle());
+    pair.run_for(Duration::from_secs(10));
+    assert!(pair.ends[SERVER].is_idle() && pair.apps[SERVER].incoming.is_empty());
 }
 
 #[test]

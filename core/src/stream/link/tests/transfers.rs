@@ -164,7 +164,8 @@ fn packets_fit_where_the_path_is_narrow() {
     let opened = pair.open_many(4, 1_000_000);
     pair.run_until(MINUTE, Pair::all_over);
     pair.check_many(&opened);
-    assert!(pair.ends[CLIENT].stats().is_some_and(|s| (1300..=1350).contains(&s.packet_len)));
+    let conn = pair.ends[CLIENT].conn.as_ref();
+    assert!(conn.is_some_and(|conn| (1300..=1350).contains(&conn.quic.current_mtu())));
 }
 
 fn lossy(seed: u64, loss_percent: u64, count: usize) -> Pair {

@@ -1,0 +1,58 @@
+//! How many pieces of one stream QUIC holds for the application, at most.
+//!
+//! QUIC's windows bound the bytes that a peer can have us hold, not what each piece of them costs beside: a hundred
+//! bytes or so, be it a single byte with gaps around it. So pieces are counted as they come and as they are read. The
+//! count may be too high, where pieces came twice or were put together, until all that came has been read; never too low
+//! by more than came before the handshake was over.
+
+/// See [the file](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    pieces: u32,
+    /// Where the last one ends.
+    end: u64,
+    /// Up to where it was read.
+    read: u64,
+}
+
+impl Held {
+    pub(super) const fn pieces(&self) -> u32 {
+        self.pieces
+    }
+
+    /// A piece came that ends here.
+    pub(super) fn on_piece(&mut self, end: u64) {
+        if end > self.read {
+            self.pieces = self.pieces.saturating_add(1);
+            self.end = self.end.max(end);
+        }
+    }
+
+    /// So many bytes were read, and so many pieces with their last byte.
+    pub(super) fn on_read(&mut self, bytes: usize, pieces: u32) {
+        self.read += bytes as u64;
+        self.pieces = if self.read >= self.end { 0 } else { self.pieces.saturating_sub(pieces) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_come_and_go() {
+        let mut held = Held::default();
+        for end in [10, 20, 40, 40] {
+            held.on_piece(end);
+        }
+        assert_eq!(held.pieces(), 4);
+        held.on_read(20, 2);
+        assert_eq!(held.pieces(), 2);
+        // What has been read already is not held again.
+        held.on_piece(20);
+        assert_eq!(held.pieces(), 2);
+        // All was read, whatever was counted.
+        held.on_read(20, 0);
+        assert_eq!(held.pieces(), 0);
+    }
+}
