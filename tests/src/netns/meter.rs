@@ -73,18 +73,26 @@ impl Traffic {
 impl Meter {
     /// Begins to count at `host`.
     pub fn new(host: &Host) -> Self {
-        Self::with_input(host, "")
+        Self::with_rules(host, "", "", "")
+    }
+
+    /// Begins to count at `host` what its router carries: not what it asks the router itself for, or its LAN.
+    pub fn of_its_line(host: &Host) -> Self {
+        let lan = "192.168.0.0/16";
+        let sent = format!("ip daddr != {{ {lan}, 224.0.0.0/4 }}");
+        Self::with_rules(host, &sent, &format!("ip saddr != {lan}"), "")
     }
 
     /// Begins to count at `host`, which answers nothing, not even with an ICMP error.
     pub fn of_silent(host: &Host) -> Self {
-        Self::with_input(host, "chain silence { type filter hook input priority 0; meta l4proto udp drop; }")
+        Self::with_rules(host, "", "", "chain silence { type filter hook input priority 0; meta l4proto udp drop; }")
     }
 
-    fn with_input(host: &Host, more: &str) -> Self {
-        let count = |direction: &str, device: &str| {
+    /// `sent4` and `received4` say what is counted of IPv4, and `more` stands after the chains that count.
+    fn with_rules(host: &Host, sent4: &str, received4: &str, more: &str) -> Self {
+        let count = |direction: &str, device: &str, v4: &str| {
             format!(
-                "meta nfproto ipv4 {device} != \"lo\" meta l4proto udp counter name {direction}4\n\
+                "meta nfproto ipv4 {device} != \"lo\" {v4} meta l4proto udp counter name {direction}4\n\
                  meta nfproto ipv6 {device} != \"lo\" meta l4proto udp counter name {direction}6\n"
             )
         };
@@ -92,8 +100,8 @@ impl Meter {
             "counter sent4 {{}}\ncounter sent6 {{}}\ncounter received4 {{}}\ncounter received6 {{}}\n\
              chain leaving {{ type filter hook postrouting priority 300;\n{}}}\n\
              chain arriving {{ type filter hook prerouting priority -300;\n{}}}\n{more}",
-            count("sent", "oifname"),
-            count("received", "iifname"),
+            count("sent", "oifname", sent4),
+            count("received", "iifname", received4),
         );
         nft_table(&host.namespace, "tally", &rules);
         Self { namespace: host.namespace.clone() }
