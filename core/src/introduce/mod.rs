@@ -36,7 +36,7 @@ use crate::wire::packet::Packet;
 pub(crate) type Home = (PeerId, SocketAddr);
 
 /// The caller's own Init, kept while the callee is asked: what it takes to answer it.
-pub(crate) struct Held {
+pub(crate) struct HeldInit {
     /// It was opened.
     pub(crate) accepted: Accepted,
     /// Where it came from.

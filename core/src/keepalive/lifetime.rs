@@ -85,7 +85,7 @@ pub(crate) enum Do {
 
 /// How a measurement ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum Measured {
     /// The router keeps a binding this long, or up to a tenth longer; or longer than can be measured.
     Known(Duration),
     /// Answers did not come, or no sense came of them.
@@ -141,7 +141,7 @@ pub(crate) struct Lifetime {
     closing: ArrayVec<SocketId, LANES_MAX>,
     rtt: Duration,
     probes: u8,
-    outcome: Option<Outcome>,
+    outcome: Option<Measured>,
 }
 
 /// Whether `a` is more than `ratio` times `b`.
@@ -196,13 +196,13 @@ impl Lifetime {
     }
 
     /// How it ended, if it has. Sockets may still have to be closed.
-    pub(crate) fn outcome(&self) -> Option<Outcome> {
+    pub(crate) fn outcome(&self) -> Option<Measured> {
         self.outcome
     }
 
     /// Ends it without a result.
     pub(crate) fn abort(&mut self) {
-        self.end(Outcome::Failed);
+        self.end(Measured::Failed);
     }
 
     /// What to do next; nothing until the next event or [`Self::poll_timeout`].
@@ -230,7 +230,7 @@ impl Lifetime {
                     }
                     let Some(wait) = WARM_WAITS.get(usize::from(sent)) else {
                         // The home does not answer, or no new flow gets out.
-                        self.end(Outcome::Failed);
+                        self.end(Measured::Failed);
                         return self.closing.pop().map(Do::Close);
                     };
                     let (token, next) = (token(), now + *wait);
@@ -251,7 +251,7 @@ impl Lifetime {
 
     /// io was asked for a socket, or there is none to be had.
     pub(crate) fn on_asked(&mut self, now: Instant, request: Option<SocketRequest>) {
-        let Some(request) = request else { return self.end(Outcome::Failed) };
+        let Some(request) = request else { return self.end(Measured::Failed) };
         if let Some(lane) = self.lanes.iter_mut().find(|l| l.stage == Stage::New) {
             lane.stage = Stage::Asked { request, until: now + OPEN_WAIT };
         }
@@ -290,7 +290,7 @@ impl Lifetime {
     /// What is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.lanes.iter().any(|l| matches!(l.stage, Stage::Asked { until, .. } if until <= now)) {
-            return self.end(Outcome::Failed);
+            return self.end(Measured::Failed);
         }
         let missed = |l: &Lane| matches!(l.stage, Stage::Waiting { .. }) && l.due <= now;
         while let Some(at) = self.lanes.iter().position(missed) {
@@ -363,13 +363,13 @@ impl Lifetime {
         }
         let is_bounded = self.misses.get(1).is_some_and(|second| !exceeds(*second, self.hit, CLOSE));
         if self.hit > 0 && (self.hit >= LONGEST || is_bounded) {
-            self.end(Outcome::Known(span(self.hit)));
+            self.end(Measured::Known(span(self.hit)));
         } else if self.probes >= PROBES_MAX || self.misses.first().is_some_and(|m| !exceeds(*m, SHORTEST, FINE)) {
-            self.end(Outcome::Failed);
+            self.end(Measured::Failed);
         }
     }
 
-    fn end(&mut self, outcome: Outcome) {
+    fn end(&mut self, outcome: Measured) {
         self.outcome.get_or_insert(outcome);
         while !self.lanes.is_empty() {
             self.close_lane(0);

@@ -97,7 +97,7 @@ impl Rig {
     }
 
     /// Runs it to its end: how it ended, and after how long.
-    fn run(&mut self) -> (Outcome, Duration) {
+    fn run(&mut self) -> (Measured, Duration) {
         let began = self.now;
         self.drain();
         while self.lifetime.outcome().is_none() {
@@ -128,8 +128,8 @@ impl Rig {
 
     fn known(&mut self) -> (f64, Duration) {
         match self.run() {
-            (Outcome::Known(lifetime), took) => (lifetime.as_secs_f64(), took),
-            (Outcome::Failed, took) => panic!("{:?} failed after {took:?}", self.timeout),
+            (Measured::Known(lifetime), took) => (lifetime.as_secs_f64(), took),
+            (Measured::Failed, took) => panic!("{:?} failed after {took:?}", self.timeout),
         }
     }
 }
@@ -200,13 +200,13 @@ fn loss_makes_it_dearer_but_not_wrong() {
         let mut rig = Rig::new(Lifetime::new(), timeout_ms);
         (rig.loss, rig.dice) = (20, seed * 7_919 + 1);
         match rig.run().0 {
-            Outcome::Known(known) => {
+            Measured::Known(known) => {
                 // A hit is certain, whatever is lost.
                 assert!(known <= rig.timeout, "{known:?} for {:?}", rig.timeout);
                 let is_right = known >= rig.timeout.mul_f64(1.0 / 1.1) - Duration::from_millis(100);
                 (right, low) = if is_right { (right + 1, low) } else { (right, low + 1) };
             }
-            Outcome::Failed => failed += 1,
+            Measured::Failed => failed += 1,
         }
         assert!(rig.bytes <= u64::from(PROBES_MAX + 4) * (PROBE_BYTES + ANSWER_BYTES));
     }
@@ -243,7 +243,7 @@ fn a_home_that_does_not_answer_is_given_up_after_a_few_probes() {
     let mut rig = Rig::new(Lifetime::new(), 120_000);
     rig.loss = 1_000;
     let (outcome, took) = rig.run();
-    assert_eq!(outcome, Outcome::Failed);
+    assert_eq!(outcome, Measured::Failed);
     assert!(took <= Duration::from_secs(5) && rig.bytes <= 9 * PROBE_BYTES, "{took:?}, {} bytes", rig.bytes);
 }
 
@@ -252,7 +252,7 @@ fn a_home_that_answers_at_once_only_teaches_nothing() {
     // Its table of late answers is full, say. Such a router would forget after less than 5 s.
     let mut rig = Rig::new(Lifetime::new(), 2_700);
     let (outcome, _) = rig.run();
-    assert_eq!((outcome, rig.lifetime.at_least()), (Outcome::Failed, None));
+    assert_eq!((outcome, rig.lifetime.at_least()), (Measured::Failed, None));
 }
 
 #[test]
@@ -261,13 +261,13 @@ fn a_socket_that_io_refuses_or_forgets_ends_it() {
     let now = Instant::from_micros(1);
     assert_eq!(lifetime.poll(now, || [0; 8]), Some(Do::Open));
     lifetime.on_asked(now, None);
-    assert_eq!(lifetime.outcome(), Some(Outcome::Failed));
+    assert_eq!(lifetime.outcome(), Some(Measured::Failed));
     let mut lifetime = Lifetime::new();
     assert_eq!(lifetime.poll(now, || [0; 8]), Some(Do::Open));
     lifetime.on_asked(now, Some(SocketRequest(7)));
     let due = lifetime.poll_timeout().expect("it waits no longer than this");
     lifetime.handle_timeout(due);
-    assert_eq!(lifetime.outcome(), Some(Outcome::Failed));
+    assert_eq!(lifetime.outcome(), Some(Measured::Failed));
     assert!(!lifetime.on_socket(due, SocketRequest(7), SocketId(9)), "nobody wants it any more");
 }
 

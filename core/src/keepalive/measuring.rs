@@ -10,13 +10,13 @@
 //!
 //! A life: at rest until a home takes us ([`Measuring::on_home`]) or the network changes; [`SETTLE`] later it looks where
 //! the home sees us ([`View`]), and measures, or takes what it knows of this [`Place`]. One measurement runs at a time.
-//! When it ends the next one is due much later. [`Measuring::poll_wish`] says what is to be done, until it says nothing.
+//! When it ends the next one is due much later. [`Measuring::poll_output`] says what is to be done, until it says nothing.
 
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use super::lifetime::{Do, Lifetime, Outcome};
+use super::lifetime::{Do, Lifetime, Measured};
 use super::place::Place;
 use super::{Duty, PROOF_AGE_MAX, Pace};
 use crate::api::{BINDINGS_MAX, Save, keep_binding};
@@ -40,7 +40,7 @@ const MISS_EVERY: Duration = Duration::from_secs(600);
 
 /// What is to be done.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Wish {
+pub(crate) enum Output {
     /// io is to open a socket of this family: [`Measuring::on_asked`] wants its number.
     Open(Family),
     /// A probe is to leave, over the link to a home but by this path.
@@ -130,7 +130,7 @@ pub(crate) struct Measuring {
     /// By network, in milliseconds, the one used last at the end.
     bindings: Vec<([u8; 8], u32)>,
     is_leaving: bool,
-    wishes: VecDeque<Wish>,
+    outputs: VecDeque<Output>,
 }
 
 impl Measuring {
@@ -150,7 +150,7 @@ impl Measuring {
             began: None,
             bindings: bindings[bindings.len().saturating_sub(BINDINGS_MAX)..].to_vec(),
             is_leaving: false,
-            wishes: VecDeque::new(),
+            outputs: VecDeque::new(),
         }
     }
 
@@ -229,7 +229,7 @@ impl Measuring {
     pub(crate) fn on_socket(&mut self, now: Instant, request: SocketRequest, socket: SocketId) {
         let is_wanted = self.running.as_mut().is_some_and(|r| r.lifetime.on_socket(now, request, socket));
         if !is_wanted {
-            self.wishes.push_back(Wish::Close(socket));
+            self.outputs.push_back(Output::Close(socket));
         }
         self.is_stirred = true;
     }
@@ -261,10 +261,10 @@ impl Measuring {
     }
 
     /// The next thing to be done.
-    pub(crate) fn poll_wish(&mut self, now: Instant, view: &View) -> Option<Wish> {
+    pub(crate) fn poll_output(&mut self, now: Instant, view: &View) -> Option<Output> {
         loop {
-            if let Some(wish) = queue::pop(&mut self.wishes, 0) {
-                return Some(wish);
+            if let Some(output) = queue::pop(&mut self.outputs, 0) {
+                return Some(output);
             }
             if !self.is_stirred || self.is_asking {
                 return None;
@@ -283,13 +283,13 @@ impl Measuring {
             match running.lifetime.poll(now, || self.keys.bytes()) {
                 Some(Do::Open) => {
                     self.is_asking = true;
-                    return Some(Wish::Open(Family::of(&running.remote)));
+                    return Some(Output::Open(Family::of(&running.remote)));
                 }
                 Some(Do::Probe { socket, token, delay }) => {
                     let from = Path { socket, remote: running.remote, local: None };
-                    return Some(Wish::Probe { home: running.home, from, token, delay });
+                    return Some(Output::Probe { home: running.home, from, token, delay });
                 }
-                Some(Do::Close(socket)) => return Some(Wish::Close(socket)),
+                Some(Do::Close(socket)) => return Some(Output::Close(socket)),
                 None => {
                     self.is_stirred = false;
                     self.conclude(now, view);
@@ -309,7 +309,7 @@ impl Measuring {
         let Some(home) = view.home else { return };
         let Some(place) = home.place else {
             // Others told since, and so many are not remembered. A question tells.
-            self.wishes.push_back(Wish::Challenge { home: home.key, socket: home.socket, remote: home.remote });
+            self.outputs.push_back(Output::Challenge { home: home.key, socket: home.socket, remote: home.remote });
             self.due = Some(now + SETTLE);
             return;
         };
@@ -358,18 +358,18 @@ impl Measuring {
                     self.set_pace(Pace::at_least(at_least));
                 }
             }
-            Some(Outcome::Known(lifetime)) => {
+            Some(Measured::Known(lifetime)) => {
                 self.running = None;
                 (self.known, self.failed) = (Some(lifetime), 0);
                 self.set_pace(Pace::for_lifetime(lifetime));
                 if let Some(Place { network, .. }) = view.place() {
                     let lifetime_ms = u32::try_from(lifetime.as_millis()).unwrap_or(u32::MAX);
                     keep_binding(&mut self.bindings, network, lifetime_ms);
-                    self.wishes.push_back(Wish::Save(Save::Binding { network, lifetime_ms }));
+                    self.outputs.push_back(Output::Save(Save::Binding { network, lifetime_ms }));
                 }
                 self.check_later(now);
             }
-            Some(Outcome::Failed) => {
+            Some(Measured::Failed) => {
                 self.running = None;
                 // What was hit is certain, and holds until more is known.
                 let wait = RETRY_AFTER * (1 << self.failed.min(7));
@@ -387,7 +387,7 @@ impl Measuring {
             // Nothing is sent any more, so no token is needed.
             while let Some(next) = running.lifetime.poll(Instant::ZERO, || [0; 8]) {
                 if let Do::Close(socket) = next {
-                    self.wishes.push_back(Wish::Close(socket));
+                    self.outputs.push_back(Output::Close(socket));
                 }
             }
         }
@@ -397,7 +397,7 @@ impl Measuring {
     fn set_pace(&mut self, pace: Pace) {
         if self.pace != pace {
             self.pace = pace;
-            self.wishes.push_back(Wish::SetPace(pace));
+            self.outputs.push_back(Output::SetPace(pace));
         }
     }
 }

@@ -47,24 +47,24 @@ impl Rig {
     fn carry(&mut self) {
         let view = self.view();
         let mut opened = Vec::new();
-        while let Some(wish) = self.measuring.poll_wish(self.now, &view) {
-            match wish {
-                Wish::Open(Family::V4) => {
+        while let Some(output) = self.measuring.poll_output(self.now, &view) {
+            match output {
+                Output::Open(Family::V4) => {
                     self.sockets += 1;
                     self.measuring.on_asked(self.now, Some(SocketRequest(self.sockets)));
                     opened.push(self.sockets);
                 }
-                Wish::Open(Family::V6) => panic!("the home is reached by IPv4"),
-                Wish::Probe { home, from, token, delay } => {
+                Output::Open(Family::V6) => panic!("the home is reached by IPv4"),
+                Output::Probe { home, from, token, delay } => {
                     assert_eq!(home, HOME);
                     if delay <= self.keeps {
                         self.answers.push((self.now + RTT + delay, from.socket, token));
                     }
                 }
-                Wish::Close(_) => self.open -= 1,
-                Wish::SetPace(pace) => self.paces.push(pace),
-                Wish::Challenge { .. } => self.challenges += 1,
-                Wish::Save(save) => self.saved.push(save),
+                Output::Close(_) => self.open -= 1,
+                Output::SetPace(pace) => self.paces.push(pace),
+                Output::Challenge { .. } => self.challenges += 1,
+                Output::Save(save) => self.saved.push(save),
             }
         }
         for n in opened {

@@ -23,7 +23,7 @@ pub(crate) mod operations;
 mod place;
 
 pub(crate) use beats::{Beats, Due};
-pub(crate) use measuring::{Home, Measuring, View, Wish};
+pub(crate) use measuring::{Home, Measuring, Output, View};
 pub(crate) use place::Place;
 
 /// Silence after which a beat leaves while the binding's lifetime is unknown: under every router's time-out that RFC

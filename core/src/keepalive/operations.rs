@@ -4,7 +4,7 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use super::measuring::{Home, Measuring, View, Wish};
+use super::measuring::{Home, Measuring, Output, View};
 use super::place::Place;
 use super::{Duty, Pace};
 use crate::net::{PeerKey, SocketId, SocketRequest};
@@ -47,26 +47,26 @@ impl World {
 
     fn carry(&mut self, is_granted: bool) {
         let view = self.view();
-        while let Some(wish) = self.measuring.poll_wish(self.now, &view) {
-            match wish {
-                Wish::Open(_) => {
+        while let Some(output) = self.measuring.poll_output(self.now, &view) {
+            match output {
+                Output::Open(_) => {
                     let request = is_granted.then(|| SocketRequest(self.number()));
                     self.asked.extend(request);
                     self.measuring.on_asked(self.now, request);
                 }
-                Wish::Probe { home, from, token, delay } => {
+                Output::Probe { home, from, token, delay } => {
                     assert!(self.open.contains(&from.socket), "from a socket that is not open");
                     assert_eq!(self.measuring.helper(), Some(home));
                     assert!(delay <= Duration::from_secs(300));
                     self.probes.push((home, from.socket, token));
                 }
-                Wish::Close(socket) => assert!(self.open.remove(&socket), "only what is open is closed"),
-                Wish::SetPace(pace) => {
+                Output::Close(socket) => assert!(self.open.remove(&socket), "only what is open is closed"),
+                Output::SetPace(pace) => {
                     assert_ne!(pace, self.pace, "nothing new");
                     self.pace = pace;
                 }
-                Wish::Challenge { home, .. } => assert_eq!(view.home.map(|home| home.key), Some(home)),
-                Wish::Save(_) => assert!(self.measuring.lifetime(Duty::Binding).is_some()),
+                Output::Challenge { home, .. } => assert_eq!(view.home.map(|home| home.key), Some(home)),
+                Output::Save(_) => assert!(self.measuring.lifetime(Duty::Binding).is_some()),
             }
         }
         assert_eq!(self.measuring.may_be_forgotten(), self.pace != Pace::OPEN);

@@ -1,7 +1,7 @@
 //! One examination: which packets are sent, and what comes back of them.
 //!
 //! Begun with up to three supernodes that links are up to, at most [`PACKETS_MAX`] packets (each of less than 90 bytes,
-//! IPv6 and UDP headers included 138), a few seconds, and then [`Outcome`]. In order:
+//! IPv6 and UDP headers included 138), a few seconds, and then [`Examined`]. In order:
 //!
 //! 1. *Filter*: each is asked, from the main socket and at its usual port, to answer from its alternate port, where the
 //!    main socket never sends anything (RFC 5780 §4.4). Up to three times, since the port is opened on first demand.
@@ -67,7 +67,7 @@ pub(crate) struct Subject {
 
 /// What was seen.
 #[derive(Clone, Debug)]
-pub(crate) struct Outcome {
+pub(crate) struct Examined {
     pub(super) evidence: Evidence,
     /// Whether something changes our address on the way; none if nobody saw it.
     pub(super) translated: Option<bool>,
@@ -78,7 +78,7 @@ pub(crate) struct Outcome {
     pub(super) packets: u8,
 }
 
-impl Outcome {
+impl Examined {
     /// Where more than half of those who told, and at least two, saw the main socket.
     pub(crate) fn seen_by_two(&self) -> Option<SocketAddr> {
         let count = self.evidence.reports.iter().filter(|r| r.main.is_some() && r.main == self.seen).count();
@@ -274,7 +274,7 @@ impl Examination {
     }
 
     /// Time passed; the outcome, when it is over.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, keys: &mut KeyRng, out: &mut Vec<Ask>) -> Option<Outcome> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant, keys: &mut KeyRng, out: &mut Vec<Ask>) -> Option<Examined> {
         while now >= self.due {
             match self.phase {
                 Phase::Filter(round) if round + 1 < FILTER_ROUNDS && !self.is_answered() => {
@@ -308,7 +308,7 @@ impl Examination {
     }
 
     /// Gives everything back.
-    pub(crate) fn end(&mut self, out: &mut Vec<Ask>) -> Outcome {
+    pub(crate) fn end(&mut self, out: &mut Vec<Ask>) -> Examined {
         let hairpinning = match self.phase {
             _ if self.looped => Some(true),
             Phase::Done if self.loop_ends().is_some() => Some(false),
@@ -321,7 +321,7 @@ impl Examination {
             let is_near = |r: &&mut Report| r.main.is_some_and(|seen| self.subject.own.contains(&seen.ip()));
             evidence.reports.iter_mut().filter(is_near).for_each(|r| r.alternate_came = None);
         }
-        Outcome {
+        Examined {
             evidence,
             translated: self.translated(),
             hairpinning,
@@ -480,7 +480,7 @@ mod tests {
     }
 
     /// Runs one to its end; the packets sent, and how long it took.
-    fn run(outside: Outside, own: bool) -> (Outcome, usize, Duration) {
+    fn run(outside: Outside, own: bool) -> (Examined, usize, Duration) {
         let (mut keys, mut asks, mut now) = (KeyRng::new([7; 32]), Vec::new(), Instant::ZERO);
         let ip = IpAddr::from([198, 51, 100, 7]);
         let subject =

@@ -11,7 +11,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use super::classify::{Findings, classify};
-use super::examine::{Ask, Examination, Outcome};
+use super::examine::{Ask, Examination, Examined};
 use crate::api::Ipv6;
 use crate::net::{Family, SocketId};
 use crate::random::KeyRng;
@@ -139,7 +139,7 @@ impl Examiner {
     }
 
     /// What is due of the one under way; the outcome, when it is over.
-    pub(super) fn run(&mut self, now: Instant, keys: &mut KeyRng, out: &mut Vec<Ask>) -> Option<Outcome> {
+    pub(super) fn run(&mut self, now: Instant, keys: &mut KeyRng, out: &mut Vec<Ask>) -> Option<Examined> {
         let outcome = self.current()?.handle_timeout(now, keys, out)?;
         self.current = None;
         Some(outcome)
@@ -175,7 +175,7 @@ impl Examiner {
     }
 
     /// One is over. Says which family it was of.
-    pub(super) fn on_over(&mut self, now: Instant, outcome: &Outcome, unasked_came: bool) -> Option<Family> {
+    pub(super) fn on_over(&mut self, now: Instant, outcome: &Examined, unasked_came: bool) -> Option<Family> {
         let family = self.family.take()?;
         let told = outcome.evidence.reports.iter().filter(|r| r.main.is_some()).count();
         match family {
@@ -192,7 +192,7 @@ impl Examiner {
                         findings.ports = PortAssignment::Preserving;
                     }
                     let v6 = self.known.as_ref().and_then(|k| k.v6);
-                    let Outcome { translated, hairpinning, seen, .. } = *outcome;
+                    let Examined { translated, hairpinning, seen, .. } = *outcome;
                     let known = Known { findings, translated, hairpinning, seen, v6, witnesses: told, at: now };
                     self.known = Some(Box::new(known));
                 }
@@ -206,7 +206,7 @@ impl Examiner {
                     // There is nothing but IPv6.
                     self.last = Some(now);
                     self.due = Some(now + if told == 0 { AGAIN_SOON } else { AGAIN_AFTER });
-                    let Outcome { translated, hairpinning, seen, .. } = *outcome;
+                    let Examined { translated, hairpinning, seen, .. } = *outcome;
                     self.known =
                         Some(Box::new(Known { findings, translated, hairpinning, seen, v6, witnesses: told, at: now }));
                 }

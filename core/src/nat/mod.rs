@@ -5,7 +5,7 @@
 //! (NAT behaviour discovery, RFC 5780), and [`classify`] says what it saw in the terms of RFC 4787.
 //!
 //! It is handed where supernodes see us, answers to probes, Loop packets, sockets that were opened, and time. What it
-//! wants ([`Wish`]) is packets and sockets, and now and then to be told [what is around](Around): whom it may ask, and
+//! wants ([`Output`]) is packets and sockets, and now and then to be told [what is around](Around): whom it may ask, and
 //! what this node is to others. What it finds out is there to be asked for: what peers are told of the router, the
 //! addresses that they can try, what `status` shows.
 //!
@@ -29,5 +29,5 @@ mod tests;
 
 pub(crate) use crate::wire::nat::NatProfile;
 pub(crate) use examine::Ask;
-pub(crate) use probe_replies::{Alternates, Asked, ProbeReplies, ReplyWish};
-pub(crate) use router::{Around, Nat, Stand, WayIn, Wish};
+pub(crate) use probe_replies::{Alternates, Asked, ProbeReplies, ReplyOutput};
+pub(crate) use router::{Around, Nat, Output, Stand, WayIn};

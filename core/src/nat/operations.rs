@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use super::examine::{Ask, PACKETS_MAX};
-use super::router::{Around, Nat, Stand, Wish};
+use super::router::{Around, Nat, Output, Stand};
 use crate::identity::{PeerId, SecretKey};
 use crate::net::{Family, Network, SocketId};
 use crate::operations::Bytes;
@@ -76,13 +76,13 @@ impl World {
     /// Takes what is wanted, and asserts what must always hold.
     fn drain(&mut self, is_helped: bool) {
         let mut count = 0;
-        while let Some(wish) = self.nat.poll_output() {
+        while let Some(output) = self.nat.poll_output() {
             count += 1;
             assert!(count < 1_000, "it never stops wanting");
-            match wish {
-                Wish::Ask(ask) => self.on_ask(ask),
-                Wish::Around => self.tell(),
-                Wish::Help { missing, except } => {
+            match output {
+                Output::Ask(ask) => self.on_ask(ask),
+                Output::Around => self.tell(),
+                Output::Help { missing, except } => {
                     assert!((1..=3).contains(&missing) && except.len() + missing == 3);
                     assert!(!self.has_helpers);
                     self.has_helpers = is_helped;
@@ -90,9 +90,9 @@ impl World {
                         self.nat.on_no_help();
                     }
                 }
-                Wish::ReleaseHelp => self.has_helpers = false,
-                Wish::Checked { .. } => assert_eq!(self.stand, Stand::Volunteer),
-                Wish::Known | Wish::Forgotten { .. } | Wish::Candidates => {}
+                Output::ReleaseHelp => self.has_helpers = false,
+                Output::Checked { .. } => assert_eq!(self.stand, Stand::Volunteer),
+                Output::Known | Output::Forgotten { .. } | Output::Candidates => {}
             }
         }
         assert!(self.open.len() <= SOCKETS_MAX + self.opening);

@@ -5,7 +5,7 @@
 //! answers only where the probe came from, never with more bytes, one packet for one; answers that are to come late are
 //! counted per leaf and in all.
 //!
-//! A life: [`ProbeReplies::on_probe`] takes a probe, and [`ProbeReplies::poll_wish`] has its answer, at once or when
+//! A life: [`ProbeReplies::on_probe`] takes a probe, and [`ProbeReplies::poll_output`] has its answer, at once or when
 //! [`ProbeReplies::handle_timeout`] finds it due. What waits goes when its link does ([`ProbeReplies::forget`]). Opening
 //! the alternate port and sending are others' business; who asks, and what is concluded, the leaf's.
 
@@ -51,7 +51,7 @@ pub(crate) struct Asked {
 
 /// What is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum ReplyWish {
+pub(crate) enum ReplyOutput {
     /// An answer leaves, over the peer's link but by this path; it says where the probe came from.
     Answer {
         /// Over whose link.
@@ -103,7 +103,7 @@ pub(crate) struct ProbeReplies {
     due: BTreeMap<(Instant, u64), (PeerKey, Path, [u8; 8])>,
     per_peer: BTreeMap<PeerKey, u8>,
     next: u64,
-    wishes: VecDeque<ReplyWish>,
+    outputs: VecDeque<ReplyOutput>,
 }
 
 impl ProbeReplies {
@@ -173,8 +173,8 @@ impl ProbeReplies {
     }
 
     /// The next thing to be done.
-    pub(crate) fn poll_wish(&mut self) -> Option<ReplyWish> {
-        queue::pop(&mut self.wishes, 0)
+    pub(crate) fn poll_output(&mut self) -> Option<ReplyOutput> {
+        queue::pop(&mut self.outputs, 0)
     }
 
     fn answer(&mut self, alternates: &Alternates, peer: PeerKey, path: Path, token: [u8; 8], alternate: bool) {
@@ -183,11 +183,11 @@ impl ProbeReplies {
         let path = match (alternate, other) {
             (true, Some((socket, _))) => Path { socket, ..path },
             // The asker tries again, and finds it open.
-            (true, None) => return self.wishes.push_back(ReplyWish::OpenAlternate(family)),
+            (true, None) => return self.outputs.push_back(ReplyOutput::OpenAlternate(family)),
             (false, _) => path,
         };
         let alternate_port = other.map_or(0, |(_, port)| port);
-        self.wishes.push_back(ReplyWish::Answer { peer, path, token, alternate_port });
+        self.outputs.push_back(ReplyOutput::Answer { peer, path, token, alternate_port });
     }
 }
 
@@ -210,10 +210,10 @@ mod tests {
 
     /// What is answered: from which socket, with which token and port.
     fn answers(replies: &mut ProbeReplies) -> Vec<(u32, u8, u16)> {
-        core::iter::from_fn(|| replies.poll_wish())
-            .map(|wish| match wish {
-                ReplyWish::Answer { path, token, alternate_port, .. } => (path.socket.0, token[0], alternate_port),
-                ReplyWish::OpenAlternate(_) => (u32::MAX, 0, 0),
+        core::iter::from_fn(|| replies.poll_output())
+            .map(|output| match output {
+                ReplyOutput::Answer { path, token, alternate_port, .. } => (path.socket.0, token[0], alternate_port),
+                ReplyOutput::OpenAlternate(_) => (u32::MAX, 0, 0),
             })
             .collect()
     }
@@ -240,7 +240,7 @@ mod tests {
         let other_family = ("[::]:9".parse().expect("an address"), SocketAddr::from(([0, 0, 0, 0], 8)));
         let v6 = Alternates::of([(SocketId(6), other_family.0)].into_iter());
         assert_eq!(replies.on_probe(at(0), &mut account, &v6, &asked(0, true)), Ok(()));
-        assert_eq!(replies.poll_wish(), Some(ReplyWish::OpenAlternate(Family::V4)));
+        assert_eq!(replies.poll_output(), Some(ReplyOutput::OpenAlternate(Family::V4)));
         let both = Alternates::of([(SocketId(6), other_family.0), (SocketId(7), other_family.1)].into_iter());
         assert_eq!(replies.on_probe(at(0), &mut account, &both, &asked(0, true)), Ok(()));
         assert_eq!(replies.on_probe(at(0), &mut account, &both, &asked(0, false)), Ok(()));

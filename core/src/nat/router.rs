@@ -4,7 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
-use super::examine::{Ask, Examination, Outcome, Subject};
+use super::examine::{Ask, Examination, Examined, Subject};
 use super::examiner::{Examiner, second_nat};
 use super::observed::Observations;
 use crate::api::Reachability;
@@ -78,7 +78,7 @@ pub(crate) struct WayIn<'a> {
 
 /// What is wanted.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Wish {
+pub(crate) enum Output {
     /// A packet, or a socket.
     Ask(Ask),
     /// To be told what is around: [`Nat::on_around`] is awaited.
@@ -117,8 +117,8 @@ pub(crate) struct Nat {
     observations: Observations,
     examiner: Examiner,
     /// An examination is over, and what is around has been asked for.
-    over: Option<Box<Outcome>>,
-    out: VecDeque<Wish>,
+    over: Option<Box<Examined>>,
+    out: VecDeque<Output>,
 }
 
 impl Nat {
@@ -199,11 +199,11 @@ impl Nat {
     ) {
         let before = self.observations.candidates(socket);
         if self.observations.on_observed(reporter, reporter_address, socket, seen) {
-            self.out.push_back(Wish::Forgotten { by: reporter });
+            self.out.push_back(Output::Forgotten { by: reporter });
         }
         let after = self.observations.candidates(socket);
         if after.iter().any(|a| !before.contains(a)) {
-            self.out.push_back(Wish::Candidates);
+            self.out.push_back(Output::Candidates);
         }
         // A router that maps by destination shows every supernode another address.
         let was_one =
@@ -211,7 +211,7 @@ impl Nat {
         if !before.is_empty() && before != after && was_one {
             self.examiner.on_disagreement(now);
         }
-        self.out.push_back(Wish::Known);
+        self.out.push_back(Output::Known);
     }
 
     /// An answer to a probe came to a socket: whether it was for an examination.
@@ -244,11 +244,11 @@ impl Nat {
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.examiner.is_due(now) {
             self.examiner.rest();
-            self.out.push_back(Wish::Around);
+            self.out.push_back(Output::Around);
         }
         if let Some(outcome) = self.asking(|examiner, keys, asks| examiner.run(now, keys, asks)) {
             self.over = Some(Box::new(outcome));
-            self.out.push_back(Wish::Around);
+            self.out.push_back(Output::Around);
         }
     }
 
@@ -258,7 +258,7 @@ impl Nat {
     }
 
     /// What is wanted next.
-    pub(crate) fn poll_output(&mut self) -> Option<Wish> {
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
         queue::pop(&mut self.out, 0)
     }
 
@@ -266,13 +266,13 @@ impl Nat {
     fn asking<T>(&mut self, act: impl FnOnce(&mut Examiner, &mut KeyRng, &mut Vec<Ask>) -> T) -> T {
         let mut asks = Vec::new();
         let result = act(&mut self.examiner, &mut self.keys, &mut asks);
-        self.out.extend(asks.into_iter().map(Wish::Ask));
+        self.out.extend(asks.into_iter().map(Output::Ask));
         result
     }
 
     // ---- examinations ----
 
-    /// What is around, as it was [asked for](Wish::Around): an examination begins, or is concluded.
+    /// What is around, as it was [asked for](Output::Around): an examination begins, or is concluded.
     pub(crate) fn on_around(&mut self, now: Instant, around: &Around<'_>) {
         match self.over.take() {
             Some(outcome) => self.conclude(now, &outcome, around),
@@ -283,7 +283,7 @@ impl Nat {
     /// There is nobody to help: it goes without.
     pub(crate) fn on_no_help(&mut self) {
         self.examiner.rest();
-        self.out.push_back(Wish::Around);
+        self.out.push_back(Output::Around);
     }
 
     fn begin(&mut self, now: Instant, around: &Around<'_>) {
@@ -292,7 +292,7 @@ impl Nat {
             Stand::Leaving | Stand::Appointed => return,
             Stand::Volunteer if is_known && self.examiner.had_unasked(now) => {
                 self.examiner.check_again(now, false);
-                return self.out.push_back(Wish::Checked { seen: None, came_in: Some(true) });
+                return self.out.push_back(Output::Checked { seen: None, came_in: Some(true) });
             }
             Stand::Candidate { is_asking: true } => return self.examiner.postpone(now, WAIT),
             Stand::Leaf | Stand::Candidate { .. } | Stand::Volunteer => {}
@@ -302,13 +302,13 @@ impl Nat {
         if targets.len() < TARGETS && !around.has_helpers && !is_serving && !self.examiner.wants_help() {
             self.examiner.postpone(now, WAIT);
             let except = targets.iter().map(|(_, address)| address.ip()).collect();
-            return self.out.push_back(Wish::Help { missing: TARGETS - targets.len(), except });
+            return self.out.push_back(Output::Help { missing: TARGETS - targets.len(), except });
         }
         if !self.examine(now, Family::V4, &targets, is_serving && is_known, around) && !self.examine_v6(now, around) {
             if is_serving {
                 self.examiner.check_again(now, false);
             } else {
-                self.out.push_back(Wish::ReleaseHelp);
+                self.out.push_back(Output::ReleaseHelp);
             }
         }
     }
@@ -338,13 +338,13 @@ impl Nat {
     }
 
     /// One is over, or the last part of it is.
-    fn conclude(&mut self, now: Instant, outcome: &Outcome, around: &Around<'_>) {
+    fn conclude(&mut self, now: Instant, outcome: &Examined, around: &Around<'_>) {
         let is_serving = around.stand.is_serving();
         if is_serving && self.examiner.known().is_some() {
             if around.stand == Stand::Volunteer {
                 let (seen, came_in) = (outcome.seen_by_two(), outcome.came_in());
                 self.examiner.check_again(now, came_in == Some(false));
-                self.out.push_back(Wish::Checked { seen, came_in });
+                self.out.push_back(Output::Checked { seen, came_in });
             }
             return;
         }
@@ -352,11 +352,11 @@ impl Nat {
         if family == Some(Family::V4) && self.examine_v6(now, around) {
             return;
         }
-        self.out.push_back(Wish::ReleaseHelp);
+        self.out.push_back(Output::ReleaseHelp);
         if is_serving {
             self.examiner.check_again(now, false);
         }
-        self.out.push_back(Wish::Known);
+        self.out.push_back(Output::Known);
     }
 
     // ---- what is known ----

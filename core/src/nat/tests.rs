@@ -96,7 +96,7 @@ fn linked(count: u8) -> Vec<(PeerId, Vec<SocketAddr>)> {
     (1..=count).map(|n| (id(n), vec![reporter(n)])).collect()
 }
 
-fn drain(nat: &mut Nat) -> Vec<Wish> {
+fn drain(nat: &mut Nat) -> Vec<Output> {
     core::iter::from_fn(|| nat.poll_output()).collect()
 }
 
@@ -111,17 +111,17 @@ fn due() -> Nat {
     nat.handle_timeout(s(3));
     assert_eq!(drain(&mut nat), [], "connecting comes first");
     nat.handle_timeout(s(4));
-    assert_eq!(drain(&mut nat), [Wish::Around]);
+    assert_eq!(drain(&mut nat), [Output::Around]);
     nat
 }
 
 /// Probes asked for, with where they go.
-fn probes(wishes: &[Wish]) -> Vec<(SocketAddr, [u8; 8])> {
-    let probe = |wish: &Wish| match wish {
-        Wish::Ask(Ask::Probe { remote, token, .. }) => Some((*remote, *token)),
+fn probes(outputs: &[Output]) -> Vec<(SocketAddr, [u8; 8])> {
+    let probe = |output: &Output| match output {
+        Output::Ask(Ask::Probe { remote, token, .. }) => Some((*remote, *token)),
         _ => None,
     };
-    wishes.iter().filter_map(probe).collect()
+    outputs.iter().filter_map(probe).collect()
 }
 
 #[test]
@@ -139,9 +139,9 @@ fn a_leaf_that_no_router_translates_is_examined_in_one_step() {
         assert!(!nat.on_reply(s(4), SOCKET, from, [0; 8], bound(), 4001), "not ours");
     }
     nat.handle_timeout(s(4));
-    assert_eq!(drain(&mut nat), [Wish::Around], "it is over");
+    assert_eq!(drain(&mut nat), [Output::Around], "it is over");
     nat.on_around(s(4), &around);
-    assert_eq!(drain(&mut nat), [Wish::ReleaseHelp, Wish::Known]);
+    assert_eq!(drain(&mut nat), [Output::ReleaseHelp, Output::Known]);
     assert_eq!(nat.lets_in(), Some(s(4)));
     assert_eq!(nat.profile(&network, false).mapping, Some(MappingBehavior::EndpointIndependent));
     assert!(nat.poll_timeout().is_some_and(|at| at >= s(86_400)), "and again tomorrow");
@@ -173,10 +173,10 @@ fn two_are_too_few_as_long_as_there_may_be_help() {
     let mut nat = due();
     nat.on_around(s(4), &around);
     let except = vec![reporter(1).ip(), reporter(2).ip()];
-    assert_eq!(drain(&mut nat), [Wish::Help { missing: 1, except }]);
+    assert_eq!(drain(&mut nat), [Output::Help { missing: 1, except }]);
     assert_eq!(nat.poll_timeout(), Some(s(6)), "links take a moment");
     nat.on_no_help();
-    assert_eq!(drain(&mut nat), [Wish::Around]);
+    assert_eq!(drain(&mut nat), [Output::Around]);
     nat.on_around(s(4), &around);
     assert_eq!(probes(&drain(&mut nat)).len(), 2, "then two must do");
 }
@@ -185,7 +185,7 @@ fn two_are_too_few_as_long_as_there_may_be_help() {
 fn sockets_that_come_too_late_are_closed_and_an_examination_that_is_given_up_closes_its_own() {
     let (mut nat, network, supernodes) = (due(), home(), linked(PEERS));
     nat.on_socket(s(4), Some((SocketId(7), bound())));
-    assert_eq!(drain(&mut nat), [Wish::Ask(Ask::Close(SocketId(7)))], "nobody asked for it");
+    assert_eq!(drain(&mut nat), [Output::Ask(Ask::Close(SocketId(7)))], "nobody asked for it");
     let around =
         Around { network: &network, supernodes: &supernodes, stand: Stand::Leaf, has_helpers: true, is_open: false };
     nat.on_around(s(4), &around);
@@ -193,26 +193,26 @@ fn sockets_that_come_too_late_are_closed_and_an_examination_that_is_given_up_clo
         nat.on_reply(s(4), SOCKET, SocketAddr::new(remote.ip(), 4001), token, at(10), 4001);
     }
     nat.handle_timeout(s(4));
-    assert_eq!(drain(&mut nat), [Wish::Ask(Ask::Open(Family::V4))], "there is a router");
+    assert_eq!(drain(&mut nat), [Output::Ask(Ask::Open(Family::V4))], "there is a router");
     nat.on_socket(s(4), Some((SocketId(8), bound())));
     assert_eq!(probes(&drain(&mut nat)).len(), 6, "to two ports each");
     nat.on_ceased(s(4));
-    assert_eq!(drain(&mut nat), [Wish::Ask(Ask::Close(SocketId(8)))]);
+    assert_eq!(drain(&mut nat), [Output::Ask(Ask::Close(SocketId(8)))]);
 }
 
 #[test]
 fn news_of_where_we_are_seen_is_told_once() {
     let (mut nat, network) = (Nat::new(&Seed::new([2; 32])), home());
     nat.on_observed(s(1), id(1), reporter(1), SOCKET, at(10));
-    assert_eq!(drain(&mut nat), [Wish::Candidates, Wish::Known]);
+    assert_eq!(drain(&mut nat), [Output::Candidates, Output::Known]);
     nat.on_observed(s(1), id(2), reporter(2), SOCKET, at(10));
-    assert_eq!(drain(&mut nat), [Wish::Known]);
+    assert_eq!(drain(&mut nat), [Output::Known]);
     assert_eq!((nat.agreed(&network), nat.reflexive(&network)), (Some(at(10)), vec![at(10)]));
     assert_eq!(nat.seen_from(&id(1), reporter(1), SOCKET), Some(at(10)));
     nat.on_observed(s(2), id(2), reporter(2), SOCKET, at(11));
     assert_eq!(
         drain(&mut nat),
-        [Wish::Forgotten { by: id(2) }, Wish::Candidates, Wish::Known],
+        [Output::Forgotten { by: id(2) }, Output::Candidates, Output::Known],
         "it had seen us elsewhere"
     );
     assert_eq!(nat.agreed(&network), None);

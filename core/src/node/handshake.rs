@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 use super::Node;
 use crate::api::{Event, Save, StreamEnd};
 use crate::identity::PeerId;
-use crate::introduce::Held;
+use crate::introduce::HeldInit;
 use crate::keepalive::Duty;
 use crate::link::Accepted;
 use crate::net::{DropReason, Path, PeerKey};
@@ -234,7 +234,7 @@ impl Node {
             return Ok(());
         };
         if let (Some(Message::Introduce { peer, init }), true) = (&early, fresh) {
-            return self.on_early_introduce(now, key, Held { accepted, path, init_len }, *peer, init);
+            return self.on_early_introduce(now, key, HeldInit { accepted, path, init_len }, *peer, init);
         }
         let reply = match early {
             Some(early) if fresh => self.on_early(now, early),

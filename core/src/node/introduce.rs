@@ -4,7 +4,8 @@ use super::Node;
 use crate::api::{CommandError, ConnectError, Event, StreamEnd};
 use crate::identity::PeerId;
 use crate::introduce::{
-    self, Answered, Asked, CallOutput, Held, Home, HomeOutput, Judgement, Known, LookupFailure, View, answered_index,
+    self, Answered, Asked, CallOutput, HeldInit, Home, HomeOutput, Judgement, Known, LookupFailure, View,
+    answered_index,
 };
 use crate::net::{DropReason, PeerKey};
 use crate::path::Route;
@@ -134,7 +135,7 @@ impl Node {
         self.pings.take_waiting(&id);
         let up = self.peers.up_key(&id);
         if let Some(key) = up {
-            // Another way to a peer whose link still stands was looked for in vain. Its watch decides, unless no way is
+            // Another way to a peer whose link still stands was looked for in vain. Its failure detector decides, unless no way is
             // left at all; then somebody may have woken the link and be waiting.
             if self.peers.get(key).is_some_and(|p| p.paths.current().is_some()) {
                 return;
@@ -157,7 +158,7 @@ impl Node {
         &mut self,
         now: Instant,
         caller: PeerKey,
-        held: Held,
+        held: HeldInit,
         callee: PeerId,
         init: &[u8],
     ) -> Result<(), DropReason> {
@@ -225,7 +226,7 @@ impl Node {
                 }
                 HomeOutput::Bring { .. } => {}
                 HomeOutput::Reply { caller, message } => self.peers.send_bytes(caller, None, message, false),
-                HomeOutput::Answer { caller, held: Held { accepted, path, init_len }, reply } => {
+                HomeOutput::Answer { caller, held: HeldInit { accepted, path, init_len }, reply } => {
                     result = result.and(self.answer_init(now, caller, path, accepted, reply, init_len, true));
                 }
             }

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::Node;
 use crate::api::Event;
-use crate::keepalive::{Home, Place, View, Wish};
+use crate::keepalive::{Home, Output, Place, View};
 use crate::net::{PeerKey, SocketId, SocketKind, SocketRequest};
 use crate::path::Route;
 use crate::time::Instant;
@@ -64,19 +64,19 @@ impl Node {
 
     fn carry_measuring(&mut self, now: Instant) {
         let view = self.measuring_view();
-        while let Some(wish) = self.measuring.poll_wish(now, &view) {
-            match wish {
-                Wish::Open(family) => {
+        while let Some(output) = self.measuring.poll_output(now, &view) {
+            match output {
+                Output::Open(family) => {
                     let request = self.open_socket(Purpose::Lifetime, SocketKind::Udp(family));
                     self.measuring.on_asked(now, request);
                 }
-                Wish::Probe { home, from, token, delay } => self.send_probe(now, home, from, token, delay, false),
-                Wish::Close(socket) => self.close_socket(now, socket),
-                Wish::SetPace(pace) => self.peers.set_pace(pace),
-                Wish::Challenge { home, socket, remote } => {
+                Output::Probe { home, from, token, delay } => self.send_probe(now, home, from, token, delay, false),
+                Output::Close(socket) => self.close_socket(now, socket),
+                Output::SetPace(pace) => self.peers.set_pace(pace),
+                Output::Challenge { home, socket, remote } => {
                     self.challenge(now, home, Route::Direct { socket, remote });
                 }
-                Wish::Save(save) => self.events.push_back(Event::Save(save)),
+                Output::Save(save) => self.events.push_back(Event::Save(save)),
             }
         }
     }

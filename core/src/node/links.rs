@@ -1,6 +1,6 @@
 //! Links that came up, moved, were replaced, or ended: what that means for everything that hangs on them.
 
-use crate::path::{Route, Step, Want};
+use crate::path::{Output, Remedy, Route};
 use core::time::Duration;
 
 use super::Node;
@@ -79,7 +79,7 @@ impl Node {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let id = peer.id;
         peer.paths.remove(|_| true);
-        peer.watch.on_heard();
+        peer.detector.on_heard();
         if let Some(traffic) = &mut peer.traffic {
             let standing = traffic.standing;
             **traffic = Traffic::new(now, standing);
@@ -215,7 +215,7 @@ impl Node {
             let user = peer.traffic.is_some();
             match peer.beats.handle_timeout(now, duty, pace) {
                 Some(Due::Beat) => self.peers.push(Outgoing::Beat { peer: key, kind: Kind::Beat, route: None }),
-                // A user link has other paths to go to: its watch decides what silence means.
+                // A user link has other paths to go to: its failure detector decides what silence means.
                 Some(Due::Ask | Due::Dead) if user => self.probe_current(now, key),
                 Some(Due::Ask) => {
                     let is_overdue = peer.beats.is_overdue();
@@ -245,15 +245,15 @@ impl Node {
     }
 
     fn on_watch_due(&mut self, now: Instant, key: PeerKey) {
-        let Some(step) = self.peers.get_mut(key).and_then(|p| p.watch.handle_timeout(now)) else { return };
+        let Some(step) = self.peers.get_mut(key).and_then(|p| p.detector.handle_timeout(now)) else { return };
         match step {
-            Step::Probe => {
+            Remedy::Probe => {
                 self.probe_current(now, key);
                 // If it was we who moved, they have to know by the time they are needed.
                 self.probe_relays(now, key);
                 self.stand_in(now, key);
             }
-            Step::Failover => {
+            Remedy::Failover => {
                 self.challenge_all(now, key);
                 self.probe_relays(now, key);
                 if let Some(peer) = self.peers.get_mut(key) {
@@ -262,14 +262,14 @@ impl Node {
                 self.choose_path(now, key);
                 self.upgrade(now, key);
             }
-            Step::Revive => {
+            Remedy::Revive => {
                 self.challenge_all(now, key);
                 self.probe_relays(now, key);
                 self.revive(now, key);
                 self.upgrade(now, key);
                 self.stand_in(now, key);
             }
-            Step::Gone => self.drop_peer(now, key, StreamEnd::PeerGone),
+            Remedy::Gone => self.drop_peer(now, key, StreamEnd::PeerGone),
         }
     }
 
@@ -298,7 +298,7 @@ impl Node {
         relays.sort_unstable();
         relays.dedup();
         for relay in relays {
-            if self.peers.get(relay).is_some_and(|p| !p.watch.is_troubled()) {
+            if self.peers.get(relay).is_some_and(|p| !p.detector.is_troubled()) {
                 self.probe_current(now, relay);
             }
         }
@@ -387,17 +387,17 @@ impl Node {
         }
         while let Some(want) = self.peers.get_mut(key).and_then(|peer| peer.poll_quality(now)) {
             match want {
-                Want::Sample(route) => self.sample(now, key, route),
-                Want::Leave | Want::TakeBack(_) => self.choose_path(now, key),
-                Want::Recheck(route) => {
+                Output::Sample(route) => self.sample(now, key, route),
+                Output::Leave | Output::TakeBack(_) => self.choose_path(now, key),
+                Output::Recheck(route) => {
                     self.challenge(now, key, route);
                 }
-                Want::Dead(_) => {
+                Output::Dead(_) => {
                     self.retry_soon(now, key);
                     self.choose_path(now, key);
                 }
-                Want::Nudge => self.peers.push(Outgoing::Beat { peer: key, kind: Kind::BeatAsk, route: None }),
-                Want::WakeRelays => self.probe_relays(now, key),
+                Output::Nudge => self.peers.push(Outgoing::Beat { peer: key, kind: Kind::BeatAsk, route: None }),
+                Output::WakeRelays => self.probe_relays(now, key),
             }
         }
     }
@@ -430,7 +430,7 @@ impl Node {
         if let Some(route) = current {
             self.challenge(now, key, route);
         }
-        // Too many calls at once: the bytes go by relay, or when the watch revives the link.
+        // Too many calls at once: the bytes go by relay, or when the failure detector revives the link.
         let _ = self.call(now, id);
     }
 

@@ -63,7 +63,7 @@ pub use streams::DATAGRAM_DATA_MAX;
 
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
-use crate::introduce::{Calls, Held, Introductions};
+use crate::introduce::{Calls, HeldInit, Introductions};
 use crate::keepalive::{Duty, Measuring};
 use crate::lan::Lan;
 use crate::link::{Freshness, Identity};
@@ -103,7 +103,7 @@ pub struct Node {
 
     pub(crate) channels: Channels,
     ends: Ends,
-    introductions: Introductions<Held>,
+    introductions: Introductions<HeldInit>,
     calls: Calls,
     overlay: Overlay,
     nat: Nat,

@@ -8,7 +8,7 @@ use super::Node;
 use super::sockets::Purpose;
 use crate::api::{Reachability, Role};
 use crate::identity::PeerId;
-use crate::nat::{Around, Ask, NatProfile, Stand, WayIn, Wish};
+use crate::nat::{Around, Ask, NatProfile, Output, Stand, WayIn};
 use crate::net::{DropReason, Path, PeerKey, SocketId, SocketKind};
 use crate::path::Route;
 use crate::peer::Outgoing;
@@ -72,30 +72,30 @@ impl Node {
     // ---- what it wants ----
 
     pub(super) fn carry_nat(&mut self, now: Instant) {
-        while let Some(wish) = self.nat.poll_output() {
-            match wish {
-                Wish::Ask(ask) => self.carry_ask(now, ask),
-                Wish::Around => self.tell_around(now),
-                Wish::Help { missing, except } => {
+        while let Some(output) = self.nat.poll_output() {
+            match output {
+                Output::Ask(ask) => self.carry_ask(now, ask),
+                Output::Around => self.tell_around(now),
+                Output::Help { missing, except } => {
                     let is_up = |id: &&PeerId| self.peers.up_key(id).is_some();
                     let linked: BTreeSet<PeerId> = self.overlay.supernodes().filter(is_up).copied().collect();
                     if !self.overlay.call_helpers(now, missing, &except, &linked) {
                         self.nat.on_no_help();
                     }
                 }
-                Wish::ReleaseHelp => self.overlay.release_helpers(),
-                Wish::Checked { seen, came_in } => {
+                Output::ReleaseHelp => self.overlay.release_helpers(),
+                Output::Checked { seen, came_in } => {
                     self.overlay.on_checked(now, seen, came_in);
                     self.settle_if_pressing(now);
                 }
-                Wish::Known => self.consider_serving(now),
+                Output::Known => self.consider_serving(now),
                 // Only a home is sent enough to be remembered for. Another supernode, asked again after an hour, sees
                 // another port of a router that maps by destination, and that says nothing.
-                Wish::Forgotten { by } if self.own_homes().iter().any(|(home, _)| *home == by) => {
+                Output::Forgotten { by } if self.own_homes().iter().any(|(home, _)| *home == by) => {
                     self.keepalive_on_forgotten(now);
                 }
-                Wish::Forgotten { .. } => {}
-                Wish::Candidates => self.on_candidates_changed(now),
+                Output::Forgotten { .. } => {}
+                Output::Candidates => self.on_candidates_changed(now),
             }
         }
     }

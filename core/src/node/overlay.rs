@@ -7,12 +7,12 @@ use crate::identity::PeerId;
 use crate::introduce::LookupFailure;
 use crate::nat::Nat;
 use crate::net::{Network, PeerKey};
-use crate::overlay::{About, Carried, LinkUp, Situation, Unlocated, When, Wish, advertiser};
+use crate::overlay::{About, Carried, LinkUp, Output, Situation, Unlocated, When, advertiser};
 use crate::path::Route;
 use crate::time::{Instant, earliest};
 use crate::wire::message::{Load, Message, Refusal};
 
-/// Most wishes carried out in one call: what machines want of each other settles in a few steps.
+/// Most outputs carried out in one call: what machines want of each other settles in a few steps.
 const WISHES_MAX: usize = 1 << 20;
 
 // ---- what it is told ----
@@ -165,41 +165,41 @@ impl Node {
     pub(super) fn rooms_settle(&mut self, now: Instant) {
         for _ in 0..WISHES_MAX {
             self.carry_nat(now);
-            let Some(wish) = self.overlay.poll_output() else { return };
-            self.carry_wish(now, wish);
+            let Some(output) = self.overlay.poll_output() else { return };
+            self.carry_output(now, output);
         }
         debug_assert!(false, "the overlay never stops wanting");
     }
 
-    fn carry_wish(&mut self, now: Instant, wish: Wish) {
-        match wish {
-            Wish::Send { to, messages } => self.peers.send_to(&to, messages),
-            Wish::Dial { peer, address } => self.carry_dial(now, peer, address),
-            Wish::DialBack { peer, address, nonce } => {
+    fn carry_output(&mut self, now: Instant, output: Output) {
+        match output {
+            Output::Send { to, messages } => self.peers.send_to(&to, messages),
+            Output::Dial { peer, address } => self.carry_dial(now, peer, address),
+            Output::DialBack { peer, address, nonce } => {
                 self.dial(now, peer, address, Some(Message::DialBack { nonce }));
             }
-            Wish::Keep { peer } => self.peers.keep(&peer),
-            Wish::Release { peer } => {
+            Output::Keep { peer } => self.peers.keep(&peer),
+            Output::Release { peer } => {
                 let (needed, is_leaf_here) = (self.overlay.needs(&peer), self.overlay.is_registered(&peer));
                 self.peers.release(now, &peer, needed, is_leaf_here);
             }
-            Wish::Review => {
+            Output::Review => {
                 let all: Vec<_> = self.peers.iter().map(|(key, p)| (key, p.id)).collect();
                 for (key, id) in all {
                     self.peers.review(now, key, self.overlay.needs(&id));
                 }
             }
-            Wish::Dismiss { leaf } => self.carry_dismiss(now, &leaf),
-            Wish::CloseChannels => self.close_channels(now),
-            Wish::Duty(duty) => self.peers.set_own_duty(duty),
-            Wish::Locate { peer, location } => self.on_location(now, peer, location),
-            Wish::AtHome => self.keepalive_on_home(now),
-            Wish::Seen => self.nat.on_supernode(now),
-            Wish::Examine(When::Now) => self.nat.examine_now(now),
-            Wish::Examine(When::Soon) => self.nat.check_soon(now),
-            Wish::Serving => self.nat.on_serving(now),
-            Wish::Ceased => self.nat.on_ceased(now),
-            Wish::Event(event) => self.events.push_back(event),
+            Output::Dismiss { leaf } => self.carry_dismiss(now, &leaf),
+            Output::CloseChannels => self.close_channels(now),
+            Output::Duty(duty) => self.peers.set_own_duty(duty),
+            Output::Locate { peer, location } => self.on_location(now, peer, location),
+            Output::AtHome => self.keepalive_on_home(now),
+            Output::Seen => self.nat.on_supernode(now),
+            Output::Examine(When::Now) => self.nat.examine_now(now),
+            Output::Examine(When::Soon) => self.nat.check_soon(now),
+            Output::Serving => self.nat.on_serving(now),
+            Output::Ceased => self.nat.on_ceased(now),
+            Output::Event(event) => self.events.push_back(event),
         }
     }
 

@@ -11,7 +11,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::Node;
-use crate::nat::{Alternates, Asked, ReplyWish};
+use crate::nat::{Alternates, Asked, ReplyOutput};
 use crate::net::{DropReason, Path, PeerKey, SocketKind};
 use crate::path::Route;
 use crate::time::Instant;
@@ -89,13 +89,13 @@ impl Node {
     }
 
     fn carry_replies(&mut self, now: Instant) {
-        while let Some(wish) = self.delayed.poll_wish() {
-            match wish {
-                ReplyWish::Answer { peer, path, token, alternate_port } => {
+        while let Some(output) = self.delayed.poll_output() {
+            match output {
+                ReplyOutput::Answer { peer, path, token, alternate_port } => {
                     let reply = Message::ProbeReply { token, seen: path.remote.into(), alternate_port };
                     self.peers.send_outside(now, peer, path, &reply);
                 }
-                ReplyWish::OpenAlternate(family) => {
+                ReplyOutput::OpenAlternate(family) => {
                     self.open_socket(Purpose::Alternate, SocketKind::Udp(family));
                 }
             }

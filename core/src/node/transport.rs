@@ -1,4 +1,4 @@
-//! Carries [`Transports`](crate::transport::Transports): what it must know of links to it, what it wishes to them and
+//! Carries [`Transports`](crate::transport::Transports): what it must know of links to it, what it wants of them, and
 //! to io.
 
 use core::net::SocketAddr;
@@ -10,7 +10,7 @@ use crate::net::{PeerKey, SocketId, SocketKind, SocketRefused, SocketRequest, Tr
 use crate::path::Route;
 use crate::peer::{AttemptRoute, Peer};
 use crate::time::Instant;
-use crate::transport::{ExtraSockets, Link, Lost, Survey, Transports, Use, Waiting, Why, Wish};
+use crate::transport::{ExtraSockets, Link, Lost, Output, Survey, Transports, Use, Waiting, Why};
 use crate::wire::message::InitBody;
 
 impl Node {
@@ -69,7 +69,7 @@ impl Node {
         self.tell_transports(now, |transports, sockets| transports.on_silent(now, sockets, &link));
     }
 
-    /// io's answer to the wish for a connection.
+    /// io's answer to the request for a connection.
     pub(crate) fn on_tcp_opened(
         &mut self,
         now: Instant,
@@ -96,13 +96,13 @@ impl Node {
         while self.tell_transports(now, |transports, sockets| transports.handle_timeout(now, sockets)) {}
     }
 
-    /// Tells it something, and on which side we are; then carries out what it wishes.
+    /// Tells it something, and on which side we are; then carries out what it wants.
     fn tell_transports<R>(&mut self, now: Instant, tell: impl FnOnce(&mut Transports, &mut ExtraSockets) -> R) -> R {
         let is_serving = self.is_serving();
         self.transports.set_serving(is_serving);
         let result = tell(&mut self.transports, &mut self.sockets);
-        for wish in self.transports.take_wishes() {
-            self.carry_transport(now, wish);
+        for output in self.transports.take_outputs() {
+            self.carry_transport(now, output);
         }
         result
     }
@@ -112,37 +112,37 @@ impl Node {
         Some(Link { key, peer: p.id, is_up: p.is_up(), current: p.paths.current(), asking: p.asking_sockets() })
     }
 
-    // ---- what it wishes ----
+    // ---- what it wants ----
 
-    fn carry_transport(&mut self, now: Instant, wish: Wish) {
-        match wish {
-            Wish::Open { request, remote } => {
+    fn carry_transport(&mut self, now: Instant, output: Output) {
+        match output {
+            Output::Open { request, remote } => {
                 self.events.push_back(Event::OpenSocket { request, kind: SocketKind::Tcp { remote } });
             }
-            Wish::Close(socket) => self.events.push_back(Event::CloseSocket(socket)),
-            Wish::Refuse(socket) => {
+            Output::Close(socket) => self.events.push_back(Event::CloseSocket(socket)),
+            Output::Refuse(socket) => {
                 self.counters.refused_connections += 1;
                 self.events.push_back(Event::CloseSocket(socket));
             }
-            Wish::Attempt { peer, path, body } => {
+            Output::Attempt { peer, path, body } => {
                 let key = self.ensure_peer(now, peer);
                 if let (Some(key), Ok(body)) = (key, postcard::from_bytes::<InitBody<'_>>(&body)) {
                     self.attempt(now, key, AttemptRoute::Direct(path), &body);
                 }
             }
-            Wish::Probe(key) => self.probe_current(now, key),
-            Wish::ChallengeUdp { peer, udp } => self.challenge_udp(now, peer, udp),
-            Wish::StandIn { peer, route, since } => {
+            Output::Probe(key) => self.probe_current(now, key),
+            Output::ChallengeUdp { peer, udp } => self.challenge_udp(now, peer, udp),
+            Output::StandIn { peer, route, since } => {
                 if let Some(peer) = self.peers.get_mut(peer) {
                     peer.paths.on_stand_in(&route, since);
                 }
             }
-            Wish::RemovePath { peer, route } => self.remove_paths_of(now, peer, |r| *r == route),
-            Wish::TellCandidates => self.on_candidates_changed(now),
-            Wish::GiveUp(peer) => self.give_up_dial(now, &peer),
-            Wish::Survey(why) => self.survey_links(now, why),
-            Wish::Look { socket, peer, route } => self.look_at_connection(now, socket, peer, route),
-            Wish::Abandon(lost) => self.abandon_connection(now, &lost),
+            Output::RemovePath { peer, route } => self.remove_paths_of(now, peer, |r| *r == route),
+            Output::TellCandidates => self.on_candidates_changed(now),
+            Output::GiveUp(peer) => self.give_up_dial(now, &peer),
+            Output::Survey(why) => self.survey_links(now, why),
+            Output::Look { socket, peer, route } => self.look_at_connection(now, socket, peer, route),
+            Output::Abandon(lost) => self.abandon_connection(now, &lost),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Carries what concerns the way to peers of user links into [`Traversal`], and its wishes out.
+//! Carries what concerns the way to peers of user links into [`Traversal`], and what it wants out.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -10,12 +10,12 @@ use crate::identity::PeerId;
 use crate::net::{Family, PeerKey, SocketId, SocketKind};
 use crate::path::Route;
 use crate::time::Instant;
-use crate::traverse::{Around, Case, Named, Traversal, View, Wish};
+use crate::traverse::{Around, Case, Named, Output, Traversal, View};
 use crate::wire::message::{Message, PunchState, Whereabouts};
 use crate::wire::nat::NatProfile;
 
 impl Node {
-    /// Tells the traversal what is known of a user link and of us, has it act, and carries out what it wishes. Nothing
+    /// Tells the traversal what is known of a user link and of us, has it act, and carries out what it wants. Nothing
     /// for other peers.
     fn traverse(&mut self, now: Instant, key: PeerKey, act: impl FnOnce(&mut Traversal, &mut Case<'_>)) {
         let around = self.around();
@@ -41,29 +41,29 @@ impl Node {
 
     fn carry_out_traversal(&mut self, now: Instant) {
         // What one of them causes is carried out before the next.
-        let wishes: Vec<Wish> = core::iter::from_fn(|| self.traversal.poll_wish()).collect();
-        for wish in wishes {
-            match wish {
-                Wish::Send { peer, message } => self.peers.send(peer, &message),
-                Wish::Check { peer, socket, remote, token } => {
+        let outputs: Vec<Output> = core::iter::from_fn(|| self.traversal.poll_output()).collect();
+        for output in outputs {
+            match output {
+                Output::Send { peer, message } => self.peers.send(peer, &message),
+                Output::Check { peer, socket, remote, token } => {
                     let route = Route::Direct { socket, remote };
                     self.peers.send_on(peer, Some(route), &Message::sample(token, Some(remote)), false);
                 }
-                Wish::Probe { home, path, token } => self.send_probe(now, home, path, token, Duration::ZERO, false),
-                Wish::Open { peer } => {
+                Output::Probe { home, path, token } => self.send_probe(now, home, path, token, Duration::ZERO, false),
+                Output::Open { peer } => {
                     if self.open_socket(Purpose::Punch(peer), SocketKind::Udp(Family::V4)).is_none() {
                         self.traversal.on_socket(peer, None);
                     }
                 }
-                Wish::Close { sockets } => self.close_sockets(now, &sockets),
-                Wish::Vouch { home, address, peer } => {
+                Output::Close { sockets } => self.close_sockets(now, &sockets),
+                Output::Vouch { home, address, peer } => {
                     let home = self.peers.up_key(&home).or_else(|| self.dial(now, home, address, None));
                     if let Some(home) = home {
                         self.peers.need(now, home);
                         self.peers.send(home, &Message::Vouch { peer });
                     }
                 }
-                Wish::Disagreement => self.on_disagreement(now),
+                Output::Disagreement => self.on_disagreement(now),
             }
         }
     }

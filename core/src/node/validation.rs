@@ -83,7 +83,7 @@ impl Node {
                 self.revive(now, key);
             }
             if is_user && let Some(peer) = self.peers.get_mut(key) {
-                peer.watch.on_peer_elsewhere(now);
+                peer.detector.on_peer_elsewhere(now);
                 self.peers.touch(key);
             }
         }

@@ -3,8 +3,8 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::output::{Location, Output, Unlocated};
 use super::state::{Overlay, Side};
-use super::wish::{Location, Unlocated, Wish};
 use crate::identity::PeerId;
 use crate::overlay::advert::{Advert, Capabilities, statement};
 use crate::overlay::directory::LookupStart;
@@ -188,7 +188,7 @@ impl Overlay {
         if let Some((homes, mut m)) = self.leaf(now) {
             homes.on_register_reply(now, from, refused, load, &mut m);
         }
-        self.out.push_back(Wish::AtHome);
+        self.out.push_back(Output::AtHome);
         self.keep(from);
     }
 
@@ -224,7 +224,7 @@ impl Overlay {
             && statement::verify(&advert, bytes).is_ok();
         if is_good {
             let homes = advert.addresses.iter().map(|address| (advert.id, (*address).into())).collect();
-            self.out.push_back(Wish::Locate { peer: advert.id, location: Ok(homes) });
+            self.out.push_back(Output::Locate { peer: advert.id, location: Ok(homes) });
         }
     }
 
@@ -259,7 +259,7 @@ impl Overlay {
     // ---- records ----
 
     /// Asks supernodes for a peer's record. Where nobody need be asked, or nobody can be, that is said at once; else a
-    /// [`Wish::Locate`] follows.
+    /// [`Output::Locate`] follows.
     #[must_use]
     pub(crate) fn start_lookup(&mut self, now: Instant, peer: PeerId) -> Option<Location> {
         let supernodes = self.linked();

@@ -7,7 +7,7 @@
 //! the key that signs, and the clock that statements are judged by.
 //!
 //! It is handed links that come and go, the messages that are for it, another network, the wall clock and time; beside
-//! them what others know and it does not ([`About`], [`LinkUp`], [`Situation`]). What it wants it says as [`Wish`]es, in
+//! them what others know and it does not ([`About`], [`LinkUp`], [`Situation`]). What it wants it says as [`Output`]s, in
 //! order. What it wants of a message's link goes back with the call, since it goes out before anything that waits.
 //!
 //! Life: made as a leaf or a supernode; a leaf rests until it is told of a supernode ([`Overlay::join`], or by anchors of
@@ -26,6 +26,7 @@ mod messages;
 mod news;
 #[cfg(any(test, feature = "operations"))]
 pub(crate) mod operations;
+mod output;
 mod pack;
 mod role;
 mod serving;
@@ -34,11 +35,10 @@ mod state;
 mod tests;
 mod turn;
 mod way_in;
-mod wish;
 
 pub(crate) use home::Carried;
 pub(crate) use messages::{About, advertiser};
 pub(crate) use news::LinkUp;
+pub(crate) use output::{Output, Unlocated, When};
 pub(crate) use serving::Situation;
 pub(crate) use state::Overlay;
-pub(crate) use wish::{Unlocated, When, Wish};

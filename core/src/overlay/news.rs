@@ -2,12 +2,12 @@
 
 use core::net::SocketAddr;
 
+use super::output::Output;
 use super::serving::Situation;
 use super::state::{Overlay, Side};
-use super::wish::Wish;
 use crate::identity::PeerId;
 use crate::overlay::directory::LookupOutcome;
-use crate::overlay::wish::Unlocated;
+use crate::overlay::output::Unlocated;
 use crate::queue;
 use crate::time::{Instant, earliest};
 
@@ -107,7 +107,7 @@ impl Overlay {
     /// Has the link to a peer kept, if something here needs it.
     pub(super) fn keep(&mut self, peer: PeerId) {
         if self.needs(&peer) {
-            self.out.push_back(Wish::Keep { peer });
+            self.out.push_back(Output::Keep { peer });
         }
     }
 
@@ -159,12 +159,12 @@ impl Overlay {
     // ---- what is wanted ----
 
     /// What is wanted next. Where this node changes sides, that goes on when there is nothing else.
-    pub(crate) fn poll_output(&mut self) -> Option<Wish> {
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
         loop {
             match queue::pop(&mut self.out, 0) {
-                Some(Wish::Dial { .. }) if self.is_leaving => continue,
+                Some(Output::Dial { .. }) if self.is_leaving => continue,
                 None => {}
-                wish => return wish,
+                output => return output,
             }
             if let Some((peer, outcome)) = self.lookups.poll_outcome() {
                 let location = match outcome {
@@ -172,7 +172,7 @@ impl Overlay {
                     LookupOutcome::Unknown => Err(Unlocated::Unknown),
                     LookupOutcome::NoAnswer => Err(Unlocated::NoAnswer),
                 };
-                return Some(Wish::Locate { peer, location });
+                return Some(Output::Locate { peer, location });
             }
             self.is_pressing = false;
             let turn = self.turn.take()?;

@@ -13,9 +13,9 @@ use super::directory::Record;
 use super::home::Carried;
 use super::messages::{About, advertiser};
 use super::news::LinkUp;
+use super::output::Output;
 use super::serving::Situation;
 use super::state::Overlay;
-use super::wish::Wish;
 use crate::api::{Config, Role, Saved};
 use crate::identity::{PeerId, SecretKey};
 use crate::link::Identity;
@@ -27,7 +27,7 @@ use crate::wire::message::{Load, Message, Refusal, SignedKind, decode_next};
 
 /// Others that there are.
 const PEERS: u8 = 8;
-/// Most wishes that one call makes.
+/// Most outputs that one call makes.
 const WISHES_MAX: usize = 2_000;
 /// Wall time at the start, in seconds.
 const WALL_S: u64 = 1_800_000_000;
@@ -145,12 +145,12 @@ impl World {
     /// Takes what is wanted, and asserts what must always hold.
     fn drain(&mut self) {
         let mut count = 0;
-        while let Some(wish) = self.overlay.poll_output() {
+        while let Some(output) = self.overlay.poll_output() {
             count += 1;
             assert!(count < WISHES_MAX, "it never stops wanting");
-            match wish {
-                Wish::Send { messages, .. } => self.check_sent(&messages),
-                Wish::Dial { peer, .. } => {
+            match output {
+                Output::Send { messages, .. } => self.check_sent(&messages),
+                Output::Dial { peer, .. } => {
                     assert!(!self.has_left, "who leaves dials nobody");
                     assert_ne!(peer, SecretKey::from_bytes(&[200; 32]).peer_id());
                     if self.linked.contains(&peer) {
@@ -160,20 +160,20 @@ impl World {
                         self.dialled.extend((0..PEERS).find(|n| id(*n) == peer));
                     }
                 }
-                Wish::DialBack { .. } => assert!(self.overlay.is_serving()),
-                Wish::Dismiss { .. } => assert!(!self.overlay.is_serving()),
-                Wish::Serving => assert!(self.overlay.is_serving()),
-                Wish::Ceased => assert!(!self.overlay.is_serving()),
-                Wish::Keep { .. }
-                | Wish::Release { .. }
-                | Wish::Review
-                | Wish::CloseChannels
-                | Wish::Duty(_)
-                | Wish::Locate { .. }
-                | Wish::AtHome
-                | Wish::Seen
-                | Wish::Examine(_)
-                | Wish::Event(_) => {}
+                Output::DialBack { .. } => assert!(self.overlay.is_serving()),
+                Output::Dismiss { .. } => assert!(!self.overlay.is_serving()),
+                Output::Serving => assert!(self.overlay.is_serving()),
+                Output::Ceased => assert!(!self.overlay.is_serving()),
+                Output::Keep { .. }
+                | Output::Release { .. }
+                | Output::Review
+                | Output::CloseChannels
+                | Output::Duty(_)
+                | Output::Locate { .. }
+                | Output::AtHome
+                | Output::Seen
+                | Output::Examine(_)
+                | Output::Event(_) => {}
             }
         }
         self.check();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::identity::PeerId;
-use crate::overlay::wish::Wish;
+use crate::overlay::output::Output;
 use crate::wire::message::{Message, encode};
 
 /// Longest plaintext of one Data packet from these rooms; leaves room for seal, relay header and a beat's worth of
@@ -12,16 +12,16 @@ pub(crate) const PLAINTEXT_MAX: usize = 1100;
 /// Most signed statements in one Data packet.
 const SIGNED_MAX: usize = 7;
 
-/// Collects messages for one peer and hands them over as [`Wish::Send`]s.
+/// Collects messages for one peer and hands them over as [`Output::Send`]s.
 pub(crate) struct Packer<'a> {
     to: PeerId,
     buffer: Vec<u8>,
     signed: usize,
-    out: &'a mut VecDeque<Wish>,
+    out: &'a mut VecDeque<Output>,
 }
 
 impl<'a> Packer<'a> {
-    pub(crate) fn new(to: PeerId, out: &'a mut VecDeque<Wish>) -> Self {
+    pub(crate) fn new(to: PeerId, out: &'a mut VecDeque<Output>) -> Self {
         Self { to, buffer: Vec::new(), signed: 0, out }
     }
 
@@ -44,7 +44,7 @@ impl<'a> Packer<'a> {
         self.signed = 0;
         if !self.buffer.is_empty() {
             let messages = core::mem::take(&mut self.buffer).into();
-            self.out.push_back(Wish::Send { to: self.to, messages });
+            self.out.push_back(Output::Send { to: self.to, messages });
         }
     }
 }
@@ -56,6 +56,6 @@ impl Drop for Packer<'_> {
 }
 
 /// Sends one message.
-pub(crate) fn send(out: &mut VecDeque<Wish>, to: PeerId, message: &Message<'_>) {
+pub(crate) fn send(out: &mut VecDeque<Output>, to: PeerId, message: &Message<'_>) {
     Packer::new(to, out).push(message);
 }

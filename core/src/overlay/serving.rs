@@ -10,9 +10,9 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::output::{Output, When};
 use super::state::{Overlay, Side};
-use super::turn::{Step, Turn};
-use super::wish::{When, Wish};
+use super::turn::{Move, Turn};
 use crate::api::Event;
 use crate::identity::PeerId;
 use crate::keepalive::Duty;
@@ -85,7 +85,7 @@ impl Overlay {
         if is_lost {
             self.cease_serving(now);
         } else {
-            self.out.push_back(Wish::Examine(When::Soon));
+            self.out.push_back(Output::Examine(When::Soon));
             self.is_pressing = true;
         }
     }
@@ -130,7 +130,7 @@ impl Overlay {
         let was_ready = homes.is_ready();
         let named = homes.known().filter(|(.., is_named)| *is_named).map(|(peer, at, _)| (peer, at)).collect();
         homes.leave(&mut self.out);
-        self.turn_next(now, Step::Begin { address, way, carried: situation.carried, named, was_ready });
+        self.turn_next(now, Move::Begin { address, way, carried: situation.carried, named, was_ready });
     }
 
     /// Becomes a leaf again. Those registered here are told, and find another home at once.
@@ -143,10 +143,10 @@ impl Overlay {
         let neighbours = s.gossip.addresses(stores.book);
         let leaves = s.registrations.leaves().copied().collect();
         let addresses = s.advertise.clone();
-        self.turn_next(now, Step::Cease { addresses, neighbours, leaves });
+        self.turn_next(now, Move::Cease { addresses, neighbours, leaves });
     }
 
-    fn turn_next(&mut self, at: Instant, step: Step) {
+    fn turn_next(&mut self, at: Instant, step: Move) {
         self.turn = Some(Turn { at, step });
         self.is_pressing = true;
     }
@@ -155,37 +155,37 @@ impl Overlay {
     pub(super) fn go_on(&mut self, turn: Turn) {
         let now = turn.at;
         match turn.step {
-            Step::Begin { address, way, carried, named, was_ready } => {
+            Move::Begin { address, way, carried, named, was_ready } => {
                 self.become_supernode(now, address, way);
-                self.out.push_back(Wish::Serving);
-                self.out.push_back(Wish::Event(Event::RoleChanged { supernode: true, addresses: vec![address] }));
+                self.out.push_back(Output::Serving);
+                self.out.push_back(Output::Event(Event::RoleChanged { supernode: true, addresses: vec![address] }));
                 if !was_ready {
-                    self.out.push_back(Wish::Event(Event::Ready));
+                    self.out.push_back(Output::Event(Event::Ready));
                 }
                 self.greet(now, carried, &named);
-                self.turn_next(now, Step::Review);
+                self.turn_next(now, Move::Review);
             }
-            Step::Cease { addresses, neighbours, leaves } => {
+            Move::Cease { addresses, neighbours, leaves } => {
                 self.side = self.terms.leaf(self.me.id());
                 self.book.set_max(LEAF_ADVERTS_MAX);
                 self.records = RecordStore::new(0);
-                self.out.push_back(Wish::Duty(Duty::Binding));
-                self.out.extend(leaves.into_iter().map(|leaf| Wish::Dismiss { leaf }));
-                self.out.push_back(Wish::CloseChannels);
-                self.turn_next(now, Step::Ceased { addresses, neighbours });
+                self.out.push_back(Output::Duty(Duty::Binding));
+                self.out.extend(leaves.into_iter().map(|leaf| Output::Dismiss { leaf }));
+                self.out.push_back(Output::CloseChannels);
+                self.turn_next(now, Move::Ceased { addresses, neighbours });
             }
-            Step::Ceased { addresses, neighbours } => {
+            Move::Ceased { addresses, neighbours } => {
                 self.role.on_stopped(now);
                 self.dial_back.on_ceased();
                 // What a supernode sends to whom is not noted.
                 self.dial_back.blind(now);
-                self.out.push_back(Wish::Ceased);
-                self.out.push_back(Wish::Event(Event::RoleChanged { supernode: false, addresses }));
-                self.out.push_back(Wish::Event(Event::Homeless));
+                self.out.push_back(Output::Ceased);
+                self.out.push_back(Output::Event(Event::RoleChanged { supernode: false, addresses }));
+                self.out.push_back(Output::Event(Event::Homeless));
                 self.join(now, &neighbours);
-                self.turn_next(now, Step::Review);
+                self.turn_next(now, Move::Review);
             }
-            Step::Review => self.out.push_back(Wish::Review),
+            Move::Review => self.out.push_back(Output::Review),
         }
     }
 
@@ -194,7 +194,7 @@ impl Overlay {
         self.records = RecordStore::new(RECORDS_MAX);
         self.side = self.terms.supernode(now, self.me.id(), &[address], way, &mut self.random);
         // A router that merely lets everybody in forgets like any other.
-        self.out.push_back(Wish::Duty(if way == Way::Open { Duty::Binding } else { Duty::Liveness }));
+        self.out.push_back(Output::Duty(if way == Way::Open { Duty::Binding } else { Duty::Liveness }));
         self.role.on_began(now, address);
         self.dial_back.on_serving();
     }

@@ -13,8 +13,8 @@ use crate::overlay::advert::{Advert, AdvertBook, LEAF_ADVERTS_MAX, OwnAdvert, SU
 use crate::overlay::directory::{Lookups, RECORDS_MAX, Record, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
 use crate::overlay::home::{Carried, DRAWN_AUTO_MAX, DRAWN_MAX, Homes, Means, Registrations};
+use crate::overlay::output::Output;
 use crate::overlay::role::{DialBack, DialBackDuty, RoleWatch, Way};
-use crate::overlay::wish::Wish;
 use crate::random::{Generators, Seed};
 use crate::time::{Instant, WallTime};
 use crate::wire::message::Load;
@@ -97,7 +97,7 @@ pub(crate) struct Overlay {
     pub(super) helpers: Vec<PeerId>,
     /// What an earlier run kept, until there is a network to use it in.
     pub(super) anchors: Vec<(PeerId, SocketAddr)>,
-    pub(super) out: VecDeque<Wish>,
+    pub(super) out: VecDeque<Output>,
     /// What is to be done when all that waits has been carried out.
     pub(super) turn: Option<Turn>,
     pub(super) is_pressing: bool,

@@ -47,21 +47,21 @@ fn supernode() -> Overlay {
     overlay
 }
 
-fn timeout(overlay: &mut Overlay, now: Instant, network: &Network) -> Vec<Wish> {
+fn timeout(overlay: &mut Overlay, now: Instant, network: &Network) -> Vec<Output> {
     let situation = Situation { network, seen: None, lets_in: None, carried: Carried::default() };
     overlay.handle_timeout(now, &situation);
     drain(overlay)
 }
 
-fn drain(overlay: &mut Overlay) -> Vec<Wish> {
+fn drain(overlay: &mut Overlay) -> Vec<Output> {
     core::iter::from_fn(|| overlay.poll_output()).collect()
 }
 
 /// The messages that go to `to`.
-fn sent(wishes: &[Wish], to: PeerId) -> Vec<&'static str> {
+fn sent(outputs: &[Output], to: PeerId) -> Vec<&'static str> {
     let mut names = Vec::new();
-    for wish in wishes {
-        let Wish::Send { to: peer, messages } = wish else { continue };
+    for output in outputs {
+        let Output::Send { to: peer, messages } = output else { continue };
         let mut rest = &**messages;
         while *peer == to && !rest.is_empty() {
             names.push(match decode_next(&mut rest).expect("ours") {
@@ -84,9 +84,9 @@ fn sent(wishes: &[Wish], to: PeerId) -> Vec<&'static str> {
 }
 
 /// The nonce of the dial-back that is asked for.
-fn nonce(wishes: &[Wish]) -> Option<[u8; 8]> {
-    wishes.iter().rev().find_map(|wish| match wish {
-        Wish::Send { messages, .. } => match decode_next(&mut &**messages) {
+fn nonce(outputs: &[Output]) -> Option<[u8; 8]> {
+    outputs.iter().rev().find_map(|output| match output {
+        Output::Send { messages, .. } => match decode_next(&mut &**messages) {
             Ok(Message::DialBackRequest { nonce, .. }) => Some(nonce),
             _ => None,
         },
@@ -113,12 +113,12 @@ fn advert(n: u8, capabilities: Capabilities) -> Box<[u8]> {
 fn registered(role: Role) -> Overlay {
     let mut leaf = overlay(role);
     leaf.join(s(1), &[(id(1), address(1))]);
-    assert_eq!(drain(&mut leaf), [Wish::Dial { peer: id(1), address: address(1) }]);
+    assert_eq!(drain(&mut leaf), [Output::Dial { peer: id(1), address: address(1) }]);
     assert!(leaf.needs(&id(1)) && leaf.is_supernode(&id(1)) && !leaf.is_lost());
     leaf.on_link_up(s(2), id(1), SHOWN);
-    let wishes = drain(&mut leaf);
-    assert_eq!(sent(&wishes, id(1)), ["load?", "adverts?"]);
-    assert!(wishes.contains(&Wish::Keep { peer: id(1) }) && wishes.contains(&Wish::Seen));
+    let outputs = drain(&mut leaf);
+    assert_eq!(sent(&outputs, id(1)), ["load?", "adverts?"]);
+    assert!(outputs.contains(&Output::Keep { peer: id(1) }) && outputs.contains(&Output::Seen));
     let load = Message::LoadReply { load: Load::default(), time_s: WALL_S + 2 };
     assert_eq!(leaf.handle_message(s(2), id(1), load, &About::default()), None);
     for at in [3, 4] {
@@ -129,8 +129,8 @@ fn registered(role: Role) -> Overlay {
     }
     let reply = Message::RegisterReply { refused: None, load: Load::default() };
     assert_eq!(leaf.handle_message(s(4), id(1), reply, &About::default()), None);
-    let wishes = drain(&mut leaf);
-    assert!(wishes.contains(&Wish::AtHome) && wishes.contains(&Wish::Event(Event::Ready)));
+    let outputs = drain(&mut leaf);
+    assert!(outputs.contains(&Output::AtHome) && outputs.contains(&Output::Event(Event::Ready)));
     assert_eq!(leaf.own_homes(), [(id(1), address(1))]);
     leaf
 }
@@ -150,12 +150,13 @@ fn a_home_that_is_gone_is_missed_and_nobody_is_left_to_ask() {
     assert_eq!(leaf.start_lookup(s(5), id(7)), None);
     assert_eq!(sent(&drain(&mut leaf), id(1)), ["lookup"]);
     leaf.on_link_down(s(6), &id(1));
-    let wishes = drain(&mut leaf);
-    assert!(wishes.contains(&Wish::Event(Event::Homeless)));
+    let outputs = drain(&mut leaf);
+    assert!(outputs.contains(&Output::Event(Event::Homeless)));
     // It had been asked once, and is asked once more as long as the lookup stands.
-    let located = |wishes: &[Wish]| wishes.iter().any(|w| matches!(w, Wish::Locate { peer, .. } if *peer == id(7)));
+    let located =
+        |outputs: &[Output]| outputs.iter().any(|w| matches!(w, Output::Locate { peer, .. } if *peer == id(7)));
     let later = (7..30).any(|at| located(&timeout(&mut leaf, s(at), &Network::default())));
-    assert!(located(&wishes) || later);
+    assert!(located(&outputs) || later);
     assert_eq!(leaf.start_lookup(s(40), id(7)), Some(Err(Unlocated::Nobody)));
     assert_eq!(overlay(Role::Leaf).start_lookup(s(1), id(7)), Some(Err(Unlocated::Lost)));
 }
@@ -187,7 +188,7 @@ fn a_long_answer_needs_a_proven_path_and_a_dial_back_one_over_udp() {
     let bytes = advert(3, Capabilities::ALL);
     let message = Message::Signed { kind: SignedKind::Advert, bytes: &bytes };
     let _ = node.handle_message(s(1), id(3), message, &About::default());
-    assert!(drain(&mut node).contains(&Wish::Keep { peer: id(3) }), "it is a neighbour now");
+    assert!(drain(&mut node).contains(&Output::Keep { peer: id(3) }), "it is a neighbour now");
     let request = || Message::DialBackRequest { nonce: [5; 8], contacted: ArrayVec::new(), port: 0 };
     let proven = About { is_proven: true, ..About::default() };
     let direct = About { remote: Some(address(2)), ..proven };
@@ -211,12 +212,12 @@ fn the_advert_of_a_callee_says_where_it_is() {
     let message = || Message::Signed { kind: SignedKind::Advert, bytes: &bytes };
     assert_eq!(advertiser(&message()), Some(id(5)));
     let _ = leaf.handle_message(s(5), id(1), message(), &About::default());
-    let is_located = |wish: &Wish| matches!(wish, Wish::Locate { .. });
+    let is_located = |output: &Output| matches!(output, Output::Locate { .. });
     assert!(!drain(&mut leaf).iter().any(is_located));
     let called = About { is_called: true, ..About::default() };
     let _ = leaf.handle_message(s(5), id(1), message(), &called);
     let location = Ok(vec![(id(5), address(5))]);
-    assert!(drain(&mut leaf).contains(&Wish::Locate { peer: id(5), location }));
+    assert!(drain(&mut leaf).contains(&Output::Locate { peer: id(5), location }));
     let mut forged = bytes.to_vec();
     *forged.last_mut().expect("bytes") ^= 1;
     for bytes in [&forged[..], &advert(5, Capabilities::default())] {
@@ -227,7 +228,7 @@ fn the_advert_of_a_callee_says_where_it_is() {
 }
 
 /// A leaf in role `auto`, confirmed by a dial-back; what it wanted when it began to serve.
-fn serving(network: &Network) -> (Overlay, Vec<Wish>) {
+fn serving(network: &Network) -> (Overlay, Vec<Output>) {
     let mut node = registered(Role::Auto);
     node.join(s(5), &[(id(2), address(2))]);
     drain(&mut node);
@@ -239,25 +240,25 @@ fn serving(network: &Network) -> (Overlay, Vec<Wish>) {
     assert!(node.is_open() && !node.is_pressing(), "who may relay no more does not serve");
     node.consider_serving(s(7), &situation);
     assert!(node.is_pressing() && !node.is_serving(), "first the homes are told");
-    let wishes = drain(&mut node);
+    let outputs = drain(&mut node);
     assert!(node.is_serving() && !node.is_pressing());
-    (node, wishes)
+    (node, outputs)
 }
 
-fn place(wishes: &[Wish], wanted: &Wish) -> usize {
-    wishes.iter().position(|wish| wish == wanted).unwrap_or_else(|| panic!("{wanted:?} is not wanted"))
+fn place(outputs: &[Output], wanted: &Output) -> usize {
+    outputs.iter().position(|output| output == wanted).unwrap_or_else(|| panic!("{wanted:?} is not wanted"))
 }
 
 #[test]
 fn who_is_confirmed_tells_its_homes_goodbye_and_then_serves() {
     let network = Network { sockets: vec![(SocketId(0), own())], ..Network::default() };
-    let (node, wishes) = serving(&network);
-    assert_eq!(sent(&wishes[..1], id(1)), ["deregister"], "before anything else");
+    let (node, outputs) = serving(&network);
+    assert_eq!(sent(&outputs[..1], id(1)), ["deregister"], "before anything else");
     let began = Event::RoleChanged { supernode: true, addresses: vec![own()] };
-    let order = [Wish::Duty(Duty::Liveness), Wish::Serving, Wish::Event(began), Wish::Review];
-    assert!(order.iter().map(|wish| place(&wishes, wish)).is_sorted(), "{wishes:?}");
-    assert_eq!(wishes.last(), Some(&Wish::Review));
-    assert!(!wishes.contains(&Wish::Event(Event::Ready)), "it was told before");
+    let order = [Output::Duty(Duty::Liveness), Output::Serving, Output::Event(began), Output::Review];
+    assert!(order.iter().map(|output| place(&outputs, output)).is_sorted(), "{outputs:?}");
+    assert_eq!(outputs.last(), Some(&Output::Review));
+    assert!(!outputs.contains(&Output::Event(Event::Ready)), "it was told before");
     assert_eq!(node.present_role(), Role::Supernode { advertise: vec![own()] });
 }
 
@@ -272,25 +273,25 @@ fn whose_address_is_gone_dismisses_its_leaves_and_finds_homes() {
     assert_eq!((node.leaves(), node.homes_of(&id(4))), (1, vec![(id(99), own())]));
 
     node.check_address(s(9), &network);
-    assert_eq!(drain(&mut node), [Wish::Examine(When::Soon)], "it is still there");
+    assert_eq!(drain(&mut node), [Output::Examine(When::Soon)], "it is still there");
     node.check_address(s(9), &Network::default());
     assert!(node.is_pressing() && node.is_serving(), "first the neighbours are told");
     node.on_relay_exhausted(s(9));
-    let wishes = drain(&mut node);
+    let outputs = drain(&mut node);
     let ceased = Event::RoleChanged { supernode: false, addresses: vec![own()] };
     let order = [
-        Wish::Duty(Duty::Binding),
-        Wish::Dismiss { leaf: id(4) },
-        Wish::CloseChannels,
-        Wish::Ceased,
-        Wish::Event(ceased),
-        Wish::Event(Event::Homeless),
-        Wish::Review,
+        Output::Duty(Duty::Binding),
+        Output::Dismiss { leaf: id(4) },
+        Output::CloseChannels,
+        Output::Ceased,
+        Output::Event(ceased),
+        Output::Event(Event::Homeless),
+        Output::Review,
     ];
-    assert!(order.iter().map(|wish| place(&wishes, wish)).is_sorted(), "{wishes:?}");
-    assert_eq!(wishes.iter().filter(|wish| **wish == Wish::Ceased).count(), 1, "once");
+    assert!(order.iter().map(|output| place(&outputs, output)).is_sorted(), "{outputs:?}");
+    assert_eq!(outputs.iter().filter(|output| **output == Output::Ceased).count(), 1, "once");
     assert!(!node.is_serving() && node.leaves() == 0);
-    assert!(wishes.iter().any(|wish| matches!(wish, Wish::Dial { .. })), "those it served with may be homes");
+    assert!(outputs.iter().any(|output| matches!(output, Output::Dial { .. })), "those it served with may be homes");
 
     // It may serve again only after a while, however well it is reached.
     let situation = Situation { network: &network, seen: Some(own()), lets_in: None, carried: Carried::default() };
@@ -326,10 +327,10 @@ fn helpers_are_those_that_can_be_spared() {
     drain(&mut leaf);
     let linked = [id(1), id(2)].into();
     assert!(leaf.call_helpers(s(5), 2, &[address(1).ip(), address(3).ip()], &linked));
-    assert_eq!(drain(&mut leaf), [Wish::Dial { peer: id(4), address: address(4) }], "the only one left");
+    assert_eq!(drain(&mut leaf), [Output::Dial { peer: id(4), address: address(4) }], "the only one left");
     assert!(leaf.needs(&id(4)) && leaf.askable().contains(&id(4)));
     leaf.release_helpers();
-    assert_eq!(drain(&mut leaf), [Wish::Release { peer: id(4) }]);
+    assert_eq!(drain(&mut leaf), [Output::Release { peer: id(4) }]);
     assert!(!leaf.has_helpers());
     // One that would serve needs four that nothing was sent to.
     let mut auto = registered(Role::Auto);

@@ -10,10 +10,10 @@ use crate::time::Instant;
 /// The next step of a change of sides.
 pub(super) struct Turn {
     pub(super) at: Instant,
-    pub(super) step: Step,
+    pub(super) step: Move,
 }
 
-pub(super) enum Step {
+pub(super) enum Move {
     /// The homes have been told goodbye: become a supernode.
     Begin { address: SocketAddr, way: Way, carried: Carried, named: Vec<(PeerId, SocketAddr)>, was_ready: bool },
     /// The advert has been taken back: become a leaf.

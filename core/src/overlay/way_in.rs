@@ -6,9 +6,9 @@
 use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
 
+use super::output::{Output, When};
 use super::serving::Situation;
 use super::state::{Overlay, Side};
-use super::wish::{When, Wish};
 use crate::identity::PeerId;
 use crate::net::{Family, Network};
 use crate::overlay::advert::shelf::id_prefix;
@@ -86,7 +86,7 @@ impl Overlay {
     pub(super) fn on_shown(&mut self, now: Instant, id: PeerId) {
         self.count_fresh(now);
         self.dial_back.on_link_up(now, id, &mut self.random, &mut self.out);
-        self.out.push_back(Wish::Seen);
+        self.out.push_back(Output::Seen);
     }
 
     /// On another network nothing holds that was found before.
@@ -124,7 +124,7 @@ impl Overlay {
     pub(super) fn on_role_due(&mut self, now: Instant, situation: &Situation<'_>) {
         if self.role.handle_timeout(now) {
             // What dial-backs confirmed before may be so again.
-            self.out.push_back(Wish::Examine(When::Now));
+            self.out.push_back(Output::Examine(When::Now));
             self.is_pressing = true;
             self.consider_serving(now, situation);
         }
@@ -203,7 +203,7 @@ impl Overlay {
             }
             let (peer, address) = unlinked.swap_remove(self.random.peer_choice.below(unlinked.len()));
             self.helpers.push(peer);
-            self.out.push_back(Wish::Dial { peer, address });
+            self.out.push_back(Output::Dial { peer, address });
         }
         self.has_helpers()
     }
@@ -211,6 +211,6 @@ impl Overlay {
     /// The examination is over.
     pub(crate) fn release_helpers(&mut self) {
         let released = core::mem::take(&mut self.helpers).into_iter();
-        self.out.extend(released.map(|peer| Wish::Release { peer }));
+        self.out.extend(released.map(|peer| Output::Release { peer }));
     }
 }

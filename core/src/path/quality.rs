@@ -1,13 +1,13 @@
 //! How good a user link's ways are: measures the path in use and the one it could use instead, while user data flows.
 //!
 //! [`crate::path`] knows which paths work; this says which of two that work is the better one. [`Quality`] is handed
-//! the time, the two routes ([`View`]) and the answers to its samples, and says what it wants ([`Want`]): a sample
+//! the time, the two routes ([`View`]) and the answers to its samples, and says what it wants ([`Output`]): a sample
 //! sent on a route, the path in use left, the direct one taken back. It sends and chooses nothing itself.
 //!
 //! A sample is a Challenge; one that is not answered within [`SAMPLE_AGE_MAX`] is lost. The path in use gets one each
 //! [`EVERY`], the other one only so many that its round trip is known; when something looks worse than it should, both
 //! get one each [`EVERY_DOUBTFUL`] until it is clear. A direct path is left for the relay when it loses what the relay
-//! does not, or takes longer than the relay; not over a single outage, which [`crate::keepalive::Watch`] judges. It is
+//! does not, or takes longer than the relay; not over a single outage, which [`super::FailureDetector`] judges. It is
 //! taken back when it is as good again and has been left for [`HOLD`], which doubles each time that it disappoints.
 //!
 //! Both ends measure round trips and so see the same, but one may be the first to act, or the only one that has
@@ -96,7 +96,7 @@ pub(crate) struct View {
 
 /// What is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Want {
+pub(crate) enum Output {
     /// A Challenge on this route, reported by [`Quality::on_sample_sent`].
     Sample(Route),
     /// The path in use is bad: use the other one.
@@ -251,7 +251,7 @@ impl Quality {
     }
 
     /// The peer's newest packet came by the relay, and a direct path is in use that was last heard then: whether the
-    /// peer has left it although it works. One that is silent is the watch's business.
+    /// peer has left it although it works. One that is silent is the failure detector's business.
     pub(crate) fn on_peer_elsewhere(&mut self, now: Instant, heard: Instant) -> bool {
         if self.here.is_none() {
             // It has not come to this path yet: perhaps it has not been able to prove it.
@@ -296,15 +296,15 @@ impl Quality {
     }
 
     /// What is wanted now; to be asked again until it is nothing.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, view: &View) -> Option<Want> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant, view: &View) -> Option<Output> {
         if self.nudge_due(view).is_some_and(|at| at <= now) {
             self.nudged += 1;
-            return Some(if self.nudged == 1 { Want::Nudge } else { Want::WakeRelays });
+            return Some(if self.nudged == 1 { Output::Nudge } else { Output::WakeRelays });
         }
         if let Some(route) = view.lost.filter(|_| self.recheck_due(view).is_some_and(|at| at <= now)) {
             let asked = self.rechecked.filter(|(asked, ..)| *asked == route).map_or(0, |(.., n)| n);
             self.rechecked = Some((route, now, asked + 1));
-            return Some(Want::Recheck(route));
+            return Some(Output::Recheck(route));
         }
         if self.measure_due(view).is_none_or(|at| at > now) {
             return None;
@@ -319,7 +319,7 @@ impl Quality {
             if let Some(route) = meter.route
                 && self.sample_due(meter, every) <= now
             {
-                return Some(Want::Sample(route));
+                return Some(Output::Sample(route));
             }
         }
         None
@@ -399,17 +399,17 @@ impl Quality {
         self.left.map(|at| at + HOLD * (1 << self.doublings))
     }
 
-    fn judge(&mut self, now: Instant, view: &View) -> Option<Want> {
+    fn judge(&mut self, now: Instant, view: &View) -> Option<Output> {
         let (using, other) = (&self.using, &self.other);
         if view.using.is_direct() && using.is_dead(now, other) {
             // One that answers again in a moment is still no good path.
             self.leave(now);
-            return Some(Want::Dead(view.using));
+            return Some(Output::Dead(view.using));
         }
         if !view.using.is_direct() {
             if other.is_dead(now, using) {
                 self.other = Meter { route: self.other.route, ..Meter::default() };
-                return view.other.map(Want::Dead);
+                return view.other.map(Output::Dead);
             }
             let well = other.count >= WINDOW && other.lost() * 2 <= using.lost();
             let short = view.bulk || other.rtt_us.zip(using.rtt_us).is_some_and(|(direct, relayed)| direct <= relayed);
@@ -417,7 +417,7 @@ impl Quality {
             if well && short && time {
                 self.taken_back = Some(now);
                 self.start_over();
-                return view.other.map(Want::TakeBack);
+                return view.other.map(Output::TakeBack);
             }
             return None;
         }
@@ -426,7 +426,7 @@ impl Quality {
         let long = !view.bulk && other.lost() <= 1 && is_longer(using.rtt_us, other.rtt_us);
         if known && (lossy || long) {
             self.leave(now);
-            return Some(Want::Leave);
+            return Some(Output::Leave);
         }
         None
     }

@@ -214,7 +214,7 @@ impl Peers {
         let gave_up = !over.is_empty();
         let failed = is_last && !peer.is_up() && peer.pending.is_empty();
         if gave_up && is_last && peer.is_up() {
-            // Try again a minute later rather than at once: the watch decides whether the peer is gone.
+            // Try again a minute later rather than at once: the failure detector decides whether the peer is gone.
             peer.epoch_since = peer.epoch_since.max(now - REKEY_ACTIVE + Duration::from_secs(60));
         }
         for index in over.into_iter().rev() {
@@ -355,7 +355,7 @@ impl Peers {
             peer.paths.on_check_answered(now, route, rtt);
         }
         peer.beats.on_heard(now);
-        peer.watch.on_heard();
+        peer.detector.on_heard();
     }
 }
 

@@ -145,7 +145,7 @@ impl Side {
             peer.rest_if_due(now);
             let duty = peer.duty_at(now, pace);
             let _ = peer.beats.handle_timeout(now, duty, pace);
-            let _ = peer.watch.handle_timeout(now);
+            let _ = peer.detector.handle_timeout(now);
             peer.needed = now;
             if peer.is_rekey_due(now) {
                 self.attempt(now);

@@ -10,7 +10,7 @@ use crate::identity::PeerId;
 use crate::keepalive::{BEAT_INTERVAL, BEAT_INTERVAL_MAX, Beats, Duty, PROOF_AGE_MAX, Pace};
 use crate::link::Epoch;
 use crate::net::Path;
-use crate::path::{self, Change, Paths, Route, View, Want, Watch};
+use crate::path::{self, Change, FailureDetector, Output, Paths, Route, View};
 use crate::time::{Instant, earliest};
 use crate::wire::message::ChannelLimits;
 
@@ -57,7 +57,7 @@ pub(crate) struct Peer {
     pub(crate) waiting: VecDeque<Box<[u8]>>,
     pub(crate) paths: Paths,
     pub(crate) beats: Beats,
-    pub(crate) watch: Watch,
+    pub(crate) detector: FailureDetector,
     /// When a packet was last sealed, on any path.
     pub(crate) sealed: Instant,
     pub(crate) newest: u32,
@@ -126,7 +126,7 @@ impl Peer {
             waiting: VecDeque::new(),
             paths: Paths::default(),
             beats: Beats::new(now),
-            watch: Watch::default(),
+            detector: FailureDetector::default(),
             sealed: now,
             newest: 0,
             epoch_since: now,
@@ -179,7 +179,7 @@ impl Peer {
         if self.paths.current() == Some(*route) {
             self.beats.on_sent(now);
             if awaits {
-                self.watch.on_sent(now);
+                self.detector.on_sent(now);
             }
         }
     }
@@ -208,8 +208,8 @@ impl Peer {
         let mut heard = Heard::default();
         // A question may come although nothing of ours arrives.
         if is_current && !arrived.asks {
-            heard.recovered = self.watch.is_troubled();
-            self.watch.on_heard();
+            heard.recovered = self.detector.is_troubled();
+            self.detector.on_heard();
         }
         match on_path {
             path::Heard::Proven => {
@@ -243,10 +243,10 @@ impl Peer {
         {
             self.paths.set_worse(&current, true);
             // It does not wait on the relay for what it asked on the direct path.
-            self.watch.on_heard();
+            self.detector.on_heard();
         }
         let asked = current.filter(|c| route.class() > c.class() && self.paths.wants_challenge(now, c))?;
-        self.watch.on_peer_elsewhere(now);
+        self.detector.on_peer_elsewhere(now);
         Some(asked)
     }
 
@@ -290,7 +290,7 @@ impl Peer {
         if old == new {
             return None;
         }
-        self.watch.on_path_changed(now);
+        self.detector.on_path_changed(now);
         if let (Some(_), Some(traffic)) = (change, self.traffic.as_mut()) {
             traffic.quality.on_path_changed(now);
         }
@@ -307,11 +307,11 @@ impl Peer {
         self.paths.on_silence();
     }
 
-    /// Nothing answers on this path, which is not the one that was given up by the watch.
+    /// Nothing answers on this path, which is not the one that was given up by the failure detector.
     pub(crate) fn on_route_dead(&mut self, route: &Route) {
         self.paths.on_dead(route);
         self.paths.set_worse(route, true);
-        self.watch.on_heard();
+        self.detector.on_heard();
     }
 
     /// The peer wanted something on this route; whether that is of interest.
@@ -351,18 +351,18 @@ impl Peer {
     }
 
     /// What the measurement of the paths wants next, if anything is due.
-    pub(crate) fn poll_quality(&mut self, now: Instant) -> Option<Want> {
+    pub(crate) fn poll_quality(&mut self, now: Instant) -> Option<Output> {
         let view = self.quality_view()?;
         let want = self.traffic.as_mut()?.quality.handle_timeout(now, &view)?;
         match want {
-            Want::Leave => {
+            Output::Leave => {
                 self.paths.set_worse(&view.using, true);
-                self.watch.on_heard();
+                self.detector.on_heard();
             }
-            Want::TakeBack(route) => self.paths.set_worse(&route, false),
-            Want::Dead(route) => self.on_route_dead(&route),
-            Want::Nudge => self.watch.on_sent(now),
-            Want::Sample(_) | Want::Recheck(_) | Want::WakeRelays => {}
+            Output::TakeBack(route) => self.paths.set_worse(&route, false),
+            Output::Dead(route) => self.on_route_dead(&route),
+            Output::Nudge => self.detector.on_sent(now),
+            Output::Sample(_) | Output::Recheck(_) | Output::WakeRelays => {}
         }
         Some(want)
     }
@@ -375,15 +375,15 @@ impl Peer {
     /// Routers may have forgotten its direct paths: none is used until it has answered. Returns them.
     pub(crate) fn doubt_direct(&mut self) -> Vec<Route> {
         let doubtful = self.paths.doubt_direct();
-        self.watch.on_heard();
+        self.detector.on_heard();
         doubtful
     }
 
     /// The application uses it after it slept.
     pub(crate) fn on_woken(&mut self, now: Instant) {
         self.beats = Beats::new(now);
-        // It may have no path at all now: then the watch sees to it that one is found, or the peer given up.
-        self.watch.on_sent(now);
+        // It may have no path at all now: then the failure detector sees to it that one is found, or the peer given up.
+        self.detector.on_sent(now);
     }
 
     /// Whether a stream is open.
@@ -513,7 +513,7 @@ impl Peer {
         at = earliest(at, self.old_epoch.as_ref().map(|old| old.1 + OLD_EPOCH_AGE_MAX));
         if self.epoch.is_some() {
             at = earliest(at, self.beats.poll_timeout(self.duty_at(now, pace), pace));
-            at = earliest(at, self.watch.poll_timeout());
+            at = earliest(at, self.detector.poll_timeout());
             at = earliest(at, self.rekey_at());
             at = earliest(at, self.rest_at());
             at = earliest(at, self.idle_at());

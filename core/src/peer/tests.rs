@@ -75,11 +75,11 @@ fn what_a_packet_shows_depends_on_the_way_that_it_came() {
 fn an_answer_after_trouble_is_told_and_a_question_is_none() {
     for asks in [false, true] {
         let mut peer = user(&[direct(1)]);
-        peer.watch.on_sent(at(0));
-        assert!(peer.watch.handle_timeout(at(1_000)).is_some(), "the path is probed");
+        peer.detector.on_sent(at(0));
+        assert!(peer.detector.handle_timeout(at(1_000)).is_some(), "the path is probed");
         let heard = peer.on_arrived(at(1_500), &Arrived { asks, ..arrived(direct(1)) });
         assert_eq!(heard.map(|h| h.recovered), Some(!asks), "a question may come although nothing of ours arrives");
-        assert_eq!(peer.watch.is_troubled(), asks);
+        assert_eq!(peer.detector.is_troubled(), asks);
     }
 }
 
@@ -135,10 +135,10 @@ fn bytes_are_counted_by_the_way_that_they_take() {
     peer.on_sealed(at(1), &RELAYED, 10, false);
     peer.on_authentic(at(1), &RELAYED, 1);
     assert_eq!((peer.tx_bytes, peer.rx_bytes, peer.relayed_bytes), (110, 1, 11));
-    assert!(peer.watch.poll_timeout().is_some(), "an answer is awaited on the path in use");
+    assert!(peer.detector.poll_timeout().is_some(), "an answer is awaited on the path in use");
     let mut peer = user(&[direct(1), RELAYED]);
     peer.on_sealed(at(1), &RELAYED, 10, true);
-    assert_eq!(peer.watch.poll_timeout(), None, "and on no other");
+    assert_eq!(peer.detector.poll_timeout(), None, "and on no other");
 }
 
 #[test]

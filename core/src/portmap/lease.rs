@@ -63,7 +63,7 @@ impl Outputs {
 
 /// One protocol's part.
 #[derive(Clone, Copy, Default, Debug)]
-struct Side {
+struct Asking {
     outcome: Outcome,
     /// Requests sent, or ordered, and not answered.
     sent: u8,
@@ -71,7 +71,7 @@ struct Side {
     next: Option<Instant>,
 }
 
-impl Side {
+impl Asking {
     fn is_asking(&self) -> bool {
         self.sent > 0
     }
@@ -89,7 +89,7 @@ impl Side {
 
 /// A promise.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct Granted {
     protocol: MappingProtocol,
     external: SocketAddr,
     expires: Option<Instant>,
@@ -113,8 +113,8 @@ pub(super) struct Lease {
     pub(super) wish: Wish,
     nonce: Nonce,
     phase: Phase,
-    sides: [Side; 3],
-    held: Option<Held>,
+    sides: [Asking; 3],
+    held: Option<Granted>,
     /// When to look after what is held, or to seek again.
     wake: Option<Instant>,
     asked: Instant,
@@ -138,7 +138,7 @@ impl Lease {
             wish,
             nonce,
             phase: Phase::Alive,
-            sides: [Side::default(); 3],
+            sides: [Asking::default(); 3],
             held: None,
             wake: None,
             asked: now,
@@ -152,7 +152,7 @@ impl Lease {
         lease
     }
 
-    fn side(&mut self, protocol: MappingProtocol) -> &mut Side {
+    fn side(&mut self, protocol: MappingProtocol) -> &mut Asking {
         match protocol {
             MappingProtocol::Pcp => &mut self.sides[0],
             MappingProtocol::NatPmp => &mut self.sides[1],
@@ -212,7 +212,7 @@ impl Lease {
 
     /// Starts from nothing.
     fn seek(&mut self, now: Instant, out: &mut Outputs) {
-        self.sides = [Side::default(); 3];
+        self.sides = [Asking::default(); 3];
         self.wake = None;
         self.nat_pmp_address = None;
         self.nat_pmp_port = None;
@@ -252,7 +252,7 @@ impl Lease {
         if self.phase != Phase::Alive {
             return;
         }
-        if self.sides.iter().any(Side::is_asking) {
+        if self.sides.iter().any(Asking::is_asking) {
             self.hurry = true;
             return;
         }
@@ -389,7 +389,7 @@ impl Lease {
             side.stop();
         }
         self.side(protocol).outcome = Outcome::Mapped(external);
-        self.held = Some(Held { protocol, external, expires: lifetime.map(|lifetime| now + lifetime), silences: 0 });
+        self.held = Some(Granted { protocol, external, expires: lifetime.map(|lifetime| now + lifetime), silences: 0 });
         self.hoped = Some(external);
         self.failures = 0;
         self.hurry = false;
@@ -566,7 +566,7 @@ impl Lease {
         } else {
             Phase::Released
         };
-        if let Some(Held { protocol: UPNP, external, .. }) = self.held {
+        if let Some(Granted { protocol: UPNP, external, .. }) = self.held {
             self.unmap_upnp(external.port(), out);
         }
     }

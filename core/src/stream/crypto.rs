@@ -183,7 +183,7 @@ impl ServerConfig for Null {
 
 /// What this side has to do next, in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Step {
+enum Flight {
     /// Client: send own parameters (Initial).
     Hello,
     /// Wait for the peer's parameters (Initial).
@@ -206,7 +206,7 @@ const CONFIRM: u8 = 1;
 /// The handshake: client parameters, server parameters, one byte each way.
 struct Handshake {
     side: Side,
-    step: Step,
+    step: Flight,
     // Connection::new asks for the initial keys, with the connection id that names the connection, before anything
     // else; but through `&self`.
     mark: OnceLock<Mark>,
@@ -226,8 +226,8 @@ impl Handshake {
         let len = u16::try_from(hello.len() - 2).unwrap_or(u16::MAX).to_be_bytes();
         hello[..2].copy_from_slice(&len);
         let step = match side {
-            Side::Client => Step::Hello,
-            Side::Server => Step::AwaitParameters,
+            Side::Client => Flight::Hello,
+            Side::Server => Flight::AwaitParameters,
         };
         Self { side, step, mark: OnceLock::new(), hello, received: Vec::new(), peer: None, phase: 0 }
     }
@@ -241,7 +241,7 @@ impl Handshake {
         let mut news = false;
         while let Some((&first, rest)) = bytes.split_first() {
             match self.step {
-                Step::AwaitParameters => {
+                Flight::AwaitParameters => {
                     let (len, had) = (self.expected_len(), self.received.len());
                     let (take, rest) = bytes.split_at(bytes.len().min(len - had));
                     self.received.extend_from_slice(take);
@@ -252,12 +252,12 @@ impl Handshake {
                     if self.received.len() > 2 && self.received.len() == self.expected_len() {
                         self.peer = Some(TransportParameters::read(self.side, &mut &self.received[2..])?);
                         self.received = Vec::new();
-                        self.step = Step::HandshakeKeys;
+                        self.step = Flight::HandshakeKeys;
                         news = true;
                     }
                 }
-                Step::AwaitConfirm if first == CONFIRM => {
-                    self.step = if self.side.is_client() { Step::ConfirmBack } else { Step::Done };
+                Flight::AwaitConfirm if first == CONFIRM => {
+                    self.step = if self.side.is_client() { Flight::ConfirmBack } else { Flight::Done };
                     bytes = rest;
                 }
                 _ => return Err(violation("handshake bytes that nobody asked for")),
@@ -299,7 +299,7 @@ impl Session for Handshake {
     }
 
     fn is_handshaking(&self) -> bool {
-        self.step != Step::Done
+        self.step != Flight::Done
     }
 
     fn read_handshake(&mut self, buf: &[u8]) -> Result<bool, TransportError> {
@@ -316,31 +316,31 @@ impl Session for Handshake {
 
     fn write_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Keys> {
         match self.step {
-            Step::Hello => {
+            Flight::Hello => {
                 buf.extend_from_slice(&self.hello);
-                self.step = Step::AwaitParameters;
+                self.step = Flight::AwaitParameters;
                 None
             }
-            Step::HandshakeKeys => {
+            Flight::HandshakeKeys => {
                 if self.side.is_client() {
-                    self.step = Step::AwaitConfirm;
+                    self.step = Flight::AwaitConfirm;
                 } else {
                     buf.extend_from_slice(&self.hello);
-                    self.step = Step::Confirm;
+                    self.step = Flight::Confirm;
                 }
                 Some(self.mark().keys())
             }
-            Step::Confirm => {
+            Flight::Confirm => {
                 buf.push(CONFIRM);
-                self.step = Step::AwaitConfirm;
+                self.step = Flight::AwaitConfirm;
                 Some(self.mark().keys())
             }
-            Step::ConfirmBack => {
+            Flight::ConfirmBack => {
                 buf.push(CONFIRM);
-                self.step = Step::Done;
+                self.step = Flight::Done;
                 Some(self.mark().keys())
             }
-            Step::AwaitParameters | Step::AwaitConfirm | Step::Done => None,
+            Flight::AwaitParameters | Flight::AwaitConfirm | Flight::Done => None,
         }
     }
 

@@ -55,13 +55,13 @@ mod crypto;
 mod event;
 mod failover;
 mod frames;
-mod held;
 mod limits;
 mod link;
 mod one;
 #[cfg(any(test, feature = "operations"))]
 pub(crate) mod operations;
 mod packet;
+mod pieces;
 mod ready;
 mod refusals;
 mod services;

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 use quinn_proto::{Connection, ReadError, ReadableError, Side, StreamId, VarInt, WriteError};
 
-use super::held::Held;
+use super::pieces::Pieces;
 use crate::api::{Read, StreamEnd, StreamError};
 use crate::wire::{SERVICE_NAME_LEN_MAX, ServiceName};
 
@@ -116,7 +116,7 @@ pub(super) struct One {
     /// Own bytes that go before the application's: the header, or [`ACCEPTED`].
     prefix: ArrayVec<u8, HEADER_LEN_MAX>,
     /// What came and was not read.
-    held: Held,
+    held: Pieces,
     /// Calls made before there was a connection, or behind a prefix that flow control holds back.
     finish_later: bool,
     reset_later: Option<u32>,
@@ -134,7 +134,7 @@ impl One {
             receiving,
             sending: Sending::Open,
             prefix: ArrayVec::new(),
-            held: Held::default(),
+            held: Pieces::default(),
             finish_later: false,
             reset_later: None,
             stop_later: None,
@@ -347,7 +347,7 @@ impl One {
             return Err(end.map_or(StreamError::Finished, StreamError::Ended));
         }
         self.receiving = Receiving::Done(None);
-        self.held = Held::default();
+        self.held = Pieces::default();
         match (quic, self.id) {
             (Some(quic), Some(id)) => drop(quic.recv_stream(id).stop(wire_code(code))),
             _ => self.stop_later = Some(code),
@@ -487,7 +487,7 @@ enum Chunk {
 }
 
 /// Reads bytes in order until `buf` is full or there are none.
-fn read_into(quic: &mut Connection, id: StreamId, buf: &mut [u8], held: &mut Held) -> (usize, Chunk) {
+fn read_into(quic: &mut Connection, id: StreamId, buf: &mut [u8], held: &mut Pieces) -> (usize, Chunk) {
     let mut stream = quic.recv_stream(id);
     let mut chunks = match stream.read(true) {
         Ok(chunks) => chunks,
@@ -521,7 +521,7 @@ fn read_header(
     quic: &mut Connection,
     id: StreamId,
     header: &mut ArrayVec<u8, HEADER_LEN_MAX>,
-    held: &mut Held,
+    held: &mut Pieces,
 ) -> Result<Option<ServiceName>, u32> {
     loop {
         let expected = match header.first() {

@@ -6,9 +6,9 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::connections::ACCEPTED_MAX;
+use super::output::{Link, Lost, Output, Survey, Use, Waiting, Why};
 use super::sockets::{ExtraSockets, SOCKETS_MAX};
 use super::transports::{DIALS_MAX, Transports};
-use super::wish::{Link, Lost, Survey, Use, Waiting, Why, Wish};
 use crate::identity::{PeerId, SecretKey};
 use crate::net::{PeerKey, SocketId, SocketRefused, SocketRequest};
 use crate::operations::Bytes;
@@ -74,39 +74,39 @@ impl World {
     }
 
     fn carry(&mut self) {
-        for wish in self.transports.take_wishes() {
-            match wish {
-                Wish::Open { request, remote } => {
+        for output in self.transports.take_outputs() {
+            match output {
+                Output::Open { request, remote } => {
                     assert!(self.asked.insert(request, remote).is_none(), "a number is used once");
                     assert!(self.supernodes.iter().any(|s| s.udp.ip() == remote.ip()), "nobody is there");
                 }
-                Wish::Close(socket) | Wish::Refuse(socket) => {
+                Output::Close(socket) | Output::Refuse(socket) => {
                     assert!(self.open.remove(&socket).is_some(), "only what is open is closed");
                 }
-                Wish::Attempt { peer, path, .. } => {
+                Output::Attempt { peer, path, .. } => {
                     assert_eq!(self.open.get(&path.socket), Some(&path.remote));
                     let supernode = self.supernodes.iter_mut().find(|s| s.id == peer).expect("one of them");
                     supernode.asking.push(path.socket);
                 }
-                Wish::Probe(peer) => assert!(self.is_over_udp(peer.index as usize), "UDP is in question"),
-                Wish::ChallengeUdp { peer, udp } => {
+                Output::Probe(peer) => assert!(self.is_over_udp(peer.index as usize), "UDP is in question"),
+                Output::ChallengeUdp { peer, udp } => {
                     assert_eq!(self.supernodes[peer.index as usize].udp, udp);
                 }
-                Wish::StandIn { peer, route, .. } => {
+                Output::StandIn { peer, route, .. } => {
                     self.supernodes[peer.index as usize].current = Some(route);
                 }
-                Wish::RemovePath { peer, route } => {
+                Output::RemovePath { peer, route } => {
                     self.supernodes[peer.index as usize].current.take_if(|current| *current == route);
                 }
-                Wish::TellCandidates | Wish::GiveUp(_) => {}
-                Wish::Survey(why) => self.survey(why),
-                Wish::Look { socket, peer, route } => {
+                Output::TellCandidates | Output::GiveUp(_) => {}
+                Output::Survey(why) => self.survey(why),
+                Output::Look { socket, peer, route } => {
                     let is_current = self.supernodes[peer.index as usize].current == Some(route);
                     let used = if is_current { Use::Current } else { Use::Spare };
                     self.transports.on_looked_at(self.now, socket, used);
                     self.carry();
                 }
-                Wish::Abandon(lost) => self.abandon(&lost),
+                Output::Abandon(lost) => self.abandon(&lost),
             }
         }
     }
@@ -157,7 +157,7 @@ impl World {
         }
     }
 
-    /// io answers the nth wish, or turns it down.
+    /// io answers the nth request, or turns it down.
     fn answer(&mut self, nth: usize, is_granted: bool) {
         let Some((request, remote)) = self.asked.iter().nth(nth).map(|(request, remote)| (*request, *remote)) else {
             return;

@@ -19,8 +19,8 @@
 //! # From outside
 //!
 //! It is told what io says of connections, what is heard and what stays silent; of links it is shown what a call is
-//! about, and where it must look at all of them it wishes for that ([`Wish::Survey`]) and goes on with the answer. After
-//! each call [`Transports::take_wishes`] has what is to be done. Handshakes, paths and packets are others' business, and
+//! about, and where it must look at all of them it asks for that ([`Output::Survey`]) and goes on with the answer. After
+//! each call [`Transports::take_outputs`] has what is to be done. Handshakes, paths and packets are others' business, and
 //! so is whether somebody is a supernode at all.
 
 use core::net::SocketAddr;
@@ -28,8 +28,8 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::connections::Connections;
+use super::output::{Link, Lost, Output, Survey, Use, Why};
 use super::sockets::{ExtraSockets, Purpose};
-use super::wish::{Link, Lost, Survey, Use, Why, Wish};
 use crate::identity::PeerId;
 use crate::net::{Path, PeerKey, SocketId, SocketRefused, SocketRequest};
 use crate::path::Route;
@@ -96,7 +96,7 @@ pub(crate) struct Transports {
     retry: Option<(Instant, usize)>,
     is_serving: bool,
     is_leaving: bool,
-    wishes: Vec<Wish>,
+    outputs: Vec<Output>,
 }
 
 impl Transports {
@@ -143,7 +143,7 @@ impl Transports {
     pub(crate) fn on_network(&mut self) {
         self.udp_works = None;
         if self.retry.take().is_some() {
-            self.wishes.push(Wish::Survey(Why::Retry(0)));
+            self.outputs.push(Output::Survey(Why::Retry(0)));
         }
     }
 
@@ -160,7 +160,7 @@ impl Transports {
             self.fall_back_at = None;
             if self.udp_works.replace(true) == Some(false) {
                 // Peers that were told that nothing would help are told otherwise.
-                self.wishes.push(Wish::TellCandidates);
+                self.outputs.push(Output::TellCandidates);
             }
         }
     }
@@ -171,13 +171,13 @@ impl Transports {
         if !route.is_tcp() {
             return;
         }
-        self.wishes.push(Wish::StandIn { peer: key, route: *route, since });
+        self.outputs.push(Output::StandIn { peer: key, route: *route, since });
         self.retry.get_or_insert((now + RETRY_WAITS[0], 0));
         let is_heard = self.udp_heard.is_some_and(|at| at >= since);
         if !is_heard && self.udp_works != Some(false) {
             self.udp_works = Some(false);
             self.fall_back_at = None;
-            self.wishes.push(Wish::Survey(Why::Blocked(key)));
+            self.outputs.push(Output::Survey(Why::Blocked(key)));
         }
     }
 
@@ -197,7 +197,7 @@ impl Transports {
         let udp = if socket.is_tcp() { self.connections.get(socket).and_then(|c| c.udp) } else { Some(remote) };
         let Some(udp) = udp else { return };
         if socket.is_tcp() {
-            self.wishes.push(Wish::ChallengeUdp { peer: link.key, udp });
+            self.outputs.push(Output::ChallengeUdp { peer: link.key, udp });
         }
         self.dial_again(now, sockets, link, udp);
     }
@@ -211,29 +211,29 @@ impl Transports {
         self.dials.values().filter_map(|dial| dial.other_port_at).fold(at, |at, other| earliest(at, Some(other)))
     }
 
-    /// Does one thing that is due, and says whether there was any: what it wishes may make another one needless.
+    /// Does one thing that is due, and says whether there was any: what it wants may make another one needless.
     #[must_use]
     pub(crate) fn handle_timeout(&mut self, now: Instant, sockets: &mut ExtraSockets) -> bool {
         if let Some(socket) = self.connections.pop_due(now) {
             self.look_at(socket);
         } else if self.fall_back_at.take_if(|at| *at <= now).is_some() {
-            self.wishes.push(Wish::Survey(Why::Silent));
+            self.outputs.push(Output::Survey(Why::Silent));
         } else if let Some(request) = self.other_port_due(now) {
             self.try_other_port(sockets, request);
         } else if let Some((_, tries)) = self.retry.take_if(|(at, _)| *at <= now) {
-            self.wishes.push(Wish::Survey(Why::Retry(tries)));
+            self.outputs.push(Output::Survey(Why::Retry(tries)));
         } else {
             return false;
         }
         true
     }
 
-    // ---- wishes ----
+    // ---- outputs ----
 
-    /// What is to be done after a call, in this order. What a call within wishes is carried out whole before the rest.
+    /// What is to be done after a call, in this order. What a call within wants is carried out whole before the rest.
     #[must_use]
-    pub(crate) fn take_wishes(&mut self) -> Vec<Wish> {
-        core::mem::take(&mut self.wishes)
+    pub(crate) fn take_outputs(&mut self) -> Vec<Output> {
+        core::mem::take(&mut self.outputs)
     }
 
     /// How the links stand, which was wished for.
@@ -241,14 +241,14 @@ impl Transports {
         match why {
             Why::Blocked(key) => {
                 let others = survey.over_udp.iter().filter(|other| **other != key);
-                self.wishes.extend(others.map(|other| Wish::Probe(*other)));
+                self.outputs.extend(others.map(|other| Output::Probe(*other)));
                 self.fall_back(now, sockets, survey);
                 // Peers need not try what cannot work.
-                self.wishes.push(Wish::TellCandidates);
+                self.outputs.push(Output::TellCandidates);
             }
             // Each link that there is watches for its answer by itself.
             Why::Silent if !survey.over_udp.is_empty() => {
-                self.wishes.extend(survey.over_udp.iter().map(|key| Wish::Probe(*key)));
+                self.outputs.extend(survey.over_udp.iter().map(|key| Output::Probe(*key)));
             }
             Why::Silent => {
                 self.fall_back(now, sockets, survey);
@@ -277,10 +277,10 @@ impl Transports {
     fn retry_udp(&mut self, now: Instant, tries: usize, survey: &Survey) {
         let wait = RETRY_WAITS[if tries < RETRY_WAITS.len() { tries } else { RETRY_WAITS.len() - 2 + tries % 2 }];
         let in_use = self.connections.iter().filter(|(socket, _)| survey.in_use.contains(socket));
-        let asked = in_use.filter_map(|(_, c)| Some(Wish::ChallengeUdp { peer: c.peer?, udp: c.udp? }));
-        let asked: Vec<Wish> = asked.collect();
+        let asked = in_use.filter_map(|(_, c)| Some(Output::ChallengeUdp { peer: c.peer?, udp: c.udp? }));
+        let asked: Vec<Output> = asked.collect();
         self.retry = (!asked.is_empty()).then(|| (now + wait, tries));
-        self.wishes.extend(asked);
+        self.outputs.extend(asked);
     }
 
     // ---- opening ----
@@ -334,7 +334,7 @@ impl Transports {
             return false;
         }
         let Some(request) = sockets.ask(Purpose::Connection) else { return false };
-        self.wishes.push(Wish::Open { request, remote: dial.remote });
+        self.outputs.push(Output::Open { request, remote: dial.remote });
         self.dials.insert(request, dial);
         true
     }
@@ -354,7 +354,7 @@ impl Transports {
         }
     }
 
-    /// io's answer to the wish for a connection. `heard`: when the peer that it is for was last heard over UDP, if that
+    /// io's answer to the request for a connection. `heard`: when the peer that it is for was last heard over UDP, if that
     /// is the path in use of its link.
     pub(crate) fn on_opened(
         &mut self,
@@ -376,12 +376,12 @@ impl Transports {
         // The link that it was for may be there, and well, over UDP.
         let is_wanted = |dial: &Dial| !self.is_leaving && heard.is_none_or(|at| at < dial.since);
         let Some(dial) = dial.filter(is_wanted) else {
-            self.wishes.push(Wish::Close(socket));
+            self.outputs.push(Output::Close(socket));
             return;
         };
         self.connections.add_dialled(now, socket, dial.remote, dial.udp);
         let path = Path { socket, remote: dial.remote, local: None };
-        self.wishes.push(Wish::Attempt { peer: dial.peer, path, body: dial.body });
+        self.outputs.push(Output::Attempt { peer: dial.peer, path, body: dial.body });
     }
 
     /// A dial by TCP led nowhere.
@@ -390,9 +390,9 @@ impl Transports {
             return;
         }
         if self.fall_back_at.is_some() {
-            self.wishes.push(Wish::Survey(Why::Failed));
+            self.outputs.push(Output::Survey(Why::Failed));
         }
-        self.wishes.push(Wish::GiveUp(peer));
+        self.outputs.push(Output::GiveUp(peer));
     }
 
     // ---- connections ----
@@ -403,7 +403,7 @@ impl Transports {
         let is_open = !self.is_leaving && self.is_serving;
         let gone = if is_open { self.connections.accept(now, socket, canonical(remote)) } else { Some(socket) };
         if let Some(gone) = gone {
-            self.wishes.push(Wish::Refuse(gone));
+            self.outputs.push(Output::Refuse(gone));
             self.on_closed(gone);
         }
     }
@@ -412,11 +412,11 @@ impl Transports {
     pub(crate) fn on_closed(&mut self, socket: SocketId) {
         let Some(connection) = self.connections.remove(socket) else { return };
         if let Some(peer) = connection.peer {
-            self.wishes.push(Wish::RemovePath { peer, route: connection.route(socket) });
+            self.outputs.push(Output::RemovePath { peer, route: connection.route(socket) });
         }
         if let Some(udp) = connection.udp {
             let lost = Lost { socket, peer: connection.peer, udp, since: connection.since };
-            self.wishes.push(Wish::Abandon(lost));
+            self.outputs.push(Output::Abandon(lost));
         }
     }
 
@@ -424,7 +424,7 @@ impl Transports {
     pub(crate) fn on_abandoned(&mut self, now: Instant, sockets: &mut ExtraSockets, lost: &Lost, link: &Link) {
         let is_stranded = link.is_up && link.current.is_none();
         if is_stranded && self.opens() && now.since(lost.since) >= SOUND_AFTER {
-            self.wishes.push(Wish::ChallengeUdp { peer: link.key, udp: lost.udp });
+            self.outputs.push(Output::ChallengeUdp { peer: link.key, udp: lost.udp });
             self.dial_again(now, sockets, link, lost.udp);
         } else {
             self.failed(link.peer);
@@ -435,7 +435,7 @@ impl Transports {
     fn look_at(&mut self, socket: SocketId) {
         let Some(connection) = self.connections.get(socket) else { return };
         match connection.peer {
-            Some(peer) => self.wishes.push(Wish::Look { socket, peer, route: connection.route(socket) }),
+            Some(peer) => self.outputs.push(Output::Look { socket, peer, route: connection.route(socket) }),
             None => self.end(socket),
         }
     }
@@ -453,7 +453,7 @@ impl Transports {
 
     /// We end a connection.
     fn end(&mut self, socket: SocketId) {
-        self.wishes.push(Wish::Close(socket));
+        self.outputs.push(Output::Close(socket));
         self.on_closed(socket);
     }
 

@@ -1,4 +1,4 @@
-//! What a traversal is told for one call, and what it wishes done.
+//! What a traversal is told for one call, and what it wants done.
 
 use core::net::SocketAddr;
 use std::collections::BTreeSet;
@@ -76,7 +76,7 @@ pub(crate) struct Case<'a> {
 
 /// What a traversal wants done, in this order.
 #[derive(PartialEq, Eq, Debug)]
-pub(crate) enum Wish {
+pub(crate) enum Output {
     /// Tell the peer, on the path in use.
     Send {
         /// Which peer.

@@ -3,9 +3,9 @@
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use super::case::{Case, Wish};
+use super::case::{Case, Output};
 use super::checks::Checks;
-use super::target::Held;
+use super::target::Queued;
 use super::traversal::Traversal;
 use crate::account::Grant;
 use crate::path::Route;
@@ -51,7 +51,7 @@ impl Traversal {
     }
 
     /// The turn has come of addresses that the budget held back.
-    pub(crate) fn handle_turn(&mut self, case: &mut Case<'_>, held: &Held) {
+    pub(crate) fn handle_turn(&mut self, case: &mut Case<'_>, held: &Queued) {
         let peer = case.peer;
         if peer.paths.has_direct() || peer.is_dormant || !peer.is_up || !peer.is_accepted {
             return;
@@ -153,7 +153,7 @@ impl Traversal {
             let Some((remote, token)) = checks.pop_due(now, &mut target.exposure) else { return };
             let Some(socket) = case.network.socket_for(remote) else { continue };
             if target.exposure.is_attested(now, remote.ip()) || case.account.unasked(now, remote) {
-                self.wishes.push_back(Wish::Check { peer: key, socket, remote, token });
+                self.outputs.push_back(Output::Check { peer: key, socket, remote, token });
             }
         }
     }

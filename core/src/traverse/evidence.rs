@@ -4,7 +4,7 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::case::{Case, Wish};
+use super::case::{Case, Output};
 use super::strategy::Strategy;
 use super::traversal::Traversal;
 use crate::identity::PeerId;
@@ -66,7 +66,7 @@ impl Traversal {
             return;
         }
         target.vouched = Some((home, now));
-        self.wishes.push_back(Wish::Vouch { home, address, peer: case.peer.id });
+        self.outputs.push_back(Output::Vouch { home, address, peer: case.peer.id });
     }
 
     /// A home of ours tells where it sees a peer that we asked about.

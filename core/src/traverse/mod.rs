@@ -22,7 +22,7 @@
 //! [`Traversal`] does all this for all user links. For each it keeps, from the first word of the peer's addresses to the
 //! end of the link, what the peer said, which traversal attempt it is, the check list and the effort under way, when to
 //! try again, and what the addresses that the peer named have got. For every call about a peer it is told in a [`Case`]
-//! how the link is and what this node knows of itself; it answers with [`Wish`]es, to be carried out in their order, and
+//! how the link is and what this node knows of itself; it answers with [`Output`]s, to be carried out in their order, and
 //! with a deadline for the peer ([`Traversal::poll_timeout_of`]). A relayed link tries again after 4 s, then less and
 //! less often ([`Target`](target::Target)); a direct one forgets that it ever tried.
 //!
@@ -48,6 +48,6 @@ mod traversal;
 mod waiting;
 mod working;
 
-pub(crate) use case::{Around, Case, View, Wish};
+pub(crate) use case::{Around, Case, Output, View};
 pub(crate) use evidence::Named;
 pub(crate) use traversal::Traversal;

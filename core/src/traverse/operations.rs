@@ -5,7 +5,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
-use super::case::{Around, Case, View, Wish};
+use super::case::{Around, Case, Output, View};
 use super::evidence::Named;
 use super::traversal::Traversal;
 use crate::account::Account;
@@ -113,7 +113,7 @@ impl Alone {
         View { id: one.id, is_up: true, is_accepted: true, is_dormant: false, paths: &one.paths }
     }
 
-    /// One call about one peer, and what it wishes.
+    /// One call about one peer, and what it wants.
     pub(super) fn call(&mut self, nth: usize, act: impl FnOnce(&mut Traversal, &mut Case<'_>)) {
         let around = self.around();
         let one = &self.peers[nth];
@@ -130,9 +130,9 @@ impl Alone {
     }
 
     fn carry_out(&mut self) {
-        while let Some(wish) = self.machine.poll_wish() {
-            match wish {
-                Wish::Check { peer, socket, remote, token } => {
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Check { peer, socket, remote, token } => {
                     assert!(socket == SocketId(0) || self.open.contains(&socket), "from a socket that is open");
                     if remote.ip() == IpAddr::from(VICTIM) {
                         self.to_victim.push_back(self.now);
@@ -141,18 +141,18 @@ impl Alone {
                         one.checks.push((remote, token));
                     }
                 }
-                Wish::Open { peer } => {
+                Output::Open { peer } => {
                     if let Some(one) = self.peers.iter_mut().find(|one| one.key == peer) {
                         one.asked += 1;
                     }
                 }
-                Wish::Close { sockets } => {
+                Output::Close { sockets } => {
                     for socket in sockets {
                         assert!(self.open.remove(&socket), "closed once");
                     }
                 }
-                Wish::Send { message: Message::Upgrade(_), .. } => self.offers += 1,
-                Wish::Send { .. } | Wish::Probe { .. } | Wish::Vouch { .. } | Wish::Disagreement => {}
+                Output::Send { message: Message::Upgrade(_), .. } => self.offers += 1,
+                Output::Send { .. } | Output::Probe { .. } | Output::Vouch { .. } | Output::Disagreement => {}
             }
         }
     }
@@ -213,7 +213,7 @@ impl Alone {
         answered
     }
 
-    /// Answers one wish for a socket.
+    /// Answers one request for a socket.
     fn open(&mut self, nth: usize, works: bool) {
         let one = &mut self.peers[nth];
         if one.asked == 0 {

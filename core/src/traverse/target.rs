@@ -25,7 +25,7 @@ const SEEN_AGE_MAX: Duration = Duration::from_secs(600);
 
 /// What the budget holds back, and its place in the queue.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct Queued {
     pub(super) turn: u64,
     pub(super) addresses: ArrayVec<SocketAddr, ADDRESSES_PER_ATTEMPT_MAX>,
     /// Not before this, as far as is known.
@@ -45,7 +45,7 @@ pub(super) struct Target {
     /// And that link took the place of another one.
     pub(super) is_renewed: bool,
     /// Addresses that wait until they may be checked.
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<Queued>,
     /// Exactly where a home of ours sees the peer.
     pub(super) seen: Option<(SocketAddr, Instant)>,
     /// When to try to become direct again, and how often that was tried.

@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::case::Wish;
+use super::case::Output;
 use super::operations::Alone;
 use super::traversal::Traversal;
 use crate::api::RelayReason;
@@ -105,8 +105,8 @@ fn a_home_that_sees_the_peer_exempts_exactly_that_address() {
 fn offers_go_to_accepted_peers_only() {
     let mut alone = Alone::new(1);
     let upgrades = |t: &mut Traversal| {
-        core::iter::from_fn(|| t.poll_wish())
-            .filter(|wish| matches!(wish, Wish::Send { message: Message::Upgrade(_), .. }))
+        core::iter::from_fn(|| t.poll_output())
+            .filter(|output| matches!(output, Output::Send { message: Message::Upgrade(_), .. }))
             .count()
     };
     let mut seen = Vec::new();

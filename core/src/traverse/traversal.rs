@@ -4,7 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::case::{Around, Case, View, Wish};
+use super::case::{Around, Case, Output, View};
 use super::gather::gather;
 use super::strategy::{Strategy, choose};
 use super::target::{Target, retry_wait};
@@ -34,7 +34,7 @@ pub(crate) struct Traversal {
     /// Those whose checks the budget holds back, in the order of their turns.
     pub(super) queue: BTreeMap<u64, PeerKey>,
     pub(super) turns: u64,
-    pub(super) wishes: VecDeque<Wish>,
+    pub(super) outputs: VecDeque<Output>,
 }
 
 impl Traversal {
@@ -47,7 +47,7 @@ impl Traversal {
             counter_rushed: None,
             queue: BTreeMap::new(),
             turns: 0,
-            wishes: VecDeque::new(),
+            outputs: VecDeque::new(),
         }
     }
 
@@ -57,8 +57,8 @@ impl Traversal {
     }
 
     /// What to do next. To be asked after every call, until there is nothing.
-    pub(crate) fn poll_wish(&mut self) -> Option<Wish> {
-        queue::pop(&mut self.wishes, 0)
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        queue::pop(&mut self.outputs, 0)
     }
 
     /// When there is something to do for a peer.
@@ -143,7 +143,7 @@ impl Traversal {
         if case.peer.is_accepted {
             self.target(case.key).told = true;
             let mine = self.whereabouts(case.now, &case.around, case.network, whereabouts.attempt);
-            self.wishes.push_back(Wish::Send { peer: case.key, message: Message::Candidates(mine) });
+            self.outputs.push_back(Output::Send { peer: case.key, message: Message::Candidates(mine) });
         }
         self.on_whereabouts(case, whereabouts);
     }
@@ -164,7 +164,7 @@ impl Traversal {
         target.attempt = target.attempt.max(tries);
         let attempt = target.attempt;
         let mine = self.whereabouts(case.now, &case.around, case.network, attempt);
-        self.wishes.push_back(Wish::Send { peer: case.key, message: Message::Upgrade(mine) });
+        self.outputs.push_back(Output::Send { peer: case.key, message: Message::Upgrade(mine) });
     }
 
     /// Our addresses changed, as others see them: a peer that we reach only by relay is told, if it was told before.
@@ -325,7 +325,7 @@ impl Traversal {
 
     pub(super) fn close(&mut self, sockets: BTreeSet<SocketId>) {
         if !sockets.is_empty() {
-            self.wishes.push_back(Wish::Close { sockets });
+            self.outputs.push_back(Output::Close { sockets });
         }
     }
 }

@@ -5,7 +5,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use arrayvec::ArrayVec;
 
-use super::target::Held;
+use super::target::Queued;
 use super::traversal::Traversal;
 use crate::account::Account;
 use crate::net::PeerKey;
@@ -22,7 +22,7 @@ impl Traversal {
 
     /// The next one whose turn has come, taken out of the queue: to be followed by
     /// [`handle_turn`](Self::handle_turn) if the peer is still there. To be asked after every call, until there is none.
-    pub(crate) fn poll_turn(&mut self, now: Instant) -> Option<(PeerKey, Held)> {
+    pub(crate) fn poll_turn(&mut self, now: Instant) -> Option<(PeerKey, Queued)> {
         let is_due =
             |key: &PeerKey| self.targets.get(key)?.held.as_ref().filter(|held| held.until <= now).map(|_| *key);
         let key = self.queue.values().find_map(is_due)?;
@@ -47,7 +47,7 @@ impl Traversal {
             self.turns += 1;
             self.queue.insert(turn, key);
         }
-        let held = target.held.get_or_insert_with(|| Held { turn, addresses: ArrayVec::new(), until });
+        let held = target.held.get_or_insert_with(|| Queued { turn, addresses: ArrayVec::new(), until });
         held.until = held.until.min(until);
         for (address, _) in addresses {
             if !held.addresses.contains(address) && !held.addresses.is_full() {
@@ -96,7 +96,7 @@ impl Traversal {
         assert!(self.birthday.is_none() || holder.is_some_and(|target| target.effort.is_some()));
     }
 
-    fn take_held(&mut self, key: PeerKey) -> Option<Held> {
+    fn take_held(&mut self, key: PeerKey) -> Option<Queued> {
         let held = self.targets.get_mut(&key)?.held.take()?;
         self.queue.remove(&held.turn);
         Some(held)

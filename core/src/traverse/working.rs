@@ -6,7 +6,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use super::case::{Case, Wish};
+use super::case::{Case, Output};
 use super::effort::Effort;
 use super::step::Step;
 use super::strategy::Strategy;
@@ -82,7 +82,7 @@ impl Traversal {
         match step {
             Step::Tell => {
                 let message = Message::Punch(effort.told());
-                self.wishes.push_back(Wish::Send { peer, message });
+                self.outputs.push_back(Output::Send { peer, message });
             }
             Step::Reserve(ip) => {
                 let strategy = effort.strategy();
@@ -91,12 +91,12 @@ impl Traversal {
                     effort.on_reserved(now, granted);
                 }
             }
-            Step::Open => self.wishes.push_back(Wish::Open { peer }),
+            Step::Open => self.outputs.push_back(Output::Open { peer }),
             Step::Probe { socket } => {
                 if let Some((home, remote)) = case.around.prober {
                     let path = Path { socket, remote, local: None };
                     let token = self.keys.bytes();
-                    self.wishes.push_back(Wish::Probe { home, path, token });
+                    self.outputs.push_back(Output::Probe { home, path, token });
                 }
             }
             Step::Send { socket, to } => {
@@ -106,14 +106,14 @@ impl Traversal {
                     return false;
                 }
                 let token = self.keys.bytes();
-                self.wishes.push_back(Wish::Check { peer, socket, remote: to, token });
+                self.outputs.push_back(Output::Check { peer, socket, remote: to, token });
             }
             Step::Over => {
                 let should_have_worked = effort.is_at_work();
                 target.tried = Some(target.attempt);
                 target.retry = target.retry.map(|(_, tries)| (now + retry_wait(tries), tries));
                 if should_have_worked {
-                    self.wishes.push_back(Wish::Disagreement);
+                    self.outputs.push_back(Output::Disagreement);
                 }
                 return false;
             }

@@ -79,14 +79,14 @@ impl Shared {
 }
 
 /// What all of the program's ends of one stream have in common; the last one lets go.
-struct Held {
+struct Common {
     key: StreamKey,
     peer: PeerId,
     shared: Arc<Shared>,
     bell: Bell,
 }
 
-impl Held {
+impl Common {
     /// Has the loop look at the stream, if it was not called already.
     fn call(&self, state: &mut State) {
         if state.over.is_none() && !std::mem::replace(&mut state.called, true) {
@@ -106,7 +106,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Common {
     fn drop(&mut self) {
         let mut state = self.shared.state();
         state.finish = true;
@@ -118,7 +118,7 @@ impl Drop for Held {
 /// The program's end of a stream. Clones are the same end.
 #[derive(Clone)]
 pub(crate) struct ProgramEnd {
-    held: Arc<Held>,
+    held: Arc<Common>,
 }
 
 /// Both ends of a stream of the node. `opened`: the peer has accepted it already.
@@ -126,7 +126,7 @@ pub(super) fn exchange(key: StreamKey, peer: PeerId, opened: bool, bell: Bell) -
     let state = State { opened, ..State::default() };
     let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
     let looped = LoopEnd { key, shared: Arc::clone(&shared), readable: true, writable: true, finished: false };
-    (ProgramEnd { held: Arc::new(Held { key, peer, shared, bell }) }, looped)
+    (ProgramEnd { held: Arc::new(Common { key, peer, shared, bell }) }, looped)
 }
 
 impl ProgramEnd {

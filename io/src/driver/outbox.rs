@@ -11,10 +11,10 @@ use crate::udp::{Sent, TRAIN_LEN_MAX};
 /// The send buffer, and what is left in it of a train that found its socket full.
 pub(super) struct Outbox {
     buffer: Box<[u8]>,
-    held: Option<Held>,
+    held: Option<Rest>,
 }
 
-struct Held {
+struct Rest {
     path: Path,
     /// First and one after the last unsent byte.
     from: usize,
@@ -33,7 +33,7 @@ impl Outbox {
     pub(super) fn send(&mut self, node: &mut Node, carriers: &mut Carriers, now: Instant) {
         loop {
             let next = self.held.take().or_else(|| {
-                node.poll_transmit(now, carriers.segments_max(), &mut self.buffer).map(|transmit| Held {
+                node.poll_transmit(now, carriers.segments_max(), &mut self.buffer).map(|transmit| Rest {
                     path: transmit.path,
                     from: 0,
                     end: transmit.len,
@@ -48,7 +48,7 @@ impl Outbox {
             }
             match carriers.send(&train.path, &self.buffer[train.from..train.end], train.segment, train.ecn) {
                 Sent::Done => {}
-                Sent::Blocked { from } => self.held = Some(Held { from: train.from + from, ..train }),
+                Sent::Blocked { from } => self.held = Some(Rest { from: train.from + from, ..train }),
             }
         }
     }
@@ -75,7 +75,7 @@ mod tests {
         let mut outbox = Outbox::new();
         outbox.buffer[..6].copy_from_slice(b"oldnew");
         // Half of it left before the socket was full.
-        outbox.held = Some(Held { path, from: 3, end: 6, segment: 3, ecn: None });
+        outbox.held = Some(Rest { path, from: 3, end: 6, segment: 3, ecn: None });
         outbox.send(&mut node, &mut carriers, Instant::ZERO);
         assert!(outbox.held.is_none());
         let mut buf = [0; 16];

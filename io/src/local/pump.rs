@@ -59,7 +59,7 @@ struct Direction {
 }
 
 /// What one step of a direction came to.
-enum Step {
+enum Progress {
     Moved,
     Stuck,
     Broken,
@@ -222,15 +222,15 @@ impl Pump {
             let up = self.step_up(node, now, scratch);
             let down = self.step_down(node, now, scratch);
             match (up, down) {
-                (Step::Broken, _) | (_, Step::Broken) => {
+                (Progress::Broken, _) | (_, Progress::Broken) => {
                     self.abort(node, now);
                     return Visit::Over;
                 }
-                (Step::Stuck, Step::Stuck) => {
+                (Progress::Stuck, Progress::Stuck) => {
                     again = false;
                     break;
                 }
-                (Step::Moved, _) | (_, Step::Moved) => again = true,
+                (Progress::Moved, _) | (_, Progress::Moved) => again = true,
             }
         }
         if self.is_finished() {
@@ -257,39 +257,39 @@ impl Pump {
         self.up.flow == Flow::Done && self.down.flow == Flow::Done
     }
 
-    fn step_up(&mut self, node: &mut Node, now: Instant, scratch: &mut [u8]) -> Step {
+    fn step_up(&mut self, node: &mut Node, now: Instant, scratch: &mut [u8]) -> Progress {
         let up = &mut self.up;
         if up.flow == Flow::Done {
-            return Step::Stuck;
+            return Progress::Stuck;
         }
         if !up.rest().is_empty() {
             if !up.writable {
-                return Step::Stuck;
+                return Progress::Stuck;
             }
             return match offer(node, now, self.key, up.rest()) {
                 Ok(0) => {
                     up.writable = false;
-                    Step::Stuck
+                    Progress::Stuck
                 }
                 Ok(count) => {
                     up.take(count);
-                    Step::Moved
+                    Progress::Moved
                 }
                 Err(Refused::Finished) => {
                     up.close();
-                    Step::Moved
+                    Progress::Moved
                 }
-                Err(Refused::Over(_)) => Step::Broken,
+                Err(Refused::Over(_)) => Progress::Broken,
             };
         }
         if up.flow == Flow::Ending {
             up.close();
             // Finished already, or over: nothing is left to say.
             let _ = node.finish(now, self.key);
-            return Step::Moved;
+            return Progress::Moved;
         }
         if !up.readable {
-            return Step::Stuck;
+            return Progress::Stuck;
         }
         match self.socket.read(scratch) {
             Ok(0) => up.flow = Flow::Ending,
@@ -298,9 +298,9 @@ impl Pump {
                     Ok(taken) => taken,
                     Err(Refused::Finished) => {
                         up.close();
-                        return Step::Moved;
+                        return Progress::Moved;
                     }
-                    Err(Refused::Over(_)) => return Step::Broken,
+                    Err(Refused::Over(_)) => return Progress::Broken,
                 };
                 if taken < count {
                     up.keep(&scratch[taken..count]);
@@ -308,65 +308,65 @@ impl Pump {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 up.readable = false;
-                return Step::Stuck;
+                return Progress::Stuck;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return Step::Broken,
+            Err(_) => return Progress::Broken,
         }
-        Step::Moved
+        Progress::Moved
     }
 
-    fn step_down(&mut self, node: &mut Node, now: Instant, scratch: &mut [u8]) -> Step {
+    fn step_down(&mut self, node: &mut Node, now: Instant, scratch: &mut [u8]) -> Progress {
         let down = &mut self.down;
         if down.flow == Flow::Done {
-            return Step::Stuck;
+            return Progress::Stuck;
         }
         if !down.rest().is_empty() {
             if !down.writable {
-                return Step::Stuck;
+                return Progress::Stuck;
             }
             match self.socket.write(down.rest()) {
                 // A socket that takes nothing without saying why would be asked for ever.
-                Ok(0) => return Step::Broken,
+                Ok(0) => return Progress::Broken,
                 Ok(count) => down.take(count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     down.writable = false;
-                    return Step::Stuck;
+                    return Progress::Stuck;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Step::Broken,
+                Err(_) => return Progress::Broken,
             }
-            return Step::Moved;
+            return Progress::Moved;
         }
         if down.flow == Flow::Ending {
             down.close();
             self.socket.shutdown_write();
-            return Step::Moved;
+            return Progress::Moved;
         }
         if !down.readable {
-            return Step::Stuck;
+            return Progress::Stuck;
         }
         match node.read(now, self.key, scratch) {
             Ok(Read::Bytes(count)) => {
                 let taken = match self.socket.write(&scratch[..count]) {
                     Ok(taken) => taken,
                     Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
-                    Err(_) => return Step::Broken,
+                    Err(_) => return Progress::Broken,
                 };
                 if taken < count {
                     down.keep(&scratch[taken..count]);
                 }
-                Step::Moved
+                Progress::Moved
             }
             Ok(Read::End) => {
                 down.flow = Flow::Ending;
-                Step::Moved
+                Progress::Moved
             }
             Ok(Read::Blocked) | Err(StreamError::Blocked) => {
                 down.readable = false;
-                Step::Stuck
+                Progress::Stuck
             }
-            Err(StreamError::Unknown | StreamError::Finished | StreamError::Ended(_)) => Step::Broken,
+            Err(StreamError::Unknown | StreamError::Finished | StreamError::Ended(_)) => Progress::Broken,
         }
     }
 }

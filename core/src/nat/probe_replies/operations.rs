@@ -1,7 +1,7 @@
 //! Probes of a few leaves, answered at once and late, while links go and time passes.
 
 use super::{
-    Account, Alternates, Asked, DELAYED_PER_PEER_MAX, Duration, Instant, Path, PeerKey, ProbeReplies, ReplyWish,
+    Account, Alternates, Asked, DELAYED_PER_PEER_MAX, Duration, Instant, Path, PeerKey, ProbeReplies, ReplyOutput,
     SocketAddr, SocketId,
 };
 use crate::operations::Bytes;
@@ -38,14 +38,14 @@ pub fn drive(bytes: &[u8]) {
             }
         }
         let is_late = what % 4 == 3;
-        while let Some(wish) = replies.poll_wish() {
-            match wish {
-                ReplyWish::Answer { peer, path, .. } if is_late => {
+        while let Some(output) = replies.poll_output() {
+            match output {
+                ReplyOutput::Answer { peer, path, .. } if is_late => {
                     assert_eq!(path.socket, SocketId(0), "late ones leave from where the probe came to");
                     waiting[usize::try_from(peer.index).expect("small")] -= 1;
                 }
-                ReplyWish::Answer { .. } => assert_eq!(what % 4, 0, "an answer to nothing"),
-                ReplyWish::OpenAlternate(_) => assert_eq!(alternates, Alternates::default(), "it is open"),
+                ReplyOutput::Answer { .. } => assert_eq!(what % 4, 0, "an answer to nothing"),
+                ReplyOutput::OpenAlternate(_) => assert_eq!(alternates, Alternates::default(), "it is open"),
             }
         }
         assert!(waiting.iter().all(|count| *count <= DELAYED_PER_PEER_MAX.into()));

@@ -10,7 +10,7 @@ use super::statement::LIFETIME_MAX;
 use super::{Advert, Capabilities};
 use crate::api::{Event, Save};
 use crate::identity::SecretKey;
-use crate::overlay::wish::Wish;
+use crate::overlay::output::Output;
 use crate::random::ChoiceRng;
 use crate::time::{Instant, WallTime};
 use crate::wire::address::Address;
@@ -41,11 +41,11 @@ impl Sequence {
     }
 
     /// The next number. Where it passes what was saved, the caller is told to save a later one.
-    pub(crate) fn next(&mut self, wall: Option<WallTime>, out: &mut VecDeque<Wish>) -> u64 {
+    pub(crate) fn next(&mut self, wall: Option<WallTime>, out: &mut VecDeque<Output>) -> u64 {
         self.last = self.last.saturating_add(1).max(wall.map_or(0, WallTime::as_secs));
         if self.last > self.saved {
             self.saved = self.last.saturating_add(SAVE_AHEAD);
-            out.push_back(Wish::Event(Event::Save(Save::Sequence(self.saved))));
+            out.push_back(Output::Event(Event::Save(Save::Sequence(self.saved))));
         }
         self.last
     }

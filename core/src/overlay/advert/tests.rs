@@ -6,7 +6,7 @@ use super::statement::{LIFETIME_MAX, SKEW_MAX};
 use super::*;
 use crate::api::{Event, Save};
 use crate::overlay::home::testnet::{generators, key, s, wall_at};
-use crate::overlay::wish::Wish;
+use crate::overlay::output::Output;
 use crate::time::{Instant, WallTime};
 use crate::wire::message::{Load, LoadHint};
 
@@ -254,8 +254,8 @@ fn e2_sequence_numbers_never_go_back() {
             let next = sequence.next(wall.map(|w: u64| WallTime::from_micros((w + i / 100) * 1_000_000)), &mut out);
             assert!(next > last);
             last = next;
-            for wish in out {
-                let Wish::Event(Event::Save(Save::Sequence(ahead))) = wish else { panic!() };
+            for output in out {
+                let Output::Event(Event::Save(Save::Sequence(ahead))) = output else { panic!() };
                 saved = ahead;
             }
             assert!(next <= saved, "used before it was saved");

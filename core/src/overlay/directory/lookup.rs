@@ -13,8 +13,8 @@ use arrayvec::ArrayVec;
 use super::Record;
 use crate::identity::PeerId;
 use crate::overlay::advert::statement;
+use crate::overlay::output::Output;
 use crate::overlay::pack::send;
-use crate::overlay::wish::Wish;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
 use crate::wire::message::Message;
 
@@ -93,7 +93,7 @@ impl Lookups {
         now: Instant,
         peer: PeerId,
         supernodes: &[PeerId],
-        out: &mut VecDeque<Wish>,
+        out: &mut VecDeque<Output>,
     ) -> LookupStart {
         if let Some(cached) = self.cache.get(&peer) {
             return LookupStart::Cached(cached.record.clone());
@@ -114,7 +114,7 @@ impl Lookups {
         LookupStart::Pending
     }
 
-    fn ask(&mut self, now: Instant, peer: PeerId, index: usize, out: &mut VecDeque<Wish>) {
+    fn ask(&mut self, now: Instant, peer: PeerId, index: usize, out: &mut VecDeque<Output>) {
         let Some(pending) = self.pending.get_mut(&peer) else { return };
         let Some(asked) = pending.asked.get_mut(index) else { return };
         asked.tries += 1;
@@ -125,7 +125,7 @@ impl Lookups {
     }
 
     /// The next one after the current that has neither said no nor been asked too often; or the end.
-    fn advance(&mut self, now: Instant, peer: PeerId, out: &mut VecDeque<Wish>) {
+    fn advance(&mut self, now: Instant, peer: PeerId, out: &mut VecDeque<Output>) {
         let Some(pending) = self.pending.get(&peer) else { return };
         let no = pending.asked.iter().filter(|a| a.said_no).count();
         let open = |i: &usize| pending.asked.get(*i).is_some_and(|a| !a.said_no && a.tries < TRIES_MAX);
@@ -154,7 +154,7 @@ impl Lookups {
         wall: Option<WallTime>,
         peer: PeerId,
         record: Option<&[u8]>,
-        out: &mut VecDeque<Wish>,
+        out: &mut VecDeque<Output>,
     ) {
         let Some(pending) = self.pending.get_mut(&peer) else { return };
         let Some(index) = pending.asked.iter().position(|a| a.supernode == *from && a.tries > 0) else { return };
@@ -191,7 +191,7 @@ impl Lookups {
     }
 
     /// A link to a supernode ended: what it was asked, others are asked.
-    pub(crate) fn on_link_down(&mut self, now: Instant, supernode: &PeerId, out: &mut VecDeque<Wish>) {
+    pub(crate) fn on_link_down(&mut self, now: Instant, supernode: &PeerId, out: &mut VecDeque<Output>) {
         let is_current = |p: &Pending| p.asked.get(p.current).is_some_and(|a| a.supernode == *supernode);
         let waiting: Vec<PeerId> = self.pending.iter().filter(|(_, p)| is_current(p)).map(|(peer, _)| *peer).collect();
         for peer in waiting {
@@ -200,7 +200,7 @@ impl Lookups {
     }
 
     /// Asks the next ones, forgets old answers.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Wish>) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Output>) {
         while let Some(peer) = self.pending_deadlines.pop_due(now) {
             if let Some(pending) = self.pending.get_mut(&peer) {
                 pending.deadline = None;

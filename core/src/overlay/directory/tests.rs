@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use super::*;
 use crate::overlay::advert::shelf::Refused;
 use crate::overlay::home::testnet::{key, ms, s, wall_at};
-use crate::overlay::wish::Wish;
+use crate::overlay::output::Output;
 use crate::time::Instant;
 use crate::wire::message::{Message, decode_next};
 
@@ -87,7 +87,7 @@ fn c5_made_up_peers_do_not_fill_the_store() {
 
 struct Asker {
     lookups: Lookups,
-    out: VecDeque<Wish>,
+    out: VecDeque<Output>,
 }
 
 impl Asker {
@@ -102,8 +102,8 @@ impl Asker {
 
     /// Whom the room has asked since.
     fn asked(&mut self) -> Vec<PeerId> {
-        let to = |wish| {
-            let Wish::Send { to, messages } = wish else { panic!() };
+        let to = |output| {
+            let Output::Send { to, messages } = output else { panic!() };
             assert!(matches!(decode_next(&mut &*messages), Ok(Message::Lookup { .. })));
             to
         };

@@ -10,7 +10,7 @@
 //! A [`Neighbour`](neighbour) is a supernode that we were told to join, or whose advert is in the book. It is dialled,
 //! greeted when the link is up (own advert, digests: whatever was missed while there was no link is made up for),
 //! compared with in turn, and suspected when it does not answer. The room is handed the stores that it fills, in
-//! [`Stores`]; it answers with [`Wish`]s.
+//! [`Stores`]; it answers with [`Output`]s.
 
 mod neighbour;
 
@@ -27,8 +27,8 @@ use crate::identity::{PeerId, SecretKey};
 use crate::overlay::advert::statement::speaks_of;
 use crate::overlay::advert::{AdvertBook, Capabilities, OwnAdvert, Sequence, Suspicion, shelf};
 use crate::overlay::directory::RecordStore;
+use crate::overlay::output::Output;
 use crate::overlay::pack::{self, Packer};
-use crate::overlay::wish::Wish;
 use crate::random::Generators;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
 use crate::wire::message::{DIGEST_MAX, DigestEntry, Load, LoadHint, Message, SignedKind};
@@ -83,7 +83,7 @@ pub(crate) struct Stores<'a> {
     /// Records.
     pub records: &'a mut RecordStore,
     /// What is to be done.
-    pub out: &'a mut VecDeque<Wish>,
+    pub out: &'a mut VecDeque<Output>,
 }
 
 struct Listing {
@@ -399,11 +399,11 @@ impl Gossip {
 
     /// A leaf brought a new record: it is told to every supernode. A neighbour without a link hears of it when it
     /// is greeted.
-    pub(crate) fn push_record(&mut self, bytes: &[u8], out: &mut VecDeque<Wish>) {
+    pub(crate) fn push_record(&mut self, bytes: &[u8], out: &mut VecDeque<Output>) {
         self.push(SignedKind::Record, bytes, out);
     }
 
-    fn push(&self, kind: SignedKind, bytes: &[u8], out: &mut VecDeque<Wish>) {
+    fn push(&self, kind: SignedKind, bytes: &[u8], out: &mut VecDeque<Output>) {
         for peer in self.linked() {
             pack::send(out, *peer, &Message::Signed { kind, bytes });
         }
@@ -487,7 +487,7 @@ impl Gossip {
             return;
         }
         neighbour.state = State::Dialling;
-        s.out.push_back(Wish::Dial { peer, address });
+        s.out.push_back(Output::Dial { peer, address });
     }
 
     fn repeat_listing(&mut self, now: Instant, s: &mut Stores<'_>) {
@@ -537,7 +537,7 @@ impl Gossip {
         let anchors: Vec<_> = self.linked().filter_map(address).take(ANCHORS_MAX).collect();
         if !anchors.is_empty() && anchors != self.anchors {
             self.anchors.clone_from(&anchors);
-            s.out.push_back(Wish::Event(Event::Save(Save::Anchors(anchors))));
+            s.out.push_back(Output::Event(Event::Save(Save::Anchors(anchors))));
         }
     }
 
@@ -548,7 +548,7 @@ impl Gossip {
         for peer in gone {
             if let Some(mut neighbour) = self.neighbours.remove(&peer) {
                 self.dials.set(peer, &mut neighbour.due, None);
-                s.out.push_back(Wish::Release { peer });
+                s.out.push_back(Output::Release { peer });
             }
         }
     }

@@ -184,8 +184,8 @@ fn answers_to_digests_are_bounded() {
         answers.extend(s.out.drain(..));
     });
     let mut signed = 0;
-    for wish in &answers {
-        let Wish::Send { messages, .. } = wish else { panic!() };
+    for output in &answers {
+        let Output::Send { messages, .. } = output else { panic!() };
         let (mut rest, mut here) = (&**messages, 0);
         while !rest.is_empty() {
             here += usize::from(matches!(decode_next(&mut rest).unwrap(), Message::Signed { .. }));

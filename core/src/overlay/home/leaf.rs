@@ -27,8 +27,8 @@ use crate::api::{Event, Save};
 use crate::identity::PeerId;
 use crate::overlay::advert::Capabilities;
 use crate::overlay::directory::{RECORD_LIFETIME_MAX, Record};
+use crate::overlay::output::Output;
 use crate::overlay::pack::send;
-use crate::overlay::wish::Wish;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
 use crate::wire::message::{Load, Message, RECORD_HOMES_MAX, Refusal};
 
@@ -225,7 +225,7 @@ impl Homes {
 
     /// This node gives up on a candidate whose link may still stand.
     fn give_up(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
-        m.out.push_back(Wish::Release { peer });
+        m.out.push_back(Output::Release { peer });
         self.on_link_down(now, peer, m);
     }
 
@@ -242,12 +242,12 @@ impl Homes {
         self.listing.on_home_lost(now);
         if self.is_ready && self.registered().next().is_none() {
             self.is_ready = false;
-            m.out.push_back(Wish::Event(Event::Homeless));
+            m.out.push_back(Output::Event(Event::Homeless));
         }
         self.register(now, m);
     }
 
-    fn ask(&mut self, now: Instant, peer: PeerId, question: Question, out: &mut VecDeque<Wish>) {
+    fn ask(&mut self, now: Instant, peer: PeerId, question: Question, out: &mut VecDeque<Output>) {
         let Some(candidate) = self.candidates.get_mut(&peer) else { return };
         let tries = candidate.question.filter(|(q, _)| *q == question).map_or(1, |(_, tries)| tries + 1);
         candidate.question = Some((question, tries));
@@ -313,7 +313,7 @@ impl Homes {
         if is_new {
             self.sweep.on_success();
             if !core::mem::replace(&mut self.is_ready, true) {
-                m.out.push_back(Wish::Event(Event::Ready));
+                m.out.push_back(Output::Event(Event::Ready));
             }
             self.save_anchors(m.out);
         }
@@ -361,7 +361,7 @@ impl Homes {
     }
 
     /// Says goodbye to the homes and does nothing any more.
-    pub(crate) fn leave(&mut self, out: &mut VecDeque<Wish>) {
+    pub(crate) fn leave(&mut self, out: &mut VecDeque<Output>) {
         for (peer, candidate) in &mut self.candidates {
             if candidate.is_registered || self.chosen.contains(peer) {
                 send(out, *peer, &Message::Deregister);
@@ -537,7 +537,7 @@ impl Homes {
             candidate.is_tried = true;
             if candidate.link == Link::Down {
                 candidate.link = Link::Dialling;
-                m.out.push_back(Wish::Dial { peer, address: candidate.address });
+                m.out.push_back(Output::Dial { peer, address: candidate.address });
             }
         }
         let is_waiting = self.chosen.len() < RECORD_HOMES_MAX && self.count(Link::Dialling) == 0;
@@ -558,7 +558,7 @@ impl Homes {
         }
     }
 
-    fn release_surplus(&mut self, out: &mut VecDeque<Wish>) {
+    fn release_surplus(&mut self, out: &mut VecDeque<Output>) {
         let surplus = |(peer, c): &(&PeerId, &Candidate)| c.link == Link::Up && !self.chosen.contains(peer);
         let surplus: Vec<PeerId> = self.candidates.iter().filter(surplus).map(|(peer, _)| *peer).collect();
         for peer in surplus {
@@ -567,19 +567,19 @@ impl Homes {
                 // A cold spare.
                 candidate.link = Link::Down;
                 (candidate.is_tried, candidate.is_drawn) = (false, false);
-                out.push_back(Wish::Release { peer });
+                out.push_back(Output::Release { peer });
             }
         }
     }
 
     /// Keeps homes and spares for the next run.
-    fn save_anchors(&mut self, out: &mut VecDeque<Wish>) {
+    fn save_anchors(&mut self, out: &mut VecDeque<Output>) {
         let spare = |(peer, c): &(&PeerId, &Candidate)| c.is_proven && !self.chosen.contains(peer);
         let spares = self.candidates.iter().filter(spare).map(|(peer, c)| (*peer, c.address));
         let anchors: Vec<_> = self.registered().chain(spares).take(ANCHORS_MAX).collect();
         if anchors != self.anchors {
             self.anchors.clone_from(&anchors);
-            out.push_back(Wish::Event(Event::Save(Save::Anchors(anchors))));
+            out.push_back(Output::Event(Event::Save(Save::Anchors(anchors))));
         }
     }
 }

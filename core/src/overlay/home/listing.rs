@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 
 use crate::identity::PeerId;
 use crate::overlay::gossip::LISTING_LEAF_MAX;
+use crate::overlay::output::Output;
 use crate::overlay::pack::send;
-use crate::overlay::wish::Wish;
 use crate::random::ChoiceRng;
 use crate::time::Instant;
 use crate::wire::message::Message;
@@ -60,7 +60,7 @@ impl Listing {
     }
 
     /// Asks, or asks once more.
-    pub(super) fn ask(&mut self, now: Instant, from: PeerId, out: &mut VecDeque<Wish>) {
+    pub(super) fn ask(&mut self, now: Instant, from: PeerId, out: &mut VecDeque<Output>) {
         let tries = self.asked.as_ref().filter(|a| a.from == from).map_or(1, |a| a.tries + 1);
         self.asked = Some(Asked { from, tries });
         self.at = Some(now + LISTING_RTO * (1 << (tries - 1)));

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::identity::SecretKey;
 use crate::overlay::advert::{AdvertBook, Sequence};
-use crate::overlay::wish::Wish;
+use crate::overlay::output::Output;
 use crate::random::Generators;
 use crate::time::WallTime;
 
@@ -21,5 +21,5 @@ pub(crate) struct Means<'a> {
     /// Numbers for records.
     pub sequence: &'a mut Sequence,
     /// What is to be done.
-    pub out: &'a mut VecDeque<Wish>,
+    pub out: &'a mut VecDeque<Output>,
 }

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::identity::PeerId;
 use crate::overlay::directory::Record;
 use crate::overlay::gossip::Stores;
+use crate::overlay::output::Output;
 use crate::overlay::pack::send;
-use crate::overlay::wish::Wish;
 use crate::random::ChoiceRng;
 use crate::time::{Deadlines, Instant, earliest};
 use crate::wire::message::{Load, Message, Refusal};
@@ -164,7 +164,7 @@ impl Registrations {
         }
     }
 
-    fn remove(&mut self, leaf: &PeerId, out: &mut VecDeque<Wish>) -> bool {
+    fn remove(&mut self, leaf: &PeerId, out: &mut VecDeque<Output>) -> bool {
         let Some(registration) = self.leaves.remove(leaf) else { return false };
         self.unwatch(registration.other, out);
         true
@@ -190,13 +190,13 @@ impl Registrations {
     }
 
     /// One leaf less has this other home.
-    fn unwatch(&mut self, number: Option<u32>, out: &mut VecDeque<Wish>) {
+    fn unwatch(&mut self, number: Option<u32>, out: &mut VecDeque<Output>) {
         let Some(number) = number else { return };
         let Some(watched) = self.watched.get_mut(&number) else { return };
         watched.leaves -= 1;
         if watched.leaves == 0 {
             self.deadlines.set(number, &mut watched.deadline, None);
-            out.push_back(Wish::Release { peer: watched.home });
+            out.push_back(Output::Release { peer: watched.home });
             self.numbers.remove(&watched.home);
             self.watched.remove(&number);
         }
@@ -227,7 +227,7 @@ impl Registrations {
 
     /// A link ended, or could not be opened: a leaf is registered no longer; another home is dialled when its next
     /// question is due.
-    pub(crate) fn on_link_down(&mut self, peer: &PeerId, out: &mut VecDeque<Wish>) {
+    pub(crate) fn on_link_down(&mut self, peer: &PeerId, out: &mut VecDeque<Output>) {
         self.remove(peer, out);
         if let Some(watched) = self.watched_mut(peer) {
             watched.is_linked = false;
@@ -277,12 +277,12 @@ impl Registrations {
         if watched.is_linked || watched.missed == 1 {
             send(s.out, watched.home, &Message::LoadRequest);
         } else if let Some(address) = s.book.address(&watched.home) {
-            s.out.push_back(Wish::Dial { peer: watched.home, address });
+            s.out.push_back(Output::Dial { peer: watched.home, address });
         }
     }
 
     /// Tells some more leaves of the first dead home in the queue.
-    fn tell(&mut self, now: Instant, out: &mut VecDeque<Wish>) {
+    fn tell(&mut self, now: Instant, out: &mut VecDeque<Output>) {
         self.tell_at = None;
         let Some(telling) = self.telling.front_mut() else { return };
         let watched = self.watched.get(&telling.number);

@@ -11,7 +11,7 @@ use crate::identity::{PeerId, SecretKey};
 use crate::overlay::advert::{AdvertBook, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
 use crate::overlay::directory::{RECORDS_MAX, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
-use crate::overlay::wish::Wish;
+use crate::overlay::output::Output;
 use crate::random::{ChoiceRng, Generators, Seed};
 use crate::time::{Instant, WallTime, earliest};
 use crate::wire::message::{Load, Message, decode_next};
@@ -184,18 +184,18 @@ impl TestNet {
     }
 
     /// Calls into one node and carries out what it wants.
-    pub(crate) fn with(&mut self, id: PeerId, call: impl FnOnce(&mut TestNode, Instant, &mut VecDeque<Wish>)) {
+    pub(crate) fn with(&mut self, id: PeerId, call: impl FnOnce(&mut TestNode, Instant, &mut VecDeque<Output>)) {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.is_up) else { return };
         let mut out = VecDeque::new();
         call(node, self.now, &mut out);
-        for wish in out {
-            self.act(id, wish);
+        for output in out {
+            self.act(id, output);
         }
     }
 
-    fn act(&mut self, me: PeerId, wish: Wish) {
-        match wish {
-            Wish::Send { to, messages } => {
+    fn act(&mut self, me: PeerId, output: Output) {
+        match output {
+            Output::Send { to, messages } => {
                 assert!(messages.len() <= 1100);
                 self.nodes.get_mut(&me).unwrap().sent_bytes += messages.len() + 25 + 28;
                 let is_lost = self.chance.below(100) < self.loss_percent;
@@ -203,7 +203,7 @@ impl TestNet {
                     self.post(DELAY, Delivery::Packet { from: me, to, bytes: messages });
                 }
             }
-            Wish::Dial { peer, address } => {
+            Output::Dial { peer, address } => {
                 self.dials.push((self.now, me, peer));
                 let answers = self.nodes.get(&peer).is_some_and(|n| n.is_up && n.address == address);
                 if self.links.contains(&pair(me, peer)) {
@@ -214,12 +214,12 @@ impl TestNet {
                     self.post(DIAL_FAILS_AFTER, Delivery::Down { at: me, of: peer });
                 }
             }
-            Wish::Release { peer } => {
+            Output::Release { peer } => {
                 if !self.nodes[&me].needs(&peer) && self.links.remove(&pair(me, peer)) {
                     self.post(DELAY, Delivery::Down { at: peer, of: me });
                 }
             }
-            Wish::Event(event) => {
+            Output::Event(event) => {
                 let node = self.nodes.get_mut(&me).unwrap();
                 match &event {
                     Event::Save(Save::Sequence(n)) => node.saved.sequence = *n,
@@ -227,18 +227,18 @@ impl TestNet {
                     _ => node.events.push((self.now, event)),
                 }
             }
-            Wish::DialBack { .. } => {}
-            Wish::Keep { .. }
-            | Wish::Review
-            | Wish::Dismiss { .. }
-            | Wish::CloseChannels
-            | Wish::Duty(_)
-            | Wish::Locate { .. }
-            | Wish::AtHome
-            | Wish::Seen
-            | Wish::Examine(_)
-            | Wish::Serving
-            | Wish::Ceased => panic!("no part alone wants that"),
+            Output::DialBack { .. } => {}
+            Output::Keep { .. }
+            | Output::Review
+            | Output::Dismiss { .. }
+            | Output::CloseChannels
+            | Output::Duty(_)
+            | Output::Locate { .. }
+            | Output::AtHome
+            | Output::Seen
+            | Output::Examine(_)
+            | Output::Serving
+            | Output::Ceased => panic!("no part alone wants that"),
         }
     }
 
@@ -339,7 +339,7 @@ impl TestNode {
     pub(crate) fn homes(
         &mut self,
         now: Instant,
-        out: &mut VecDeque<Wish>,
+        out: &mut VecDeque<Output>,
         call: impl FnOnce(&mut Homes, &mut Means<'_>),
     ) {
         let Self { homes, book, random, key, sequence, .. } = self;
@@ -354,7 +354,7 @@ impl TestNode {
             || self.homes.as_ref().is_some_and(|h| h.needs(peer))
     }
 
-    fn on_message(&mut self, now: Instant, from: PeerId, message: Message<'_>, out: &mut VecDeque<Wish>) {
+    fn on_message(&mut self, now: Instant, from: PeerId, message: Message<'_>, out: &mut VecDeque<Output>) {
         let load = self.load;
         let Self { gossip, registrations, homes, book, records, random, key, sequence, .. } = self;
         let wall = Some(wall_at(now));
@@ -396,7 +396,7 @@ impl TestNode {
         }
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Wish>) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Output>) {
         let Self { gossip, registrations, homes, book, records, random, key, sequence, .. } = self;
         let wall = Some(wall_at(now));
         book.handle_timeout(now);

@@ -6,7 +6,7 @@ use super::*;
 use crate::api::Event;
 use crate::identity::PeerId;
 use crate::overlay::directory::Record;
-use crate::overlay::wish::Wish;
+use crate::overlay::output::Output;
 use crate::wire::message::{Load, Message, decode_next};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -274,8 +274,8 @@ fn a_registration_costs_at_most_450_bytes() {
     assert!(bytes <= 450, "{bytes}");
 }
 
-fn size(wish: &Wish) -> usize {
-    let Wish::Send { messages, .. } = wish else { return 0 };
+fn size(output: &Output) -> usize {
+    let Output::Send { messages, .. } = output else { return 0 };
     messages.len() + 25 + 28
 }
 
@@ -298,7 +298,7 @@ fn leaves_are_limited_and_told_so() {
         let leaf = key(100 + n).peer_id();
         let got = registrations.on_register(s(1), leaf, None, &[], Load::default(), &mut stores);
         assert_eq!(got.refused.is_none(), n < 2);
-        let Some(Wish::Send { to, messages }) = out.pop_front() else { panic!() };
+        let Some(Output::Send { to, messages }) = out.pop_front() else { panic!() };
         assert_eq!(to, leaf);
         let reply = decode_next(&mut &*messages).unwrap();
         assert_eq!(reply, Message::RegisterReply { refused: got.refused, load: Load::default() });

@@ -17,8 +17,8 @@ use arrayvec::ArrayVec;
 
 use crate::identity::PeerId;
 use crate::overlay::advert::shelf::id_prefix;
+use crate::overlay::output::Output;
 use crate::overlay::pack::send;
-use crate::overlay::wish::Wish;
 use crate::random::Generators;
 use crate::time::Instant;
 use crate::wire::address::{Prefix, canonical};
@@ -173,7 +173,7 @@ impl DialBack {
         now: Instant,
         supernode: PeerId,
         random: &mut Generators,
-        out: &mut VecDeque<Wish>,
+        out: &mut VecDeque<Output>,
     ) {
         self.linked.insert(supernode);
         if self.linked.len() >= LINKED_MIN && self.due.is_none() {
@@ -187,7 +187,7 @@ impl DialBack {
     }
 
     /// The host's network, or the main socket, changed: all is open again.
-    pub(crate) fn reset(&mut self, now: Instant, random: &mut Generators, out: &mut VecDeque<Wish>) {
+    pub(crate) fn reset(&mut self, now: Instant, random: &mut Generators, out: &mut VecDeque<Output>) {
         let linked = core::mem::take(&mut self.linked);
         // What leaves for those that are linked will be noted as it does.
         *self = Self { linked, thorough: self.thorough, ..Self::default() };
@@ -200,7 +200,7 @@ impl DialBack {
         now: Instant,
         port: Option<u16>,
         random: &mut Generators,
-        out: &mut VecDeque<Wish>,
+        out: &mut VecDeque<Output>,
     ) {
         if self.port() == port {
             return;
@@ -225,7 +225,7 @@ impl DialBack {
         nonce: [u8; 8],
         refused: Option<Refusal>,
         random: &mut Generators,
-        out: &mut VecDeque<Wish>,
+        out: &mut VecDeque<Output>,
     ) {
         let Some(current) = self.current.as_mut().filter(|t| t.asked == *from && t.nonce == nonce) else { return };
         match refused {
@@ -247,7 +247,7 @@ impl DialBack {
         remote: SocketAddr,
         nonce: [u8; 8],
         random: &mut Generators,
-        out: &mut VecDeque<Wish>,
+        out: &mut VecDeque<Output>,
     ) {
         let is_awaited = self.current.as_ref().is_some_and(|t| t.nonce == nonce);
         let ip = canonical(remote).ip();
@@ -306,13 +306,13 @@ impl DialBack {
     }
 
     /// Counts a try that ended, begins the next.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, random: &mut Generators, out: &mut VecDeque<Wish>) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant, random: &mut Generators, out: &mut VecDeque<Output>) {
         if self.due.is_some_and(|due| due <= now) {
             self.step(now, random, out);
         }
     }
 
-    fn step(&mut self, now: Instant, random: &mut Generators, out: &mut VecDeque<Wish>) {
+    fn step(&mut self, now: Instant, random: &mut Generators, out: &mut VecDeque<Output>) {
         self.due = None;
         self.starved = false;
         if let Some(ended) = self.current.take() {

@@ -14,8 +14,8 @@ use crate::account::{Rate, RateTable};
 use crate::identity::PeerId;
 use crate::overlay::advert::AdvertBook;
 use crate::overlay::advert::shelf::id_prefix;
+use crate::overlay::output::Output;
 use crate::overlay::pack::send;
-use crate::overlay::wish::Wish;
 use crate::random::ChoiceRng;
 use crate::time::Instant;
 use crate::wire::address::{Prefix, canonical, is_sendable};
@@ -78,7 +78,7 @@ impl DialBackDuty {
         contacted: &[[u8; 4]],
         port: u16,
         to: OrderTo<'_>,
-        out: &mut VecDeque<Wish>,
+        out: &mut VecDeque<Output>,
     ) {
         let mut refused = None;
         if self.requests.take(now, requester) {
@@ -109,7 +109,7 @@ impl DialBackDuty {
         nonce: [u8; 8],
         has_link: bool,
         book: &AdvertBook,
-        out: &mut VecDeque<Wish>,
+        out: &mut VecDeque<Output>,
     ) {
         let address = canonical(address);
         if !book.contains(from) || has_link || !is_sendable(address) {
@@ -126,6 +126,6 @@ impl DialBackDuty {
         if !is_exempt {
             self.prefixes.charge(now, prefix);
         }
-        out.push_back(Wish::DialBack { peer, address, nonce });
+        out.push_back(Output::DialBack { peer, address, nonce });
     }
 }

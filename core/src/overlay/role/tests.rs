@@ -5,7 +5,7 @@ use super::*;
 use crate::identity::PeerId;
 use crate::overlay::advert::{AdvertBook, OwnAdvert};
 use crate::overlay::home::testnet::{generators, key, ms, s, wall_at};
-use crate::overlay::wish::Wish;
+use crate::overlay::output::Output;
 use crate::wire::message::{Message, Refusal, decode_next};
 
 fn id(n: u8) -> PeerId {
@@ -21,8 +21,8 @@ fn at(port: u16) -> SocketAddr {
 }
 
 /// Whom the room asked last, and with what nonce.
-fn request(out: &mut VecDeque<Wish>) -> Option<(PeerId, [u8; 8], Vec<[u8; 4]>)> {
-    let Wish::Send { to, messages } = out.pop_front()? else { panic!() };
+fn request(out: &mut VecDeque<Output>) -> Option<(PeerId, [u8; 8], Vec<[u8; 4]>)> {
+    let Output::Send { to, messages } = out.pop_front()? else { panic!() };
     let Ok(Message::DialBackRequest { nonce, contacted, port: 0 }) = decode_next(&mut &*messages) else { panic!() };
     assert!(out.is_empty());
     Some((to, nonce, contacted.to_vec()))
@@ -97,15 +97,15 @@ fn an_order_goes_to_one_that_was_not_contacted_and_seldom() {
         duty.on_request(now, id(9), at(10), [7; 8], contacted, 0, to, &mut out);
         out
     };
-    let reply = |wish: &Wish| {
-        let Wish::Send { to, messages } = wish else { panic!() };
+    let reply = |output: &Output| {
+        let Output::Send { to, messages } = output else { panic!() };
         (*to, messages.clone())
     };
     let out = ask(s(1), &contacted);
     let (to, messages) = reply(&out[0]);
     let order = Message::DialBackOrder { peer: id(9), address: at(10).into(), nonce: [7; 8] };
     assert_eq!((to, decode_next(&mut &*messages)), (id(3), Ok(order)));
-    let refused = |out: &VecDeque<Wish>| {
+    let refused = |out: &VecDeque<Output>| {
         let (to, messages) = reply(out.back().unwrap());
         assert_eq!(to, id(9));
         let Ok(Message::DialBackReply { refused, .. }) = decode_next(&mut &*messages) else { panic!() };
@@ -134,7 +134,7 @@ fn orders_are_taken_from_supernodes_only_and_seldom() {
     assert_eq!(order(s(1), 2, 9, at(10), false), None, "no supernode");
     assert_eq!(order(s(1), 1, 9, at(10), true), None, "we have a link");
     assert_eq!(order(s(1), 1, 9, SocketAddr::from(([255, 255, 255, 255], 1)), false), None);
-    let dial = Wish::DialBack { peer: id(9), address: at(10), nonce: [7; 8] };
+    let dial = Output::DialBack { peer: id(9), address: at(10), nonce: [7; 8] };
     assert_eq!(order(s(1), 1, 9, at(10), false), Some(dial));
     assert!(order(s(1), 1, 9, at(10), false).is_some());
     assert_eq!(order(s(1), 1, 9, at(10), false), None, "a peer is dialled seldom");
@@ -151,7 +151,7 @@ fn orders_are_taken_from_supernodes_only_and_seldom() {
 fn dial(
     room: &mut DialBack,
     random: &mut crate::random::Generators,
-    out: &mut VecDeque<Wish>,
+    out: &mut VecDeque<Output>,
     n: u8,
     from: SocketAddr,
 ) {
@@ -256,7 +256,7 @@ fn a_mapped_port_is_asked_for_and_nothing_of_another_port_holds() {
     assert_eq!(room.reachable(), Some(true));
     room.set_port(s(3), Some(7_000), &mut random, &mut out);
     assert_eq!((room.reachable(), room.port()), (None, Some(7_000)));
-    let Some(Wish::Send { messages, .. }) = out.pop_front() else { panic!() };
+    let Some(Output::Send { messages, .. }) = out.pop_front() else { panic!() };
     let Ok(Message::DialBackRequest { port, .. }) = decode_next(&mut &*messages) else { panic!() };
     assert_eq!(port, 7_000);
 }
@@ -266,7 +266,7 @@ fn an_order_has_the_address_that_is_seen_and_only_the_port_may_be_named() {
     let (mut duty, mut random, mut out) = (DialBackDuty::new(), generators(10), VecDeque::new());
     let to = OrderTo { linked: &[id(3)], choice: &mut random.peer_choice };
     duty.on_request(s(1), id(9), at(10), [7; 8], &[], 7_000, to, &mut out);
-    let Some(Wish::Send { messages, .. }) = out.pop_front() else { panic!() };
+    let Some(Output::Send { messages, .. }) = out.pop_front() else { panic!() };
     let order = Message::DialBackOrder { peer: id(9), address: at(7_000).into(), nonce: [7; 8] };
     assert_eq!(decode_next(&mut &*messages), Ok(order));
 }

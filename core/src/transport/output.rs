@@ -9,7 +9,7 @@ use crate::time::Instant;
 
 /// What is to be done, in the order given. The last three want to know something first: the answer goes back at once.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Wish {
+pub(crate) enum Output {
     /// io is to open a TCP connection.
     Open {
         /// Under this number.

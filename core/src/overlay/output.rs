@@ -25,7 +25,7 @@ pub(crate) type Location = Result<Vec<(PeerId, SocketAddr)>, Unlocated>;
 /// One intent. The parts of the room push them to one queue; [`Overlay::poll_output`](super::Overlay::poll_output) gives
 /// them out in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Wish {
+pub(crate) enum Output {
     /// Send encoded messages over the link to this peer, as one Data packet; dropped if there is no link.
     Send {
         /// To whom.

@@ -1,7 +1,7 @@
 //! An answer that does not come: when to look, when to use another path, when to give up.
 //!
-//! [`Watch`] is told of every packet that awaits an answer, and of every answer. While an answer is overdue its deadline
-//! names the next [`Step`]: challenge the path in use, use another, shake hands anew, give up.
+//! [`FailureDetector`] is told of every packet that awaits an answer, and of every answer. While an answer is overdue its deadline
+//! names the next [`Remedy`]: challenge the path in use, use another, shake hands anew, give up.
 
 use core::time::Duration;
 
@@ -20,7 +20,7 @@ pub(crate) const GONE_AFTER: Duration = Duration::from_secs(45);
 
 /// What to do about an answer that does not come.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Step {
+pub(crate) enum Remedy {
     /// Challenge the path in use.
     Probe,
     /// Use another path.
@@ -33,15 +33,15 @@ pub(crate) enum Step {
 
 /// Watches for the answer to the oldest packet that awaits one.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct FailureDetector {
     since: Option<Instant>,
-    /// The step taken last, and when.
-    last: Option<(Step, Instant)>,
+    /// The remedy taken last, and when.
+    last: Option<(Remedy, Instant)>,
     /// When the trouble began: outlives a failover, since a new path has to prove itself too.
     trouble: Option<Instant>,
 }
 
-impl Watch {
+impl FailureDetector {
     /// A packet that awaits an answer left on the path in use.
     pub(crate) fn on_sent(&mut self, now: Instant) {
         self.since.get_or_insert(now);
@@ -57,7 +57,7 @@ impl Watch {
     pub(crate) fn on_peer_elsewhere(&mut self, now: Instant) {
         if self.last.is_none() {
             self.since = Some(now - (FAILOVER_AFTER - PROBE_AFTER));
-            self.last = Some((Step::Probe, now));
+            self.last = Some((Remedy::Probe, now));
         }
     }
 
@@ -65,7 +65,7 @@ impl Watch {
     pub(crate) fn on_path_changed(&mut self, now: Instant) {
         if self.since.is_some() {
             self.since = Some(now);
-            self.last = self.last.map(|(_, at)| (Step::Failover, at));
+            self.last = self.last.map(|(_, at)| (Remedy::Failover, at));
         }
     }
 
@@ -74,32 +74,32 @@ impl Watch {
         self.trouble.is_some()
     }
 
-    /// When the next step is due.
+    /// When the next remedy is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let since = self.since?;
         let started = self.trouble.unwrap_or(since);
         Some(match self.last {
             None => since + PROBE_AFTER,
-            Some((Step::Probe, _)) => since + FAILOVER_AFTER,
-            Some((Step::Failover, at)) => (started + REVIVE_AFTER).max(at + PROBE_AFTER),
-            Some((Step::Revive | Step::Gone, at)) => (at + REVIVE_INTERVAL).min(started + GONE_AFTER),
+            Some((Remedy::Probe, _)) => since + FAILOVER_AFTER,
+            Some((Remedy::Failover, at)) => (started + REVIVE_AFTER).max(at + PROBE_AFTER),
+            Some((Remedy::Revive | Remedy::Gone, at)) => (at + REVIVE_INTERVAL).min(started + GONE_AFTER),
         })
     }
 
-    /// The step that is due now, if any.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<Step> {
+    /// The remedy that is due now, if any.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<Remedy> {
         if self.poll_timeout().is_none_or(|at| now < at) {
             return None;
         }
         let started = *self.trouble.get_or_insert(self.since.unwrap_or(now));
-        let step = match self.last {
-            None => Step::Probe,
-            Some((Step::Probe, _)) => Step::Failover,
-            Some(_) if now.since(started) >= GONE_AFTER => Step::Gone,
-            Some(_) => Step::Revive,
+        let remedy = match self.last {
+            None => Remedy::Probe,
+            Some((Remedy::Probe, _)) => Remedy::Failover,
+            Some(_) if now.since(started) >= GONE_AFTER => Remedy::Gone,
+            Some(_) => Remedy::Revive,
         };
-        self.last = Some((step, now));
-        Some(step)
+        self.last = Some((remedy, now));
+        Some(remedy)
     }
 }
 
@@ -113,30 +113,30 @@ mod tests {
 
     #[test]
     fn an_answer_overdue_is_probed_then_failed_over_then_revived_then_given_up() {
-        let mut watch = Watch::default();
-        watch.on_sent(at(0));
-        let mut steps = Vec::new();
-        while let Some(due) = watch.poll_timeout() {
-            let step = watch.handle_timeout(due).expect("due");
-            steps.push((due.as_micros() / 1_000, step));
-            if step == Step::Gone {
+        let mut detector = FailureDetector::default();
+        detector.on_sent(at(0));
+        let mut remedies = Vec::new();
+        while let Some(due) = detector.poll_timeout() {
+            let remedy = detector.handle_timeout(due).expect("due");
+            remedies.push((due.as_micros() / 1_000, remedy));
+            if remedy == Remedy::Gone {
                 break;
             }
         }
         assert_eq!(
-            steps,
+            remedies,
             [
-                (1_000, Step::Probe),
-                (2_500, Step::Failover),
-                (5_000, Step::Revive),
-                (13_000, Step::Revive),
-                (21_000, Step::Revive),
-                (29_000, Step::Revive),
-                (37_000, Step::Revive),
-                (45_000, Step::Gone)
+                (1_000, Remedy::Probe),
+                (2_500, Remedy::Failover),
+                (5_000, Remedy::Revive),
+                (13_000, Remedy::Revive),
+                (21_000, Remedy::Revive),
+                (29_000, Remedy::Revive),
+                (37_000, Remedy::Revive),
+                (45_000, Remedy::Gone)
             ]
         );
-        watch.on_heard();
-        assert_eq!(watch.poll_timeout(), None);
+        detector.on_heard();
+        assert_eq!(detector.poll_timeout(), None);
     }
 }

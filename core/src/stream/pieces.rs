@@ -7,7 +7,7 @@
 
 /// See [the file](self).
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Held {
+pub(super) struct Pieces {
     pieces: u32,
     /// Where the last one ends.
     end: u64,
@@ -15,7 +15,7 @@ pub(super) struct Held {
     read: u64,
 }
 
-impl Held {
+impl Pieces {
     pub(super) const fn pieces(&self) -> u32 {
         self.pieces
     }
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn pieces_come_and_go() {
-        let mut held = Held::default();
+        let mut held = Pieces::default();
         for end in [10, 20, 40, 40] {
             held.on_piece(end);
         }
