@@ -115,7 +115,7 @@ pub enum DropReason {
     Limited,
     /// Came on a path where it may not.
     WrongPath,
-    /// A channel's rate or quota is used up.
+    /// The rate or quota of a pair of peers, or of the relay as a whole, is used up.
     Quota,
     /// Authentic, but its contents make no sense.
     BadContents,

@@ -49,14 +49,15 @@ pub struct Config {
     pub services: BTreeMap<ServiceName, Access>,
     /// Who may link to this node where no service lets them in: enough for `ping`, and for datagrams.
     pub contacts: Access,
-    /// Most bits per second that a pair may have relayed, both ways together; 0 is unlimited.
+    /// Most bits per second that a pair of peers may have relayed, both ways together; 0 is unlimited.
     pub relay_rate_bps: u64,
-    /// Most bytes that a channel may carry in a day for strangers; 0 is unlimited.
+    /// Most bytes that a pair of peers may have relayed in a day, both ways together and whatever the number of its
+    /// channels; 0 is unlimited.
     pub relay_quota_bytes: u64,
     /// Most registered leaves.
     pub leaves_max: usize,
     /// Whether io announces this node on the local network and listens there for others, whom it tells by
-    /// [`Node::handle_lan_node`](super::Node::handle_lan_node): then a call that knows no other way waits for them a
+    /// [`Node::handle_lan_node`](crate::Node::handle_lan_node): then a call that knows no other way waits for them a
     /// moment. The announcement shows everybody on the LAN who this is.
     pub lan: bool,
     /// Most bits per second that this node relays for all together; 0 is unlimited. Pairs that want more than there is

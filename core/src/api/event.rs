@@ -40,7 +40,7 @@ pub enum Event {
     Ready,
     /// A leaf lost its last home; it keeps trying.
     Homeless,
-    /// A node in role [`Role::Auto`] began to serve others, or stopped.
+    /// A node in role [`Role::Auto`](super::Role::Auto) began to serve others, or stopped.
     RoleChanged {
         /// Whether it is a supernode now.
         supernode: bool,

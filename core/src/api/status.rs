@@ -88,7 +88,7 @@ pub struct Counters {
     pub forwarded_datagrams: u64,
     /// Bytes forwarded.
     pub forwarded_bytes: u64,
-    /// Datagrams dropped, by [`DropReason`] in order of declaration.
+    /// Datagrams dropped, by [`DropReason`](crate::net::DropReason) in order of declaration.
     pub dropped: [u64; 10],
     /// TCP connections ended because there were too many, or because nobody accepts any here.
     pub refused_connections: u64,
@@ -145,7 +145,8 @@ pub struct Status {
     pub auto: bool,
     /// What stands between it and the internet.
     pub reachability: Reachability,
-    /// What it relayed in the present 30 days, where [`Config::duty_quota_bytes`] counts that.
+    /// What it relayed in the present 30 days, where [`Config::duty_quota_bytes`](super::Config::duty_quota_bytes) has
+    /// that counted.
     pub relayed: Relayed,
     /// Addresses that supernodes saw us at, newest last, with who saw it.
     pub observed: Vec<(PeerId, SocketAddr)>,

@@ -27,7 +27,7 @@ pub enum StreamError {
     Unknown,
     /// The call does not fit: writing after `finish`, say.
     Finished,
-    /// The stream has ended; the reason came as [`Event::StreamEnded`] or is this.
+    /// The stream has ended; the reason came as [`Event::StreamEnded`](super::Event::StreamEnded) or is this.
     Ended(StreamEnd),
     /// Nothing can be taken now; `Event::Writable` will tell.
     Blocked,

@@ -61,7 +61,7 @@ pub enum Refusal {
     Unknown,
 }
 
-/// What a channel may carry for these two peers; told to both ends. Zero is unlimited.
+/// What these two peers may have relayed, on all their channels; told to both ends. Zero is unlimited.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct ChannelLimits {
     /// Kilobits per second, both ways together.

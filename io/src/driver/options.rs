@@ -117,7 +117,7 @@ impl Options {
         self
     }
 
-    /// Most bytes that a pair of peers may have relayed here in a day; 0 is unlimited.
+    /// Most bytes that a pair of peers may have relayed here in a day, both ways together; 0 is unlimited.
     pub fn pair_quota_bytes(mut self, quota_bytes: u64) -> Self {
         self.config.relay_quota_bytes = quota_bytes;
         self
