@@ -9,6 +9,7 @@ use crate::wire::ServiceName;
 
 /// What a node is to others.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Role {
     /// Registers at homes; does no duty for others.
     Leaf,
@@ -21,7 +22,7 @@ pub enum Role {
     Auto,
 }
 
-/// Who may use a service.
+/// Who may use a service. Exhaustive: nobody who passes on who is let in may pass over a case.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Access {
     /// Everybody.
@@ -41,6 +42,10 @@ impl Access {
 }
 
 /// How a node is set up. `Config::auto()`, `Config::leaf()` and `Config::supernode(..)` give the defaults.
+///
+/// Exhaustive, so that it can be written as what differs from these: `Config { lan: true, ..Config::leaf() }`. Whoever
+/// names all fields has to look again when one is added. Programs that use io set it up by `Options`, which have no
+/// fields to name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
     /// What the node is to others.
@@ -98,6 +103,7 @@ impl Config {
 
 /// Why a node cannot start.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// A supernode without an address, or with one that nobody can send to.
     Advertise,
