@@ -401,6 +401,9 @@ pub fn encode(message: &Message<'_>, out: &mut [u8]) -> Option<usize> {
 }
 
 /// Decodes the first message of `bytes` and moves `bytes` behind it.
+///
+/// # Errors
+/// They begin with no message that is known here.
 pub fn decode_next<'a>(bytes: &mut &'a [u8]) -> Result<Message<'a>, DecodeError> {
     let (message, rest) = postcard::take_from_bytes(bytes).map_err(|_| DecodeError::BadMessage)?;
     *bytes = rest;

@@ -57,7 +57,9 @@ fn missing(text: &str, tree: &BTreeSet<String>) -> Vec<String> {
         let named: Vec<String> = spans.iter().flat_map(|span| folders(span, &bases, tree)).collect();
         bases.extend(named);
         let is_there = |span: &str| bases.iter().any(|base| tree.iter().any(|file| is(&format!("{base}{span}"), file)));
-        let names = spans.iter().filter(|span| span.ends_with(".rs") && !span.contains(' '));
+        let names = spans
+            .iter()
+            .filter(|span| Path::new(span).extension().is_some_and(|end| end == "rs") && !span.contains(' '));
         missing.extend(names.filter(|name| !is_there(name)).map(|name| format!("{}: {name}", number + 1)));
     }
     missing
