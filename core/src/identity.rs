@@ -114,7 +114,7 @@ impl PeerId {
     /// The X25519 public key of this peer's handshakes. Costs a decompression and a torsion check: cache it.
     ///
     /// # Errors
-    /// `Torsion`, since another peer could have the same X25519 key then.
+    /// The key has a torsion component.
     pub fn noise_public(&self) -> Result<[u8; 32], PeerIdError> {
         let key = VerifyingKey::from_bytes(&self.0).map_err(|_| PeerIdError::NotAPoint)?;
         if !is_torsion_free(&key.to_edwards()) {
@@ -139,7 +139,7 @@ impl PeerId {
     /// As [`PeerId::from_noise`], without the check for torsion where `known` says that the peer has passed it before.
     ///
     /// # Errors
-    /// As there.
+    /// As of [`from_noise`](Self::from_noise).
     pub fn from_noise_unless(
         public: &[u8; 32],
         sign: bool,
