@@ -147,7 +147,7 @@ impl One {
     pub(super) fn opening(service: &ServiceName) -> Self {
         let mut one = Self::new(None, Receiving::Unaccepted);
         let name = service.as_str().as_bytes();
-        one.prefix.push(name.len() as u8);
+        one.prefix.push(u8::try_from(name.len()).expect("SERVICE_NAME_LEN_MAX is below 256"));
         one.prefix.extend(name.iter().copied());
         one
     }

@@ -5,9 +5,10 @@
 //! count may be too high, where pieces came twice or were put together, until all that came has been read; never too low
 //! by more than came before the handshake was over.
 
-/// The count of one stream.
+/// No fewer pieces than QUIC holds of one stream, and where reading has come to.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pieces {
+    /// How many.
     count: u32,
     /// Where the last one ends.
     end: u64,
