@@ -41,6 +41,7 @@ impl SignatureKind {
 
 /// Why bytes or text are not a [`PeerId`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum PeerIdError {
     /// The text is not bech32m, or its checksum is wrong: a typing mistake.
     Checksum,
@@ -70,12 +71,28 @@ impl fmt::Display for PeerIdError {
 
 impl core::error::Error for PeerIdError {}
 
-/// A node's public key: 32 bytes, canonical, not weak.
+/// A node's public key: 32 bytes, canonical, not weak. As text it is `hf1…`, with a checksum.
+///
+/// ```
+/// use handfast_core::{PeerId, SecretKey};
+///
+/// let id = SecretKey::from_bytes(&[7; 32]).peer_id();
+/// let text = id.to_string();
+/// assert!(text.starts_with("hf1"));
+/// assert_eq!(text.parse::<PeerId>(), Ok(id));
+///
+/// let typo = text.replace(&text[10..11], if &text[10..11] == "q" { "p" } else { "q" });
+/// assert!(typo.parse::<PeerId>().is_err());
+/// assert!(PeerId::from_bytes(&[0; 32]).is_err(), "zeros are a weak key");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId([u8; 32]);
 
 impl PeerId {
     /// Checks that the bytes are a canonical point that is not of small order.
+    ///
+    /// # Errors
+    /// Other bytes: `NotAPoint` or `Weak`.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, PeerIdError> {
         // Decompression takes two more encodings of some points: a y above the field's size, and an x of zero with a
         // sign. The latter are of small order.
@@ -95,6 +112,9 @@ impl PeerId {
     }
 
     /// The X25519 public key of this peer's handshakes. Costs a decompression and a torsion check: cache it.
+    ///
+    /// # Errors
+    /// The key has a torsion component.
     pub fn noise_public(&self) -> Result<[u8; 32], PeerIdError> {
         let key = VerifyingKey::from_bytes(&self.0).map_err(|_| PeerIdError::NotAPoint)?;
         if !is_torsion_free(&key.to_edwards()) {
@@ -108,13 +128,18 @@ impl PeerId {
         self.0[31] & 0x80 != 0
     }
 
-    /// The peer whose X25519 key and sign bit these are. A key on the twist, a weak one and one with torsion are
-    /// refused.
+    /// The peer whose X25519 key and sign bit these are.
+    ///
+    /// # Errors
+    /// A key on the twist, a weak one, and one with torsion.
     pub fn from_noise(public: &[u8; 32], sign: bool) -> Result<Self, PeerIdError> {
         Self::from_noise_unless(public, sign, |_| false)
     }
 
     /// As [`PeerId::from_noise`], without the check for torsion where `known` says that the peer has passed it before.
+    ///
+    /// # Errors
+    /// As of [`from_noise`](Self::from_noise).
     pub fn from_noise_unless(
         public: &[u8; 32],
         sign: bool,
@@ -199,6 +224,16 @@ impl<'de> Deserialize<'de> for PeerId {
 }
 
 /// A node's secret: the 32-byte Ed25519 seed. Zeroized when dropped; never printed.
+///
+/// ```
+/// use handfast_core::SecretKey;
+///
+/// // A real seed comes from the system's generator, and is kept.
+/// let key = SecretKey::from_bytes(&[7; 32]);
+/// let again = SecretKey::from_bytes(&key.to_bytes());
+/// assert_eq!(again.peer_id(), key.peer_id());
+/// assert_eq!(format!("{key:?}"), format!("SecretKey(of {:?})", key.peer_id()));
+/// ```
 #[derive(Clone)]
 pub struct SecretKey(SigningKey);
 

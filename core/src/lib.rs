@@ -4,6 +4,8 @@
 //! knows it was told by a call, and everything it wants it says through its `poll_*` methods. Same seed, same calls,
 //! same bytes.
 #![forbid(unsafe_code)]
+#![warn(clippy::too_many_lines, clippy::too_many_arguments, clippy::missing_errors_doc, clippy::missing_panics_doc)]
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "numbers that tests make small"))]
 
 pub mod api;
 pub mod identity;
@@ -20,11 +22,19 @@ mod keepalive;
 mod lan;
 mod link;
 mod nat;
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::missing_errors_doc,
+    clippy::too_many_arguments,
+    reason = "what is left of them"
+)]
 mod node;
 #[cfg(any(test, feature = "operations"))]
 mod operations;
 mod overlay;
+#[allow(clippy::cast_possible_truncation, reason = "what is left of them")]
 mod path;
+#[allow(clippy::cast_possible_truncation, clippy::too_many_arguments, reason = "what is left of them")]
 mod peer;
 mod queue;
 mod random;

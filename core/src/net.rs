@@ -26,6 +26,7 @@ impl SocketId {
 
 /// What carries packets between two nodes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
 pub enum Transport {
     /// UDP, what everything is made for.
     Udp,
@@ -76,7 +77,7 @@ pub struct Transmit {
     pub ecn: Option<Ecn>,
 }
 
-/// What became of received datagrams.
+/// What became of received datagrams. Exhaustive: io has to do what it says, so a new case must not pass unseen.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Received {
@@ -98,6 +99,7 @@ pub enum Received {
 
 /// Why a datagram was dropped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
 pub enum DropReason {
     /// Empty, or cut short.
     Truncated,
@@ -115,13 +117,14 @@ pub enum DropReason {
     Limited,
     /// Came on a path where it may not.
     WrongPath,
-    /// A channel's rate or quota is used up.
+    /// The rate or quota of a pair of peers, or of the relay as a whole, is used up.
     Quota,
     /// Authentic, but its contents make no sense.
     BadContents,
 }
 
-/// Addresses of this host, as far as io can tell.
+/// Addresses of this host, as far as io can tell. Exhaustive, since io makes it: of what it has found and
+/// `..Network::default()`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Network {
     /// Bound UDP sockets and the addresses they are bound to. The first is the main one.
@@ -219,8 +222,9 @@ impl Family {
     }
 }
 
-/// What kind of socket the core asks for.
+/// What kind of socket the core asks for. For a kind that it does not know, io answers [`SocketRefused`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
 pub enum SocketKind {
     /// UDP, on a port of the system's choice, where the main socket of the family is bound.
     Udp(Family),

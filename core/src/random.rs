@@ -77,7 +77,9 @@ impl ChoiceRng {
         let mut stream = ChaCha20Rng::from_seed(self.seed);
         stream.set_word_pos(self.at.into());
         let drawn = draw(&mut stream);
-        self.at = stream.get_word_pos() as u64;
+        #[expect(clippy::cast_possible_truncation, reason = "2^64 words are never drawn")]
+        let at = stream.get_word_pos() as u64;
+        self.at = at;
         drawn
     }
 
@@ -87,6 +89,7 @@ impl ChoiceRng {
     }
 
     /// A number in `0..n`; 0 when `n` is 0. The bias of the plain remainder is below 2^-32 for every `n` we use.
+    #[expect(clippy::cast_possible_truncation, reason = "below `n`, which is a usize")]
     pub(crate) fn below(&mut self, n: usize) -> usize {
         if n == 0 { 0 } else { (self.u64() % n as u64) as usize }
     }

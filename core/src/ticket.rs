@@ -19,7 +19,22 @@ pub const TICKET_HOMES_MAX: usize = 2;
 /// Room for the largest ticket in postcard.
 const TICKET_LEN_MAX: usize = 256;
 
-/// What a ticket says.
+/// What a ticket says. Exhaustive: its fields are its format, and programs make one of them.
+///
+/// ```
+/// use handfast_core::{SecretKey, Ticket};
+///
+/// let peer = SecretKey::from_bytes(&[7; 32]).peer_id();
+/// let home = SecretKey::from_bytes(&[8; 32]).peer_id();
+/// let homes = [(home, "203.0.113.7:7441".parse()?)].into_iter().collect();
+/// let ticket = Ticket { peer, homes, service: Some("ssh".parse()?) };
+///
+/// let text = ticket.to_string();
+/// assert!(text.starts_with("hft1"));
+/// assert_eq!(text.parse(), Ok(ticket));
+/// assert!("hft1nonsense".parse::<Ticket>().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ticket {
     /// Whom it leads to.
@@ -39,6 +54,7 @@ struct Encoded {
 
 /// Why text is not a ticket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum TicketError {
     /// Not bech32m, or the checksum is wrong.
     Checksum,

@@ -13,6 +13,17 @@ use std::collections::BTreeSet;
 ///
 /// The number is kept one higher than it is, so that an `Option` of a moment takes no more room than the moment: a
 /// supernode keeps a handful of these for each of a million leaves.
+///
+/// ```
+/// use core::time::Duration;
+/// use handfast_core::Instant;
+///
+/// let start = Instant::from_micros(5);
+/// let later = start + Duration::from_millis(1);
+/// assert_eq!(later.as_micros(), 1_005);
+/// assert_eq!(later - start, Duration::from_millis(1));
+/// assert_eq!(start - later, Duration::ZERO, "never negative");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(NonZeroU64);
 

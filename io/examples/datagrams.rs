@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     let _ = answering.peer(from).send_datagram(&[b"you said: ", question.as_slice()].concat());
                 }
                 Err(WaitError::TimedOut) => {}
-                Err(WaitError::Closed) => return,
+                Err(_) => return,
             }
         }
     });

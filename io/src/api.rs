@@ -65,6 +65,7 @@ impl From<WaitError> for OpenError {
 
 /// Why nothing came of waiting. What was waited for may still come, unless the endpoint is shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WaitError {
     /// Not within the time given.
     TimedOut,

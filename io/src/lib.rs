@@ -37,6 +37,7 @@
 //! ```
 #![forbid(unsafe_code)]
 #![warn(clippy::too_many_lines, clippy::too_many_arguments, clippy::missing_errors_doc, clippy::missing_panics_doc)]
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "numbers that tests make small"))]
 
 mod api;
 mod driver;

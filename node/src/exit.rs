@@ -165,6 +165,7 @@ impl Failure {
                 format!("{peer} refuses this node: it offers nothing that this node may use"),
                 "ask its owner to add the address that `handfast id` prints with --allow",
             ),
+            error => Self::bare(Exit::Unreachable, error.to_string()),
         }
     }
 }

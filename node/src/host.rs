@@ -204,13 +204,13 @@ impl Attached {
 }
 
 impl Way {
-    /// The same, for a command that is about this peer: it needs no supernode to reach a neighbour.
+    /// The same, for a command that is about this peer: it needs no supernode to reach a LAN node.
     pub(crate) fn towards(self, peer: PeerId) -> Self {
         Self { peer: Some(peer), ..self }
     }
 
     /// Waits until a node that was just started can be used: for its first home, or for the peer on the same LAN. One
-    /// that knows no supernode has nothing to wait for; the core waits for neighbours.
+    /// that knows no supernode has nothing to wait for; the core waits for LAN nodes.
     fn wait_usable(&self, endpoint: &Endpoint) -> bool {
         if !knows_someone(&self.state, &self.known) {
             return true;

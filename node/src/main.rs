@@ -4,6 +4,7 @@
 //! back into an exit code ([`exit`]). A node in this process is a [`host`]; a node in another one is reached through
 //! its local socket ([`local_api`]), and the commands use nothing else, so that all they do is open to any program.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "numbers that tests make small"))]
 
 mod cli;
 mod commands;

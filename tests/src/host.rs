@@ -238,12 +238,6 @@ impl Host {
 
     /// Keeps what the node asks to keep, as io's state file does.
     pub(crate) fn save(&mut self, item: Save) {
-        match item {
-            Save::ClockMark(us) => self.saved.clock_mark = us,
-            Save::Sequence(n) => self.saved.sequence = n,
-            Save::Anchors(anchors) => self.saved.anchors = anchors,
-            Save::Relayed(relayed) => self.saved.relayed = relayed,
-            Save::Binding { network, lifetime_ms } => self.saved.keep_binding(network, lifetime_ms),
-        }
+        self.saved.keep(item);
     }
 }

@@ -15,9 +15,12 @@ use handfast_core::{
     Event, Family, Instant, Node, Path, PeerId, Received, SocketId, SocketKind, Status, Transmit, WallTime,
 };
 
+use crate::fault::Faults;
 use crate::host::{Host, HostId, Traffic};
 use crate::invariant::{self, Invariants};
+use crate::nat::NatSpec;
 use crate::random::{Dice, derive};
+use crate::secs;
 use crate::tcp::{News, Tcp};
 use crate::trace::{Entry, Trace};
 use crate::wire::{Datagram, INTERNET, Port, Wire};
@@ -90,6 +93,32 @@ impl World {
             transfers: 0,
             buf: vec![0; BUF_LEN],
         }
+    }
+
+    /// A busy life of two minutes: three leaves, transfers, crashes, a router that gets another address.
+    pub fn busy(seed: u64, faults: Faults) -> Self {
+        let mut w = Self::new(seed);
+        w.wire.faults = faults;
+        w.add_supernodes(3);
+        let a = w.add_leaf_behind(NatSpec::port_restricted());
+        let b = w.add_leaf_behind(NatSpec::fully_dependent());
+        let c = w.add_leaf_behind(NatSpec::port_restricted());
+        w.run_for(secs(20));
+        w.transfer(a, b, 20_000, 10_000);
+        w.transfer(c, a, 100, 200_000);
+        w.run_for(secs(5));
+        w.crash(a);
+        let s = w.supernodes[1];
+        w.crash(s);
+        w.run_for(secs(7));
+        w.start(a);
+        w.start(s);
+        let router = w.router_of(c);
+        w.renumber(router);
+        w.run_for(secs(60));
+        w.transfer(b, c, 5000, 5000);
+        w.run_for(secs(30));
+        w
     }
 
     /// The clock.

@@ -1,29 +1,9 @@
 //! Same seed, same calls, same bytes.
 
-use handfast_tests::{Faults, NatSpec, World, secs};
+use handfast_tests::{Faults, World};
 
 fn run(seed: u64, faults: Faults) -> (blake3::Hash, u64) {
-    let mut w = World::new(seed);
-    w.wire.faults = faults;
-    w.add_supernodes(3);
-    let a = w.add_leaf_behind(NatSpec::port_restricted());
-    let b = w.add_leaf_behind(NatSpec::fully_dependent());
-    let c = w.add_leaf_behind(NatSpec::port_restricted());
-    w.run_for(secs(20));
-    w.transfer(a, b, 20_000, 10_000);
-    w.transfer(c, a, 100, 200_000);
-    w.run_for(secs(5));
-    w.crash(a);
-    let s = w.supernodes[1];
-    w.crash(s);
-    w.run_for(secs(7));
-    w.start(a);
-    w.start(s);
-    let router = w.router_of(c);
-    w.renumber(router);
-    w.run_for(secs(60));
-    w.transfer(b, c, 5000, 5000);
-    w.run_for(secs(30));
+    let w = World::busy(seed, faults);
     (w.trace.hash(), w.trace.len())
 }
 

@@ -19,7 +19,7 @@ fn announcement(w: &World, host: HostId) -> LanNode {
     LanNode { peer, addresses: vec![address], is_supernode: w.supernodes.contains(&host) }
 }
 
-/// Tells `to` that `of` is its neighbour.
+/// Tells `to` that `of` is on its LAN.
 fn tell(w: &mut World, to: HostId, of: HostId) {
     let announced = announcement(w, of);
     w.with(to, |node, now| node.handle_lan_node(now, &announced));

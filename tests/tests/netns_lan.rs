@@ -65,7 +65,7 @@ fn two_nodes_without_internet_find_each_other_by_key() {
     }
     assert!(announcements(&host_b) > 0, "the counter counts");
 
-    // A running one knows its neighbours, and forgets those that say goodbye.
+    // A running one knows its LAN nodes, and forgets those that say goodbye.
     let mut a = lab.leaf(&host_a, &[], &["--lan", "on"]);
     let neighbor = |node: &Node, id: &str| {
         node.status()["neighbors"].as_array().expect("a list").iter().any(|near| near["id"] == id)

@@ -14,31 +14,6 @@ use handfast_tests::{Chance, Faults, HostId, NatSpec, Place, PortAssignment, Wor
 /// The file, beside this one.
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traces.txt");
 
-fn busy(seed: u64, faults: Faults) -> World {
-    let mut w = World::new(seed);
-    w.wire.faults = faults;
-    w.add_supernodes(3);
-    let a = w.add_leaf_behind(NatSpec::port_restricted());
-    let b = w.add_leaf_behind(NatSpec::fully_dependent());
-    let c = w.add_leaf_behind(NatSpec::port_restricted());
-    w.run_for(secs(20));
-    w.transfer(a, b, 20_000, 10_000);
-    w.transfer(c, a, 100, 200_000);
-    w.run_for(secs(5));
-    w.crash(a);
-    let s = w.supernodes[1];
-    w.crash(s);
-    w.run_for(secs(7));
-    w.start(a);
-    w.start(s);
-    let router = w.router_of(c);
-    w.renumber(router);
-    w.run_for(secs(60));
-    w.transfer(b, c, 5000, 5000);
-    w.run_for(secs(30));
-    w
-}
-
 fn storm(seed: u64, rounds: u32) -> World {
     let mut storm = Storm::new(seed);
     for _ in 0..rounds {
@@ -244,9 +219,9 @@ type Named = (&'static str, fn() -> World);
 
 fn worlds() -> Vec<Named> {
     vec![
-        ("calm", || busy(1, Faults::none())),
-        ("bad", || busy(1, Faults::bad())),
-        ("hostile", || busy(1, Faults::hostile())),
+        ("calm", || World::busy(1, Faults::none())),
+        ("bad", || World::busy(1, Faults::bad())),
+        ("hostile", || World::busy(1, Faults::hostile())),
         ("storm 100", || storm(100, 25)),
         ("storm 101", || storm(101, 25)),
         ("storm 102", || storm(102, 25)),

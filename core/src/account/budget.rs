@@ -30,7 +30,7 @@ struct Spent {
     attested: bool,
 }
 
-/// What the addresses that one peer named have got from us. See the module.
+/// What the addresses that one peer named have got from us, and which of them are attested.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Exposure {
     list: ArrayVec<Spent, ADDRESSES_MAX>,

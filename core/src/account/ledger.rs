@@ -29,7 +29,7 @@ struct Entry {
     unasked: u32,
 }
 
-/// See the module.
+/// What came from each unproven address, and what went there in answer or unasked.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     entries: BTreeMap<SocketAddr, Entry>,

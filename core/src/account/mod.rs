@@ -2,9 +2,10 @@
 //! sends something to, somebody who has proven nothing.
 //!
 //! [`Account`] is the node's: what unproven addresses got in answer or unasked ([`ledger`]), how many attempts were made
-//! towards a prefix ([`budget`]), how many Inits a relay or home brought, and how many introductions were done for whom. [`Exposure`] is the part of it that
-//! belongs to one link: what the addresses that its peer named have got. [`Rate`] and [`RateTable`] limit by identity
-//! or prefix whoever asks often. A signature gives no standing here: who has many keys has one address.
+//! towards a prefix ([`budget`]), how many Inits a relay or home brought, and how many introductions were done for whom.
+//! [`Exposure`] is the part of it that belongs to one link: what the addresses that its peer named have got. [`Rate`] and
+//! [`RateTable`] limit by identity or prefix whoever asks often. A signature gives no standing here: who has many keys
+//! has one address.
 
 mod budget;
 mod inner_inits;
@@ -25,7 +26,7 @@ use crate::identity::PeerId;
 use crate::net::PeerKey;
 use crate::time::Instant;
 
-/// See the module.
+/// All that one node keeps of what strangers have used.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     ledger: Ledger,

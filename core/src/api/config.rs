@@ -9,6 +9,7 @@ use crate::wire::ServiceName;
 
 /// What a node is to others.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Role {
     /// Registers at homes; does no duty for others.
     Leaf,
@@ -21,7 +22,7 @@ pub enum Role {
     Auto,
 }
 
-/// Who may use a service.
+/// Who may use a service. Exhaustive: nobody who passes on who is let in may pass over a case.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Access {
     /// Everybody.
@@ -41,6 +42,10 @@ impl Access {
 }
 
 /// How a node is set up. `Config::auto()`, `Config::leaf()` and `Config::supernode(..)` give the defaults.
+///
+/// Exhaustive, so that it can be written as what differs from these: `Config { lan: true, ..Config::leaf() }`. Whoever
+/// names all fields has to look again when one is added. Programs that use io set it up by `Options`, which have no
+/// fields to name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
     /// What the node is to others.
@@ -49,14 +54,15 @@ pub struct Config {
     pub services: BTreeMap<ServiceName, Access>,
     /// Who may link to this node where no service lets them in: enough for `ping`, and for datagrams.
     pub contacts: Access,
-    /// Most bits per second that a pair may have relayed, both ways together; 0 is unlimited.
+    /// Most bits per second that a pair of peers may have relayed, both ways together; 0 is unlimited.
     pub relay_rate_bps: u64,
-    /// Most bytes that a channel may carry in a day for strangers; 0 is unlimited.
+    /// Most bytes that a pair of peers may have relayed in a day, both ways together and whatever the number of its
+    /// channels; 0 is unlimited.
     pub relay_quota_bytes: u64,
     /// Most registered leaves.
     pub leaves_max: usize,
     /// Whether io announces this node on the local network and listens there for others, whom it tells by
-    /// [`Node::handle_lan_node`](super::Node::handle_lan_node): then a call that knows no other way waits for them a
+    /// [`Node::handle_lan_node`](crate::Node::handle_lan_node): then a call that knows no other way waits for them a
     /// moment. The announcement shows everybody on the LAN who this is.
     pub lan: bool,
     /// Most bits per second that this node relays for all together; 0 is unlimited. Pairs that want more than there is
@@ -97,6 +103,7 @@ impl Config {
 
 /// Why a node cannot start.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// A supernode without an address, or with one that nobody can send to.
     Advertise,

@@ -4,6 +4,7 @@ use core::fmt;
 
 /// Why a peer could not be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// This node knows no supernode: it needs a ticket, or to be told of one.
     NoSupernode,
@@ -17,6 +18,7 @@ pub enum ConnectError {
 
 /// Why a command was refused. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum CommandError {
     /// The peer is this node itself.
     OwnId,

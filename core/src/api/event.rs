@@ -10,7 +10,7 @@ use crate::identity::PeerId;
 use crate::net::{SocketId, SocketKind, SocketRequest};
 use crate::wire::ServiceName;
 
-/// How a link's packets travel.
+/// How a link's packets travel. Exhaustive: they go straight or through somebody, there is no third way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PathInfo {
     /// Straight to the peer.
@@ -35,12 +35,13 @@ impl PathInfo {
 /// What happened, for the application and for io.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[must_use]
+#[non_exhaustive]
 pub enum Event {
     /// The node can be used: a supernode is up, a leaf has its first home.
     Ready,
     /// A leaf lost its last home; it keeps trying.
     Homeless,
-    /// A node in role [`Role::Auto`] began to serve others, or stopped.
+    /// A node in role [`Role::Auto`](super::Role::Auto) began to serve others, or stopped.
     RoleChanged {
         /// Whether it is a supernode now.
         supernode: bool,

@@ -6,6 +6,7 @@ use crate::identity::PeerId;
 
 /// One thing to keep for the next run.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Save {
     /// The clock mark: no Init of an earlier run carried a later time. Microseconds of wall time.
     ClockMark(u64),
@@ -24,7 +25,7 @@ pub enum Save {
     },
 }
 
-/// What a node relayed in a period of 30 days.
+/// What a node relayed in a period of 30 days. Exhaustive, since whoever reads it back from disk makes one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Relayed {
     /// When the period began: seconds since the Unix epoch.
@@ -33,8 +34,19 @@ pub struct Relayed {
     pub bytes: u64,
 }
 
-/// What an earlier run asked to keep. `Saved::default()` on the first run.
+/// What an earlier run asked to keep. `Saved::default()` on the first run; [`Saved::keep`] takes in what the node asks to
+/// keep.
+///
+/// ```
+/// use handfast_core::{Save, Saved};
+///
+/// let mut saved = Saved::default();
+/// saved.keep(Save::Sequence(3));
+/// saved.keep(Save::Sequence(4));
+/// assert_eq!(saved.sequence, 4);
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Saved {
     /// See [`Save::ClockMark`].
     pub clock_mark: u64,
@@ -52,6 +64,17 @@ pub struct Saved {
 pub const BINDINGS_MAX: usize = 16;
 
 impl Saved {
+    /// Takes in what a node asks to keep, in the place of what it asked before.
+    pub fn keep(&mut self, item: Save) {
+        match item {
+            Save::ClockMark(mark) => self.clock_mark = mark,
+            Save::Sequence(sequence) => self.sequence = sequence,
+            Save::Anchors(anchors) => self.anchors = anchors,
+            Save::Relayed(relayed) => self.relayed = relayed,
+            Save::Binding { network, lifetime_ms } => self.keep_binding(network, lifetime_ms),
+        }
+    }
+
     /// Takes in a [`Save::Binding`].
     pub fn keep_binding(&mut self, network: [u8; 8], lifetime_ms: u32) {
         keep_binding(&mut self.bindings, network, lifetime_ms);

@@ -13,6 +13,7 @@ use crate::wire::nat::{FilteringBehavior, MappingBehavior, PortAssignment};
 
 /// What is known of the way in by IPv6.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Ipv6 {
     /// Where supernodes see us.
     pub address: SocketAddr,
@@ -22,6 +23,7 @@ pub struct Ipv6 {
 
 /// What stands between this node and the internet, as far as it has found out. `None` is not known (yet).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Reachability {
     /// Whether a router changes our address on the way.
     pub translated: Option<bool>,
@@ -53,6 +55,7 @@ pub struct Reachability {
 
 /// Why a link is relayed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
 pub enum RelayReason {
     /// Nothing has been tried yet, or the peer has not told where it is.
     NotTriedYet,
@@ -73,6 +76,7 @@ pub enum RelayReason {
 
 /// Counters since start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Counters {
     /// Datagrams received.
     pub rx_datagrams: u64,
@@ -86,7 +90,7 @@ pub struct Counters {
     pub forwarded_datagrams: u64,
     /// Bytes forwarded.
     pub forwarded_bytes: u64,
-    /// Datagrams dropped, by [`DropReason`] in order of declaration.
+    /// Datagrams dropped, by [`DropReason`](crate::net::DropReason) in order of declaration.
     pub dropped: [u64; 10],
     /// TCP connections ended because there were too many, or because nobody accepts any here.
     pub refused_connections: u64,
@@ -100,6 +104,7 @@ pub struct Counters {
 
 /// One peer, for `status`.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct PeerStatus {
     /// Who.
     pub peer: PeerId,
@@ -121,8 +126,16 @@ pub struct PeerStatus {
     pub control: bool,
 }
 
+impl PeerStatus {
+    /// A peer on this path, of whose link nothing else is known.
+    pub const fn new(peer: PeerId, path: PathInfo, transport: Transport) -> Self {
+        Self { peer, path, why: None, transport, rtt: None, rx_bytes: 0, tx_bytes: 0, relayed_bytes: 0, control: false }
+    }
+}
+
 /// One supernode, for `status`.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SupernodeStatus {
     /// Who.
     pub peer: PeerId,
@@ -132,8 +145,16 @@ pub struct SupernodeStatus {
     pub load: Option<Load>,
 }
 
+impl SupernodeStatus {
+    /// A supernode at this address, of whose load nothing was heard.
+    pub const fn new(peer: PeerId, address: SocketAddr) -> Self {
+        Self { peer, address, load: None }
+    }
+}
+
 /// What a node knows of itself, for `status`.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Status {
     /// This node.
     pub id: PeerId,
@@ -143,7 +164,8 @@ pub struct Status {
     pub auto: bool,
     /// What stands between it and the internet.
     pub reachability: Reachability,
-    /// What it relayed in the present 30 days, where [`Config::duty_quota_bytes`] counts that.
+    /// What it relayed in the present 30 days, where [`Config::duty_quota_bytes`](super::Config::duty_quota_bytes) has
+    /// that counted.
     pub relayed: Relayed,
     /// Addresses that supernodes saw us at, newest last, with who saw it.
     pub observed: Vec<(PeerId, SocketAddr)>,
@@ -173,4 +195,31 @@ pub struct Status {
     pub channels: usize,
     /// Counters.
     pub counters: Counters,
+}
+
+impl Status {
+    /// A node that knows nothing yet.
+    pub fn new(id: PeerId, role: Role, keepalive_interval: Duration) -> Self {
+        Self {
+            id,
+            role,
+            auto: false,
+            reachability: Reachability::default(),
+            relayed: Relayed::default(),
+            observed: Vec::new(),
+            mapping: None,
+            udp_works: None,
+            reachable: None,
+            homes: Vec::new(),
+            lan_nodes: Vec::new(),
+            peers: Vec::new(),
+            supernodes: Vec::new(),
+            load: Load::default(),
+            leaves: 0,
+            binding_lifetime: None,
+            keepalive_interval,
+            channels: 0,
+            counters: Counters::default(),
+        }
+    }
 }

@@ -8,7 +8,7 @@ use super::error::ConnectError;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StreamKey(pub u64);
 
-/// What a read gave.
+/// What a read gave. Exhaustive: who reads has to go on in one of these ways.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Read {
@@ -22,12 +22,13 @@ pub enum Read {
 
 /// Why a stream call failed. The stream is unchanged unless it says otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum StreamError {
     /// No such stream, or forgotten already.
     Unknown,
     /// The call does not fit: writing after `finish`, say.
     Finished,
-    /// The stream has ended; the reason came as [`Event::StreamEnded`] or is this.
+    /// The stream has ended; the reason came as [`Event::StreamEnded`](super::Event::StreamEnded) or is this.
     Ended(StreamEnd),
     /// Nothing can be taken now; `Event::Writable` will tell.
     Blocked,
@@ -35,6 +36,7 @@ pub enum StreamError {
 
 /// Why a stream ended before both sides finished.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum StreamEnd {
     /// The peer could not be reached.
     Connect(ConnectError),

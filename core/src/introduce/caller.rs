@@ -170,7 +170,7 @@ struct Call {
     deadline: Option<Instant>,
 }
 
-/// All calls under way. See the module.
+/// All calls under way by the peer that is called, and homes that tickets named.
 #[derive(Debug)]
 pub(crate) struct Calls {
     me: PeerId,

@@ -146,10 +146,10 @@ pub(super) struct Sizes {
     pub(super) parked: usize,
 }
 
-/// A home's introductions of the last minute. See the module.
+/// A home's introductions of the last minute, by channel and by call, with the Inits held and the answers parked.
 pub(crate) struct Introductions<H> {
     keys: KeyRng,
-    /// What a new channel may carry, as it is told.
+    /// What a pair of peers may have relayed, as it is told.
     limits: ChannelLimits,
     by_channel: BTreeMap<ChannelId, Introduction<H>>,
     by_call: BTreeMap<(PeerId, [u8; 32]), ChannelId>,
@@ -164,7 +164,7 @@ pub(crate) struct Introductions<H> {
 }
 
 impl<H> Introductions<H> {
-    /// None yet; channels may carry so many bits per second and bytes per day and pair, zero being unlimited.
+    /// None yet; a pair of peers may have so many bits per second and bytes a day relayed, zero being unlimited.
     pub(crate) fn new(seed: &Seed, rate_bps: u64, quota_bytes: u64) -> Self {
         let told = |value: u64, unit: u64| u32::try_from(value.div_ceil(unit)).unwrap_or(u32::MAX);
         Self {

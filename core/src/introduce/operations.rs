@@ -160,6 +160,9 @@ impl Caller {
 }
 
 /// Drives [`Calls`]: whatever is told of them and whenever, each has a deadline, and ends when nobody answers.
+///
+/// # Panics
+/// Where the machine breaks a promise: that is a fault found.
 pub fn drive_calls(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let ids = ids();
@@ -296,6 +299,9 @@ fn whole(mut bytes: &[u8]) -> Message<'_> {
 }
 
 /// Drives [`Introductions`]: no Init is answered twice, no channel is named twice, and all is forgotten in time.
+///
+/// # Panics
+/// Where the machine breaks a promise: that is a fault found.
 pub fn drive_introductions(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let mut server = Server {

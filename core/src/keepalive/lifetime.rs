@@ -126,7 +126,7 @@ struct Lane {
     stage: Stage,
 }
 
-/// One measurement. See the module.
+/// One measurement: the trials that run, each on a socket, and hit and misses so far.
 #[derive(Clone, Debug)]
 pub(crate) struct Lifetime {
     lanes: ArrayVec<Lane, LANES_MAX>,
@@ -151,7 +151,7 @@ fn exceeds(a: Tenths, b: Tenths, ratio: (u32, u32)) -> bool {
 
 /// Half way between, as lifetimes go: the geometric mean.
 fn between(a: Tenths, b: Tenths) -> Tenths {
-    (u32::from(a) * u32::from(b)).isqrt() as Tenths
+    Tenths::try_from((u32::from(a) * u32::from(b)).isqrt()).unwrap_or(Tenths::MAX)
 }
 
 fn span(tenths: Tenths) -> Duration {
@@ -181,7 +181,7 @@ impl Lifetime {
         check.seeds.clear();
         check.seeds.push(known);
         if known < LONGEST {
-            let above = (u32::from(known) * CLOSE.0 / CLOSE.1) as Tenths;
+            let above = Tenths::try_from(u32::from(known) * CLOSE.0 / CLOSE.1).unwrap_or(Tenths::MAX);
             check.seeds.push(above.saturating_sub(2).min(LONGEST));
             // It was missed then; one miss more confirms that.
             check.misses.push(above);

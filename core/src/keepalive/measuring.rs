@@ -27,7 +27,7 @@ use crate::time::{Instant, earliest};
 
 /// A home was found: the measurement waits until its link is at rest.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Our own address is seen, and a dial-back has yet to show whether packets come in: so long at most, so often.
+/// Where our own address is seen, a dial-back has yet to show whether packets come in: a wait for it, and most of them.
 const DIAL_BACK_WAIT: (Duration, u8) = (Duration::from_secs(10), 6);
 /// What is known is looked at again after this, and as much again at random.
 const CHECK_AFTER: Duration = Duration::from_secs(12 * 3_600);
@@ -111,7 +111,7 @@ struct Running {
     lifetime: Lifetime,
 }
 
-/// See the module.
+/// The measurement under way or due, and how long the routers of networks seen keep a binding.
 pub(crate) struct Measuring {
     keys: KeyRng,
     jitter: ChoiceRng,

@@ -118,7 +118,10 @@ impl World {
     }
 }
 
-/// Two bytes are an operation. See the module.
+/// Reads operations of two bytes each.
+///
+/// # Panics
+/// Where the machine breaks a promise: that is a fault found.
 pub fn drive(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let measuring = Measuring::new(&Seed::new([7; 32]), &[([2; 8], 100_000)]);

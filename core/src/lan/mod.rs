@@ -39,7 +39,7 @@ struct Announced {
     told: u64,
 }
 
-/// Those that io has told of. See the module.
+/// The LAN nodes that io has told of, with the addresses that they announced.
 #[derive(Debug)]
 pub(crate) struct Lan {
     me: PeerId,

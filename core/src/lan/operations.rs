@@ -10,6 +10,9 @@ use crate::operations::Bytes;
 const PEERS: u8 = 80;
 
 /// Reads announcements, and asserts that the table keeps its limits and tells only what was announced.
+///
+/// # Panics
+/// Where the machine breaks a promise: that is a fault found.
 pub fn drive(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let ids: Vec<PeerId> = (1..=PEERS).map(|n| SecretKey::from_bytes(&[n; 32]).peer_id()).collect();

@@ -184,7 +184,11 @@ impl Epoch {
     /// Seals what lies at `buf[DATA_HEADER_LEN..][..plaintext_len]` as a Data or Stream packet that begins at
     /// `buf[0]`; returns its length.
     ///
-    /// Panics if `buf` has no room for the tag or `kind` is another: both are bugs of the caller.
+    /// # Errors
+    /// All numbers of the epoch are used up.
+    ///
+    /// # Panics
+    /// If `buf` has no room for the tag or `kind` is another: both are bugs of the caller.
     pub fn seal(&mut self, kind: Kind, buf: &mut [u8], plaintext_len: usize) -> Result<usize, Exhausted> {
         assert!(matches!(kind, Kind::Data | Kind::Stream), "{kind:?} is not sealed");
         let buf = &mut buf[..plaintext_len + DATA_OVERHEAD];
@@ -205,6 +209,9 @@ impl Epoch {
 
     /// Opens a Data or Stream packet in place and gives its plaintext. After an error of authentication the packet's
     /// bytes are spoilt.
+    ///
+    /// # Errors
+    /// A packet that is for another epoch, that was seen before or may have been, or that is not authentic.
     pub fn open<'a>(&mut self, packet: &'a mut [u8]) -> Result<&'a mut [u8], OpenError> {
         let Ok(Packet::Sealed { receiver, counter, .. }) = Packet::decode(packet) else {
             return Err(OpenError::Malformed);
@@ -228,7 +235,11 @@ impl Epoch {
 
     /// Writes a Beat or BeatAsk to the front of `out`; returns its length.
     ///
-    /// Panics if `out` is too short or `kind` is another: both are bugs of the caller.
+    /// # Errors
+    /// All numbers of the epoch are used up.
+    ///
+    /// # Panics
+    /// If `out` is too short or `kind` is another: both are bugs of the caller.
     pub fn seal_beat(&mut self, kind: Kind, out: &mut [u8]) -> Result<usize, Exhausted> {
         assert!(matches!(kind, Kind::Beat | Kind::BeatAsk), "{kind:?} is no beat");
         let out = &mut out[..BEAT_LEN];
@@ -241,6 +252,9 @@ impl Epoch {
     }
 
     /// Checks a Beat or BeatAsk and says which it is.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
     pub fn open_beat(&mut self, packet: &[u8]) -> Result<Kind, OpenError> {
         let Ok(Packet::Beat { kind, receiver, counter, mac }) = Packet::decode(packet) else {
             return Err(OpenError::Malformed);

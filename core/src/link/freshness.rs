@@ -18,7 +18,7 @@ const CLOCK_AHEAD_US: u64 = 600 * 1_000_000;
 /// Most peers whose last Init time is remembered after their link ended. At the limit the smallest id goes.
 const INIT_TIMES_MAX: usize = 4_096;
 
-/// See the module.
+/// The times of Inits: of our last one, the mark that is saved, and of the last ones of peers without a link.
 #[derive(Debug)]
 pub(crate) struct Freshness {
     wall: Option<(Instant, WallTime)>,

@@ -184,6 +184,10 @@ pub struct Initiation {
 /// Writes an Init for `peer` to the front of `out`; returns what opens the Response, and the Init's length.
 ///
 /// The Response will name `local_index`, and so will all that the peer sends under the keys that come of it.
+///
+/// # Errors
+/// `out` or `body` has not the size for it, or the primitives refuse the peer's key.
+#[expect(clippy::too_many_arguments, reason = "what an Init is made of, and nothing that belongs together")]
 pub fn initiate(
     me: &Identity,
     peer: &PeerKeys,
@@ -235,6 +239,9 @@ impl Initiation {
     ///
     /// `body_out` must hold the fixed part as well for a moment; [`DATAGRAM_LEN_MAX`] is always enough. After a
     /// Response that is not authentic the genuine one is still taken; after one that is, none is.
+    ///
+    /// # Errors
+    /// What is no authentic Response to this Init.
     pub fn finish(
         &mut self,
         packet: &[u8],
@@ -275,6 +282,9 @@ pub struct Accepted {
 /// and mac2, as those do that come outside of links and channels; they are the [`Gate`](super::Gate)'s to check.
 ///
 /// `body_out` must hold the fixed part as well for a moment; [`DATAGRAM_LEN_MAX`] is always enough.
+///
+/// # Errors
+/// What is no authentic Init for us.
 pub fn accept(
     me: &Identity,
     packet: &[u8],
@@ -322,6 +332,9 @@ impl Accepted {
 
     /// Writes the Response to the front of `out`; returns the keys and the Response's length. The initiator will name
     /// `local_index` in all that it sends under these keys.
+    ///
+    /// # Errors
+    /// `out` or the body has not the size for it.
     pub fn respond(
         mut self,
         keys: &mut KeyRng,

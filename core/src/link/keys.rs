@@ -35,6 +35,9 @@ pub(super) struct NoiseConstants {
 
 impl Identity {
     /// Derives once what handshakes need again and again.
+    ///
+    /// # Panics
+    /// Never: any 32 bytes are an X25519 private key.
     pub fn new(secret: SecretKey) -> Self {
         let id = secret.peer_id();
         let private = secret.noise_private();
@@ -70,7 +73,10 @@ pub struct PeerKeys {
 }
 
 impl PeerKeys {
-    /// The keys that follow from `id`; refused if it has a torsion component.
+    /// The keys that follow from `id`.
+    ///
+    /// # Errors
+    /// `id` has a torsion component.
     pub fn new(id: PeerId) -> Result<Self, PeerIdError> {
         Ok(Self { id, noise_public: id.noise_public()? })
     }

@@ -26,7 +26,9 @@ pub(super) enum Refused {
 }
 
 impl<const BYTES: usize> Replay<BYTES> {
-    const WINDOW: u32 = 8 * (BYTES as u32 - 1);
+    #[expect(clippy::cast_possible_truncation, reason = "the width of a window: hundreds of bytes at most")]
+    const LEN: u32 = BYTES as u32;
+    const WINDOW: u32 = 8 * (Self::LEN - 1);
 
     /// Nothing seen.
     pub(super) const fn new() -> Self {
@@ -61,7 +63,7 @@ impl<const BYTES: usize> Replay<BYTES> {
             // not among them.
             let entered = if self.next == 0 { 0 } else { (self.next - 1) / 8 + 1 };
             let last = number / 8;
-            for byte in entered.max((last + 1).saturating_sub(BYTES as u32))..=last {
+            for byte in entered.max((last + 1).saturating_sub(Self::LEN))..=last {
                 self.seen[byte as usize % BYTES] = 0;
             }
             self.next = number + 1;

@@ -127,7 +127,7 @@ struct Target {
     alternate: Option<u16>,
 }
 
-/// See the module.
+/// One examination under way: whom it asks, over which sockets, what it has sent, and the evidence so far.
 pub(crate) struct Examination {
     subject: Subject,
     family: Family,

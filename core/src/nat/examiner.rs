@@ -45,7 +45,7 @@ pub(super) struct Known {
     pub(super) at: Instant,
 }
 
-/// See the module.
+/// When the next examination is due, the one under way, and what the last one found.
 #[derive(Default)]
 pub(super) struct Examiner {
     due: Option<Instant>,

@@ -208,7 +208,10 @@ impl World {
     }
 }
 
-/// Reads operations from bytes. See the module.
+/// Reads one step after the other from bytes, and lets time pass after each.
+///
+/// # Panics
+/// Where the machine breaks a promise: that is a fault found.
 pub fn drive(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let mut world = World::new();

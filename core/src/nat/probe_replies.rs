@@ -96,7 +96,7 @@ impl Alternates {
     }
 }
 
-/// See the module.
+/// Answers to probes that wait for their moment, or to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct ProbeReplies {
     /// Late answers, by when they are due.

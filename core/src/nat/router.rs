@@ -110,7 +110,8 @@ pub(crate) enum Output {
     Candidates,
 }
 
-/// See [the room](super).
+/// What stands between this node and the internet: what supernodes saw of it, the examination under way, and the
+/// [`Output`]s that come of both.
 pub(crate) struct Nat {
     /// Tokens of probes: whoever guesses one could make up an answer.
     keys: KeyRng,

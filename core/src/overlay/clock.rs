@@ -23,7 +23,7 @@ const AGREE: Duration = Duration::from_secs(300);
 /// A time beyond this, in the year 2200, is no time.
 const TIME_MAX_S: u64 = 7_258_118_400;
 
-/// See the module.
+/// The time that statements are judged by: the clocks of linked supernodes beside the own one.
 #[derive(Debug, Default)]
 pub(crate) struct NetworkClock {
     /// Wall time at the origin of our monotonic clock, in seconds, as each supernode has it.

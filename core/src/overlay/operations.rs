@@ -378,7 +378,10 @@ fn is_ours(message: &Message<'_>) -> bool {
     )
 }
 
-/// Reads operations from bytes. See the module.
+/// Reads a role and then one step after the other from bytes, and lets time pass after each.
+///
+/// # Panics
+/// Where the machine breaks a promise: that is a fault found.
 pub fn drive(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let role = match bytes.u8() % 4 {

@@ -78,7 +78,7 @@ impl Terms {
     }
 }
 
-/// See [the room](super).
+/// This node as a part of the network: its side of it, a leaf's or a supernode's, and the stores that both work on.
 pub(crate) struct Overlay {
     pub(super) me: Arc<Identity>,
     pub(super) terms: Terms,

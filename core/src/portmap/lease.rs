@@ -108,7 +108,7 @@ enum Phase {
     Released,
 }
 
-/// See the module.
+/// One wish and what came of it: what each protocol was asked and said, and the mapping that is held.
 pub(super) struct Lease {
     pub(super) wish: Wish,
     nonce: Nonce,

@@ -76,11 +76,12 @@ pub struct Transmit {
     pub data: ArrayVec<u8, { pcp::MAP_LEN }>,
 }
 
-/// Something for UPnP to do; each is answered once by [`Mapper::handle_upnp`].
+/// Something for UPnP to do; each is answered once by [`Mapper::handle_upnp`]. Exhaustive: a new order must not go
+/// unanswered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum UpnpOrder {
-    /// Map a UDP port, or keep it mapped. Answer [`UpnpAnswer::Mapped`] or [`UpnpAnswer::Failed`].
+    /// Map a UDP port, or keep it mapped. Any answer but [`UpnpAnswer::Unmapped`] ends it.
     Map {
         /// Own address and port.
         internal: SocketAddrV4,
@@ -118,6 +119,7 @@ pub enum UpnpAnswer {
 
 /// What one protocol came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub enum Outcome {
     /// Not asked (another one worked), or not answered yet.
     #[default]
@@ -132,6 +134,7 @@ pub enum Outcome {
 
 /// What became of the wishes, for `doctor` and `status`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Report {
     /// The IPv4 gateway asked.
     pub gateway: Option<IpAddr>,
@@ -162,6 +165,7 @@ impl Report {
 
 /// What happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// A port is mapped, or mapped elsewhere now.
     Mapped {

@@ -17,7 +17,7 @@ pub(crate) struct Way {
     pub(crate) via: PeerKey,
 }
 
-/// See the module.
+/// The channels of which this node is an end, by their id, their relay and the peer at the other end.
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
     ways: BTreeMap<ChannelId, Way>,

@@ -11,8 +11,9 @@ use crate::time::Instant;
 
 /// Least that a bucket holds: two initial windows of QUIC, both ways, and some.
 pub(super) const BURST_MIN: u64 = 96 * 1024;
-/// The water level is found anew so often.
+/// Time between two findings of the water level.
 const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL_US: u64 = INTERVAL.as_secs() * 1_000_000 + INTERVAL.subsec_micros() as u64;
 /// The bucket of the whole holds what the rate gives in so many intervals.
 const BURST_INTERVALS: u64 = 3;
 /// Four to each power of two, from 1 byte to 4 GiB.
@@ -26,7 +27,7 @@ pub(super) struct Share {
     tokens: u64,
 }
 
-/// See the module.
+/// A relay's whole rate and how it is shared: this interval's level, and what channels want in it.
 #[derive(Clone, Debug)]
 pub(super) struct FairShare {
     per_interval: u64,
@@ -42,7 +43,7 @@ pub(super) struct FairShare {
 impl FairShare {
     /// A relay's whole rate.
     pub(super) fn new(now: Instant, rate_bps: u64) -> Self {
-        let per_interval = (rate_bps / 8).saturating_mul(INTERVAL.as_millis() as u64) / 1_000;
+        let per_interval = (rate_bps / 8).saturating_mul(INTERVAL_US / 1_000) / 1_000;
         let mut new = Self {
             per_interval: per_interval.max(1),
             interval: 0,
@@ -61,7 +62,7 @@ impl FairShare {
 
     /// Whether so many bytes of this channel may pass; if so they are entered.
     pub(super) fn admit(&mut self, now: Instant, share: &mut Share, bytes: u64) -> bool {
-        let interval = now.as_micros() / INTERVAL.as_micros() as u64;
+        let interval = now.as_micros() / INTERVAL_US;
         if interval != self.interval {
             // Wants of longer ago say nothing.
             self.level = if interval == self.interval + 1 { self.find_level() } else { None };
@@ -74,8 +75,8 @@ impl FairShare {
             *share = Share { interval, wanted: 0, tokens: share.tokens.saturating_add(earned).min(most) };
         }
         self.want(share, bytes);
-        let earned = now.since(self.refilled).as_micros() as u64;
-        let earned = self.per_interval.saturating_mul(earned) / INTERVAL.as_micros() as u64;
+        let earned = now.as_micros().saturating_sub(self.refilled.as_micros());
+        let earned = self.per_interval.saturating_mul(earned) / INTERVAL_US;
         if earned > 0 {
             self.tokens = self.tokens.saturating_add(earned).min(self.burst());
             self.refilled = now;
@@ -124,9 +125,9 @@ impl FairShare {
 
 /// Which of the sizes this is: the power of two, and the two bits below the top one.
 fn bucket(bytes: u64) -> usize {
-    let log = bytes.max(1).ilog2().min(31) as usize;
-    let below = if log >= 2 { (bytes >> (log - 2)) as usize & 3 } else { 0 };
-    4 * log + below
+    let log = bytes.max(1).ilog2().min(31);
+    let below = if log >= 2 { bytes >> (log - 2) & 3 } else { 0 };
+    usize::try_from(4 * u64::from(log) + below).unwrap_or(BUCKETS - 1)
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ const REST_OF_OLD: u64 = 64 * 1024;
 /// How often idle channels are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// What one channel may carry. Zero is unlimited.
+/// What a pair of peers may have relayed, on all its channels. Zero is unlimited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Limits {
     /// Bits per second, both ways together.

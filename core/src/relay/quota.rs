@@ -13,7 +13,7 @@ const PERIOD: Duration = Duration::from_secs(30 * 86_400);
 /// This part of the quota is kept ahead of its use: 256 small writes in 30 days, at most.
 const AHEAD_SHARE: u64 = 256;
 
-/// See the module.
+/// The bytes of the present 30 days: most, used, and counted ahead in what is kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quota {
     max: u64,

@@ -30,6 +30,7 @@ pub const PACKET_LEN_MIN: u16 = 1200;
 ///
 /// Over IPv4 and without a relay 27 bytes more would fit. But then a link that fails over to its relay would find that
 /// all it has under way is too long, and would have to start over before the new path has been heard of.
+#[expect(clippy::cast_possible_truncation, reason = "some thirty bytes")]
 pub(crate) const PACKET_LEN_MAX: u16 = 1500 - 48 - (DATA_OVERHEAD + RELAY_HEADER_LEN) as u16;
 /// RFC 9002 §6.2.2 says 333 ms; but the link's own handshake came through not long ago, and few links are that slow. A
 /// guess too low costs a repeated packet, one too high 0.6 s more after the loss of the first flight.

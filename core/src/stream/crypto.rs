@@ -46,7 +46,9 @@ fn remembered() -> Vec<u8> {
     ] {
         let mut encoded = Vec::with_capacity(8);
         VarInt::from_u32(value).encode(&mut encoded);
-        parameters.extend_from_slice(&[id, encoded.len() as u8]);
+        #[expect(clippy::cast_possible_truncation, reason = "a varint has eight bytes at most")]
+        let len = encoded.len() as u8;
+        parameters.extend_from_slice(&[id, len]);
         parameters.extend_from_slice(&encoded);
     }
     parameters
@@ -98,6 +100,7 @@ struct Key {
 impl Key {
     fn tag(self, number: u64) -> [u8; TAG_LEN] {
         // Folded so that numbers with the same low bits, as many as a header carries, differ.
+        #[expect(clippy::cast_possible_truncation, reason = "all sixteen-bit parts are folded into the lowest")]
         let folded = (number ^ number >> 16 ^ number >> 32 ^ number >> 48) as u16;
         let check = folded.wrapping_add(u16::from(self.phase).wrapping_mul(0x9e37)).to_be_bytes();
         let mut tag = [0; TAG_LEN];

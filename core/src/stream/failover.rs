@@ -42,7 +42,7 @@ enum Phase {
     Watched { at: Instant, lost: u64 },
 }
 
-/// See [the file](self).
+/// How far a connection has come to terms with its last change of path.
 #[derive(Default)]
 pub(super) struct Failover {
     phase: Phase,

@@ -30,7 +30,7 @@ const STUCK_WAIT: Duration = Duration::from_secs(1);
 /// How often one `poll_transmit` asks QUIC: again after an MTU probe that is too long, and after a timer that was due.
 const TRIES_MAX: usize = 8;
 
-/// The streams of one link. See the [room](super).
+/// The streams of one link: its QUIC connection while there is one, and the streams that outlive it.
 pub struct LinkStreams {
     origin: StdInstant,
     side: Side,
@@ -116,6 +116,9 @@ impl LinkStreams {
     /// All have that length but the last. None is longer than `packet_len_max`, which is at least [`PACKET_LEN_MIN`]: what
     /// the path could carry at most, not what it is proven to, which QUIC finds out. [`PACKET_LEN_MAX`] does for all paths
     /// over Ethernet. Where a path has less room than the one before had proven, QUIC must start over.
+    ///
+    /// # Panics
+    /// If `segments_max` is 0 or `packet_len_max` below [`PACKET_LEN_MIN`]: bugs of the caller.
     pub fn poll_transmit(
         &mut self,
         now: Instant,
@@ -218,7 +221,9 @@ impl LinkStreams {
     }
 
     /// Opens a stream to a service of the peer. Bytes may be written at once.
-    /// `Err(Blocked)` at [`STREAMS_MAX`] streams of ours; nothing tells when there is room again.
+    ///
+    /// # Errors
+    /// `Blocked` at [`STREAMS_MAX`] streams of ours; nothing tells when there is room again.
     pub fn open(&mut self, now: Instant, service: &ServiceName) -> Result<LocalStream, StreamError> {
         self.now = now;
         let side = self.side.quic();
@@ -234,6 +239,9 @@ impl LinkStreams {
     }
 
     /// Takes an incoming stream.
+    ///
+    /// # Errors
+    /// It is none of the peer's that waits for an answer.
     pub fn accept(&mut self, now: Instant, stream: LocalStream) -> Result<(), StreamError> {
         let notes = self.with(now, stream, |one, quic| quic.map_or(Err(StreamError::Unknown), |q| one.accept(q)))?;
         self.tell(stream, &notes);
@@ -242,6 +250,9 @@ impl LinkStreams {
     }
 
     /// Refuses an incoming stream: `UnknownService`, `NotAllowed`, or anything else for "unavailable". It is forgotten.
+    ///
+    /// # Errors
+    /// It is none of the peer's that waits for an answer.
     pub fn refuse(&mut self, now: Instant, stream: LocalStream, why: StreamEnd) -> Result<(), StreamError> {
         self.with(now, stream, |one, quic| match quic {
             Some(quic) if one.is_unanswered() => {
@@ -255,12 +266,18 @@ impl LinkStreams {
         Ok(())
     }
 
-    /// Takes as many bytes as fit. `Err(Blocked)` when none do; `Writable` follows whenever not all were taken.
+    /// Takes as many bytes as fit; `Writable` follows whenever not all were taken.
+    ///
+    /// # Errors
+    /// `Blocked` when none fit; any other when none will again.
     pub fn write(&mut self, now: Instant, stream: LocalStream, data: &[u8]) -> Result<usize, StreamError> {
         self.with(now, stream, |one, quic| one.write(quic, data))
     }
 
     /// Reads bytes in order. After `Blocked`, and after fewer bytes than `buf` holds, `Readable` tells of the next.
+    ///
+    /// # Errors
+    /// It is forgotten, or was reset by the peer.
     pub fn read(&mut self, now: Instant, stream: LocalStream, buf: &mut [u8]) -> Result<Read, StreamError> {
         let result = self.with(now, stream, |one, quic| one.read(quic, buf));
         self.forget_if_over(stream);
@@ -269,11 +286,17 @@ impl LinkStreams {
     }
 
     /// No more bytes will be written; those written still arrive.
+    ///
+    /// # Errors
+    /// There is no such stream, or its sending direction has ended.
     pub fn finish(&mut self, now: Instant, stream: LocalStream) -> Result<(), StreamError> {
         self.with(now, stream, One::finish)
     }
 
     /// Drops the sending direction: the peer's `read` gives `StreamEnd::Reset(code)`.
+    ///
+    /// # Errors
+    /// There is no such stream, or its sending direction has ended.
     pub fn reset(&mut self, now: Instant, stream: LocalStream, code: u32) -> Result<(), StreamError> {
         self.with(now, stream, |one, quic| one.reset(quic, code))?;
         self.forget_if_over(stream);
@@ -282,6 +305,9 @@ impl LinkStreams {
     }
 
     /// Wants no more bytes: the peer gets `Stopped`.
+    ///
+    /// # Errors
+    /// There is no such stream, or its receiving direction has ended.
     pub fn stop(&mut self, now: Instant, stream: LocalStream, code: u32) -> Result<(), StreamError> {
         self.with(now, stream, |one, quic| one.stop(quic, code))?;
         self.forget_if_over(stream);

@@ -13,7 +13,7 @@
 //!
 //! A peer that nothing is open to gets a word for its packets and nothing else (`refusals.rs`). What one that is let in
 //! may have us hold is bounded for all its streams together: in bytes by QUIC's window for the connection, in pieces by
-//! a count of them (`frames.rs`, `held.rs`), in time where it does not even say to what its streams are (`set.rs`).
+//! a count of them (`frames.rs`, `pieces.rs`), in time where it does not even say to what its streams are (`set.rs`).
 //!
 //! # QUIC
 //!

@@ -116,7 +116,7 @@ pub(super) struct One {
     /// Own bytes that go before the application's: the header, or [`ACCEPTED`].
     prefix: ArrayVec<u8, HEADER_LEN_MAX>,
     /// What came and was not read.
-    held: Pieces,
+    pieces: Pieces,
     /// Calls made before there was a connection, or behind a prefix that flow control holds back.
     finish_later: bool,
     reset_later: Option<u32>,
@@ -134,7 +134,7 @@ impl One {
             receiving,
             sending: Sending::Open,
             prefix: ArrayVec::new(),
-            held: Pieces::default(),
+            pieces: Pieces::default(),
             finish_later: false,
             reset_later: None,
             stop_later: None,
@@ -147,7 +147,7 @@ impl One {
     pub(super) fn opening(service: &ServiceName) -> Self {
         let mut one = Self::new(None, Receiving::Unaccepted);
         let name = service.as_str().as_bytes();
-        one.prefix.push(name.len() as u8);
+        one.prefix.push(u8::try_from(name.len()).expect("SERVICE_NAME_LEN_MAX is below 256"));
         one.prefix.extend(name.iter().copied());
         one
     }
@@ -174,14 +174,14 @@ impl One {
 
     /// How many pieces QUIC holds of it for the application.
     pub(super) const fn pieces(&self) -> u32 {
-        self.held.pieces()
+        self.pieces.count()
     }
 
     /// A piece of it came that ends here.
     pub(super) fn on_piece(&mut self, end: u64) {
         // Of a stream that was stopped or reset nothing is held.
         if !matches!(self.receiving, Receiving::Done(_) | Receiving::Reset(_)) {
-            self.held.on_piece(end);
+            self.pieces.on_piece(end);
         }
     }
 
@@ -289,7 +289,7 @@ impl One {
         if buf.is_empty() {
             return Ok(Read::Bytes(0));
         }
-        match read_into(quic, id, buf, &mut self.held) {
+        match read_into(quic, id, buf, &mut self.pieces) {
             (n, Chunk::Full) => return Ok(Read::Bytes(n)),
             (n, Chunk::Blocked) => {
                 self.readable_told = false;
@@ -347,7 +347,7 @@ impl One {
             return Err(end.map_or(StreamError::Finished, StreamError::Ended));
         }
         self.receiving = Receiving::Done(None);
-        self.held = Pieces::default();
+        self.pieces = Pieces::default();
         match (quic, self.id) {
             (Some(quic), Some(id)) => drop(quic.recv_stream(id).stop(wire_code(code))),
             _ => self.stop_later = Some(code),
@@ -360,7 +360,7 @@ impl One {
         let mut notes = Notes::new();
         let Some(id) = self.id else { return notes };
         match &mut self.receiving {
-            Receiving::Header(header) => match read_header(quic, id, header, &mut self.held) {
+            Receiving::Header(header) => match read_header(quic, id, header, &mut self.pieces) {
                 Ok(None) => {}
                 Ok(Some(service)) => {
                     self.receiving = Receiving::Unanswered;
@@ -379,7 +379,7 @@ impl One {
             }
             Receiving::Unaccepted => {
                 let mut answer = [0];
-                let end = match read_into(quic, id, &mut answer, &mut self.held) {
+                let end = match read_into(quic, id, &mut answer, &mut self.pieces) {
                     (0, Chunk::Blocked) => return notes,
                     (1, _) if answer == [ACCEPTED] => {
                         self.receiving = Receiving::Open;

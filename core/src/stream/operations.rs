@@ -52,7 +52,7 @@ pub(super) struct Ends {
 
 /// Who is at the other end of a link.
 pub(super) fn id(link: usize) -> PeerId {
-    SecretKey::from_bytes(&[link as u8 + 1; 32]).peer_id()
+    SecretKey::from_bytes(&[u8::try_from(link + 1).expect("one of a few"); 32]).peer_id()
 }
 
 pub(super) fn name(text: &str) -> ServiceName {
@@ -77,7 +77,7 @@ impl End {
     }
 
     pub(super) fn key(&self, link: usize) -> PeerKey {
-        PeerKey { index: link as u32, generation: self.generation[link] }
+        PeerKey { index: u32::try_from(link).expect("one of a few"), generation: self.generation[link] }
     }
 
     /// The link as the node would show it.

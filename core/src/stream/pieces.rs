@@ -5,10 +5,11 @@
 //! count may be too high, where pieces came twice or were put together, until all that came has been read; never too low
 //! by more than came before the handshake was over.
 
-/// See [the file](self).
+/// No fewer pieces than QUIC holds of one stream, and where reading has come to.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pieces {
-    pieces: u32,
+    /// How many.
+    count: u32,
     /// Where the last one ends.
     end: u64,
     /// Up to where it was read.
@@ -16,14 +17,14 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    pub(super) const fn pieces(&self) -> u32 {
-        self.pieces
+    pub(super) const fn count(&self) -> u32 {
+        self.count
     }
 
     /// A piece came that ends here.
     pub(super) fn on_piece(&mut self, end: u64) {
         if end > self.read {
-            self.pieces = self.pieces.saturating_add(1);
+            self.count = self.count.saturating_add(1);
             self.end = self.end.max(end);
         }
     }
@@ -31,7 +32,7 @@ impl Pieces {
     /// So many bytes were read, and so many pieces with their last byte.
     pub(super) fn on_read(&mut self, bytes: usize, pieces: u32) {
         self.read += bytes as u64;
-        self.pieces = if self.read >= self.end { 0 } else { self.pieces.saturating_sub(pieces) };
+        self.count = if self.read >= self.end { 0 } else { self.count.saturating_sub(pieces) };
     }
 }
 
@@ -41,18 +42,18 @@ mod tests {
 
     #[test]
     fn pieces_come_and_go() {
-        let mut held = Pieces::default();
+        let mut pieces = Pieces::default();
         for end in [10, 20, 40, 40] {
-            held.on_piece(end);
+            pieces.on_piece(end);
         }
-        assert_eq!(held.pieces(), 4);
-        held.on_read(20, 2);
-        assert_eq!(held.pieces(), 2);
+        assert_eq!(pieces.count(), 4);
+        pieces.on_read(20, 2);
+        assert_eq!(pieces.count(), 2);
         // What has been read already is not held again.
-        held.on_piece(20);
-        assert_eq!(held.pieces(), 2);
+        pieces.on_piece(20);
+        assert_eq!(pieces.count(), 2);
         // All was read, whatever was counted.
-        held.on_read(20, 0);
-        assert_eq!(held.pieces(), 0);
+        pieces.on_read(20, 0);
+        assert_eq!(pieces.count(), 0);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::net::PeerKey;
 
-/// See [the file](self). At most one place for each link.
+/// Links that may have packets, in the order of their turns; each has one place at most.
 #[derive(Debug, Default)]
 pub(super) struct Ready {
     queue: VecDeque<PeerKey>,

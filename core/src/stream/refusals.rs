@@ -28,7 +28,7 @@ struct Refusal {
     refused: Option<Mark>,
 }
 
-/// See [the file](self). As many as there are links.
+/// Peers that were refused, and the word that each gets next. As many as there are links.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(BTreeMap<PeerKey, Refusal>);
 

@@ -12,7 +12,7 @@ use crate::wire::ServiceName;
 /// Most services. At the limit an offer is refused.
 const SERVICES_MAX: usize = 1_024;
 
-/// See [the file](self).
+/// The services offered, and who may use each.
 #[derive(Debug)]
 pub(crate) struct Services {
     offered: BTreeMap<ServiceName, Access>,

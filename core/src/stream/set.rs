@@ -14,7 +14,7 @@ use crate::time::Instant;
 /// How long the peer may take to name the service of a stream that it opened. The link itself bears less silence.
 pub(super) const NAME_WAIT: Duration = Duration::from_secs(60);
 
-/// See [the file](self).
+/// The streams of one link, under both names, and those of the peer that have not named a service yet.
 #[derive(Default)]
 pub(super) struct Set {
     all: BTreeMap<LocalStream, One>,

@@ -83,7 +83,7 @@ impl Link {
     }
 }
 
-/// See [the room](super).
+/// All streams and datagrams of the application, each link's QUIC, and whose turn it is to send.
 pub(crate) struct Streams {
     services: Services,
     table: Table,

@@ -13,7 +13,7 @@ pub(super) const CALL_AGAIN_MAX: Duration = Duration::from_secs(5);
 /// Most words that wait to be sent; further ones are dropped, since all are repeated where they matter.
 pub(super) const WORDS_MAX: usize = 8;
 
-/// See [the file](self).
+/// The words of one link that wait to be sent, and when its Call is repeated.
 #[derive(Debug, Default)]
 pub(super) struct Words {
     queue: VecDeque<Word>,

@@ -50,7 +50,7 @@ impl Connection {
     }
 }
 
-/// See the module.
+/// The TCP connections of this node, and when each is looked at.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     by_socket: BTreeMap<SocketId, Connection>,

@@ -40,7 +40,7 @@ struct World {
 }
 
 fn key(n: usize) -> PeerKey {
-    PeerKey { index: n as u32, generation: 1 }
+    PeerKey { index: u32::try_from(n).expect("one of a few"), generation: 1 }
 }
 
 impl World {
@@ -260,7 +260,7 @@ impl World {
     }
 }
 
-/// Three bytes are an operation. See the module.
+/// Reads operations of three bytes each.
 pub fn drive(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let mut world = World::new();

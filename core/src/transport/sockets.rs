@@ -30,7 +30,7 @@ pub(crate) enum Purpose {
     Lifetime,
 }
 
-/// See the module.
+/// Sockets beside the main ones that are asked for or open, each with what it is for.
 #[derive(Debug, Default)]
 pub(crate) struct ExtraSockets {
     next: u32,

@@ -80,7 +80,7 @@ struct Dial {
     other_port_at: Option<Instant>,
 }
 
-/// See the module.
+/// TCP in UDP's place: whether UDP works, the connections there are, and those being opened.
 #[derive(Debug, Default)]
 pub(crate) struct Transports {
     connections: Connections,

@@ -116,6 +116,7 @@ impl Guesser {
     /// A random start and a random stride are as good as random ports: it is the holder's that nobody foresees.
     pub(crate) fn new(now: Instant, ip: IpAddr, first: u16, width: u16, tries: u16, random: u64) -> Self {
         let width = u32::from(width.max(1));
+        #[expect(clippy::cast_possible_truncation, reason = "its two halves")]
         let (low, high) = (random as u32, (random >> 32) as u32);
         let mut stride = low % width;
         while gcd(stride, width) != 1 {

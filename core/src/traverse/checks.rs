@@ -17,6 +17,7 @@ const SCHEDULE_MS: [u64; 10] = [0, 80, 200, 400, 800, 1_400, 2_200, 3_500, 5_500
 const ATTEMPT_MAX: Duration = Duration::from_secs(10);
 
 /// What a check to an address takes, UDP payload.
+#[expect(clippy::cast_possible_truncation, reason = "the overhead is some twenty bytes")]
 pub(super) const fn check_len(to: &SocketAddr) -> u16 {
     DATA_OVERHEAD as u16 + if to.is_ipv4() { 17 } else { 29 }
 }
@@ -88,7 +89,7 @@ impl Checks {
         loop {
             let check = self.list.iter_mut().find(|c| c.due().is_some_and(|at| at <= now))?;
             let [a, b, c, d, e, f, g] = check.token;
-            let number = check.sent.len() as u8;
+            let number = u8::try_from(check.sent.len()).unwrap_or(u8::MAX);
             check.sent.push(now);
             if exposure.admit(now, check.remote.ip(), 1, check_len(&check.remote)) {
                 check.is_used = true;

@@ -44,7 +44,7 @@ enum Work {
     Guess(Guesser),
 }
 
-/// See the module.
+/// One effort: how far both sides are agreed, the work under way, and the evidence for where the peer is.
 #[derive(Clone, Debug)]
 pub(crate) struct Effort {
     strategy: Strategy,

@@ -70,6 +70,8 @@ mod tests {
 
     #[test]
     fn a_mapped_port_is_the_first_candidate_and_leaves_room_for_others() {
+        use CandidateKind::{Host, Mapped, ServerReflexive};
+
         let mapping = |n: u8| Mapping {
             socket: SocketId(0),
             external: SocketAddr::new([198, 51, 100, n].into(), 7),
@@ -84,7 +86,6 @@ mod tests {
         let kinds = |network: &Network, reflexive: &[SocketAddr]| -> Vec<CandidateKind> {
             gather(network, reflexive).iter().map(|c| c.kind).collect()
         };
-        use CandidateKind::{Host, Mapped, ServerReflexive};
         assert_eq!(kinds(&network, &[addr("198.51.100.1:9")]), [Mapped, ServerReflexive, Host]);
         // Seen where it is mapped: one candidate.
         assert_eq!(kinds(&network, &[addr("198.51.100.1:7")]), [Mapped, Host]);

@@ -89,7 +89,7 @@ impl Alone {
             me: id(100),
             home: id(101),
             network: Network { sockets: vec![(SocketId(0), bound)], ..Network::default() },
-            peers: (0..peers).map(|index| One::new(id(index as u8 + 1), PeerKey { index, generation: 0 })).collect(),
+            peers: (0..peers).zip(1..).map(|(index, n)| One::new(id(n), PeerKey { index, generation: 0 })).collect(),
             profile: NatProfile::default(),
             open: BTreeSet::new(),
             next_socket: 10,
@@ -272,7 +272,10 @@ fn place(byte: u8) -> SocketAddr {
     SocketAddr::from((ip, 1_000 + u16::from(byte & 7)))
 }
 
-/// Reads operations from bytes. See the module.
+/// Reads operations from bytes, each upon one of a few peers.
+///
+/// # Panics
+/// Where the machine breaks a promise: that is a fault found.
 pub fn drive(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let mut alone = Alone::new(6);

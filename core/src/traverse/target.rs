@@ -32,7 +32,7 @@ pub(crate) struct Queued {
     pub(super) until: Instant,
 }
 
-/// See the module.
+/// What is known, tried and under way to get a direct path to one peer.
 #[derive(Debug, Default)]
 pub(super) struct Target {
     /// What the peer told us of its addresses.

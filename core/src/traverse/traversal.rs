@@ -1,4 +1,4 @@
-//! [`Traversal`]: from relayed to direct, and back, for all user links. See [the room](super).
+//! [`Traversal`]: from relayed to direct, and back, for all user links.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -20,7 +20,7 @@ use crate::wire::nat::{NatProfile, PortAssignment};
 /// A counter that rushed is looked at again after this.
 const RUSH_AGE_MAX: Duration = Duration::from_secs(1_800);
 
-/// See [the room](super).
+/// All user links on their way from relayed to direct: a [`Target`] for each, and who waits for a budget.
 pub(crate) struct Traversal {
     /// Tokens of checks.
     pub(super) keys: KeyRng,

@@ -19,7 +19,7 @@ use crate::wire::message::Message;
 
 /// A socket whose path is not in use and was not heard on for so long is closed.
 const SOCKET_SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Sockets of ended efforts are looked at so often.
+/// Time between two looks at the sockets of ended efforts.
 const SWEEP_EVERY: Duration = Duration::from_secs(20);
 
 impl Target {

@@ -17,12 +17,16 @@ pub const FRAME_PACKET_LEN_MAX: usize = super::RECEIVE_LEN_MAX;
 pub const FRAME_LEN_MAX: usize = FRAME_HEADER_LEN + FRAME_PACKET_LEN_MAX;
 
 /// What stands before a packet of `len` bytes; nothing if no packet has that length.
+#[expect(clippy::cast_possible_truncation, reason = "no longer than FRAME_PACKET_LEN_MAX, which is a u16's")]
 pub const fn frame_header(len: usize) -> Option<[u8; FRAME_HEADER_LEN]> {
     if len == 0 || len > FRAME_PACKET_LEN_MAX { None } else { Some((len as u16).to_le_bytes()) }
 }
 
 /// Hands the place of each whole packet in `bytes` to `each`. Returns how many bytes the whole frames take; what is
 /// behind them is the beginning of another one, shorter than [`FRAME_LEN_MAX`].
+///
+/// # Errors
+/// A frame of a length that no packet has.
 pub fn split(bytes: &[u8], mut each: impl FnMut(Range<usize>)) -> Result<usize, DecodeError> {
     let mut done = 0;
     while let Some((header, rest)) = bytes.get(done..).and_then(<[u8]>::split_first_chunk) {

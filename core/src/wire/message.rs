@@ -61,7 +61,7 @@ pub enum Refusal {
     Unknown,
 }
 
-/// What a channel may carry for these two peers; told to both ends. Zero is unlimited.
+/// What these two peers may have relayed, on all their channels; told to both ends. Zero is unlimited.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct ChannelLimits {
     /// Kilobits per second, both ways together.
@@ -401,6 +401,9 @@ pub fn encode(message: &Message<'_>, out: &mut [u8]) -> Option<usize> {
 }
 
 /// Decodes the first message of `bytes` and moves `bytes` behind it.
+///
+/// # Errors
+/// They begin with no message that is known here.
 pub fn decode_next<'a>(bytes: &mut &'a [u8]) -> Result<Message<'a>, DecodeError> {
     let (message, rest) = postcard::take_from_bytes(bytes).map_err(|_| DecodeError::BadMessage)?;
     *bytes = rest;

@@ -26,6 +26,7 @@ pub const SERVICE_NAME_LEN_MAX: usize = 32;
 
 /// Why bytes are not what they should be. Cheap on purpose: an error on junk must not cost more than the junk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum DecodeError {
     /// The bytes end inside a field.
     Truncated {

@@ -171,6 +171,9 @@ fn end(bytes: &[u8]) -> Result<(), DecodeError> {
 
 impl<'a> Packet<'a> {
     /// Reads the header of a packet. Does not look inside a Relay further than its kind.
+    ///
+    /// # Errors
+    /// What is too short or too long for its kind, of no known kind, or a Relay of what is not relayed.
     pub fn decode(mut bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let bytes = &mut bytes;
         let [kind] = *split::<1>(bytes, "kind")?;

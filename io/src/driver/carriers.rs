@@ -69,6 +69,7 @@ impl Carriers {
                 tracing::debug!(%error, "no TCP connection");
                 Err(SocketRefused)
             }),
+            _ => Some(Err(SocketRefused)),
         }
     }
 

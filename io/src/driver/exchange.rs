@@ -382,7 +382,7 @@ impl LoopEnd {
                 }
                 Ok(Read::Blocked) | Err(StreamError::Blocked) => self.readable = false,
                 Err(StreamError::Ended(end)) => return Err(end),
-                Err(StreamError::Unknown | StreamError::Finished) => return Err(StreamEnd::PeerGone),
+                Err(_) => return Err(StreamEnd::PeerGone),
             }
         }
         Ok(())

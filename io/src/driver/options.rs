@@ -16,6 +16,18 @@ use crate::udp::Detour;
 /// Most programs say who they are ([`key`](Options::key)), whom to start from ([`bootstrap`](Options::bootstrap)) and
 /// where to keep what the node learns ([`state_file`](Options::state_file)). What takes several of something adds to
 /// what was said before.
+///
+/// ```
+/// use handfast_io::{Options, generate_key};
+///
+/// let options = Options::leaf()
+///     .key(generate_key()?)
+///     .listen(["127.0.0.1:0".parse()?])
+///     .port_mapping(false)
+///     .lan(true);
+/// assert!(options.config().lan);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct Options {
@@ -117,7 +129,7 @@ impl Options {
         self
     }
 
-    /// Most bytes that a pair of peers may have relayed here in a day; 0 is unlimited.
+    /// Most bytes that a pair of peers may have relayed here in a day, both ways together; 0 is unlimited.
     pub fn pair_quota_bytes(mut self, quota_bytes: u64) -> Self {
         self.config.relay_quota_bytes = quota_bytes;
         self

@@ -119,7 +119,7 @@ fn port_map(key: &SecretKey, registry: &Registry, handle: &LoopHandle) -> io::Re
     PortMap::new(key, registry.try_clone()?, Source::PortMap.token(), tell)
 }
 
-/// A host where multicast does not work has no neighbours, which is no reason not to run.
+/// A host where multicast does not work hears of no LAN node, which is no reason not to run.
 fn lan(id: PeerId, is_supernode: bool, bound: &[SocketAddr], handle: &LoopHandle) -> Option<Lan> {
     let handle = handle.clone();
     Lan::start(id, is_supernode, bound, move |news| handle.on_lan(news)).unwrap_or_else(|error| {
@@ -154,7 +154,7 @@ mod tests {
             fill_in_ports(&mut role, &bound);
             match role {
                 Role::Supernode { advertise } => advertise.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                Role::Leaf | Role::Auto => panic!("another role"),
+                _ => panic!("another role"),
             }
         };
         assert_eq!(filled(&[]), ["192.0.2.1:4000", "[2001:db8::1]:6000"]);

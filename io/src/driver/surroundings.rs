@@ -1,4 +1,4 @@
-//! What the node is told of the world around it: time, chance, the network, mapped ports, neighbours on the LAN.
+//! What the node is told of the world around it: time, chance, the network, mapped ports, LAN nodes.
 //!
 //! [`Surroundings`] holds the rooms that watch these. Once per turn the loop has it tell the node what is new
 //! ([`Surroundings::tell`]); in between it notes hints and answers of other threads.

@@ -13,7 +13,7 @@
 //! and browses for the same. A second thread reads what was found ([`read`]) and tells it by a function that
 //! [`Lan::start`] is handed, one [`LanNews`] at a time.
 //! What anybody announces is hearsay: here it is only bounded and put into form, and an address that lies on no
-//! network of this host is left out, since no neighbour is there. Dropping [`Lan`] takes the announcement back.
+//! network of this host is left out, since no LAN node is there. Dropping [`Lan`] takes the announcement back.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -28,7 +28,7 @@ const SERVICE: &str = "_handfast._udp.local.";
 /// The `v` of what is written here.
 const VERSION: &str = "1";
 /// Most announcements whose names are remembered, to know who it is when one is taken back. At the limit one is
-/// forgotten, and its node stays a neighbour until others push it out.
+/// forgotten, and its node stays known until others push it out.
 const NAMES_MAX: usize = 256;
 /// Most addresses looked at in one announcement.
 const ADDRESSES_MAX: usize = 16;
@@ -54,7 +54,7 @@ pub(crate) struct Lan {
 
 impl Lan {
     /// Announces the node bound to `bound` and begins to `tell` of others, until that says that nobody listens any more
-    /// (false). Nothing, if it is bound to loopback alone: then no neighbour could reach it, nor it a neighbour.
+    /// (false). Nothing, if it is bound to loopback alone: then no LAN node could reach it, nor it one.
     pub(crate) fn start(
         id: PeerId,
         is_supernode: bool,
@@ -215,7 +215,7 @@ mod tests {
         assert!(id().to_string().len() <= 63, "a DNS label has room for an id");
         let service = announced(&["192.168.7.2:7000", "[fd00::2]:7001"]).expect("an announcement");
         assert!(!service.is_addr_auto());
-        let found_node = read(&found(service), &here()).expect("a neighbour");
+        let found_node = read(&found(service), &here()).expect("a LAN node");
         assert_eq!(found_node.peer, id());
         assert!(!found_node.is_supernode);
         assert_eq!(found_node.addresses, bound(&["192.168.7.2:7000", "[fd00::2]:7001"]));

@@ -366,7 +366,7 @@ impl Pump {
                 down.readable = false;
                 Progress::Stuck
             }
-            Err(StreamError::Unknown | StreamError::Finished | StreamError::Ended(_)) => Progress::Broken,
+            Err(_) => Progress::Broken,
         }
     }
 }
@@ -395,7 +395,7 @@ pub(crate) fn offer(node: &mut Node, now: Instant, key: StreamKey, bytes: &[u8])
         Err(StreamError::Blocked) => Ok(0),
         Err(StreamError::Finished) => Err(Refused::Finished),
         Err(StreamError::Ended(end)) => Err(Refused::Over(Some(end))),
-        Err(StreamError::Unknown) => Err(Refused::Over(None)),
+        Err(_) => Err(Refused::Over(None)),
     }
 }
 

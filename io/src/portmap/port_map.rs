@@ -17,7 +17,7 @@ use super::upnp::{TellUpnp, Upnp};
 use super::wishes::wishes;
 use crate::host::{self, Gateways, own_ipv4};
 
-/// See the module.
+/// The mapper with its sockets and UPnP's thread, and the network that its mappings belong to.
 pub(crate) struct PortMap {
     /// None: it is off.
     work: Option<Work>,
@@ -181,6 +181,7 @@ fn tell(event: &Event) {
         Event::Refused { protocol, code } => {
             tracing::info!(%protocol, code, why = protocol.refusal(*code), "the router refuses to map a port");
         }
+        _ => {}
     }
 }
 

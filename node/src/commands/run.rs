@@ -53,7 +53,7 @@ fn auto(state: &StateDir, args: &RunArgs) -> Result<Exit, Failure> {
     let _offers = wishes.offer(host.server())?;
     if is_alone {
         talk::warn(
-            "this node knows no supernode yet: it needs a neighbour on the LAN, a ticket, or --bootstrap \
+            "this node knows no supernode yet: it needs another node on the LAN, a ticket, or --bootstrap \
              hf1…@HOST:PORT. Waiting",
         );
     } else if !leaf::wait_for_home(&host, &signals, &wishes) {

@@ -385,7 +385,7 @@ fn events(shared: &Shared, socket: &UnixStream) -> Result<Next, Failure> {
                 }
             }
             Err(WaitError::TimedOut) => {}
-            Err(WaitError::Closed) => break,
+            Err(_) => break,
         }
     }
     Ok(Next::Close)

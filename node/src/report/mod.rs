@@ -129,6 +129,7 @@ pub(crate) fn relay_words(why: RelayReason) -> Cow<'static, str> {
                 "too many attempts there went unanswered: the next one waits, for {seconds} s at most unless others are first"
             ));
         }
+        _ => "for a reason that this program has no words for",
     })
 }
 
@@ -222,8 +223,9 @@ impl StatusReport {
 
     pub(crate) fn new(status: Status, around: Surroundings) -> Self {
         let (role, advertise, relay_limits) = match status.role {
-            Role::Leaf | Role::Auto => ("leaf", Vec::new(), None),
             Role::Supernode { advertise } => ("supernode", advertise, Some(around.relay_limits)),
+            // Who serves nobody.
+            _ => ("leaf", Vec::new(), None),
         };
         let counters = status.counters;
         let reach = status.reachability;
@@ -261,6 +263,7 @@ impl StatusReport {
                     transport: match peer.transport {
                         Transport::Udp => "udp".into(),
                         Transport::Tcp => "tcp".into(),
+                        _ => "other".into(),
                     },
                     rtt_ms: peer.rtt.map(millis),
                     rx_bytes: peer.rx_bytes,
@@ -541,17 +544,8 @@ fn event_value(event: &Event) -> Option<Value> {
             json!({ "event": "connect-failed", "peer": peer.to_string(), "error": error.to_string() })
         }
         Event::Left => json!({ "event": "left" }),
-        Event::Pong { .. }
-        | Event::StreamIncoming { .. }
-        | Event::StreamOpened { .. }
-        | Event::Readable { .. }
-        | Event::Writable { .. }
-        | Event::StreamStopped { .. }
-        | Event::StreamEnded { .. }
-        | Event::Datagram { .. }
-        | Event::OpenSocket { .. }
-        | Event::CloseSocket(_)
-        | Event::Save(_) => return None,
+        // Of single pings, streams and datagrams, or between core and loop.
+        _ => return None,
     })
 }
 
@@ -616,48 +610,26 @@ fn list<T: ToString>(items: &[T], none: &str) -> String {
 impl StatusReport {
     /// A leaf with one home and one relayed peer.
     pub(crate) fn for_tests() -> Self {
-        use handfast_core::{Counters, PeerStatus, SupernodeStatus};
+        use handfast_core::{PeerStatus, SupernodeStatus};
         use handfast_io::SecretKey;
 
         let [me, home, other] = [1, 2, 3].map(|seed| SecretKey::from_bytes(&[seed; 32]).peer_id());
         let at: SocketAddr = "192.0.2.1:7441".parse().unwrap();
-        let mut counters = Counters { introductions: 3, ..Counters::default() };
-        counters.dropped[DropReason::Replayed as usize] = 9;
-        let status = Status {
-            id: me,
-            udp_works: None,
-            binding_lifetime: None,
-            keepalive_interval: Duration::from_secs(15),
-            role: Role::Leaf,
-            auto: false,
-            reachability: handfast_core::api::Reachability::default(),
-            relayed: handfast_core::Relayed::default(),
-            observed: vec![(home, at)],
-            mapping: Some(handfast_core::wire::nat::MappingBehavior::EndpointIndependent),
-            reachable: None,
-            homes: vec![(home, at)],
-            lan_nodes: vec![(other, at)],
-            peers: vec![PeerStatus {
-                why: Some(handfast_core::RelayReason::BothRandom),
-                peer: other,
-                path: PathInfo::Relay { via: home },
-                rtt: Some(Duration::from_micros(12_345)),
-                rx_bytes: 1,
-                tx_bytes: 2,
-                relayed_bytes: 3,
-                control: false,
-                transport: Transport::Udp,
-            }],
-            supernodes: vec![SupernodeStatus {
-                peer: home,
-                address: at,
-                load: Some(Load { leaves: 255, introductions: 0, relay: 51 }),
-            }],
-            load: Load::default(),
-            leaves: 0,
-            channels: 0,
-            counters,
-        };
+        let mut status = Status::new(me, Role::Leaf, Duration::from_secs(15));
+        status.observed = vec![(home, at)];
+        status.mapping = Some(handfast_core::wire::nat::MappingBehavior::EndpointIndependent);
+        status.homes = vec![(home, at)];
+        status.lan_nodes = vec![(other, at)];
+        let mut peer = PeerStatus::new(other, PathInfo::Relay { via: home }, Transport::Udp);
+        peer.why = Some(handfast_core::RelayReason::BothRandom);
+        peer.rtt = Some(Duration::from_micros(12_345));
+        (peer.rx_bytes, peer.tx_bytes, peer.relayed_bytes) = (1, 2, 3);
+        status.peers = vec![peer];
+        let mut supernode = SupernodeStatus::new(home, at);
+        supernode.load = Some(Load { leaves: 255, introductions: 0, relay: 51 });
+        status.supernodes = vec![supernode];
+        status.counters.introductions = 3;
+        status.counters.dropped[DropReason::Replayed as usize] = 9;
         let services = vec![ServiceReport { name: "ssh".into(), target: Some(at), allow: Vec::new() }];
         let relay_limits = RelayLimits { rate_bps: 2_000_000, quota_bytes: 0, total_rate_bps: 0, total_quota_bytes: 0 };
         let around = Surroundings {

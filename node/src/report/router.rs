@@ -122,11 +122,11 @@ impl Default for MappingOutcome {
 impl From<PortMappingOutcome> for MappingOutcome {
     fn from(outcome: PortMappingOutcome) -> Self {
         let (word, code, address) = match outcome {
-            PortMappingOutcome::Unknown => ("unknown", None, None),
             PortMappingOutcome::None => ("none", None, None),
             // 0: without a number.
             PortMappingOutcome::Refused(code) => ("refused", Some(code).filter(|code| *code != 0), None),
             PortMappingOutcome::Mapped(address) => ("mapped", None, Some(address)),
+            _ => ("unknown", None, None),
         };
         Self { outcome: word.into(), code, address }
     }

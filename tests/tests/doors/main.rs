@@ -14,9 +14,11 @@
 //! listed and does no harm any more. The message names files and lines of everything, and ends with the list as it would
 //! have to be.
 //!
-//! `limits.rs` holds another text to the code: the limits that `PROTOCOL.md` states.
+//! `limits.rs` holds another text to the code, the limits that `PROTOCOL.md` states; `names.rs` holds the files that texts
+//! name.
 
 mod limits;
+mod names;
 mod reader;
 mod trees;
 

@@ -7,6 +7,9 @@ use super::{
 use crate::operations::Bytes;
 
 /// Three bytes are an operation: which, of whom, and a number.
+///
+/// # Panics
+/// Where the machine breaks a promise: that is a fault found.
 pub fn drive(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let (mut replies, mut account) = (ProbeReplies::default(), Account::default());

@@ -58,7 +58,7 @@ struct Known {
     suspicion: Suspicion,
 }
 
-/// See the module.
+/// Adverts of supernodes, each with the load heard and the suspicion against it.
 pub(crate) struct AdvertBook {
     me: PeerId,
     adverts_max: usize,

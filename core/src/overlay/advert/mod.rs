@@ -74,11 +74,17 @@ impl Advert {
     }
 
     /// Reads an advert and checks everything that needs neither its signature nor a clock.
+    ///
+    /// # Errors
+    /// What it is found to be instead.
     pub fn parse(bytes: &[u8]) -> Result<Self, StatementError> {
         statement::parse(bytes)
     }
 
     /// Whether the signature at the end of `bytes` is that of the supernode it speaks of.
+    ///
+    /// # Errors
+    /// As of [`parse`](Self::parse), and a signature that is not.
     pub fn verify(bytes: &[u8]) -> Result<Self, StatementError> {
         let advert = Self::parse(bytes)?;
         statement::verify(&advert, bytes)?;

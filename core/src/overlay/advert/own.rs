@@ -102,7 +102,7 @@ impl OwnAdvert {
             id: key.peer_id(),
             sequence,
             issued_s: wall.map_or(0, WallTime::as_secs),
-            lifetime_s: LIFETIME_MAX.as_secs() as u16,
+            lifetime_s: u16::try_from(LIFETIME_MAX.as_secs()).unwrap_or(u16::MAX),
             capabilities,
             leaves_max: self.leaves_max,
             relay_kbps: self.relay_kbps,

@@ -258,7 +258,7 @@ impl<S: Statement, T> Shelf<S, T> {
             let mut same = near.take_while(|(place, _)| place.starts_with(&entry.id_prefix)).map(|(_, item)| item);
             // Two ids with the same four bytes are rare, and one of them then waits for its maker's own push.
             let ours = same.next();
-            let low = ours.map_or(0, |item| item.sequence as u32);
+            let low = ours.map_or(0, |item| u32::from_le_bytes(low_bytes(item.sequence)));
             match (ours, order(low, theirs)) {
                 (Some(item), Ordering::Greater) => send(&item.bytes),
                 (_, Ordering::Less) => lacking.push(DigestEntry { sequence_low: low.to_le_bytes(), ..*entry }),
@@ -281,5 +281,11 @@ fn order(ours: u32, theirs: u32) -> Ordering {
 
 fn entry(place: &Place, sequence: u64) -> DigestEntry {
     let [a, b, c, d, ..] = *place;
-    DigestEntry { id_prefix: [a, b, c, d], sequence_low: (sequence as u32).to_le_bytes() }
+    DigestEntry { id_prefix: [a, b, c, d], sequence_low: low_bytes(sequence) }
+}
+
+/// What travels of a sequence number.
+fn low_bytes(sequence: u64) -> [u8; 4] {
+    let [a, b, c, d, ..] = sequence.to_le_bytes();
+    [a, b, c, d]
 }

@@ -75,7 +75,7 @@ struct Cached {
     deadline: Option<Instant>,
 }
 
-/// See the module.
+/// Lookups under way, their outcomes, and the records that earlier ones found.
 #[derive(Default)]
 pub(crate) struct Lookups {
     pending: BTreeMap<PeerId, Pending>,

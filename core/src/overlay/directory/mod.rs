@@ -48,11 +48,17 @@ impl Record {
     }
 
     /// Reads a record and checks everything that needs neither its signature nor a clock.
+    ///
+    /// # Errors
+    /// What it is found to be instead.
     pub fn parse(bytes: &[u8]) -> Result<Self, StatementError> {
         statement::parse(bytes)
     }
 
     /// Whether the signature at the end of `bytes` is that of the peer it speaks of.
+    ///
+    /// # Errors
+    /// As of [`parse`](Self::parse), and a signature that is not.
     pub fn verify(bytes: &[u8]) -> Result<Self, StatementError> {
         let record = Self::parse(bytes)?;
         statement::verify(&record, bytes)?;

@@ -17,7 +17,7 @@ pub(crate) const RECORDS_MAX: usize = 100_000;
 /// From half full on, one home may have at most this part of all places.
 const HOME_SHARE: usize = 4;
 
-/// See the module.
+/// Records of leaves, each charged to the home that it names first.
 pub(crate) struct RecordStore {
     records_max: usize,
     /// Beside each record the home that it is charged to, by number: ids would double what a record weighs.

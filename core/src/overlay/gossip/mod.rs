@@ -92,7 +92,7 @@ struct Listing {
     at: Instant,
 }
 
-/// See the module.
+/// A supernode's part in the gossip: its neighbours, when they are dialled and compared with, and the advert it tells.
 pub(crate) struct Gossip {
     me: PeerId,
     own: OwnAdvert,
@@ -247,11 +247,11 @@ impl Gossip {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         neighbour.missed = neighbour.missed.saturating_add(1);
         let mut hints = s.book.hints(now);
-        let sequence = s.wall.map_or(now.as_micros() / 1_000_000, WallTime::as_secs) as u32;
+        let [a, b, c, d, ..] = s.wall.map_or(now.as_micros() / 1_000_000, WallTime::as_secs).to_le_bytes();
         // The table leaves one place free for this.
         let _ = hints.try_push(LoadHint {
             id_prefix: shelf::id_prefix(&self.me),
-            sequence: sequence.to_le_bytes(),
+            sequence: [a, b, c, d],
             load: self.load,
             suspicion: Suspicion::Alive as u8,
         });

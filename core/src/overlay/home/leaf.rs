@@ -54,7 +54,7 @@ const RENEW_AFTER: Duration = Duration::from_secs(4 * 3600);
 // Two renewals may fail.
 const _: () = assert!(RENEW_AFTER.as_secs() * 3 <= RECORD_LIFETIME_MAX.as_secs());
 
-/// See the module.
+/// A leaf's homes: the candidates, those chosen of them, and the signed record that names these.
 pub(crate) struct Homes {
     me: PeerId,
     drawn_max: usize,
@@ -500,7 +500,7 @@ impl Homes {
             id: self.me,
             sequence: m.sequence.next(m.wall, m.out),
             issued_s: m.wall.map_or(0, WallTime::as_secs),
-            lifetime_s: RECORD_LIFETIME_MAX.as_secs() as u16,
+            lifetime_s: u16::try_from(RECORD_LIFETIME_MAX.as_secs()).unwrap_or(u16::MAX),
             homes: self.chosen.iter().filter_map(home).collect(),
         };
         self.record = record.sign(m.key);

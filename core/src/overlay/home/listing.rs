@@ -32,7 +32,7 @@ struct Asked {
     tries: u8,
 }
 
-/// See the module.
+/// The listing that a leaf asks supernodes for: who is asked now, and when next.
 #[derive(Default)]
 pub(super) struct Listing {
     asked: Option<Asked>,

@@ -8,7 +8,7 @@ use crate::overlay::output::Output;
 use crate::random::Generators;
 use crate::time::WallTime;
 
-/// See the module; the fields are [`Overlay`](crate::overlay::Overlay)'s, lent for one call.
+/// Stores and generators of [`Overlay`](crate::overlay::Overlay), lent to the leaf's side for one call.
 pub(crate) struct Means<'a> {
     /// The leaf's key, to sign its record.
     pub key: &'a SecretKey,

@@ -4,6 +4,7 @@
 //! link to the leaf does. Each other home that is a supernode we know is asked for its load every few seconds; when it
 //! stays silent, every leaf that shares it is told, a few at a time.
 
+use core::num::NonZeroU32;
 use core::ops::Bound;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -44,12 +45,12 @@ pub(crate) struct Registered {
 }
 
 struct Registration {
-    /// Number of the other home among the watched ones.
-    other: Option<u32>,
+    /// Number of the other home among the watched ones. Zero is no number, so that none takes no room of its own.
+    other: Option<NonZeroU32>,
 }
 
 // What a million of them weigh.
-const _: () = assert!(size_of::<(PeerId, Registration)>() <= 40);
+const _: () = assert!(size_of::<(PeerId, Registration)>() <= 36);
 
 struct Watched {
     home: PeerId,
@@ -64,19 +65,19 @@ struct Watched {
 
 /// Telling leaves that a home is dead, or was, goes through the registrations in order; this is how far it has come.
 struct Telling {
-    number: u32,
+    number: NonZeroU32,
     after: Option<PeerId>,
 }
 
-/// See the module.
+/// The leaves registered here, and their other homes, which are watched.
 pub(crate) struct Registrations {
     me: PeerId,
     leaves_max: usize,
     leaves: BTreeMap<PeerId, Registration>,
-    watched: BTreeMap<u32, Watched>,
-    numbers: BTreeMap<PeerId, u32>,
-    next_number: u32,
-    deadlines: Deadlines<u32>,
+    watched: BTreeMap<NonZeroU32, Watched>,
+    numbers: BTreeMap<PeerId, NonZeroU32>,
+    next_number: NonZeroU32,
+    deadlines: Deadlines<NonZeroU32>,
     telling: VecDeque<Telling>,
     tell_at: Option<Instant>,
 }
@@ -90,7 +91,7 @@ impl Registrations {
             leaves: BTreeMap::new(),
             watched: BTreeMap::new(),
             numbers: BTreeMap::new(),
-            next_number: 0,
+            next_number: NonZeroU32::MIN,
             deadlines: Deadlines::default(),
             telling: VecDeque::new(),
             tell_at: None,
@@ -171,7 +172,7 @@ impl Registrations {
     }
 
     /// One more leaf has this other home.
-    fn watch(&mut self, now: Instant, home: PeerId, jitter: &mut ChoiceRng) -> Option<u32> {
+    fn watch(&mut self, now: Instant, home: PeerId, jitter: &mut ChoiceRng) -> Option<NonZeroU32> {
         if let Some(number) = self.numbers.get(&home) {
             self.watched.get_mut(number)?.leaves += 1;
             return Some(*number);
@@ -180,7 +181,7 @@ impl Registrations {
             return None;
         }
         let number = self.next_number;
-        self.next_number = self.next_number.wrapping_add(1);
+        self.next_number = number.checked_add(1).unwrap_or(NonZeroU32::MIN);
         let mut watched =
             Watched { home, leaves: 1, is_linked: false, was_linked: false, is_dead: false, missed: 0, deadline: None };
         self.deadlines.set(number, &mut watched.deadline, Some(now + jitter.jitter(ASK_EVERY_MIN)));
@@ -190,7 +191,7 @@ impl Registrations {
     }
 
     /// One leaf less has this other home.
-    fn unwatch(&mut self, number: Option<u32>, out: &mut VecDeque<Output>) {
+    fn unwatch(&mut self, number: Option<NonZeroU32>, out: &mut VecDeque<Output>) {
         let Some(number) = number else { return };
         let Some(watched) = self.watched.get_mut(&number) else { return };
         watched.leaves -= 1;
@@ -217,7 +218,7 @@ impl Registrations {
         }
     }
 
-    fn tell_about(&mut self, now: Instant, number: u32) {
+    fn tell_about(&mut self, now: Instant, number: NonZeroU32) {
         // Who is in the queue already, from the beginning, need not be there twice.
         if self.telling.iter().all(|t| t.number != number || t.after.is_some()) && self.telling.len() < WATCHED_MAX {
             self.telling.push_back(Telling { number, after: None });
@@ -259,7 +260,7 @@ impl Registrations {
         earliest(self.deadlines.next(), self.tell_at)
     }
 
-    fn ask(&mut self, now: Instant, number: u32, s: &mut Stores<'_>) {
+    fn ask(&mut self, now: Instant, number: NonZeroU32, s: &mut Stores<'_>) {
         let Some(watched) = self.watched.get_mut(&number) else { return };
         watched.deadline = None;
         if watched.missed >= MISSED_MAX && !core::mem::replace(&mut watched.is_dead, true) {

@@ -15,7 +15,7 @@ const SWEEP_MAX: Duration = Duration::from_secs(300);
 /// with all supernodes gone, a leaf sends them next to nothing.
 const FULL_SWEEPS: u8 = 3;
 
-/// See the module.
+/// When all candidates are tried again, and how many such sweeps found nothing.
 #[derive(Default)]
 pub(super) struct Sweep {
     at: Option<Instant>,

@@ -57,7 +57,8 @@ struct Try {
     was_taken_on: bool,
 }
 
-/// See the module.
+/// What dial-backs have shown of this node's address, the try under way, and whom it has sent something to: they are no
+/// witnesses.
 #[derive(Default)]
 pub(crate) struct DialBack {
     /// Whether to find [`WITNESSES`] rather than one.

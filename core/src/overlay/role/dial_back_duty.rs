@@ -38,7 +38,7 @@ pub(crate) struct OrderTo<'a> {
     pub choice: &'a mut ChoiceRng,
 }
 
-/// See the module.
+/// How much dialling a supernode still does for others: rates by requester, by supernode that orders, and by address.
 pub(crate) struct DialBackDuty {
     requests: RateTable<PeerId>,
     /// By whom is dialled and by where: an order names both, and neither must become a flood.
@@ -69,6 +69,7 @@ impl DialBackDuty {
     /// `requester`, whose packets come from `seen_address` on a proven direct path, wants to be dialled by a
     /// supernode that it has not contacted, at the port that it is seen at or, if one is named, at that. It is told
     /// whether one was ordered to.
+    #[expect(clippy::too_many_arguments, reason = "a message with whose it is, and what the overlay lends")]
     pub(crate) fn on_request(
         &mut self,
         now: Instant,
@@ -100,6 +101,7 @@ impl DialBackDuty {
 
     /// A supernode passes a request on. `has_link` says whether there is a link to the peer: then its router lets us
     /// in anyway, and a dial would prove nothing.
+    #[expect(clippy::too_many_arguments, reason = "a message with whose it is, and what the overlay lends")]
     pub(crate) fn on_order(
         &mut self,
         now: Instant,

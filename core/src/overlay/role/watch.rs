@@ -34,7 +34,7 @@ pub(crate) enum Way {
     Open,
 }
 
-/// See the module.
+/// Whether a node in role auto may serve: since when it does, how often it had to stop, and how long it waits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RoleWatch {
     not_before: Option<Instant>,
