@@ -29,6 +29,7 @@ mod outbox;
 mod outgoing;
 mod output;
 mod peers;
+mod pinging;
 mod pings;
 mod respond;
 mod state;
