@@ -70,8 +70,6 @@ pub enum RelayReason {
     BothRandom,
     /// One of the two gets no UDP out, and they are not on one LAN.
     UdpBlocked,
-    /// The peer is let in by no service: it is not told our addresses.
-    Refused,
     /// Everything that may help was tried, and nothing worked; it is tried again now and then.
     TriedInVain,
 }

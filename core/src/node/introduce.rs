@@ -10,7 +10,7 @@ use crate::introduce::{
 use crate::net::{DropReason, PeerKey};
 use crate::path::Route;
 use crate::peer::{AttemptRoute, Peer};
-use crate::relay::{End, Limits};
+use crate::relay::{End, Limits, Way};
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
 use crate::wire::address::Address;
@@ -59,19 +59,15 @@ impl Node {
         id: PeerId,
         response: Result<(ChannelId, ChannelLimits, &[u8]), Refusal>,
     ) -> Result<(), DropReason> {
-        let home_id = self.peers.get(home).map(|p| p.id).ok_or(DropReason::WrongPath)?;
+        let home_id = self.peers.get(home).map(|p| p.id()).ok_or(DropReason::WrongPath)?;
         match response {
             Ok((channel, limits, packet)) => {
                 let receiver = answered_index(packet)?;
                 let key = self.peers.awaits_introduced(receiver, &id, &home_id)?;
-                self.add_channel_end(key, channel, home);
-                if let Some(home) = self.peers.get_mut(home) {
-                    home.needed = now;
-                }
+                self.ends.add(channel, Way { end: key, via: home });
+                self.peers.need(now, home);
                 self.on_answer(now, key, receiver, Route::Relayed { channel, via: home }, packet)?;
-                if let Some(peer) = self.peers.get_mut(key) {
-                    peer.set_limits(limits);
-                }
+                self.peers.set_limits(key, limits);
             }
             Err(refusal) => self.calls.on_refused(now, id, &home_id, refusal)?,
         }
@@ -122,22 +118,22 @@ impl Node {
 
     /// An Init for a peer, with our candidates sealed inside, for this home to carry.
     fn introduced_init(&mut self, now: Instant, id: PeerId, home: PeerId) -> Option<Box<[u8]>> {
-        let key = self.ensure_peer(now, id)?;
+        let key = self.peers.enter(now, id)?;
         let body = InitBody::Introduced { whereabouts: self.whereabouts(0) };
         let init = self.attempt(now, key, AttemptRoute::Introduced(home), &body)?;
-        self.peers.get_mut(key)?.on_called(now);
+        self.peers.carry_traffic(now, key);
         self.traversal.on_told(key);
         Some(init)
     }
 
     /// The peer could not be reached: whoever waits is told.
     fn on_call_failed(&mut self, now: Instant, id: PeerId, error: ConnectError) {
-        self.pings.take_waiting(&id);
+        self.peers.drop_pings(&id);
         let up = self.peers.up_key(&id);
         if let Some(key) = up {
             // Another way to a peer whose link still stands was looked for in vain. Its failure detector decides, unless no way is
             // left at all; then somebody may have woken the link and be waiting.
-            if self.peers.get(key).is_some_and(|p| p.paths.current().is_some()) {
+            if self.peers.get(key).is_some_and(|p| p.current().is_some()) {
                 return;
             }
             self.drop_peer(now, key, StreamEnd::PeerGone);
@@ -172,7 +168,7 @@ impl Node {
     pub(crate) fn on_introduce(&mut self, now: Instant, caller: PeerKey, callee: PeerId, init: &[u8]) {
         let Some(peer) = self.peers.get(caller) else { return };
         let remote = peer.direct_path().map(|path| path.remote);
-        let asked = Asked { caller: (caller, peer.id), remote, callee, init };
+        let asked = Asked { caller: (caller, peer.id()), remote, callee, init };
         let view = self.introduction_view(&asked);
         self.introductions.on_introduce(now, &mut self.account, asked, view);
         let _ = self.carry_introductions(now);
@@ -226,8 +222,8 @@ impl Node {
                 }
                 HomeOutput::Bring { .. } => {}
                 HomeOutput::Reply { caller, message } => self.peers.send_bytes(caller, None, message, false),
-                HomeOutput::Answer { caller, held: HeldInit { accepted, path, init_len }, reply } => {
-                    result = result.and(self.answer_init(now, caller, path, accepted, reply, init_len, true));
+                HomeOutput::Answer { caller, held, reply } => {
+                    result = result.and(self.answer_init(now, caller, held, reply.as_deref(), true));
                 }
             }
         }
@@ -251,7 +247,7 @@ impl Node {
         if !self.is_serving() || !self.is_registered(&leaf) {
             return;
         }
-        let Some(Route::Direct { remote, .. }) = self.peers.get(from).and_then(|p| p.paths.current()) else { return };
+        let Some(Route::Direct { remote, .. }) = self.peers.get(from).and_then(|p| p.current()) else { return };
         let Some(to) = self.peers.up_key(&leaf) else { return };
         if self.introductions.admit(now, &mut self.account, leaf, Some(remote)) {
             self.peers.send(to, &Message::Vouched { peer: *id, address: Address::from(remote) });
@@ -271,9 +267,9 @@ impl Node {
         limits: ChannelLimits,
         init: &[u8],
     ) -> Result<(), DropReason> {
-        let is_chosen = self.peers.get(home).is_some_and(|p| p.wanted);
-        let pending = self.peers.answered_init(init);
-        let answered = pending.map(|p| Answered { is_direct: p.route.is_direct(), response: &p.response });
+        let is_chosen = self.peers.get(home).is_some_and(|p| p.is_wanted());
+        let answered = self.peers.answered_init(init);
+        let answered = answered.map(|(route, response)| Answered { is_direct: route.is_direct(), response });
         if let Judgement::Again(response) = introduce::judge(now, &mut self.account, home, is_chosen, answered)? {
             let response: Box<[u8]> = response.into();
             self.peers.send(home, &introduce::reply(channel, Ok(&response))?);
@@ -284,8 +280,8 @@ impl Node {
         let (caller, route) = (accepted.peer, Route::Relayed { channel, via: home });
         let result = self.on_introduced_init(now, route, accepted, body, init.len());
         self.peers.send(home, &introduce::reply(channel, result.as_deref().map_err(|reason| *reason))?);
-        if let Some(peer) = self.peers.key_of(&caller).filter(|_| result.is_ok()).and_then(|k| self.peers.get_mut(k)) {
-            peer.set_limits(limits);
+        if let Some(key) = self.peers.key_of(&caller).filter(|_| result.is_ok()) {
+            self.peers.set_limits(key, limits);
         }
         Ok(())
     }

@@ -30,15 +30,6 @@ impl Node {
         self.carry_measuring(now);
     }
 
-    /// A home asks whether we are where a packet of ours came from: that was not where it knew us. A question of our own
-    /// tells where that is.
-    pub(crate) fn keepalive_on_challenge(&mut self, now: Instant, key: PeerKey, route: &Route) {
-        let was_moved = self.peers.get(key).is_some_and(|p| p.was_moved(now, route));
-        if was_moved && self.measuring.may_be_forgotten() {
-            self.challenge(now, key, *route);
-        }
-    }
-
     /// io opened a socket for the measurement.
     pub(crate) fn on_lifetime_socket(&mut self, now: Instant, request: SocketRequest, socket: SocketId) {
         self.measuring.on_socket(now, request, socket);
@@ -74,7 +65,7 @@ impl Node {
                 Output::Close(socket) => self.close_socket(now, socket),
                 Output::SetPace(pace) => self.peers.set_pace(pace),
                 Output::Challenge { home, socket, remote } => {
-                    self.challenge(now, home, Route::Direct { socket, remote });
+                    self.challenge(now, home, Some(Route::Direct { socket, remote }));
                 }
                 Output::Save(save) => self.events.push_back(Event::Save(save)),
             }
@@ -85,7 +76,7 @@ impl Node {
         let is_main = |socket| self.network.sockets.iter().any(|(main, _)| *main == socket);
         let home = self.direct_homes().find(|(_, socket, _)| is_main(*socket));
         let home = home.map(|(key, socket, remote)| {
-            let seen = self.peers.get(key).and_then(|p| self.seen_from(&p.id, remote, socket));
+            let seen = self.peers.get(key).and_then(|p| self.seen_from(&p.id(), remote, socket));
             Home { key, socket, remote, place: seen.map(|seen| Place::new(&self.network, socket, seen)) }
         });
         View {

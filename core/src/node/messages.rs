@@ -1,8 +1,12 @@
 //! What Data packets carry: each message to the room that it is for.
 
+use core::net::SocketAddr;
+
 use super::Node;
+use crate::api::StreamEnd;
 use crate::net::{DropReason, PeerKey};
 use crate::path::Route;
+use crate::peer::Peer;
 use crate::time::Instant;
 use crate::wire::message::{self, Message};
 
@@ -32,16 +36,16 @@ impl Node {
         message: Message<'_>,
     ) -> Result<(), DropReason> {
         // A message before may have ended the link.
-        let id = self.peers.get(key).map(|p| p.id).ok_or(DropReason::UnknownReceiver)?;
+        let id = self.peers.get(key).map(|p| p.id()).ok_or(DropReason::UnknownReceiver)?;
         match message {
             Message::Confirm => {}
             Message::Challenge { token, room } => {
-                self.on_challenge(now, key, route, token, room.len());
-                if let Some(peer) = self.peers.get_mut(key) {
-                    peer.on_asked(now, &route, message::is_sample(room));
+                let was_moved = self.peers.on_challenge(now, &mut self.account, key, route, token, room);
+                // A home asks whether we are where a packet of ours came from: that was not where it knew us. A question
+                // of our own tells where that is.
+                if was_moved && self.measuring.may_be_forgotten() {
+                    self.challenge(now, key, Some(route));
                 }
-                // Samples too: while the peer measures, it uses the link.
-                self.on_lively(now, key, &route);
             }
             Message::ChallengeReply { token, seen } => {
                 self.on_challenge_reply(now, key, route, token, seen.map(Into::into));
@@ -51,10 +55,10 @@ impl Node {
             Message::Punch(state) => self.on_punch(now, key, &state),
             Message::Vouch { peer } => self.on_vouch(now, key, &id, peer),
             Message::Vouched { peer, address } => self.on_vouched(now, key, peer, address.into()),
-            Message::Close => self.on_close(now, key),
+            Message::Close => self.drop_peer(now, key, StreamEnd::PeerGone),
             Message::Datagram(data) => {
                 self.on_app_datagram(now, key, data);
-                self.on_lively(now, key, &route);
+                self.peers.on_lively(now, key, &route);
             }
 
             Message::Introduce { peer, init } => self.on_introduce(now, key, peer, init),
@@ -75,5 +79,31 @@ impl Node {
             other => self.on_room_message(now, key, &id, route, other),
         }
         Ok(())
+    }
+
+    /// A challenge of ours was answered on `route`.
+    fn on_challenge_reply(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        route: Route,
+        token: [u8; 8],
+        seen: Option<SocketAddr>,
+    ) {
+        let checked =
+            route.remote().and_then(|remote| self.traversal.on_check_reply(now, key, remote, token, &mut self.account));
+        if self.peers.on_challenge_reply(now, &mut self.account, key, &route, token, checked) {
+            if let Route::Direct { remote, socket } = route {
+                if self.peers.get(key).is_some_and(Peer::is_user) {
+                    self.traversal.attest(now, key, remote.ip(), &mut self.account);
+                }
+                if let Some(seen) = seen {
+                    self.on_observed(now, key, remote, socket, seen);
+                }
+            }
+            self.choose_path(now, key);
+        }
+        self.peers.on_pong(now, key, token, &route);
+        self.carry_peers(now);
     }
 }

@@ -26,7 +26,7 @@
 //! # Inside
 //!
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
-//! their rooms, `links.rs` knows what hangs on a link, `validation.rs` asks and answers whether paths work, `send.rs`
+//! their rooms, `links.rs` knows what hangs on a link and carries out what the [peers](crate::peer) want, `send.rs`
 //! takes turns among what is to be sent. The other files carry one room each: they make the view that its machine needs,
 //! call it, and carry out what it says, in order.
 
@@ -46,7 +46,6 @@ mod status;
 mod streams;
 mod transport;
 mod traverse;
-mod validation;
 
 use crate::api::{
     Access, CommandError, Config, ConfigError, Counters, Event, PathInfo, Read, Role, Saved, Status, StreamEnd,
@@ -66,10 +65,9 @@ use crate::identity::{PeerId, SecretKey};
 use crate::introduce::{Calls, HeldInit, Introductions};
 use crate::keepalive::{Duty, Measuring};
 use crate::lan::Lan;
-use crate::link::{Freshness, Identity};
+use crate::link::Identity;
 use crate::nat::{Nat, ProbeReplies};
 use crate::overlay::Overlay;
-use crate::path::Pings;
 use crate::peer::Peers;
 use crate::random::Seed;
 use crate::relay::{Channels, Ends};
@@ -95,7 +93,6 @@ pub struct Node {
     delayed: ProbeReplies,
     /// The latest moment that any call named.
     now: Instant,
-    freshness: Freshness,
 
     pub(crate) peers: Peers,
     pub(crate) account: Account,
@@ -110,7 +107,6 @@ pub struct Node {
     lan: Lan,
 
     streams: Streams,
-    pings: Pings,
 
     pub(crate) events: VecDeque<Event>,
     pub(crate) counters: Counters,
@@ -140,7 +136,7 @@ impl Node {
         };
         let seed = Seed::new(seed);
         let me = Arc::new(Identity::new(key));
-        let peers = Peers::new(Arc::clone(&me), &seed, own_duty);
+        let peers = Peers::new(Arc::clone(&me), &seed, own_duty, saved.clock_mark);
         let services = Services::new(core::mem::take(&mut config.services), config.contacts.clone());
         let streams = Streams::new(&seed, origin, services);
         let id = me.id();
@@ -159,7 +155,6 @@ impl Node {
             transports: Transports::default(),
             delayed: ProbeReplies::default(),
             now,
-            freshness: Freshness::new(saved.clock_mark),
             peers,
             account: Account::default(),
             traversal: Traversal::new(&seed),
@@ -171,7 +166,6 @@ impl Node {
             nat,
             lan: Lan::new(id),
             streams,
-            pings: Pings::default(),
             events: VecDeque::new(),
             counters: Counters::default(),
             leaving: false,
@@ -279,7 +273,7 @@ impl Node {
 
     /// The wall clock: at the start, hourly, and when it jumps.
     pub fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
-        self.freshness.handle_wall_clock(now, wall);
+        self.peers.handle_wall_clock(now, wall);
         self.overlay.handle_wall_clock(now, wall);
         self.channels.on_wall_clock(wall);
         self.settle(now);
@@ -340,11 +334,7 @@ impl Node {
 
     /// Brings a link up; [`Event::PathChanged`] or [`Event::ConnectFailed`] tells.
     pub fn connect(&mut self, now: Instant, peer: PeerId) -> Result<(), CommandError> {
-        if let Some(key) = self.peers.key_of(&peer)
-            && let Some(traffic) = self.peers.get_mut(key).and_then(|p| p.traffic.as_mut())
-        {
-            traffic.announced = None;
-        }
+        self.peers.announce_again(&peer);
         self.reach_peer(now, peer)?;
         self.settle(now);
         Ok(())
@@ -354,15 +344,7 @@ impl Node {
     /// has no answer at all. Returns the number that the answer will carry.
     pub fn ping(&mut self, now: Instant, peer: PeerId) -> Result<u64, CommandError> {
         self.reach_peer(now, peer)?;
-        let sequence = self.pings.next_number();
-        match self.peers.up_key(&peer) {
-            Some(key) if self.peers.get(key).is_some_and(|p| p.paths.current().is_some()) => {
-                self.send_ping(now, key, sequence);
-            }
-            // The call may have failed at once; then the event has told so.
-            _ if !self.calls.contains(&peer) => {}
-            _ => self.pings.wait(peer, sequence),
-        }
+        let sequence = self.peers.ping(now, peer, self.calls.contains(&peer));
         self.settle(now);
         Ok(sequence)
     }
@@ -442,7 +424,7 @@ impl Node {
     pub fn disconnect(&mut self, now: Instant, peer: &PeerId) -> Result<(), CommandError> {
         let called = self.calls.contains(peer);
         self.calls.finish(peer);
-        self.pings.take_waiting(peer);
+        self.peers.drop_pings(peer);
         self.end_waiting_streams(now, peer, StreamEnd::PeerGone);
         let key = self.peers.key_of(peer);
         if let Some(key) = key {

@@ -27,7 +27,7 @@ impl Node {
         socket: SocketId,
         seen: SocketAddr,
     ) {
-        let Some(id) = self.peers.get(key).map(|p| p.id) else { return };
+        let Some(id) = self.peers.get(key).map(|p| p.id()) else { return };
         // The source of a TCP connection is nowhere that a datagram could be sent to.
         if !socket.is_tcp() && self.is_supernode(&id) {
             self.nat.on_observed(now, id, reporter_address, socket, seen);
@@ -64,7 +64,7 @@ impl Node {
 
     /// The addresses of a supernode that a link is up to, the one in use first.
     fn addresses_of(&self, id: PeerId) -> Option<(PeerId, Vec<SocketAddr>)> {
-        let current = self.peers.by_id(&id).filter(|p| p.is_up())?.paths.current();
+        let current = self.peers.by_id(&id).filter(|p| p.is_up())?.current();
         let in_use = current.and_then(|route| route.remote());
         Some((id, in_use.into_iter().chain(self.supernode_addresses(&id)).collect()))
     }
@@ -148,7 +148,7 @@ impl Node {
     pub(super) fn direct_homes(&self) -> impl Iterator<Item = (PeerKey, SocketId, SocketAddr)> + '_ {
         self.own_homes().into_iter().filter_map(|(home, _)| {
             let key = self.peers.up_key(&home)?;
-            match self.peers.get(key)?.paths.current()? {
+            match self.peers.get(key)?.current()? {
                 Route::Direct { socket, remote } => Some((key, socket, remote)),
                 Route::Relayed { .. } => None,
             }

@@ -57,8 +57,8 @@ impl Node {
     }
 
     fn link_there(&mut self, now: Instant, id: PeerId, is_new: bool) {
-        let dialled = self.peers.by_id(&id).filter(|p| p.quic_client);
-        let shows_us = dialled.is_some_and(|p| !p.paths.current().is_some_and(|route| route.is_tcp()));
+        let dialled = self.peers.by_id(&id).filter(|p| p.is_client());
+        let shows_us = dialled.is_some_and(|p| !p.current().is_some_and(|route| route.is_tcp()));
         self.overlay.on_link_up(now, id, LinkUp { is_new, shows_us });
     }
 
@@ -123,7 +123,7 @@ impl Node {
         route: Route,
         message: Message<'_>,
     ) {
-        let paths = self.peers.get(key).map(|p| &p.paths);
+        let paths = self.peers.get(key).map(|p| p.paths());
         let is_called = !self.calls.is_empty() && advertiser(&message).is_some_and(|peer| self.calls.contains(&peer));
         let about = About {
             remote: route.remote().filter(|_| !route.is_tcp()),
@@ -184,7 +184,7 @@ impl Node {
                 self.peers.release(now, &peer, needed, is_leaf_here);
             }
             Output::Review => {
-                let all: Vec<_> = self.peers.iter().map(|(key, p)| (key, p.id)).collect();
+                let all: Vec<_> = self.peers.iter().map(|(key, p)| (key, p.id())).collect();
                 for (key, id) in all {
                     self.peers.review(now, key, self.overlay.needs(&id));
                 }
@@ -216,7 +216,7 @@ impl Node {
 
     fn carry_dismiss(&mut self, now: Instant, leaf: &PeerId) {
         let Some(key) = self.peers.up_key(leaf) else { return };
-        if self.peers.get(key).is_some_and(|p| p.traffic.is_some()) {
+        if self.peers.get(key).is_some_and(|p| p.is_user()) {
             let refused = Some(Refusal::NotASupernode);
             self.peers.send(key, &Message::RegisterReply { refused, load: Load::FULL });
         } else {
@@ -249,7 +249,7 @@ impl Node {
     }
 
     pub(super) fn is_unasked(&self, now: Instant, key: PeerKey, ip: IpAddr) -> bool {
-        self.peers.get(key).is_some_and(|p| self.overlay.is_unasked(now, &p.id, ip))
+        self.peers.get(key).is_some_and(|p| self.overlay.is_unasked(now, &p.id(), ip))
     }
 
     pub(crate) fn is_supernode(&self, id: &PeerId) -> bool {

@@ -13,7 +13,6 @@ use core::time::Duration;
 use super::Node;
 use crate::nat::{Alternates, Asked, ReplyOutput};
 use crate::net::{DropReason, Path, PeerKey, SocketKind};
-use crate::path::Route;
 use crate::time::Instant;
 use crate::transport::Purpose;
 use crate::wire::message::{self, Message};
@@ -33,7 +32,7 @@ impl Node {
         self.peers.send_outside(now, key, from, &Message::probe(token, delay_ds, alternate, from.remote));
     }
 
-    /// A Data packet that is a probe or an answer to one. Its keys are in use, so nothing is to be confirmed.
+    /// A Data packet that is a probe or an answer to one.
     pub(crate) fn on_probe_packet(
         &mut self,
         now: Instant,
@@ -45,15 +44,7 @@ impl Node {
     ) -> Result<(), DropReason> {
         // Through a relay it would show the relay's address.
         let path = path.ok_or(DropReason::WrongPath)?;
-        let is_unconfirmed = self.peers.is_unconfirmed(key, receiver);
-        let peer = self.peers.get_mut(key).filter(|p| p.is_up()).ok_or(DropReason::UnknownReceiver)?;
-        if is_unconfirmed {
-            return Err(DropReason::WrongPath);
-        }
-        let route = Route::Direct { socket: path.socket, remote: path.remote };
-        peer.on_authentic(now, &route, len);
-        let is_proven = peer.paths.is_proven(&route);
-        self.peers.touch(key);
+        let is_proven = self.peers.on_probe(now, key, receiver, path, len)?;
         let mut rest = plain;
         match message::decode_next(&mut rest).map_err(|_| DropReason::BadContents)? {
             Message::Probe { token, delay_ds, alternate, room: _ } => {

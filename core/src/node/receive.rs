@@ -9,7 +9,7 @@ use crate::relay;
 use crate::time::Instant;
 use crate::wire::RECEIVE_LEN_MAX;
 use crate::wire::address::canonical;
-use crate::wire::message::{self, Message};
+use crate::wire::message;
 use crate::wire::packet::{ChannelId, Kind, Packet, RELAY_HEADER_LEN};
 
 impl Node {
@@ -101,17 +101,18 @@ impl Node {
         if packet.len() > RECEIVE_LEN_MAX {
             return Err(DropReason::TooLong);
         }
-        let route = Route::Direct { socket: path.socket, remote: path.remote };
+        let route = Route::from(path);
         match Packet::decode(packet).map_err(|_| DropReason::Malformed)? {
             Packet::Init { .. } => self.on_init(now, path, packet),
             Packet::Cookie { receiver, nonce, sealed } => {
-                let (nonce, sealed) = (*nonce, *sealed);
-                self.on_cookie(now, path, receiver, &nonce, &sealed)
+                let result = self.peers.on_cookie(now, &mut self.account, path, receiver, nonce, sealed);
+                self.carry_peers(now);
+                result
             }
             Packet::Relay { channel, .. } => {
                 let via = self.ends.get(channel).ok_or(DropReason::UnknownReceiver)?.via;
                 let relay = self.peers.get(via).ok_or(DropReason::UnknownReceiver)?;
-                if !relay.paths.is_proven(&route) {
+                if !relay.paths().is_proven(&route) {
                     return Err(DropReason::WrongPath);
                 }
                 self.on_inner(now, channel, via, &mut packet[RELAY_HEADER_LEN..])
@@ -171,7 +172,7 @@ impl Node {
         self.on_authentic(now, key, receiver, path, len, Arrived { route, local, newest, asks });
         match kind {
             Kind::Stream => {
-                self.on_lively(now, key, &route);
+                self.peers.on_lively(now, key, &route);
                 self.on_stream_packet(now, key, plain)
             }
             _ => self.on_messages(now, key, route, plain),
@@ -193,10 +194,16 @@ impl Node {
         let asks = kind == Kind::BeatAsk;
         let local = path.and_then(|path| path.local);
         self.on_authentic(now, key, receiver, path, packet.len(), Arrived { route, local, newest, asks });
-        if asks && self.peers.get(key).is_some_and(|peer| peer.paths.is_proven(&route)) {
+        if asks && self.peers.get(key).is_some_and(|peer| peer.paths().is_proven(&route)) {
             self.peers.push(Outgoing::Beat { peer: key, kind: Kind::Beat, route: Some(route) });
         }
         Ok(())
+    }
+
+    /// A Response came from an address or through a channel.
+    fn on_response(&mut self, now: Instant, route: Route, receiver: u32, packet: &[u8]) -> Result<(), DropReason> {
+        let key = self.peers.awaits_response(receiver, &route)?;
+        self.on_answer(now, key, receiver, route, packet)
     }
 
     /// Something authentic came: confirms a handshake, proves life, and may show that the peer moved.
@@ -210,90 +217,24 @@ impl Node {
         arrived: Arrived,
     ) {
         let route = arrived.route;
-        self.peers.touch(key);
-        self.wake_by_peer(now, key, &route);
-        if self.peers.is_unconfirmed(key, receiver) {
-            self.confirm(now, key, receiver, route);
-        }
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        peer.on_authentic(now, &route, len);
-        if peer.wanted {
-            let id = peer.id;
+        self.peers.wake_by_peer(now, key, &route);
+        self.carry_peers(now);
+        self.confirm(now, key, receiver, route);
+        let Some((id, is_wanted)) = self.peers.on_authentic(now, key, &route, len) else { return };
+        if is_wanted {
             self.overlay.on_heard(now, &id);
         }
         self.transport_heard(now, key, &route);
-        if let Route::Relayed { via, .. } = route
-            && let Some(relay) = self.peers.get_mut(via)
-        {
-            relay.needed = now;
-        }
-        let Some(heard) = self.peers.get_mut(key).and_then(|peer| peer.on_arrived(now, &arrived)) else { return };
+        let from = path.map(|path| (path.remote, len));
+        let Some(heard) = self.peers.on_arrived(now, &mut self.account, key, &arrived, from) else { return };
         if heard.recovered {
             self.streams.on_recovered(now, key);
         }
-        if let Some(path) = path.filter(|_| heard.unproven) {
-            self.account.received(now, path.remote, len);
-        }
         if let Some(asked) = heard.challenge {
-            self.challenge(now, key, asked);
+            self.challenge(now, key, Some(asked));
         }
         if !heard.unproven {
             self.choose_path(now, key);
-        }
-    }
-
-    /// Sends a challenge on a path, to prove it or to see whether it still works.
-    pub(crate) fn challenge(&mut self, now: Instant, key: PeerKey, route: Route) -> [u8; 8] {
-        let token = self.peers.token();
-        let Some(peer) = self.peers.get_mut(key) else { return token };
-        let proven = peer.paths.is_proven(&route);
-        let on_current = peer.paths.current() == Some(route);
-        peer.paths.on_challenge_sent(now, &route, token);
-        let remote = route.remote();
-        // What a TCP connection leads to has proven its address in opening it.
-        let may = |node: &mut Self, to: core::net::SocketAddr| {
-            node.is_attested(now, key, to.ip()) || node.account.unasked(now, to)
-        };
-        if proven || route.is_tcp() || remote.is_none_or(|to| may(self, to)) {
-            // Where else we ask says nothing of where we send.
-            let message = if on_current { Message::challenge(token, remote) } else { Message::sample(token, remote) };
-            self.peers.send_on(key, Some(route), &message, on_current);
-        }
-        token
-    }
-
-    /// Chooses the link's path anew, and tells everybody whom a change concerns.
-    pub(crate) fn choose_path(&mut self, now: Instant, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        let Some(chosen) = peer.choose(now) else { return };
-        let leg = peer.direct_path();
-        if let (Some(change), true) = (chosen.change, peer.traffic.is_some()) {
-            self.streams.on_path(now, key, change);
-            self.traversal.on_path_changed(now, key, chosen.new.is_some_and(|route| route.is_direct()));
-        }
-        self.peers.touch(key);
-        if let Some(Route::Direct { remote, .. }) = chosen.new {
-            self.account.proven(remote);
-        }
-        self.channels.set_path(key, leg);
-        self.announce_path(key);
-        self.streams.mark_ready(key);
-        if chosen.is_first {
-            self.on_path_found(now, key);
-        }
-    }
-
-    /// Tells the application which path a user link uses now.
-    pub(crate) fn announce_path(&mut self, key: PeerKey) {
-        let Some(route) = self.peers.get(key).filter(|p| p.is_up()).and_then(|p| p.paths.current()) else { return };
-        let Some(info) = self.path_info(&route) else { return };
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        let id = peer.id;
-        if let Some(traffic) = &mut peer.traffic
-            && traffic.announced != Some(route)
-        {
-            traffic.announced = Some(route);
-            self.events.push_back(Event::PathChanged { peer: id, path: info });
         }
     }
 }

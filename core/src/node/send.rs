@@ -42,7 +42,7 @@ impl Node {
         let room = buf.len() / (longest + overhead);
         let train = self.streams.poll_transmit(now, key, segments_max.min(room).max(1), longest)?;
         if train.is_use {
-            self.peers.get_mut(key)?.on_used(now);
+            self.peers.on_used(now, key);
         }
         self.peers.touch(key);
         let mut total = 0;

@@ -19,16 +19,17 @@ impl Node {
             .iter()
             .filter(|(_, p)| p.is_up())
             .filter_map(|(key, p)| {
+                let (route, (rx_bytes, tx_bytes, relayed_bytes)) = (p.current()?, p.bytes());
                 Some(PeerStatus {
-                    peer: p.id,
-                    path: self.path_info(&p.paths.current()?)?,
+                    peer: p.id(),
+                    path: self.peers.path_info(&route)?,
                     why: self.relay_reason(now, key),
-                    transport: self.transport_of(&p.paths.current()?),
-                    rtt: p.paths.rtt(),
-                    rx_bytes: p.rx_bytes,
-                    tx_bytes: p.tx_bytes,
-                    relayed_bytes: p.relayed_bytes,
-                    control: p.traffic.is_none(),
+                    transport: self.transport_of(&route),
+                    rtt: p.paths().rtt(),
+                    rx_bytes,
+                    tx_bytes,
+                    relayed_bytes,
+                    control: !p.is_user(),
                 })
             })
             .collect();
@@ -66,6 +67,6 @@ impl Node {
 
     pub(crate) fn path_and_rtt(&self, id: &PeerId) -> Option<(PathInfo, Option<Duration>)> {
         let peer = self.peers.by_id(id).filter(|p| p.is_up())?;
-        Some((self.path_info(&peer.paths.current()?)?, peer.paths.rtt()))
+        Some((self.peers.path_info(&peer.current()?)?, peer.paths().rtt()))
     }
 }

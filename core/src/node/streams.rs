@@ -4,7 +4,7 @@ use super::Node;
 use crate::api::{CommandError, StreamEnd, StreamKey};
 use crate::identity::PeerId;
 use crate::net::{DropReason, PeerKey};
-use crate::peer::{OUTGOING_MAX, Peer, Standing};
+use crate::peer::{OUTGOING_MAX, Peer};
 use crate::stream::{Output, Side, Streams, View};
 use crate::time::Instant;
 use crate::wire::ServiceName;
@@ -20,11 +20,8 @@ impl Node {
             match output {
                 Output::Event(event) => self.events.push_back(event),
                 Output::Touched(key) => self.peers.touch(key),
-                Output::Used(key) => self.peers.get_mut(key).into_iter().for_each(|peer| peer.on_used(now)),
-                Output::Busy { link, busy } => {
-                    self.peers.get_mut(link).into_iter().for_each(|peer| peer.set_busy(busy));
-                }
-                Output::Accepted(key) => self.accept_peer(now, key),
+                Output::Used(key) => self.peers.on_used(now, key),
+                Output::Busy { link, busy } => self.peers.set_busy(link, busy),
                 Output::Waits(id) => self.open_waiting(now, &id),
             }
         }
@@ -73,10 +70,6 @@ impl Node {
         self.on_streams(now, |streams| streams.close(now, key));
     }
 
-    pub(crate) fn on_streams_due(&mut self, now: Instant, key: PeerKey) {
-        self.on_streams(now, |streams| streams.handle_timeout_of(now, key));
-    }
-
     pub(crate) fn on_stream_packet(&mut self, now: Instant, key: PeerKey, plain: &[u8]) -> Result<(), DropReason> {
         let view = self.stream_view(now, key).ok_or(DropReason::WrongPath)?;
         self.on_streams(now, |streams| streams.handle_packet(now, &view, plain));
@@ -85,13 +78,13 @@ impl Node {
 
     /// The link as the room sees it, if it is up. It carries user traffic from now on, unless the peer is refused.
     fn stream_view(&mut self, now: Instant, key: PeerKey) -> Option<View> {
-        let id = self.peers.get(key).filter(|peer| peer.is_up())?.id;
-        let is_accepted = self.standing_of(&id) == Standing::Accepted;
-        let peer = self.peers.get_mut(key)?;
+        let peer = self.peers.get(key).filter(|peer| peer.is_up())?;
+        let (id, is_client) = (peer.id(), peer.is_client());
+        let is_accepted = self.is_let_in(&id);
         if is_accepted {
-            peer.carry_traffic(now, Standing::Accepted);
+            self.peers.carry_traffic(now, key);
         }
-        let side = if peer.quic_client { Side::Client } else { Side::Server };
+        let side = if is_client { Side::Client } else { Side::Server };
         Some(View { key, id, side, is_accepted })
     }
 
@@ -107,16 +100,19 @@ impl Node {
 
     /// Datagrams are for peers that some service lets in, or that we called.
     pub(crate) fn on_app_datagram(&mut self, now: Instant, key: PeerKey, data: &[u8]) {
-        let Some(id) = self.peers.get(key).filter(|peer| peer.is_accepted()).map(|peer| peer.id) else { return };
+        let Some(id) = self.peers.get(key).filter(|peer| peer.is_user()).map(|peer| peer.id()) else { return };
         self.on_streams(now, |streams| streams.handle_datagram(key, id, data));
     }
 
-    /// How far we trust a peer: whom a service lets in, and with whom we have begun something, from then on.
-    pub(crate) fn standing_of(&self, id: &PeerId) -> Standing {
-        let is_accepted = self.peers.by_id(id).is_some_and(Peer::is_accepted)
+    /// Whether a peer gets user links, candidates and checks: whom a service lets in, and with whom we have begun
+    /// something, from then on.
+    ///
+    /// A service that is open to any lets everybody in: whoever may open a stream learns our addresses with it, so keeping
+    /// them from those who have not opened one yet would protect nothing.
+    pub(crate) fn is_let_in(&self, id: &PeerId) -> bool {
+        self.peers.by_id(id).is_some_and(Peer::is_user)
             || self.calls.contains(id)
             || self.streams.waits_for(id)
-            || self.streams.services().let_in(id);
-        if is_accepted { Standing::Accepted } else { Standing::Refused }
+            || self.streams.services().let_in(id)
     }
 }

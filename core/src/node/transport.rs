@@ -28,7 +28,7 @@ impl Node {
     pub(crate) fn transport_of(&self, route: &Route) -> Transport {
         let leg = match route {
             Route::Direct { .. } => Some(*route),
-            Route::Relayed { via, .. } => self.peers.get(*via).and_then(|relay| relay.paths.current()),
+            Route::Relayed { via, .. } => self.peers.get(*via).and_then(|relay| relay.current()),
         };
         if leg.is_some_and(|leg| leg.is_tcp()) { Transport::Tcp } else { Transport::Udp }
     }
@@ -109,7 +109,7 @@ impl Node {
 
     fn link_to(&self, key: PeerKey) -> Option<Link> {
         let p = self.peers.get(key)?;
-        Some(Link { key, peer: p.id, is_up: p.is_up(), current: p.paths.current(), asking: p.asking_sockets() })
+        Some(Link { key, peer: p.id(), is_up: p.is_up(), current: p.current(), asking: p.asking_sockets() })
     }
 
     // ---- what it wants ----
@@ -125,18 +125,14 @@ impl Node {
                 self.events.push_back(Event::CloseSocket(socket));
             }
             Output::Attempt { peer, path, body } => {
-                let key = self.ensure_peer(now, peer);
+                let key = self.peers.enter(now, peer);
                 if let (Some(key), Ok(body)) = (key, postcard::from_bytes::<InitBody<'_>>(&body)) {
                     self.attempt(now, key, AttemptRoute::Direct(path), &body);
                 }
             }
-            Output::Probe(key) => self.probe_current(now, key),
+            Output::Probe(key) => self.challenge(now, key, None),
             Output::ChallengeUdp { peer, udp } => self.challenge_udp(now, peer, udp),
-            Output::StandIn { peer, route, since } => {
-                if let Some(peer) = self.peers.get_mut(peer) {
-                    peer.paths.on_stand_in(&route, since);
-                }
-            }
+            Output::StandIn { peer, route, since } => self.peers.on_stand_in(peer, &route, since),
             Output::RemovePath { peer, route } => self.remove_paths_of(now, peer, |r| *r == route),
             Output::TellCandidates => self.on_candidates_changed(now),
             Output::GiveUp(peer) => self.give_up_dial(now, &peer),
@@ -149,9 +145,8 @@ impl Node {
     fn challenge_udp(&mut self, now: Instant, key: PeerKey, udp: SocketAddr) {
         let Some(socket) = self.socket_for(udp) else { return };
         let route = Route::Direct { socket, remote: udp };
-        if let Some(peer) = self.peers.get_mut(key) {
-            peer.paths.add(now, route);
-            self.challenge(now, key, route);
+        if self.peers.add_path(now, key, route) {
+            self.challenge(now, key, Some(route));
         }
     }
 
@@ -169,9 +164,9 @@ impl Node {
         let over_udp = self.peers.iter().filter(|(_, p)| p.is_kept_over_udp()).map(|(key, _)| key).collect();
         let waiting = self.peers.iter().filter_map(|(_, p)| {
             let (udp, body) = p.asking_over_udp()?;
-            Some(Waiting { peer: p.id, udp, body: body.into(), asking: p.asking_sockets() })
+            Some(Waiting { peer: p.id(), udp, body: body.into(), asking: p.asking_sockets() })
         });
-        let is_current = |key, route| self.peers.get(key).is_some_and(|p| p.paths.current() == Some(route));
+        let is_current = |key, route| self.peers.get(key).is_some_and(|p| p.current() == Some(route));
         let in_use = self.transports.in_links().filter(|(_, key, route)| is_current(*key, *route));
         let in_use = in_use.map(|(socket, ..)| socket).collect();
         let survey = Survey { over_udp, waiting: waiting.collect(), in_use };
@@ -180,8 +175,8 @@ impl Node {
 
     fn look_at_connection(&mut self, now: Instant, socket: SocketId, key: PeerKey, route: Route) {
         let used = match self.peers.get(key).filter(|p| p.is_up()) {
-            Some(peer) if peer.paths.current() == Some(route) => Use::Current,
-            Some(peer) if peer.paths.is_proven(&route) => Use::Spare,
+            Some(peer) if peer.current() == Some(route) => Use::Current,
+            Some(peer) if peer.paths().is_proven(&route) => Use::Spare,
             _ => Use::None,
         };
         self.tell_transports(now, |transports, _| transports.on_looked_at(now, socket, used));

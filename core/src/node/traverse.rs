@@ -1,6 +1,6 @@
 //! Carries what concerns the way to peers of user links into [`Traversal`], and what it wants out.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::Node;
@@ -85,11 +85,6 @@ impl Node {
         self.traversal.relay_reason(now, key, &View::of(self.peers.get(key)?, now)?, &self.around())
     }
 
-    /// Whether the peer is known to be at this address: it answered from there, or a home of ours said so.
-    pub(crate) fn is_attested(&self, now: Instant, key: PeerKey, ip: IpAddr) -> bool {
-        self.traversal.is_attested(now, key, ip)
-    }
-
     /// The main socket of the address's family.
     pub(crate) fn socket_for(&self, remote: SocketAddr) -> Option<SocketId> {
         self.network.socket_for(remote)
@@ -115,13 +110,6 @@ impl Node {
     /// Offers our candidates and asks for the peer's; checks start on both sides.
     pub(crate) fn upgrade(&mut self, now: Instant, key: PeerKey) {
         self.traverse(now, key, Traversal::upgrade);
-    }
-
-    /// A service took the peer in.
-    pub(crate) fn accept_peer(&mut self, now: Instant, key: PeerKey) {
-        if self.peers.get_mut(key).is_some_and(|peer| peer.accept() && !peer.paths.has_direct()) {
-            self.upgrade(now, key);
-        }
     }
 
     /// Starts a check list over the peer's candidates, unless a direct path works.
@@ -176,7 +164,7 @@ impl Node {
     /// A supernode answered that. Whether this probe was an effort's.
     pub(crate) fn on_punch_seen(&mut self, now: Instant, home: PeerKey, socket: SocketId, seen: SocketAddr) -> bool {
         let Some(Purpose::Punch(key)) = self.sockets.purpose(socket) else { return false };
-        if self.peers.get(home).is_some_and(|p| p.wanted) {
+        if self.peers.get(home).is_some_and(|p| p.is_wanted()) {
             self.traverse(now, key, |t, case| t.on_seen(case, socket, seen));
         }
         true
@@ -200,7 +188,7 @@ impl Node {
     /// A home of ours tells where it sees a peer that we asked about.
     pub(crate) fn on_vouched(&mut self, now: Instant, home: PeerKey, id: PeerId, address: SocketAddr) {
         // Only the word of a supernode that we chose counts.
-        let Some(home) = self.peers.get(home).filter(|p| p.wanted).map(|p| p.id) else { return };
+        let Some(home) = self.peers.get(home).filter(|p| p.is_wanted()).map(|p| p.id()) else { return };
         if let Some(key) = self.peers.key_of(&id) {
             self.traverse(now, key, |t, case| t.on_vouched(case, &home, address));
         }

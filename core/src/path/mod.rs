@@ -2,14 +2,14 @@
 //!
 //! [`Paths`] knows them and chooses. [`Quality`] measures the one in use and the one that could be used instead.
 //! [`FailureDetector`] notices that what awaits an answer gets none. All three are told what was sent and heard and say what they
-//! want; sending is the business of whoever has the keys. [`Pings`] measures round trips for the application.
+//! want; sending is the business of whoever has the keys.
 
 mod failure;
 mod paths;
-mod pings;
 mod quality;
+mod route;
 
 pub(crate) use failure::{FailureDetector, Remedy};
-pub(crate) use paths::{Change, Heard, Paths, Route};
-pub(crate) use pings::Pings;
+pub(crate) use paths::{Change, Heard, Paths};
 pub(crate) use quality::{Output, Quality, View};
+pub(crate) use route::Route;

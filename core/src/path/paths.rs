@@ -13,12 +13,11 @@
 //! worse; between two direct paths of a kind the quicker one, with hysteresis so that two alike do not alternate; a path
 //! that the peer moved to (it roamed) at once.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 use core::time::Duration;
 
-use crate::net::{PeerKey, SocketId};
+use super::route::Route;
 use crate::time::Instant;
-use crate::wire::packet::ChannelId;
 
 /// Most paths that a link keeps. At the limit an unproven one that was heard longest ago goes first.
 pub(crate) const PATHS_MAX: usize = 8;
@@ -33,54 +32,6 @@ const CHALLENGE_AGE_MAX: Duration = Duration::from_secs(5);
 /// Another direct path must beat the one in use by this much before it takes over: a fifth of its RTT and 2 ms.
 fn is_clearly_quicker(rtt_us: u32, than_us: u32) -> bool {
     u64::from(rtt_us) * 5 + 10_000 < u64::from(than_us) * 4
-}
-
-/// Where a link's packets go.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Route {
-    /// Straight to the peer.
-    Direct {
-        /// From this socket.
-        socket: SocketId,
-        /// To this address.
-        remote: SocketAddr,
-    },
-    /// Through a channel of a relay.
-    Relayed {
-        /// The channel.
-        channel: ChannelId,
-        /// The link to the relay.
-        via: PeerKey,
-    },
-}
-
-impl Route {
-    /// Whether it is direct.
-    pub(crate) const fn is_direct(&self) -> bool {
-        matches!(self, Self::Direct { .. })
-    }
-
-    /// The address that it leads straight to.
-    pub(crate) const fn remote(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Direct { remote, .. } => Some(*remote),
-            Self::Relayed { .. } => None,
-        }
-    }
-
-    /// Whether it is a TCP connection.
-    pub(crate) const fn is_tcp(&self) -> bool {
-        matches!(self, Self::Direct { socket, .. } if socket.is_tcp())
-    }
-
-    /// Least is best: over UDP, over TCP (a lost packet holds up all behind it, and no router remembers a peer's
-    /// address by it), through a relay.
-    pub(crate) const fn class(&self) -> u8 {
-        match self {
-            Self::Direct { socket, .. } => socket.is_tcp() as u8,
-            Self::Relayed { .. } => 2,
-        }
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -459,7 +410,11 @@ impl Paths {
 
 #[cfg(test)]
 mod tests {
+    use core::net::SocketAddr;
+
     use super::*;
+    use crate::net::{PeerKey, SocketId};
+    use crate::wire::packet::ChannelId;
 
     fn direct(port: u16) -> Route {
         Route::Direct { socket: SocketId(0), remote: SocketAddr::from(([192, 0, 2, 1], port)) }

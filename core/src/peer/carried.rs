@@ -17,7 +17,7 @@ impl Peer {
     }
 
     /// Whether a question on `route` shows that a home which holds a binding of ours did not know us there.
-    pub(crate) fn was_moved(&self, now: Instant, route: &Route) -> bool {
+    pub(super) fn was_moved(&self, now: Instant, route: &Route) -> bool {
         let is_home = self.wanted && self.traffic.is_none() && self.duty == Duty::Binding;
         is_home && self.paths.current() == Some(*route) && self.paths.wants_challenge(now, route)
     }

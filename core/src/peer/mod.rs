@@ -1,9 +1,13 @@
 //! The peers of this node: for each the link to it and its paths, and the tables that find it.
 //!
-//! [`Peer`] is one of them: keys, paths, keep-alive and idleness, changed by its methods, which return what they want
-//! done. [`Peers`] holds them all and does what needs no other machine: it begins handshakes and answers them
-//! (`handshake.rs`), opens what arrives under their keys (`table.rs`), and seals what leaves (`outbox.rs`), when it
+//! [`Peer`] is one of them: keys, paths, keep-alive and idleness (`state.rs`, `ways.rs`), changed only in here. [`Peers`]
+//! holds them all. It begins handshakes and answers them (`initiate.rs`, `respond.rs`), opens what arrives under their keys
+//! (`peers.rs`), asks and answers whether paths work (`validation.rs`), and seals what leaves (`outbox.rs`), when it
 //! leaves, with the keys and on the path of that moment.
+//!
+//! What it wants of others it returns where it is one thing, and else says as [`Output`]s, in the order in which they are
+//! to be carried out. Some of these come back to it: a question that is due after another one, or after a path is chosen,
+//! is asked on the path of that moment. What is due of a peer comes in parts for the same reason (`due.rs`).
 //!
 //! A peer's life: it is entered when it is dialled, called, or its Init was admitted. Its link is up once a handshake is
 //! finished: as initiator when the Response is authentic, as responder when the first packet under the new keys comes.
@@ -12,23 +16,36 @@
 
 mod attempt;
 mod carried;
-mod handshake;
+mod due;
+mod epochs;
 mod indices;
+mod initiate;
+mod links;
+#[cfg(test)]
+mod links_tests;
 #[cfg(any(test, feature = "operations"))]
 pub(crate) mod operations;
 mod outbox;
 mod outgoing;
+mod output;
 mod peers;
+mod pinging;
+mod pings;
+mod respond;
 mod state;
 mod table;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod validation;
+mod ways;
 
 pub(crate) use attempt::AttemptRoute;
-pub(crate) use handshake::{Arrival, PENDING_MAX, Request, response_len};
-pub(crate) use outbox::{ANSWERS_MAX, MESSAGES_LEN_MAX};
+pub(crate) use due::Ended;
+pub(crate) use outbox::MESSAGES_LEN_MAX;
 pub(crate) use outgoing::{OUTGOING_MAX, Outgoing};
+pub(crate) use output::Output;
 pub(crate) use peers::Peers;
-pub(crate) use state::{Arrived, OLD_EPOCH_AGE_MAX, Peer, UNCONFIRMED_AGE_MAX};
-pub(crate) use traffic::{Standing, Traffic};
+pub(crate) use respond::{Arrival, Request};
+pub(crate) use state::Peer;
+pub(crate) use ways::Arrived;

@@ -1,13 +1,15 @@
 //! Two [`Peers`], each with the other as its one peer, driven by bytes: handshakes begin, cross, are lost, doubled and
-//! late, keys are replaced, and what is sealed by one opens at the other.
+//! late, keys are replaced, links are used, sleep, fall silent and are forgotten, and what is sealed by one opens at the
+//! other.
 
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::handshake::{ATTEMPTS_MAX, PENDING_MAX, Request, UNCONFIRMED_MAX};
-use super::{Arrival, Arrived, AttemptRoute, Peer, Peers};
+use super::initiate::ATTEMPTS_MAX;
+use super::respond::{PENDING_MAX, UNCONFIRMED_MAX};
+use super::{Arrival, Arrived, AttemptRoute, Ended, Outgoing, Output, Peers, Request};
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
 use crate::keepalive::Duty;
@@ -18,19 +20,18 @@ use crate::path::Route;
 use crate::random::Seed;
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
-use crate::wire::message::{InitBody, Message, ResponseBody};
-use crate::wire::packet::Packet;
+use crate::wire::message::{self, InitBody, Message};
+use crate::wire::packet::{Kind, Packet};
 
 /// One of the two.
-struct Side {
-    peers: Peers,
-    account: Account,
-    key: PeerKey,
+pub(super) struct Side {
+    pub(super) peers: Peers,
+    pub(super) account: Account,
+    pub(super) key: PeerKey,
     /// Where the other one is.
     path: Path,
     /// What it sent and the other has not got.
     wire: VecDeque<Vec<u8>>,
-    time_us: u64,
     opened: u64,
 }
 
@@ -39,25 +40,35 @@ fn address(n: u8) -> SocketAddr {
 }
 
 impl Side {
-    fn new(n: u8) -> Self {
+    pub(super) fn new(n: u8) -> Self {
         let me = Arc::new(Identity::new(SecretKey::from_bytes(&[n; 32])));
-        let mut peers = Peers::new(me, &Seed::new([n; 32]), Duty::Liveness);
+        let mut peers = Peers::new(me, &Seed::new([n; 32]), Duty::Liveness, 0);
         let id: PeerId = SecretKey::from_bytes(&[3 - n; 32]).peer_id();
-        let key = peers.insert(Peer::new(Instant::ZERO, id, Duty::Liveness)).expect("room");
+        let key = peers.enter(Instant::ZERO, id).expect("room");
         let path = Path { socket: SocketId(0), remote: address(3 - n), local: None };
-        Self { peers, account: Account::default(), key, path, wire: VecDeque::new(), time_us: 0, opened: 0 }
+        Self { peers, account: Account::default(), key, path, wire: VecDeque::new(), opened: 0 }
     }
 
-    fn route(&self) -> Route {
-        Route::Direct { socket: self.path.socket, remote: self.path.remote }
+    pub(super) fn route(&self) -> Route {
+        self.path.into()
     }
 
-    fn attempt(&mut self, now: Instant) {
-        self.time_us += 1;
+    pub(super) fn attempt(&mut self, now: Instant) {
         let body = InitBody::Direct { early: None };
         let route = AttemptRoute::Direct(self.path);
-        let begun = self.peers.attempt(now, &mut self.account, self.time_us, self.key, route, &body);
+        let begun = self.peers.attempt(now, &mut self.account, self.key, route, &body);
         assert!(begun.is_some(), "an index and a packet can be had");
+    }
+
+    /// The application or this host's network does something.
+    fn use_link(&mut self, now: Instant, op: u8) {
+        let id = self.peers.get(self.key).expect("nobody forgets it").id();
+        match op & 3 {
+            0 => drop(self.peers.ping(now, id, true)),
+            1 => self.peers.make_user_link(now, self.key),
+            2 => self.peers.on_moved(now, self.key, op & 8 == 0),
+            _ => self.peers.set_wanted(self.key, op & 8 == 0),
+        }
     }
 
     /// A packet came from the other side.
@@ -70,7 +81,7 @@ impl Side {
                 let mut plain = [0; DATAGRAM_LEN_MAX];
                 let Ok(finished) = self.peers.finish(now, key, receiver, packet, &mut plain) else { return };
                 if !finished.same && self.peers.is_up(key) {
-                    self.peers.drop_epochs(key);
+                    self.peers.on_replaced(now, key);
                 }
                 self.peers.install_finished(now, key, route, finished);
                 self.choose(now);
@@ -78,13 +89,18 @@ impl Side {
                 assert!(self.peers.is_up(key));
             }
             Ok(Packet::Sealed { receiver, counter, .. }) => self.on_sealed(now, receiver, counter, packet),
-            Ok(Packet::Beat { receiver, counter, .. }) => {
-                if let Some(key) = self.peers.owner(receiver) {
-                    let _ = self.peers.open_beat(key, receiver, counter, packet);
+            Ok(Packet::Beat { kind, receiver, counter, .. }) => {
+                let Some(key) = self.peers.owner(receiver) else { return };
+                let Ok(newest) = self.peers.open_beat(key, receiver, counter, packet) else { return };
+                let asks = kind == Kind::BeatAsk;
+                self.on_authentic(now, key, receiver, Arrived { route, local: None, newest, asks });
+                if asks {
+                    self.peers.push(Outgoing::Beat { peer: key, kind: Kind::Beat, route: Some(route) });
                 }
             }
             _ => {}
         }
+        self.carry(now);
     }
 
     fn on_init(&mut self, now: Instant, packet: &[u8]) {
@@ -101,56 +117,91 @@ impl Side {
         }
         let request =
             Request { init_len: packet.len(), fresh: true, user: false, route: arrival.route(), unasked: false };
-        let body = ResponseBody::Direct { seen: self.path.remote.into(), reply: None };
-        if let Ok(response) = self.peers.respond(now, self.key, accepted, &body, request) {
-            assert!(response.len() <= packet.len(), "an answer larger than its question");
-            self.peers.answer(now, &mut self.account, arrival, response);
-        }
+        let _ = self.peers.respond_direct(now, &mut self.account, self.key, self.path, accepted, None, request);
     }
 
     fn on_sealed(&mut self, now: Instant, receiver: u32, counter: u32, packet: &mut [u8]) {
         let route = self.route();
         let Some(key) = self.peers.owner(receiver) else { return };
-        let Ok((_, newest)) = self.peers.open_sealed(key, receiver, counter, packet) else { return };
+        let Ok((plain, newest)) = self.peers.open_sealed(key, receiver, counter, packet) else { return };
         self.opened += 1;
-        if let Some(confirmed) = self.peers.take_confirmed(key, receiver, &route) {
+        let newest = newest && !message::is_about_path(plain);
+        let asks = message::is_question(plain);
+        self.on_authentic(now, key, receiver, Arrived { route, local: None, newest, asks });
+        let mut rest = &*plain;
+        while !rest.is_empty() {
+            match message::decode_next(&mut rest).expect("the other side's own words") {
+                Message::Challenge { token, room } => {
+                    self.peers.on_challenge(now, &mut self.account, key, route, token, room);
+                }
+                Message::ChallengeReply { token, .. } => {
+                    self.peers.on_challenge_reply(now, &mut self.account, key, &route, token, None);
+                    self.peers.on_pong(now, key, token, &route);
+                }
+                Message::Close => return self.forget(now),
+                _ => {}
+            }
+        }
+        self.choose(now);
+    }
+
+    fn on_authentic(&mut self, now: Instant, key: PeerKey, receiver: u32, arrived: Arrived) {
+        self.peers.wake_by_peer(now, key, &arrived.route);
+        if let Some(confirmed) = self.peers.take_confirmed(key, receiver, &arrived.route) {
             if confirmed.was_up && !confirmed.same {
-                self.peers.drop_epochs(key);
+                self.peers.on_replaced(now, key);
             }
             self.peers.install_confirmed(now, key, confirmed);
             self.choose(now);
         }
-        let peer = self.peers.get_mut(key).expect("its owner is there");
-        peer.on_authentic(now, &route, 1);
-        peer.on_arrived(now, &Arrived { route, local: None, newest, asks: false });
+        self.peers.on_authentic(now, key, &arrived.route, 1).expect("its owner is there");
+        let from = Some((self.path.remote, 1));
+        let heard = self.peers.on_arrived(now, &mut self.account, key, &arrived, from);
+        if let Some(route) = heard.and_then(|heard| heard.challenge) {
+            self.peers.challenge(now, &mut self.account, key, Some(route), |_| false);
+        }
         self.choose(now);
     }
 
     fn choose(&mut self, now: Instant) {
-        let key = self.key;
-        if self.peers.get_mut(key).and_then(|peer| peer.choose(now)).is_some() {
-            self.peers.flush_waiting(key);
-        }
+        self.peers.choose(now, &mut self.account, self.key);
+        self.peers.flush_waiting(self.key);
         self.account.proven(self.path.remote);
     }
 
-    /// What is due, and everything that is to be sent.
-    fn drain(&mut self, now: Instant) {
-        while let Some(key) = self.peers.pop_due(now) {
-            self.peers.on_attempts_due(now, &mut self.account, key);
-            self.peers.drop_pending_if_due(now, key);
-            self.peers.drop_old_epoch_if_due(now, key);
-            let pace = self.peers.pace();
-            let peer = self.peers.get_mut(key).expect("its deadline was set");
-            peer.rest_if_due(now);
-            let duty = peer.duty_at(now, pace);
-            let _ = peer.beats.handle_timeout(now, duty, pace);
-            let _ = peer.detector.handle_timeout(now);
-            peer.needed = now;
-            if peer.is_rekey_due(now) {
-                self.attempt(now);
+    /// Nothing is left of the other side but its name, and how late its last Init was.
+    fn forget(&mut self, now: Instant) {
+        let gone = self.peers.forget(self.key).expect("it is there");
+        self.key = self.peers.enter(now, gone.id).expect("room");
+    }
+
+    fn carry(&mut self, now: Instant) {
+        while let Some(output) = self.peers.poll_output() {
+            match output {
+                Output::Challenge { peer, route } => {
+                    self.peers.challenge(now, &mut self.account, peer, route, |_| false);
+                }
+                Output::Choose { .. } => self.choose(now),
+                Output::WakeRelays { peer } => self.peers.wake_relays(peer, core::iter::empty()),
+                Output::Revive { peer } => self.peers.revive(now, &mut self.account, peer),
+                Output::Close { peer } => {
+                    self.peers.say_goodbye(now, peer);
+                    self.forget(now);
+                }
+                Output::Gone { .. } => self.forget(now),
+                // Of others; and there is no way but the one.
+                Output::Call { .. } | Output::Upgrade { .. } | Output::Retry { .. } | Output::StandIn { .. } => {}
+                Output::Event(_) | Output::Save(_) => {}
             }
-            self.peers.touch(key);
+        }
+    }
+
+    /// What is due, and everything that is to be sent.
+    pub(super) fn drain(&mut self, now: Instant) {
+        self.carry(now);
+        while let Some(key) = self.peers.pop_due(now) {
+            self.on_due(now, key);
+            self.peers.touch(self.key);
             self.peers.settle(now, |_| None);
             assert!(self.peers.poll_timeout().is_none_or(|at| at > now), "a deadline is not disarmed");
         }
@@ -164,6 +215,23 @@ impl Side {
         let peer = self.peers.get(self.key).expect("nobody forgets it");
         assert!(peer.pending.len() <= PENDING_MAX && peer.attempts.len() <= ATTEMPTS_MAX);
         assert!(self.peers.unconfirmed() <= UNCONFIRMED_MAX);
+    }
+
+    /// Each part that may be due, unless an earlier one was the end.
+    fn on_due(&mut self, now: Instant, key: PeerKey) {
+        if self.peers.on_handshakes_due(now, &mut self.account, key) != Ended::Nothing && self.peers.is_idle(key) {
+            self.forget(now);
+        }
+        self.peers.on_beats_due(now, key);
+        self.carry(now);
+        self.peers.on_silence_due(now, key);
+        self.carry(now);
+        while self.peers.on_quality_due(now, key) {
+            self.carry(now);
+        }
+        self.peers.on_keys_due(now, &mut self.account, key);
+        self.peers.on_idle_due(now, key, false);
+        self.carry(now);
     }
 }
 
@@ -197,10 +265,11 @@ pub fn drive(bytes: &[u8]) {
                     sides[other].receive(now, &mut broken);
                 }
             }
-            88..=111 => {
+            88..=99 => {
                 let key = sides[at].key;
                 sides[at].peers.send(key, &Message::LoadRequest);
             }
+            100..=111 => sides[at].use_link(now, op),
             _ => now += Duration::from_millis(u64::from(bytes.u16())),
         }
         for side in &mut sides {
@@ -222,6 +291,10 @@ fn settle_down(mut sides: [Side; 2], mut now: Instant) {
         side.wire.clear();
     }
     now += Duration::from_secs(5);
+    for side in &mut sides {
+        // A link that nothing needs would be closed as soon as it is up.
+        side.peers.need(now, side.key);
+    }
     sides[0].attempt(now);
     for _ in 0..20 {
         for (at, other) in [(0, 1), (1, 0)] {
@@ -242,6 +315,22 @@ fn settle_down(mut sides: [Side; 2], mut now: Instant) {
         }
         assert!(sides[other].opened > before, "what one seals the other opens");
     }
+}
+
+/// Two with a link between them, and nothing under way.
+#[cfg(test)]
+pub(super) fn linked(now: Instant) -> [Side; 2] {
+    let mut sides = [Side::new(1), Side::new(2)];
+    sides[0].attempt(now);
+    for _ in 0..4 {
+        for (at, other) in [(0, 1), (1, 0)] {
+            sides[at].drain(now);
+            while let Some(mut packet) = sides[at].wire.pop_front() {
+                sides[other].receive(now, &mut packet);
+            }
+        }
+    }
+    sides
 }
 
 #[cfg(test)]

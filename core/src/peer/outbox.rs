@@ -16,7 +16,7 @@ use crate::wire::packet::{BEAT_LEN, ChannelId, DATA_HEADER_LEN, DATA_OVERHEAD, K
 /// Room kept for what waits to be sent when nothing does.
 const OUTGOING_KEPT: usize = 64;
 /// Above this many intents, answers are no longer queued: who asked asks again.
-pub(crate) const ANSWERS_MAX: usize = 4_096;
+pub(super) const ANSWERS_MAX: usize = 4_096;
 /// Most plaintext bytes of messages in one Data packet, so that it fits relayed too.
 pub(crate) const MESSAGES_LEN_MAX: usize = DATAGRAM_LEN_MAX - DATA_OVERHEAD - RELAY_HEADER_LEN;
 /// Most messages that wait for a link to come up. At the limit the oldest goes.
@@ -231,8 +231,7 @@ impl Peers {
 
     /// The same, from this very path.
     pub(crate) fn send_outside(&mut self, now: Instant, key: PeerKey, path: Path, message: &Message<'_>) {
-        let route = Route::Direct { socket: path.socket, remote: path.remote };
-        self.seal_to(now, key, &Slot { path, route, channel: None }, message);
+        self.seal_to(now, key, &Slot { path, route: path.into(), channel: None }, message);
     }
 
     fn seal_to(&mut self, now: Instant, key: PeerKey, slot: &Slot, message: &Message<'_>) {

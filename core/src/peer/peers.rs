@@ -5,14 +5,18 @@ use std::sync::Arc;
 
 use super::indices::Indices;
 use super::outgoing::Outgoing;
+use super::output::Output;
+use super::pings::Pings;
 use super::state::Peer;
 use super::table::Table;
 use crate::identity::PeerId;
 use crate::keepalive::{Duty, Pace};
-use crate::link::{Epoch, Gate, Identity};
+use crate::link::{Epoch, Freshness, Gate, Identity};
 use crate::net::{DropReason, PeerKey};
+use crate::queue;
 use crate::random::{KeyRng, Seed};
-use crate::time::{Deadlines, Instant};
+use crate::time::{Deadlines, Instant, WallTime};
+use crate::wire::message::ChannelLimits;
 
 /// See [the room](super).
 pub(crate) struct Peers {
@@ -33,10 +37,15 @@ pub(crate) struct Peers {
     own_duty: Duty,
     deadlines: Deadlines<PeerKey>,
     touched: Vec<PeerKey>,
+    /// The clock of Inits, ours and others'.
+    pub(super) freshness: Freshness,
+    pub(super) pings: Pings,
+    outputs: VecDeque<Output>,
 }
 
 impl Peers {
-    pub(crate) fn new(me: Arc<Identity>, seed: &Seed, own_duty: Duty) -> Self {
+    /// With the mark of the clock of Inits that an earlier run saved, or 0.
+    pub(crate) fn new(me: Arc<Identity>, seed: &Seed, own_duty: Duty, clock_mark: u64) -> Self {
         let mut keys = seed.keys("links");
         let gate = Gate::new(&mut keys);
         Self {
@@ -52,7 +61,24 @@ impl Peers {
             own_duty,
             deadlines: Deadlines::default(),
             touched: Vec::new(),
+            freshness: Freshness::new(clock_mark),
+            pings: Pings::default(),
+            outputs: VecDeque::new(),
         }
+    }
+
+    /// The wall clock is set.
+    pub(crate) fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
+        self.freshness.handle_wall_clock(now, wall);
+    }
+
+    /// What is wanted next.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        queue::pop(&mut self.outputs, 0)
+    }
+
+    pub(super) fn want(&mut self, output: Output) {
+        self.outputs.push_back(output);
     }
 
     /// Fresh entropy for what is secret.
@@ -61,7 +87,7 @@ impl Peers {
     }
 
     /// An unguessable token.
-    pub(crate) fn token(&mut self) -> [u8; 8] {
+    pub(super) fn token(&mut self) -> [u8; 8] {
         self.keys.bytes()
     }
 
@@ -71,7 +97,7 @@ impl Peers {
         self.table.get(key)
     }
 
-    pub(crate) fn get_mut(&mut self, key: PeerKey) -> Option<&mut Peer> {
+    pub(super) fn get_mut(&mut self, key: PeerKey) -> Option<&mut Peer> {
         self.table.get_mut(key)
     }
 
@@ -100,13 +126,33 @@ impl Peers {
         }
     }
 
+    /// The link carries user traffic from now on: we called the peer, or a service lets it in.
+    pub(crate) fn carry_traffic(&mut self, now: Instant, key: PeerKey) {
+        self.get_mut(key).into_iter().for_each(|peer| peer.carry_traffic(now));
+    }
+
+    /// User traffic was seen.
+    pub(crate) fn on_used(&mut self, now: Instant, key: PeerKey) {
+        self.get_mut(key).into_iter().for_each(|peer| peer.on_used(now));
+    }
+
+    /// A link has streams now, or has none any more.
+    pub(crate) fn set_busy(&mut self, key: PeerKey, busy: bool) {
+        self.get_mut(key).into_iter().for_each(|peer| peer.set_busy(busy));
+    }
+
+    /// What the relay says that the channel with a peer may carry.
+    pub(crate) fn set_limits(&mut self, key: PeerKey, limits: ChannelLimits) {
+        self.get_mut(key).into_iter().for_each(|peer| peer.set_limits(limits));
+    }
+
     /// Enters a peer; nothing when there are too many.
-    pub(crate) fn insert(&mut self, peer: Peer) -> Option<PeerKey> {
+    pub(super) fn insert(&mut self, peer: Peer) -> Option<PeerKey> {
         self.table.insert(peer)
     }
 
     /// Forgets a peer with its keys, handshakes and deadline.
-    pub(crate) fn remove(&mut self, key: PeerKey) -> Option<Box<Peer>> {
+    pub(super) fn remove(&mut self, key: PeerKey) -> Option<Box<Peer>> {
         let mut peer = self.table.remove(key)?;
         self.deadlines.set(key, &mut peer.deadline, None);
         let attempts = peer.attempts.iter().map(|attempt| attempt.index);
@@ -177,11 +223,6 @@ impl Peers {
     }
 
     // ---- keeping links alive ----
-
-    /// How often beats leave now.
-    pub(crate) fn pace(&self) -> Pace {
-        self.pace
-    }
 
     /// Beats leave so often from now on: all links on which they do are looked at anew.
     pub(crate) fn set_pace(&mut self, pace: Pace) {

@@ -3,8 +3,9 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::state::{Arrived, DORMANT_AFTER, Heard, Peer, USER_IDLE_MAX};
-use super::{Standing, Traffic};
+use super::state::{DORMANT_AFTER, Peer, USER_IDLE_MAX};
+use super::traffic::Traffic;
+use super::ways::{Arrived, Heard};
 use crate::identity::SecretKey;
 use crate::keepalive::{BEAT_INTERVAL, Duty, Pace};
 use crate::net::{PeerKey, SocketId};
@@ -31,7 +32,7 @@ fn peer(duty: Duty) -> Peer {
 /// A peer with these proven paths, of which it uses the best; with user traffic.
 fn user(routes: &[Route]) -> Peer {
     let mut peer = peer(Duty::Binding);
-    peer.traffic = Some(Box::new(Traffic::new(at(0), Standing::Accepted)));
+    peer.traffic = Some(Box::new(Traffic::new(at(0))));
     for route in routes {
         peer.paths.on_handshake(at(0), *route);
     }

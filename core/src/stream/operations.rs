@@ -113,7 +113,7 @@ impl End {
                     let link = (0..LINKS).find(|link| id(*link) == peer).expect("one of the links");
                     self.open_waiting(now, link);
                 }
-                Output::Touched(key) | Output::Used(key) | Output::Accepted(key) => {
+                Output::Touched(key) | Output::Used(key) => {
                     assert!(self.link_of(key).is_some(), "a link that is gone is of no interest");
                 }
             }

@@ -50,8 +50,6 @@ pub(crate) enum Output {
         /// Whether it has any.
         busy: bool,
     },
-    /// A service took the peer in: from now on it may know our addresses.
-    Accepted(PeerKey),
     /// Streams wait for this peer although its link may be up: [`Streams::open_waiting`].
     Waits(PeerId),
 }
@@ -155,11 +153,7 @@ impl Streams {
 
     /// Takes an incoming stream.
     pub(crate) fn accept(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
-        self.with(now, stream, |quic, local| quic.accept(now, local))?;
-        if let Some((key, _)) = self.table.open(stream) {
-            self.outputs.push_back(Output::Accepted(key));
-        }
-        Ok(())
+        self.with(now, stream, |quic, local| quic.accept(now, local))
     }
 
     /// Refuses one.

@@ -7,20 +7,18 @@ use crate::account::Account;
 use crate::identity::PeerId;
 use crate::net::{Network, Path, PeerKey, SocketId};
 use crate::path::Paths;
-use crate::peer::{Peer, Standing};
+use crate::peer::Peer;
 use crate::time::Instant;
 use crate::wire::message::Message;
 use crate::wire::nat::NatProfile;
 
-/// The peer of a user link, as it is now.
+/// The peer of a user link, as it is now. A service lets it in, or we called it: it may learn our addresses.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     /// Who.
     pub(crate) id: PeerId,
     /// Its link is up.
     pub(crate) is_up: bool,
-    /// A service lets it in, or we called it: it may learn our addresses.
-    pub(crate) is_accepted: bool,
     /// Nobody has used the link lately: no path is looked for.
     pub(crate) is_dormant: bool,
     /// Its paths.
@@ -30,13 +28,11 @@ pub(crate) struct View<'a> {
 impl<'a> View<'a> {
     /// Of a peer; nothing where its link is not for the application.
     pub(crate) fn of(peer: &'a Peer, now: Instant) -> Option<Self> {
-        let standing = peer.traffic.as_ref()?.standing;
-        Some(Self {
-            id: peer.id,
+        peer.is_user().then(|| Self {
+            id: peer.id(),
             is_up: peer.is_up(),
-            is_accepted: standing == Standing::Accepted,
             is_dormant: peer.is_dormant(now),
-            paths: &peer.paths,
+            paths: peer.paths(),
         })
     }
 }

@@ -53,7 +53,7 @@ impl Traversal {
     /// The turn has come of addresses that the budget held back.
     pub(crate) fn handle_turn(&mut self, case: &mut Case<'_>, held: &Queued) {
         let peer = case.peer;
-        if peer.paths.has_direct() || peer.is_dormant || !peer.is_up || !peer.is_accepted {
+        if peer.paths.has_direct() || peer.is_dormant || !peer.is_up {
             return;
         }
         let mut known = self.worth_checking(case);

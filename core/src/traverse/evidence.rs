@@ -32,7 +32,7 @@ pub(crate) enum Named {
 impl Traversal {
     /// The peer tells how far it is, and perhaps names a home.
     pub(crate) fn on_punch(&mut self, case: &mut Case<'_>, state: &PunchState, home: Named) {
-        if !case.peer.is_accepted || case.peer.paths.has_direct() {
+        if case.peer.paths.has_direct() {
             return;
         }
         let target = self.target(case.key);

@@ -110,7 +110,7 @@ impl Alone {
     }
 
     pub(super) fn view(one: &One) -> View<'_> {
-        View { id: one.id, is_up: true, is_accepted: true, is_dormant: false, paths: &one.paths }
+        View { id: one.id, is_up: true, is_dormant: false, paths: &one.paths }
     }
 
     /// One call about one peer, and what it wants.

@@ -3,11 +3,8 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::case::Output;
 use super::operations::Alone;
-use super::traversal::Traversal;
 use crate::api::RelayReason;
-use crate::wire::message::Message;
 use crate::wire::nat::NatProfile;
 
 fn office(port: u16) -> SocketAddr {
@@ -99,25 +96,6 @@ fn a_home_that_sees_the_peer_exempts_exactly_that_address() {
     // Elsewhere behind the same address the peer is one of those who share its thirty attempts.
     alone.tell(3, &[office(1_003), office(2_003)], 0, NatProfile::default());
     assert!(matches!(reason(&alone, 3), Some(RelayReason::BudgetHeld { .. })));
-}
-
-#[test]
-fn offers_go_to_accepted_peers_only() {
-    let mut alone = Alone::new(1);
-    let upgrades = |t: &mut Traversal| {
-        core::iter::from_fn(|| t.poll_output())
-            .filter(|output| matches!(output, Output::Send { message: Message::Upgrade(_), .. }))
-            .count()
-    };
-    let mut seen = Vec::new();
-    for is_accepted in [false, true] {
-        alone.call(0, |t, case| {
-            case.peer.is_accepted = is_accepted;
-            t.upgrade(case);
-            seen.push(upgrades(t));
-        });
-    }
-    assert_eq!(seen, [0, 1]);
 }
 
 #[test]

@@ -133,24 +133,20 @@ impl Traversal {
         let target = self.target(case.key);
         target.attempt = target.attempt.max(whereabouts.attempt);
         target.whereabouts = whereabouts;
-        if case.peer.is_accepted {
-            self.start_checks(case);
-        }
+        self.start_checks(case);
     }
 
     /// The peer told us where it is and asks the same.
     pub(crate) fn on_upgrade(&mut self, case: &mut Case<'_>, whereabouts: Whereabouts) {
-        if case.peer.is_accepted {
-            self.target(case.key).told = true;
-            let mine = self.whereabouts(case.now, &case.around, case.network, whereabouts.attempt);
-            self.outputs.push_back(Output::Send { peer: case.key, message: Message::Candidates(mine) });
-        }
+        self.target(case.key).told = true;
+        let mine = self.whereabouts(case.now, &case.around, case.network, whereabouts.attempt);
+        self.outputs.push_back(Output::Send { peer: case.key, message: Message::Candidates(mine) });
         self.on_whereabouts(case, whereabouts);
     }
 
     /// Offers our candidates and asks for the peer's; checks start on both sides.
     pub(crate) fn upgrade(&mut self, case: &mut Case<'_>) {
-        if case.peer.is_up && case.peer.is_accepted {
+        if case.peer.is_up {
             self.offer(case);
             self.start_checks(case);
         }
@@ -182,7 +178,7 @@ impl Traversal {
             target.is_announced = false;
             core::mem::take(&mut target.is_renewed)
         });
-        if is_renewed && case.peer.is_accepted {
+        if is_renewed {
             self.start_checks(case);
         } else {
             self.start_effort(case);
@@ -285,9 +281,6 @@ impl Traversal {
     ) -> Option<RelayReason> {
         if peer.paths.current()?.is_direct() {
             return None;
-        }
-        if !peer.is_accepted {
-            return Some(RelayReason::Refused);
         }
         let Some(target) = self.targets.get(&key).filter(|t| !t.whereabouts.candidates.is_empty()) else {
             return Some(RelayReason::NotTriedYet);

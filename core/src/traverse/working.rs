@@ -47,7 +47,7 @@ impl Traversal {
     pub(super) fn start_effort(&mut self, case: &mut Case<'_>) {
         let strategy = self.strategy(case.key, case.now, &case.peer, &case.around);
         let random = self.choices.u64();
-        if !case.peer.is_up || case.peer.paths.has_direct() || !case.peer.is_accepted {
+        if !case.peer.is_up || case.peer.paths.has_direct() {
             return;
         }
         if !self.existing(case.key).is_some_and(|target| target.wants_effort(strategy)) {

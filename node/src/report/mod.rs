@@ -122,7 +122,6 @@ pub(crate) fn relay_words(why: RelayReason) -> Cow<'static, str> {
         RelayReason::Trying => "a direct path is being tried",
         RelayReason::BothRandom => "both routers pick ports that nobody can foresee",
         RelayReason::UdpBlocked => "one of the two networks lets no UDP out",
-        RelayReason::Refused => "no service lets the peer in",
         RelayReason::TriedInVain => "every way was tried in vain; again later",
         RelayReason::BudgetHeld { wait } => {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);

@@ -1,5 +1,7 @@
 //! Pings of the application: each measures one round trip on the path that is in use when it leaves.
 //!
+//! [`Pings`] numbers them and knows which are under way; `pinging.rs` sends them.
+//!
 //! A ping has a number from the start ([`Pings::next_number`]). Where there is no path yet it waits for one
 //! ([`Pings::wait`], [`Pings::take_waiting`]); then it leaves as a challenge with a token ([`Pings::on_sent`]), and the
 //! answer to that ends it ([`Pings::on_reply`]). One whose answer is lost has no answer at all.
@@ -25,7 +27,7 @@ struct Ping {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Pings {
+pub(super) struct Pings {
     next: u64,
     under_way: VecDeque<Ping>,
     waiting: BTreeMap<PeerId, Vec<u64>>,
@@ -33,14 +35,14 @@ pub(crate) struct Pings {
 
 impl Pings {
     /// The number of a new one.
-    pub(crate) fn next_number(&mut self) -> u64 {
+    pub(super) fn next_number(&mut self) -> u64 {
         let number = self.next;
         self.next += 1;
         number
     }
 
     /// There is no path to its peer yet.
-    pub(crate) fn wait(&mut self, peer: PeerId, number: u64) {
+    pub(super) fn wait(&mut self, peer: PeerId, number: u64) {
         let waiting = self.waiting.entry(peer).or_default();
         if waiting.len() < PINGS_MAX {
             waiting.push(number);
@@ -48,17 +50,17 @@ impl Pings {
     }
 
     /// Whether any wait for this peer.
-    pub(crate) fn waits_for(&self, peer: &PeerId) -> bool {
+    pub(super) fn waits_for(&self, peer: &PeerId) -> bool {
         self.waiting.contains_key(peer)
     }
 
     /// Those that waited for this peer, which are sent or given up.
-    pub(crate) fn take_waiting(&mut self, peer: &PeerId) -> Vec<u64> {
+    pub(super) fn take_waiting(&mut self, peer: &PeerId) -> Vec<u64> {
         self.waiting.remove(peer).unwrap_or_default()
     }
 
     /// One leaves now, with this token.
-    pub(crate) fn on_sent(&mut self, now: Instant, peer: PeerKey, number: u64, token: [u8; 8]) {
+    pub(super) fn on_sent(&mut self, now: Instant, peer: PeerKey, number: u64, token: [u8; 8]) {
         while self.under_way.len() >= PINGS_MAX {
             self.under_way.pop_front();
         }
@@ -66,7 +68,7 @@ impl Pings {
     }
 
     /// A challenge was answered: the number and the round trip, if it was one of these.
-    pub(crate) fn on_reply(&mut self, now: Instant, peer: PeerKey, token: [u8; 8]) -> Option<(u64, Duration)> {
+    pub(super) fn on_reply(&mut self, now: Instant, peer: PeerKey, token: [u8; 8]) -> Option<(u64, Duration)> {
         let at = self.under_way.iter().position(|p| p.peer == peer && p.token == token)?;
         let ping = self.under_way.remove(at)?;
         Some((ping.number, now.since(ping.at)))
