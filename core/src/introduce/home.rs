@@ -38,7 +38,7 @@ const REPEATS: [Duration; 4] =
 /// An introduction is remembered so long at the home.
 pub(super) const CALL_MEMORY: Duration = Duration::from_secs(60);
 /// Most introductions remembered. At the limit new ones are refused as busy.
-pub(super) const INTRODUCTIONS_MAX: usize = 65_536;
+pub(super) const REMEMBERED_MAX: usize = 65_536;
 
 /// Bytes that a message over a link takes beside an Init or a Response in it: header, tag, names.
 const OVERHEAD: usize = 40;
@@ -245,7 +245,7 @@ impl<H> Introductions<H> {
         callee: PeerId,
         caller: Option<SocketAddr>,
     ) -> bool {
-        self.by_channel.len() < INTRODUCTIONS_MAX && account.take_introduction(now, callee, caller)
+        self.by_channel.len() < REMEMBERED_MAX && account.take_introduction(now, callee, caller)
     }
 
     /// The caller's link was confirmed: what was parked for it goes out.

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use super::caller::{CALLS_MAX, KNOWN_HOMES_MAX};
-use super::home::{HOLDS_MAX, INTRODUCTIONS_MAX};
+use super::home::{HOLDS_MAX, REMEMBERED_MAX};
 use super::{Asked, CallOutput, Calls, Home, HomeOutput, Introductions, Known, LookupFailure, View, encoded};
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
@@ -282,7 +282,7 @@ impl Server {
             }
         }
         let sizes = self.introductions.sizes();
-        assert!(sizes.remembered <= INTRODUCTIONS_MAX && sizes.by_call <= sizes.remembered);
+        assert!(sizes.remembered <= REMEMBERED_MAX && sizes.by_call <= sizes.remembered);
         assert!(sizes.held <= HOLDS_MAX && sizes.held <= self.held.len());
         assert!(sizes.repeated <= sizes.remembered && sizes.parked <= sizes.remembered);
     }
