@@ -8,7 +8,7 @@
 /// See [the file](self).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pieces {
-    pieces: u32,
+    count: u32,
     /// Where the last one ends.
     end: u64,
     /// Up to where it was read.
@@ -17,13 +17,13 @@ pub(super) struct Pieces {
 
 impl Pieces {
     pub(super) const fn pieces(&self) -> u32 {
-        self.pieces
+        self.count
     }
 
     /// A piece came that ends here.
     pub(super) fn on_piece(&mut self, end: u64) {
         if end > self.read {
-            self.pieces = self.pieces.saturating_add(1);
+            self.count = self.count.saturating_add(1);
             self.end = self.end.max(end);
         }
     }
@@ -31,7 +31,7 @@ impl Pieces {
     /// So many bytes were read, and so many pieces with their last byte.
     pub(super) fn on_read(&mut self, bytes: usize, pieces: u32) {
         self.read += bytes as u64;
-        self.pieces = if self.read >= self.end { 0 } else { self.pieces.saturating_sub(pieces) };
+        self.count = if self.read >= self.end { 0 } else { self.count.saturating_sub(pieces) };
     }
 }
 
