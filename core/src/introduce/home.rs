@@ -19,7 +19,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{encoded, ephemeral_of};
 use crate::account::Account;
-use crate::api::Counters;
 use crate::identity::PeerId;
 use crate::net::{DropReason, PeerKey};
 use crate::queue;
@@ -236,15 +235,24 @@ impl<H> Introductions<H> {
         self.out.extend(reply.map(|message| HomeOutput::Reply { caller, message }));
     }
 
-    /// Whether somebody at `caller` may be introduced to a leaf, or told of to it; if so it is entered.
-    #[must_use]
-    pub(crate) fn admit(
-        &self,
+    /// A peer of a leaf of ours, which is at `remote` unless that is behind a relay, wants us to tell the leaf so. `view`
+    /// is of the leaf.
+    pub(crate) fn on_vouch(
+        &mut self,
         now: Instant,
         account: &mut Account,
-        callee: PeerId,
-        caller: Option<SocketAddr>,
-    ) -> bool {
+        (peer, remote): (PeerId, Option<SocketAddr>),
+        leaf: PeerId,
+        view: View,
+    ) {
+        let Some(callee) = view.callee.filter(|_| view.is_serving) else { return };
+        let Some(address) = remote.filter(|_| self.admit(now, account, leaf, remote)) else { return };
+        let message = encoded(&Message::Vouched { peer, address: address.into() });
+        self.out.extend(message.map(|message| HomeOutput::Bring { callee, message }));
+    }
+
+    /// Whether somebody at `caller` may be introduced to a leaf, or told of to it; if so it is entered.
+    fn admit(&self, now: Instant, account: &mut Account, callee: PeerId, caller: Option<SocketAddr>) -> bool {
         self.by_channel.len() < REMEMBERED_MAX && account.take_introduction(now, callee, caller)
     }
 
@@ -355,9 +363,9 @@ impl<H> Introductions<H> {
         self.by_channel.get(&channel).map(|introduction| introduction.caller)
     }
 
-    /// Enters what introductions have cost since the start.
-    pub(crate) fn enter_costs(&self, counters: &mut Counters) {
-        (counters.introductions, counters.introduction_datagrams, counters.introduction_bytes) = self.costs;
+    /// Introductions admitted since the start, and the datagrams and bytes of UDP payload that all have cost, both ways.
+    pub(crate) fn costs(&self) -> (u64, u64, u64) {
+        self.costs
     }
 
     /// How much is remembered.

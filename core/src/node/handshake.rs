@@ -1,6 +1,5 @@
 //! Carries handshakes: what an Init may ask for before there is a link, and what a finished one changes around it.
 
-use crate::wire::packet::ChannelId;
 use core::net::SocketAddr;
 
 use super::Node;
@@ -24,7 +23,7 @@ impl Node {
     /// A time for an Init: never lower than any before, in this run or an earlier one.
     fn init_time(&mut self, now: Instant) -> u64 {
         let time_us = self.freshness.next_time(now);
-        self.events.extend(self.freshness.poll_mark().map(|mark| Event::Save(Save::ClockMark(mark))));
+        self.report.tell_all(self.freshness.poll_mark().map(|mark| Event::Save(Save::ClockMark(mark))));
         time_us
     }
 
@@ -48,7 +47,7 @@ impl Node {
         address: SocketAddr,
         early: Option<Message<'_>>,
     ) -> Option<PeerKey> {
-        if id == self.me.id() || !is_sendable(address) {
+        if id == self.id() || !is_sendable(address) {
             return None;
         }
         let key = self.ensure_peer(now, id)?;
@@ -56,7 +55,7 @@ impl Node {
         if self.dial_blocked(now, id, address, &body) {
             return Some(key);
         }
-        let socket = self.socket_for(address)?;
+        let socket = self.transports.network().socket_for(address)?;
         let path = Path { socket, remote: address, local: None };
         let peer = self.peers.get_mut(key)?;
         let route = AttemptRoute::Direct(path);
@@ -289,7 +288,7 @@ impl Node {
         let fresh = self.is_fresh(now, &id, accepted.fixed.time_us);
         let key = self.ensure_peer(now, id).ok_or(DropReason::Limited)?;
         if let Route::Relayed { channel, via } = route {
-            self.add_channel_end(key, channel, via);
+            self.relay.add_end(channel, Way { end: key, via });
         }
         let mut mine =
             if standing == Standing::Accepted { self.whereabouts(whereabouts.attempt) } else { Whereabouts::default() };
@@ -325,8 +324,8 @@ impl Node {
         user: bool,
         route: Route,
     ) -> Result<Box<[u8]>, DropReason> {
-        let unasked =
-            matches!(route, Route::Direct { remote, .. } if !route.is_tcp() && self.is_unasked(now, key, remote.ip()));
+        let from = route.remote().filter(|_| !route.is_tcp());
+        let unasked = from.is_some_and(|from| self.overlay.is_unasked(now, &accepted.peer, from.ip()));
         if let Some(evicted) = self.peers.evict_unconfirmed() {
             self.drop_if_idle(now, evicted);
         }
@@ -357,10 +356,10 @@ impl Node {
 
     /// Whether we answer a direct Init of this peer at all.
     fn may_link(&self, id: &PeerId, early: Option<&Message<'_>>) -> bool {
-        self.is_serving()
+        self.overlay.is_serving()
             || self.peers.key_of(id).is_some()
             || matches!(early, Some(Message::DialBack { .. }))
-            || self.is_supernode(id)
+            || self.overlay.is_supernode(id)
             || self.standing_of(id) != Standing::Refused
     }
 
@@ -368,10 +367,5 @@ impl Node {
     fn is_fresh(&self, now: Instant, id: &PeerId, time_us: u64) -> bool {
         let known = self.peers.by_id(id).map_or(0, |p| p.last_init_us);
         self.freshness.is_fresh(now, id, known, time_us)
-    }
-
-    /// A channel of which we are an end now.
-    pub(crate) fn add_channel_end(&mut self, key: PeerKey, channel: ChannelId, via: PeerKey) {
-        self.ends.add(channel, Way { end: key, via });
     }
 }

@@ -17,10 +17,10 @@ use crate::wire::packet::{ChannelId, Kind};
 impl Node {
     /// Brings a user link up: at once if a link is there, by a call otherwise.
     pub(crate) fn reach_peer(&mut self, now: Instant, id: PeerId) -> Result<(), CommandError> {
-        if id == self.me.id() {
+        if id == self.id() {
             return Err(CommandError::OwnId);
         }
-        if self.leaving {
+        if self.overlay.is_leaving() {
             return Err(CommandError::Leaving);
         }
         if let Some(key) = self.peers.key_of(&id)
@@ -75,7 +75,7 @@ impl Node {
 
     /// The other side is new under the same key, or we are to it: nothing of the old link holds.
     pub(crate) fn on_link_replaced(&mut self, now: Instant, key: PeerKey, end: StreamEnd) {
-        self.end_streams_of(now, key, end);
+        self.on_streams(now, |streams| streams.on_link_gone(key, end));
         let Some(peer) = self.peers.get_mut(key) else { return };
         let id = peer.id;
         peer.paths.remove(|_| true);
@@ -86,30 +86,29 @@ impl Node {
         }
         self.traversal.restart(now, key);
         self.peers.drop_epochs(key);
-        let closed = self.channels.close_leg(now, key);
+        let closed = self.relay.close_leg(now, key);
         self.tell_closed(closed);
-        self.rooms_link_down(now, &id);
+        self.overlay.on_link_down(now, &id);
     }
 
     /// Forgets a peer and all that hangs on its link.
     pub(crate) fn drop_peer(&mut self, now: Instant, key: PeerKey, end: StreamEnd) {
-        self.end_streams_of(now, key, end);
+        self.on_streams(now, |streams| streams.on_link_gone(key, end));
         self.peers.drop_pending(key);
         let Some(peer) = self.peers.remove(key) else { return };
         self.forget_traversal(now, key);
-        self.delayed.forget(key);
+        self.nat.forget(key);
         self.freshness.remember(peer.id, peer.last_init_us);
-        self.ends.forget(key);
-        let closed = self.channels.close_leg(now, key);
+        let closed = self.relay.forget(now, key);
         self.tell_closed(closed);
         self.remove_paths(now, |route| matches!(route, Route::Relayed { via, .. } if *via == key));
         if peer.is_up() {
             if peer.traffic.is_some() {
-                self.events.push_back(Event::PeerGone { peer: peer.id });
+                self.report.tell(Event::PeerGone { peer: peer.id });
             }
-            self.rooms_link_down(now, &peer.id);
+            self.overlay.on_link_down(now, &peer.id);
         } else if peer.wanted {
-            self.rooms_link_down(now, &peer.id);
+            self.overlay.on_link_down(now, &peer.id);
         }
     }
 
@@ -124,13 +123,13 @@ impl Node {
     /// All our Inits to a peer stayed unanswered.
     pub(crate) fn on_dial_failed(&mut self, now: Instant, key: PeerKey) {
         let Some(id) = self.peers.get(key).map(|p| p.id) else { return };
-        if self.is_opening_tcp(&id) {
+        if self.transports.is_opening(&id) {
             // The last word is not spoken.
             return;
         }
         if self.calls.contains(&id) {
             // The call has its own deadline and its own error; the rooms are told.
-            self.rooms_link_down(now, &id);
+            self.overlay.on_link_down(now, &id);
             return;
         }
         self.drop_if_idle(now, key);
@@ -164,8 +163,7 @@ impl Node {
 
     /// A relay says that a channel is gone.
     pub(crate) fn on_channel_closed(&mut self, now: Instant, relay: PeerKey, channel: ChannelId) {
-        if self.ends.get(channel).is_some_and(|way| way.via == relay) {
-            self.ends.remove(channel);
+        if self.relay.on_closed(relay, channel) {
             self.remove_paths(now, |route| *route == Route::Relayed { channel, via: relay });
         }
     }
@@ -207,7 +205,7 @@ impl Node {
         self.peers.drop_old_epoch_if_due(now, key);
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.rest_if_due(now);
-        self.on_streams_due(now, key);
+        self.on_streams(now, |streams| streams.handle_timeout_of(now, key));
         let pace = self.peers.pace();
         let Some(peer) = self.peers.get_mut(key) else { return };
         let duty = peer.duty_at(now, pace);
@@ -294,7 +292,7 @@ impl Node {
                 Route::Direct { .. } => None,
             })
             .collect();
-        relays.extend(self.own_homes().iter().filter_map(|(home, _)| self.peers.up_key(home)));
+        relays.extend(self.overlay.own_homes().iter().filter_map(|(home, _)| self.peers.up_key(home)));
         relays.sort_unstable();
         relays.dedup();
         for relay in relays {
@@ -329,7 +327,7 @@ impl Node {
         if peer.idle_at().is_none_or(|at| at > now) {
             return;
         }
-        let relays_for_us = self.ends.is_relay(key);
+        let relays_for_us = self.relay.relays_for_us(key);
         if relays_for_us && peer.duty != Duty::None {
             if let Some(peer) = self.peers.get_mut(key) {
                 peer.needed = now;
@@ -477,27 +475,26 @@ impl Node {
         let Some((sequence, rtt)) = self.pings.on_reply(now, key, token) else { return };
         let Some(path) = self.path_info(route) else { return };
         let Some(peer) = self.peers.get(key) else { return };
-        self.events.push_back(Event::Pong { peer: peer.id, sequence, rtt, path });
+        self.report.tell(Event::Pong { peer: peer.id, sequence, rtt, path });
     }
 
     // ---- leaving ----
 
     /// Tells everybody goodbye.
     pub(crate) fn leave_all(&mut self, now: Instant) {
-        if self.leaving {
+        if self.overlay.is_leaving() {
             return;
         }
-        self.leaving = true;
         self.rooms_leave(now);
         let all: Vec<PeerKey> = self.peers.iter().map(|(key, _)| key).collect();
         // User links first: a relayed goodbye needs the link to the relay.
         let (user, control): (Vec<PeerKey>, Vec<PeerKey>) =
             all.into_iter().partition(|k| self.peers.get(*k).is_some_and(|p| p.traffic.is_some()));
         for key in user.into_iter().chain(control) {
-            self.close_streams_of(now, key);
+            self.on_streams(now, |streams| streams.close(now, key));
             self.say_goodbye(now, key);
         }
-        self.events.push_back(Event::Left);
+        self.report.tell(Event::Left);
     }
 }
 

@@ -63,14 +63,13 @@ impl Node {
     /// that we keep up for the network are shaken hands with anew: that moves them here in one round trip, and brings
     /// them back where the other side has forgotten us while we slept.
     pub(crate) fn on_network_changed(&mut self, now: Instant) {
-        let mut sockets: Vec<crate::net::SocketId> = self.network.sockets.iter().map(|(socket, _)| *socket).collect();
-        sockets.extend(self.sockets.open());
+        let sockets: Vec<crate::net::SocketId> = self.transports.udp_sockets().collect();
         // TCP connections end by themselves.
         let is_gone = |socket: crate::net::SocketId| !sockets.contains(&socket) && !socket.is_tcp();
         self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if is_gone(*socket)));
         self.transport_network(now);
         self.traversal.on_network_changed();
-        let is_leaf = !self.is_serving();
+        let is_leaf = !self.overlay.is_serving();
         // First those that relay for others.
         let up = self.peers.iter().filter(|(_, p)| p.is_up() && !p.is_dormant(now));
         let up = up.map(|(key, p)| (p.traffic.is_some(), !p.wanted, key));
@@ -93,7 +92,7 @@ impl Node {
     pub(crate) fn challenge_relayed(&mut self, now: Instant, relay: PeerKey) {
         let route = |channel| Route::Relayed { channel, via: relay };
         let ends: Vec<(PeerKey, Route)> =
-            self.ends.through(relay).map(|(channel, end)| (end, route(channel))).collect();
+            self.relay.ends_through(relay).map(|(channel, end)| (end, route(channel))).collect();
         for (end, route) in ends {
             if !self.peers.get(end).is_some_and(|p| p.is_up() && p.paths.is_proven(&route)) {
                 continue;
