@@ -39,6 +39,7 @@ mod peer;
 mod queue;
 mod random;
 mod relay;
+mod report;
 mod stream;
 mod transport;
 mod traverse;

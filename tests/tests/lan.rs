@@ -1,8 +1,11 @@
 //! The LAN: nodes on it that io has told of each other, with and without an internet beside it.
 
 use core::net::SocketAddr;
+use std::collections::BTreeMap;
 
-use handfast_core::{Access, ConnectError, Event, LanNode, Node, StreamEnd};
+use handfast_core::{
+    Access, Config, ConnectError, Event, Instant, LanNode, Network, Node, PeerId, Saved, SecretKey, SocketId, StreamEnd,
+};
 use handfast_tests::{HostId, NatSpec, Place, World, ms, secs};
 
 /// Two leaves behind one router, neither of which knows any supernode.
@@ -142,4 +145,114 @@ fn a_homeless_leaf_finds_a_home_on_its_lan() {
     assert!(w.status(a).lan_nodes.is_empty());
     w.run_for(secs(60));
     assert!(w.is_ready(a), "what was found stays");
+}
+
+// ---- one node, whom nobody answers ----
+
+fn id(n: u8) -> PeerId {
+    SecretKey::from_bytes(&[n; 32]).peer_id()
+}
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+fn at(ms: u64) -> Instant {
+    Instant::from_micros(ms * 1_000)
+}
+
+fn announced(peer: PeerId, addresses: &[&str], is_supernode: bool) -> LanNode {
+    LanNode { peer, addresses: addresses.iter().map(|text| addr(text)).collect(), is_supernode }
+}
+
+fn alone(config: Config) -> Node {
+    let (key, origin) = (SecretKey::from_bytes(&[1; 32]), std::time::Instant::now());
+    let mut node = Node::new(at(0), origin, [7; 32], key, config, Saved::default()).expect("a good configuration");
+    let network = Network {
+        sockets: vec![(SocketId(0), addr("0.0.0.0:7000"))],
+        interfaces: vec![addr("192.168.1.2:0").ip()],
+        ..Network::default()
+    };
+    node.handle_network(at(0), &network);
+    node
+}
+
+/// Runs a node that nobody answers, and says where it sends packets, how many each.
+fn run(node: &mut Node, from: u64, until: u64) -> BTreeMap<SocketAddr, usize> {
+    let mut sent: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+    let mut now = at(from);
+    let mut buf = [0; 2_000];
+    loop {
+        while let Some(transmit) = node.poll_transmit(now, 1, &mut buf) {
+            *sent.entry(transmit.path.remote).or_default() += 1;
+        }
+        match node.poll_timeout() {
+            Some(next) if next < at(until) => {
+                now = now.max(next);
+                node.handle_timeout(now);
+            }
+            _ => return sent,
+        }
+    }
+}
+
+fn errors(node: &mut Node) -> Vec<ConnectError> {
+    let events = std::iter::from_fn(|| node.poll_event());
+    events.filter_map(|e| if let Event::ConnectFailed { error, .. } = e { Some(error) } else { None }).collect()
+}
+
+#[test]
+fn nothing_is_sent_to_a_lan_node_that_nobody_wants() {
+    let mut node = alone(Config::leaf());
+    node.handle_lan_node(at(0), &announced(id(2), &["192.168.1.9:7"], false));
+    assert!(run(&mut node, 0, 60_000).is_empty());
+}
+
+#[test]
+fn d1_a_lan_node_that_does_not_answer_gets_few_packets() {
+    let mut node = alone(Config::leaf());
+    let victim = ["192.168.1.9:7", "192.0.2.1:53", "192.0.2.2:53"];
+    node.handle_lan_node(at(0), &announced(id(2), &victim, false));
+    for n in 0..10 {
+        node.connect(at(n * 5_000), id(2)).expect("taken");
+        node.handle_lan_node(at(n * 5_000), &announced(id(2), &victim, false));
+        let sent = run(&mut node, n * 5_000, (n + 1) * 5_000);
+        assert!(sent.values().all(|count| *count <= 10), "{sent:?}");
+    }
+    let mut node = alone(Config::leaf());
+    node.handle_lan_node(at(0), &announced(id(2), &victim, false));
+    node.connect(at(0), id(2)).expect("taken");
+    let sent = run(&mut node, 0, 30_000);
+    assert_eq!(sent.len(), 3, "all are tried: {sent:?}");
+    assert!(sent.values().all(|count| *count <= 10), "{sent:?}");
+    assert_eq!(errors(&mut node), [ConnectError::Unreachable]);
+}
+
+#[test]
+fn who_listens_on_the_lan_waits_for_them_a_moment() {
+    let mut deaf = alone(Config::leaf());
+    deaf.connect(at(0), id(2)).expect("taken");
+    assert_eq!(errors(&mut deaf), [ConnectError::NoSupernode], "at once");
+
+    let mut node = alone(Config { lan: true, ..Config::leaf() });
+    node.connect(at(0), id(2)).expect("taken");
+    assert!(run(&mut node, 0, 1_500).is_empty());
+    assert!(errors(&mut node).is_empty(), "it may still be heard of");
+    node.handle_lan_node(at(1_500), &announced(id(2), &["192.168.1.9:7"], false));
+    let sent = run(&mut node, 1_500, 60_000);
+    assert!(sent.contains_key(&addr("192.168.1.9:7")), "{sent:?}");
+    assert_eq!(errors(&mut node), [ConnectError::Unreachable]);
+    node.connect(at(60_000), id(3)).expect("taken");
+    run(&mut node, 60_000, 70_000);
+    assert_eq!(errors(&mut node), [ConnectError::NoSupernode], "never heard of");
+}
+
+#[test]
+fn a_homeless_leaf_tries_a_few_supernodes_of_the_lan() {
+    let mut node = alone(Config::leaf());
+    for n in 2..12 {
+        node.handle_lan_node(at(0), &announced(id(n), &[&format!("192.168.1.{n}0:7")], true));
+    }
+    let sent = run(&mut node, 0, 60_000);
+    assert!((1..=8).contains(&sent.len()), "{sent:?}");
 }

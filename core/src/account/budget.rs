@@ -37,6 +37,13 @@ pub(crate) struct Exposure {
 }
 
 impl Exposure {
+    /// Whether [`Self::admit`] would say yes.
+    #[must_use]
+    pub(crate) fn has_room(&self, now: Instant, ip: IpAddr, packets: u8, bytes: u16) -> bool {
+        let mut copy = self.clone();
+        copy.admit(now, ip, packets, bytes)
+    }
+
     /// Whether so much may go to an address; if so it is entered.
     #[must_use]
     pub(crate) fn admit(&mut self, now: Instant, ip: IpAddr, packets: u8, bytes: u16) -> bool {

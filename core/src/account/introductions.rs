@@ -7,8 +7,8 @@ use crate::identity::PeerId;
 use crate::time::Instant;
 use crate::wire::address::Prefix;
 
-/// Introductions per second and callee, and per second and caller prefix.
-pub(crate) const INTRODUCTIONS_MAX: u32 = 20;
+/// Introductions per second and callee, and per second and caller prefix. At the limit further ones are refused as busy.
+const PER_SECOND_MAX: u32 = 20;
 
 /// Those of the current second.
 #[derive(Debug, Default)]
@@ -33,11 +33,11 @@ impl Introductions {
         }
         let callee = self.by_callee.entry(callee).or_insert(0);
         *callee += 1;
-        let mut fits = *callee <= INTRODUCTIONS_MAX;
+        let mut fits = *callee <= PER_SECOND_MAX;
         if let Some(addr) = caller.filter(|addr| !Prefix::is_exempt(addr.ip())) {
             let prefix = self.by_prefix.entry(Prefix::of(addr.ip())).or_insert(0);
             *prefix += 1;
-            fits &= *prefix <= INTRODUCTIONS_MAX;
+            fits &= *prefix <= PER_SECOND_MAX;
         }
         self.in_second += u32::from(fits);
         fits

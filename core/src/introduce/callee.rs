@@ -1,14 +1,13 @@
 //! The callee: what it makes of an introduction that a home brings.
 //!
 //! It keeps nothing here: the handshakes that it answered are kept with the peers. Its own are whether an introduction is
-//! worth a handshake ([`judge`]), what the caller says inside ([`open`]), and what the home is told when the node has
-//! decided about that ([`reply`]).
+//! worth a handshake ([`judge`]), and what the home is told when the node has decided about what the caller says inside
+//! ([`reply`]).
 
 use crate::account::Account;
-use crate::link::{self, Accepted, Identity};
 use crate::net::{DropReason, PeerKey};
 use crate::time::Instant;
-use crate::wire::message::{InitBody, Message, Refusal};
+use crate::wire::message::{Message, Refusal};
 use crate::wire::packet::ChannelId;
 
 /// How this very Init was answered before.
@@ -47,17 +46,6 @@ pub(crate) fn judge<'a>(
         None if account.take_inner_init(now, home) => Ok(Judgement::Open),
         None => Err(DropReason::Limited),
     }
-}
-
-/// Opens the Init: who calls, and what it wants. `plain` has room for any datagram.
-pub(crate) fn open<'a>(
-    me: &Identity,
-    init: &[u8],
-    plain: &'a mut [u8],
-) -> Result<(Accepted, InitBody<'a>), DropReason> {
-    let (accepted, len) = link::accept(me, init, false, plain).map_err(|_| DropReason::Unauthentic)?;
-    let body = postcard::from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
-    Ok((accepted, body))
 }
 
 /// What the home is told of an Init that was opened. Only a caller that may use nothing here hears of a refusal; any other

@@ -11,19 +11,23 @@
 //! often as it may ([`CallOutput::Failed`]). It knows nothing of links, packets or keys: what it wants done it says by
 //! [`Calls::poll_output`], and what came of it is told to it.
 //!
-//! [`Calls`] also remembers homes that a ticket named, so that no lookup is needed, until they prove to be of no use.
+//! [`Calls`] also remembers homes that a ticket named, so that no lookup is needed, until they prove to be of no use, and
+//! who announced itself [on the LAN](Lan).
 
-use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Home;
+use super::output::{CallOutput, Known, LinkLeft, LookupFailure};
 use crate::account::Account;
 use crate::api::{CommandError, ConnectError};
 use crate::identity::PeerId;
-use crate::net::DropReason;
+use crate::lan::Lan;
+use crate::net::{DropReason, LanNode, Network};
 use crate::queue;
+use crate::ticket::Ticket;
 use crate::time::{Deadlines, Instant};
+use crate::wire::address::is_sendable;
 use crate::wire::message::Refusal;
 use crate::wire::packet::Packet;
 
@@ -60,86 +64,6 @@ const NEAR_DIALS_MAX: u8 = 3;
 pub(super) const CALLS_MAX: usize = 4_096;
 /// Most peers whose homes are known by ticket or advert. At the limit the smallest id goes.
 pub(super) const KNOWN_HOMES_MAX: usize = 4_096;
-
-/// Why a lookup gave no record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum LookupFailure {
-    /// This node knows no supernode at all.
-    Lost,
-    /// No supernode is linked (yet).
-    Nobody,
-    /// None that was asked answered.
-    NoAnswer,
-    /// Supernodes agree that there is no record.
-    Unknown,
-}
-
-/// What the node knows of a peer at this moment, without asking anybody.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
-    /// Whether its link is up.
-    pub(crate) is_linked: bool,
-    /// Its own addresses, if it is a supernode.
-    pub(crate) addresses: Vec<SocketAddr>,
-    /// Whether it is registered here; then [`Self::homes`] has only this node, and nothing that a ticket says counts.
-    pub(crate) is_leaf_here: bool,
-    /// Where it is at home, by what this node keeps as a supernode.
-    pub(crate) homes: Vec<Home>,
-    /// The addresses that it announced on the LAN.
-    pub(crate) near: Vec<SocketAddr>,
-}
-
-/// What a call wants done.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum CallOutput {
-    /// Ask supernodes where the peer is at home: [`Calls::on_located`] or [`Calls::on_lookup_failed`] tells.
-    Lookup {
-        /// The peer.
-        peer: PeerId,
-    },
-    /// What an earlier lookup of this peer found is of no use: the next one shall ask anew.
-    Forget {
-        /// The peer.
-        peer: PeerId,
-    },
-    /// Open a link to the peer at this address.
-    Dial {
-        /// The peer.
-        peer: PeerId,
-        /// Where.
-        address: SocketAddr,
-    },
-    /// Build an Init for the peer, for this home to carry: [`Calls::on_init_built`] takes it, and
-    /// [`Calls::on_impossible`] that there can be none.
-    Build {
-        /// The peer.
-        peer: PeerId,
-        /// The home, and where it is.
-        home: Home,
-    },
-    /// Ask a home to introduce us, over its link or with the Init that opens one.
-    Introduce {
-        /// The peer.
-        peer: PeerId,
-        /// The home, and where it is.
-        home: Home,
-        /// Our Init for the peer.
-        init: Box<[u8]>,
-    },
-    /// We are the peer's home: its link is there already, and is for the application too from now on. If it is not
-    /// there, [`Calls::on_impossible`] wants to know.
-    UseLink {
-        /// The peer.
-        peer: PeerId,
-    },
-    /// The peer could not be reached: whoever waits is to be told.
-    Failed {
-        /// The peer.
-        peer: PeerId,
-        /// The best reason that was found.
-        error: ConnectError,
-    },
-}
 
 /// What a call is waiting for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -179,6 +103,7 @@ pub(crate) struct Calls {
     by_peer: BTreeMap<PeerId, Call>,
     deadlines: Deadlines<PeerId>,
     known_homes: BTreeMap<PeerId, Vec<Home>>,
+    lan: Lan,
     out: VecDeque<CallOutput>,
 }
 
@@ -191,6 +116,7 @@ impl Calls {
             by_peer: BTreeMap::new(),
             deadlines: Deadlines::default(),
             known_homes: BTreeMap::new(),
+            lan: Lan::new(me),
             out: VecDeque::new(),
         }
     }
@@ -227,13 +153,22 @@ impl Calls {
         };
         self.by_peer.insert(id, call);
         // On the same LAN it needs nobody's help; if what is known of it there is wrong, only its homes do.
-        self.on_near(now, account, id, known);
+        self.try_near(now, account, id, known.is_linked);
         self.locate(now, id, known);
         Ok(())
     }
 
-    /// Where a peer is at home, from a ticket or an advert: the next call needs no lookup.
-    pub(crate) fn learn_homes(&mut self, id: PeerId, homes: Vec<Home>) {
+    /// Takes the homes of a ticket as known, so that the next call needs no lookup. Returns those that can be.
+    pub(crate) fn learn(&mut self, ticket: &Ticket) -> Vec<Home> {
+        let homes: Vec<Home> = ticket.homes.iter().copied().filter(|(_, address)| is_sendable(*address)).collect();
+        if !homes.is_empty() {
+            self.learn_homes(ticket.peer, homes.clone());
+        }
+        homes
+    }
+
+    /// The same, from an advert.
+    pub(super) fn learn_homes(&mut self, id: PeerId, homes: Vec<Home>) {
         if self.known_homes.len() >= KNOWN_HOMES_MAX && !self.known_homes.contains_key(&id) {
             self.known_homes.pop_first();
         }
@@ -249,20 +184,49 @@ impl Calls {
 
     // ---- what came of it ----
 
-    /// The peer is on the LAN, at [`Known::near`]: dials it there, if it is called and has no link to us. Each address
-    /// counts as one attempt.
-    pub(crate) fn on_near(&mut self, now: Instant, account: &mut Account, id: PeerId, known: &Known) {
-        if known.near.is_empty() || known.is_linked {
-            return;
+    /// A node announced itself on the LAN, or did so again: whether it was noted. It is dialled there, if it is called and
+    /// has no link to us.
+    pub(crate) fn handle_lan_node(
+        &mut self,
+        now: Instant,
+        account: &mut Account,
+        network: &Network,
+        node: &LanNode,
+        is_linked: bool,
+    ) -> bool {
+        let is_noted = self.lan.handle_node(network, node);
+        if is_noted {
+            self.try_near(now, account, node.peer, is_linked);
         }
-        let Some(call) = self.by_peer.get_mut(&id).filter(|call| call.near_dials < NEAR_DIALS_MAX) else { return };
-        call.near_dials += 1;
-        let admitted = account.take_attempts(now, known.near.iter().copied());
-        self.out.extend(admitted.into_iter().map(|address| CallOutput::Dial { peer: id, address }));
+        is_noted
     }
 
-    /// A lookup found the peer's homes, or an advert named them.
-    pub(crate) fn on_located(&mut self, now: Instant, id: PeerId, homes: Vec<Home>) {
+    /// One is there no longer, or its announcement has run out.
+    pub(crate) fn handle_lan_node_gone(&mut self, id: &PeerId) {
+        self.lan.handle_node_gone(id);
+    }
+
+    /// A lookup has ended, or an advert named the peer's homes.
+    pub(crate) fn on_location(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        location: Result<Vec<Home>, LookupFailure>,
+        known: &Known,
+    ) {
+        match location {
+            Ok(homes) => {
+                // By its own advert, for which the book may have no room: that is not to be looked for again.
+                if homes.iter().any(|(home, _)| *home == id) {
+                    self.learn_homes(id, homes.clone());
+                }
+                self.on_located(now, id, homes);
+            }
+            Err(failure) => self.on_lookup_failed(now, id, failure, known),
+        }
+    }
+
+    fn on_located(&mut self, now: Instant, id: PeerId, homes: Vec<Home>) {
         let Some(call) = self.by_peer.get_mut(&id) else { return };
         if !matches!(call.stage, Stage::Locating | Stage::Pausing) {
             return;
@@ -278,8 +242,8 @@ impl Calls {
         self.ask(now, id, 0);
     }
 
-    /// A lookup ended without a record.
-    pub(crate) fn on_lookup_failed(&mut self, now: Instant, id: PeerId, failure: LookupFailure, known: &Known) {
+    fn on_lookup_failed(&mut self, now: Instant, id: PeerId, failure: LookupFailure, known: &Known) {
+        let near = self.lan.addresses(&id);
         let Some(call) = self.by_peer.get_mut(&id) else { return };
         if call.stage != Stage::Locating {
             return;
@@ -305,12 +269,12 @@ impl Calls {
         call.lookups += 1;
         if call.lookups < tries_max {
             self.set_stage(now, id, Stage::Pausing, pause);
-        } else if known.near.is_empty() {
+        } else if near.is_empty() {
             let error = call.error;
             self.fail(id, error);
         } else {
             // Nobody can say where it is at home, but it may be on the LAN: that is tried to its end.
-            call.homes = known.near.iter().map(|address| (id, *address)).collect();
+            call.homes = near.into_iter().map(|address| (id, address)).collect();
             self.dial(now, id, 1);
         }
     }
@@ -352,6 +316,21 @@ impl Calls {
             self.ask(now, id, home + 1);
         }
         Ok(())
+    }
+
+    /// A call has [failed](CallOutput::Failed), and this is the link that there is to the peer.
+    pub(crate) fn on_failed(&mut self, id: PeerId, error: ConnectError, link: LinkLeft) {
+        match link {
+            // Its failure detector decides.
+            LinkLeft::Working => return,
+            // Somebody may have woken it and be waiting.
+            LinkLeft::Stranded => self.out.push_back(CallOutput::Drop { peer: id }),
+            LinkLeft::None => {}
+        }
+        self.out.push_back(CallOutput::Tell { peer: id, error });
+        if link == LinkLeft::None {
+            self.out.push_back(CallOutput::EndWaiting { peer: id, error });
+        }
     }
 
     // ---- time ----
@@ -413,6 +392,11 @@ impl Calls {
         self.by_peer.is_empty()
     }
 
+    /// Who announced itself on the LAN.
+    pub(crate) fn lan(&self) -> &Lan {
+        &self.lan
+    }
+
     /// How many are, of how many homes are known beside, and how many deadlines are set.
     #[cfg(any(test, feature = "operations"))]
     pub(super) fn sizes(&self) -> (usize, usize, usize) {
@@ -420,6 +404,19 @@ impl Calls {
     }
 
     // ---- inside ----
+
+    /// Dials a peer that is called, and has no link to us, where it announced itself on the LAN. Each address counts as
+    /// one attempt.
+    fn try_near(&mut self, now: Instant, account: &mut Account, id: PeerId, is_linked: bool) {
+        let near = self.lan.addresses(&id);
+        if near.is_empty() || is_linked {
+            return;
+        }
+        let Some(call) = self.by_peer.get_mut(&id).filter(|call| call.near_dials < NEAR_DIALS_MAX) else { return };
+        call.near_dials += 1;
+        let admitted = account.take_attempts(now, near.into_iter());
+        self.out.extend(admitted.into_iter().map(|address| CallOutput::Dial { peer: id, address }));
+    }
 
     /// Finds out where a peer is: it is a supernode itself, its homes are known, or a lookup tells.
     fn locate(&mut self, now: Instant, id: PeerId, known: &Known) {

@@ -1,5 +1,8 @@
+use core::net::SocketAddr;
+
 use super::*;
 use crate::identity::SecretKey;
+use crate::net::SocketId;
 
 fn id(n: u8) -> PeerId {
     SecretKey::from_bytes(&[n; 32]).peer_id()
@@ -205,22 +208,65 @@ fn why_it_failed_depends_on_why_the_lookups_did() {
 #[test]
 fn on_the_lan_a_peer_is_tried_three_times_beside_the_search() {
     let (mut calls, mut account) = calls();
-    let near = Known { near: vec![SocketAddr::from(([192, 168, 1, 2], 7))], ..Known::default() };
-    calls.on_near(at(0), &mut account, id(2), &near);
+    let near = SocketAddr::from(([192, 168, 1, 2], 7));
+    let mut tell = |calls: &mut Calls, is_linked| {
+        let network = Network { sockets: vec![(SocketId(0), SocketAddr::from(([0; 4], 7)))], ..Network::default() };
+        let node = LanNode { peer: id(2), addresses: vec![near], is_supernode: false };
+        calls.handle_lan_node(at(0), &mut account, &network, &node, is_linked)
+    };
+    assert!(tell(&mut calls, false));
     assert_eq!(outputs(&mut calls), [], "nobody wants it");
-    let dial = CallOutput::Dial { peer: id(2), address: near.near[0] };
-    calls.call(at(0), &mut account, id(2), &near).expect("taken");
+    let dial = CallOutput::Dial { peer: id(2), address: near };
+    calls.call(at(0), &mut Account::default(), id(2), &Known::default()).expect("taken");
     assert_eq!(outputs(&mut calls), [dial.clone(), LOOKUP()]);
-    calls.on_near(at(0), &mut account, id(2), &Known { is_linked: true, ..near.clone() });
+    assert!(tell(&mut calls, true));
     assert_eq!(outputs(&mut calls), [], "its link is up");
     for _ in 0..10 {
-        calls.on_near(at(0), &mut account, id(2), &near);
+        assert!(tell(&mut calls, false));
     }
     assert_eq!(outputs(&mut calls), [dial.clone(), dial.clone()], "three in all");
     // Where nobody can say where it is at home, the LAN is tried to its end.
-    calls.on_lookup_failed(at(0), id(2), LookupFailure::Lost, &near);
+    calls.on_location(at(0), id(2), Err(LookupFailure::Lost), &Known::default());
     assert_eq!(outputs(&mut calls), [dial]);
-    assert_eq!(run(&mut calls, &near).pop(), Some((16_000, failed(ConnectError::Unreachable))));
+    assert_eq!(run(&mut calls, &Known::default()).pop(), Some((16_000, failed(ConnectError::Unreachable))));
+    calls.handle_lan_node_gone(&id(2));
+    assert_eq!(calls.lan().iter().count(), 0);
+}
+
+#[test]
+fn a_ticket_is_believed_as_far_as_packets_could_go_there() {
+    let (mut calls, mut account) = calls();
+    let nowhere = (id(3), SocketAddr::from(([0, 0, 0, 0], 7)));
+    let ticket = |homes: &[Home]| Ticket { peer: id(2), homes: homes.iter().copied().collect(), service: None };
+    assert_eq!((calls.learn(&ticket(&[nowhere])), calls.sizes().1), (vec![], 0));
+    assert_eq!(calls.learn(&ticket(&[nowhere, home(4)])), [home(4)]);
+    calls.call(at(0), &mut account, id(2), &Known::default()).expect("taken");
+    assert_eq!(outputs(&mut calls), [CallOutput::Build { peer: id(2), home: home(4) }]);
+}
+
+#[test]
+fn homes_that_the_peer_itself_is_one_of_are_remembered() {
+    let (mut calls, mut account) = calls();
+    calls.on_location(at(0), id(2), Ok(vec![home(2)]), &Known::default());
+    calls.on_location(at(0), id(3), Ok(vec![home(4)]), &Known::default());
+    assert_eq!(calls.sizes().1, 1, "it is a supernode, and not to be looked for again");
+    calls.call(at(0), &mut account, id(2), &Known::default()).expect("taken");
+    assert_eq!(outputs(&mut calls), [CallOutput::Dial { peer: id(2), address: addr(2) }]);
+}
+
+#[test]
+fn who_is_told_of_a_failure_depends_on_the_link_that_is_left() {
+    let (mut calls, _) = calls();
+    let (peer, error) = (id(2), ConnectError::Unreachable);
+    let tell = CallOutput::Tell { peer, error };
+    for (link, expected) in [
+        (LinkLeft::Working, vec![]),
+        (LinkLeft::Stranded, vec![CallOutput::Drop { peer }, tell.clone()]),
+        (LinkLeft::None, vec![tell.clone(), CallOutput::EndWaiting { peer, error }]),
+    ] {
+        calls.on_failed(peer, error, link);
+        assert_eq!(outputs(&mut calls), expected, "{link:?}");
+    }
 }
 
 #[test]

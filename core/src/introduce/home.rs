@@ -19,7 +19,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{encoded, ephemeral_of};
 use crate::account::Account;
-use crate::api::Counters;
 use crate::identity::PeerId;
 use crate::net::{DropReason, PeerKey};
 use crate::queue;
@@ -38,7 +37,7 @@ const REPEATS: [Duration; 4] =
 /// An introduction is remembered so long at the home.
 pub(super) const CALL_MEMORY: Duration = Duration::from_secs(60);
 /// Most introductions remembered. At the limit new ones are refused as busy.
-pub(super) const INTRODUCTIONS_MAX: usize = 65_536;
+pub(super) const REMEMBERED_MAX: usize = 65_536;
 
 /// Bytes that a message over a link takes beside an Init or a Response in it: header, tag, names.
 const OVERHEAD: usize = 40;
@@ -236,16 +235,25 @@ impl<H> Introductions<H> {
         self.out.extend(reply.map(|message| HomeOutput::Reply { caller, message }));
     }
 
-    /// Whether somebody at `caller` may be introduced to a leaf, or told of to it; if so it is entered.
-    #[must_use]
-    pub(crate) fn admit(
-        &self,
+    /// A peer of a leaf of ours, which is at `remote` unless that is behind a relay, wants us to tell the leaf so. `view`
+    /// is of the leaf.
+    pub(crate) fn on_vouch(
+        &mut self,
         now: Instant,
         account: &mut Account,
-        callee: PeerId,
-        caller: Option<SocketAddr>,
-    ) -> bool {
-        self.by_channel.len() < INTRODUCTIONS_MAX && account.take_introduction(now, callee, caller)
+        (peer, remote): (PeerId, Option<SocketAddr>),
+        leaf: PeerId,
+        view: View,
+    ) {
+        let Some(callee) = view.callee.filter(|_| view.is_serving) else { return };
+        let Some(address) = remote.filter(|_| self.admit(now, account, leaf, remote)) else { return };
+        let message = encoded(&Message::Vouched { peer, address: address.into() });
+        self.out.extend(message.map(|message| HomeOutput::Bring { callee, message }));
+    }
+
+    /// Whether somebody at `caller` may be introduced to a leaf, or told of to it; if so it is entered.
+    fn admit(&self, now: Instant, account: &mut Account, callee: PeerId, caller: Option<SocketAddr>) -> bool {
+        self.by_channel.len() < REMEMBERED_MAX && account.take_introduction(now, callee, caller)
     }
 
     /// The caller's link was confirmed: what was parked for it goes out.
@@ -355,9 +363,9 @@ impl<H> Introductions<H> {
         self.by_channel.get(&channel).map(|introduction| introduction.caller)
     }
 
-    /// Enters what introductions have cost since the start.
-    pub(crate) fn enter_costs(&self, counters: &mut Counters) {
-        (counters.introductions, counters.introduction_datagrams, counters.introduction_bytes) = self.costs;
+    /// Introductions admitted since the start, and the datagrams and bytes of UDP payload that all have cost, both ways.
+    pub(crate) fn costs(&self) -> (u64, u64, u64) {
+        self.costs
     }
 
     /// How much is remembered.

@@ -221,10 +221,23 @@ fn what_it_costs_is_counted() {
     let mut rig = Rig::new();
     let channel = opened(&rig.over_link(0, 1, FREE));
     let _ = rig.reply(channel, Ok(b"yes"), true);
-    let mut counters = Counters::default();
-    rig.home.enter_costs(&mut counters);
     // Asked and brought, answered and replied.
     let (asked, replied) = (init(1).len() as u64, answer(channel, Ok(b"yes")).len() as u64);
-    assert_eq!((counters.introductions, counters.introduction_datagrams), (1, 4));
-    assert_eq!(counters.introduction_bytes, 2 * asked + 40 + 45 + 2 * (replied + 25));
+    assert_eq!(rig.home.costs(), (1, 4, 2 * asked + 40 + 45 + 2 * (replied + 25)));
+}
+
+#[test]
+fn a_leaf_is_told_where_a_peer_of_it_is_seen() {
+    let mut rig = Rig::new();
+    let seen = SocketAddr::from(([192, 0, 2, 1], 7));
+    let mut vouch = |remote, view| {
+        rig.home.on_vouch(at(0), &mut rig.account, (id(1), remote), id(2), view);
+        rig.home.poll_output()
+    };
+    assert_eq!(vouch(Some(seen), View { callee: None, ..FREE }), None, "it is no leaf of ours");
+    assert_eq!(vouch(Some(seen), View { is_serving: false, ..FREE }), None, "we have none");
+    assert_eq!(vouch(None, FREE), None, "where it is shows its relay only");
+    let message = encoded(&Message::Vouched { peer: id(1), address: seen.into() }).expect("it fits");
+    assert_eq!(vouch(Some(seen), FREE), Some(HomeOutput::Bring { callee: CALLEE, message }));
+    assert_eq!((0..100).filter(|_| vouch(Some(seen), FREE).is_some()).count(), 19, "as many as it is introduced to");
 }

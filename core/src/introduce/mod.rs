@@ -19,12 +19,14 @@ mod caller;
 mod home;
 #[cfg(any(test, feature = "operations"))]
 pub(crate) mod operations;
+mod output;
 
 use core::net::SocketAddr;
 
-pub(crate) use self::callee::{Answered, Judgement, judge, open, reply};
-pub(crate) use self::caller::{CallOutput, Calls, Known, LookupFailure, answered_index};
+pub(crate) use self::callee::{Answered, Judgement, judge, reply};
+pub(crate) use self::caller::{Calls, answered_index};
 pub(crate) use self::home::{Asked, HomeOutput, Introductions, View};
+pub(crate) use self::output::{CallOutput, Known, LinkLeft, LookupFailure};
 use crate::identity::PeerId;
 use crate::link::Accepted;
 use crate::net::Path;

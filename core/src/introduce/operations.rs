@@ -5,11 +5,11 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use super::caller::{CALLS_MAX, KNOWN_HOMES_MAX};
-use super::home::{HOLDS_MAX, INTRODUCTIONS_MAX};
-use super::{Asked, CallOutput, Calls, Home, HomeOutput, Introductions, Known, LookupFailure, View, encoded};
+use super::home::{HOLDS_MAX, REMEMBERED_MAX};
+use super::{Asked, CallOutput, Calls, Home, HomeOutput, Introductions, Known, LinkLeft, LookupFailure, View, encoded};
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
-use crate::net::PeerKey;
+use crate::net::{LanNode, Network, PeerKey, SocketId};
 use crate::operations::Bytes;
 use crate::random::Seed;
 use crate::time::Instant;
@@ -28,6 +28,11 @@ fn ids() -> Vec<PeerId> {
 
 fn address(n: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, n], 7_000))
+}
+
+/// There is a socket for what is announced on the LAN.
+fn network() -> Network {
+    Network { sockets: vec![(SocketId(0), SocketAddr::from(([0, 0, 0, 0], 7_000)))], ..Network::default() }
 }
 
 const REFUSALS: [Refusal; 4] = [Refusal::Busy, Refusal::NotRegistered, Refusal::NotAllowed, Refusal::NoAnswer];
@@ -60,7 +65,6 @@ impl Caller {
             addresses: some(2, bytes),
             is_leaf_here: flags & 4 != 0,
             homes: if flags & 8 == 0 { Vec::new() } else { self.homes(bytes) },
-            near: some(16, bytes),
         }
     }
 
@@ -78,14 +82,14 @@ impl Caller {
                 self.calls.learn_homes(id, homes);
             }
             3 => {
-                let homes = self.homes(bytes);
-                self.calls.on_located(now, id, homes);
+                let location = Ok(self.homes(bytes));
+                self.calls.on_location(now, id, location, &Known::default());
             }
             4 => {
                 let failures =
                     [LookupFailure::Lost, LookupFailure::Nobody, LookupFailure::NoAnswer, LookupFailure::Unknown];
                 let known = self.known(bytes);
-                self.calls.on_lookup_failed(now, id, failures[usize::from(bytes.u8() % 4)], &known);
+                self.calls.on_location(now, id, Err(failures[usize::from(bytes.u8() % 4)]), &known);
             }
             5 => {
                 let (by, refusal) = (self.peer(bytes.u8()), REFUSALS[usize::from(bytes.u8() % 4)]);
@@ -93,8 +97,17 @@ impl Caller {
                 assert_eq!(self.calls.on_refused(now, id, &by, refusal).is_ok(), was_called);
             }
             6 => {
-                let known = self.known(bytes);
-                self.calls.on_near(now, &mut self.account, id, &known);
+                let flags = bytes.u8();
+                let node = LanNode {
+                    peer: id,
+                    addresses: vec![address(bytes.u8()), address(bytes.u8())],
+                    is_supernode: false,
+                };
+                if flags & 6 == 6 {
+                    self.calls.handle_lan_node_gone(&id);
+                } else {
+                    self.calls.handle_lan_node(now, &mut self.account, &network(), &node, flags & 1 == 1);
+                }
             }
             7 => {
                 self.calls.finish(&id);
@@ -129,7 +142,7 @@ impl Caller {
                 CallOutput::Lookup { peer } => {
                     assert!(self.calls.contains(&peer));
                     if bytes.u8() % 4 == 1 {
-                        self.calls.on_lookup_failed(self.now, peer, LookupFailure::Nobody, &Known::default());
+                        self.calls.on_location(self.now, peer, Err(LookupFailure::Nobody), &Known::default());
                     }
                 }
                 CallOutput::Dial { peer, .. } => assert_ne!(peer, me),
@@ -149,7 +162,14 @@ impl Caller {
                         self.calls.on_impossible(peer);
                     }
                 }
-                CallOutput::Failed { peer, .. } => assert!(!self.calls.contains(&peer)),
+                CallOutput::Failed { peer, error } => {
+                    assert!(!self.calls.contains(&peer));
+                    let link = [LinkLeft::None, LinkLeft::Stranded, LinkLeft::Working][usize::from(bytes.u8() % 3)];
+                    self.calls.on_failed(peer, error, link);
+                }
+                CallOutput::Drop { peer } | CallOutput::Tell { peer, .. } | CallOutput::EndWaiting { peer, .. } => {
+                    assert_ne!(peer, me);
+                }
                 CallOutput::Forget { .. } => {}
             }
         }
@@ -203,7 +223,7 @@ impl Server {
     fn operate(&mut self, bytes: &mut Bytes<'_>) {
         let what = bytes.u8();
         let (caller, callee) = (bytes.u8() % PEERS, bytes.u8() % PEERS);
-        match what % 8 {
+        match what % 9 {
             0..=3 => self.ask(what.is_multiple_of(2), caller, callee, bytes),
             4 => {
                 let at = usize::from(bytes.u8());
@@ -217,6 +237,14 @@ impl Server {
             6 => {
                 // It idled out, or a link that it had is gone.
                 self.open.pop_first();
+            }
+            7 => {
+                let flags = bytes.u8();
+                let remote = (flags & 1 == 0).then(|| address(caller));
+                let callee_link = (flags & 2 == 0).then(|| key(callee));
+                let view = View { is_serving: flags & 4 == 0, callee: callee_link, ..View::default() };
+                let (peer, leaf) = (self.ids[usize::from(caller)], self.ids[usize::from(callee)]);
+                self.introductions.on_vouch(self.now, &mut self.account, (peer, remote), leaf, view);
             }
             _ => {
                 let wait = Duration::from_millis(bytes.u16().into());
@@ -276,7 +304,9 @@ impl Server {
                     assert!(self.named.contains(&channel));
                     self.open.remove(&channel);
                 }
-                HomeOutput::Bring { message, .. } => assert!(matches!(whole(&message), Message::Introduced { .. })),
+                HomeOutput::Bring { message, .. } => {
+                    assert!(matches!(whole(&message), Message::Introduced { .. } | Message::Vouched { .. }));
+                }
                 HomeOutput::Reply { message, .. } => assert!(matches!(whole(&message), Message::IntroduceReply { .. })),
                 HomeOutput::Answer { held, reply, .. } => {
                     assert!(self.held.remove(&held), "an Init is answered once");
@@ -285,7 +315,7 @@ impl Server {
             }
         }
         let sizes = self.introductions.sizes();
-        assert!(sizes.remembered <= INTRODUCTIONS_MAX && sizes.by_call <= sizes.remembered);
+        assert!(sizes.remembered <= REMEMBERED_MAX && sizes.by_call <= sizes.remembered);
         assert!(sizes.held <= HOLDS_MAX && sizes.held <= self.held.len());
         assert!(sizes.repeated <= sizes.remembered && sizes.parked <= sizes.remembered);
     }

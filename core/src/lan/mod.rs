@@ -22,14 +22,15 @@ use std::collections::BTreeMap;
 use arrayvec::ArrayVec;
 
 use crate::identity::PeerId;
-use crate::wire::address::is_sendable;
+use crate::net::{LanNode, Network};
+use crate::wire::address::{canonical, is_sendable};
 
 /// Most nodes remembered. At the limit the one told longest ago goes.
-pub(crate) const NODES_MAX: usize = 64;
+const NODES_MAX: usize = 64;
 /// Most addresses of one node. Further ones are not noted.
-pub(crate) const ADDRESSES_MAX: usize = 4;
+const ADDRESSES_MAX: usize = 4;
 /// Most nodes at a time that a homeless leaf is told of as supernodes: more would crowd out those it knows.
-pub(crate) const SUPERNODES_MAX: usize = 4;
+const SUPERNODES_MAX: usize = 4;
 
 #[derive(Clone, Debug)]
 struct Announced {
@@ -53,11 +54,15 @@ impl Lan {
         Self { me, by_id: BTreeMap::new(), tellings: 0 }
     }
 
-    /// A node announced itself, or did so again: whether it was noted. `usable` are those of its addresses, in order, that
-    /// this node has a socket for and that are not its own.
-    pub(crate) fn handle_node(&mut self, id: PeerId, usable: &[SocketAddr], is_supernode: bool) -> bool {
-        let sendable = usable.iter().copied().filter(|addr| is_sendable(*addr));
-        let addresses: ArrayVec<SocketAddr, ADDRESSES_MAX> = sendable.take(ADDRESSES_MAX).collect();
+    /// A node announced itself, or did so again: whether it was noted. Of its addresses those are that this node has a
+    /// socket for and that are not its own.
+    #[must_use]
+    pub(crate) fn handle_node(&mut self, network: &Network, node: &LanNode) -> bool {
+        let id = node.peer;
+        let is_usable =
+            |addr: &SocketAddr| is_sendable(*addr) && network.socket_for(*addr).is_some() && !network.is_own(*addr);
+        let usable = node.addresses.iter().map(|addr| canonical(*addr)).filter(is_usable);
+        let addresses: ArrayVec<SocketAddr, ADDRESSES_MAX> = usable.take(ADDRESSES_MAX).collect();
         if id == self.me || addresses.is_empty() {
             return false;
         }
@@ -68,7 +73,7 @@ impl Lan {
             }
         }
         self.tellings += 1;
-        self.by_id.insert(id, Announced { addresses, is_supernode, told: self.tellings });
+        self.by_id.insert(id, Announced { addresses, is_supernode: node.is_supernode, told: self.tellings });
         true
     }
 
@@ -98,6 +103,7 @@ impl Lan {
 mod tests {
     use super::*;
     use crate::identity::SecretKey;
+    use crate::net::SocketId;
 
     fn id(n: u8) -> PeerId {
         SecretKey::from_bytes(&[n; 32]).peer_id()
@@ -107,35 +113,54 @@ mod tests {
         text.parse().expect("an address")
     }
 
+    fn network() -> Network {
+        Network {
+            sockets: vec![(SocketId(0), addr("0.0.0.0:7000"))],
+            interfaces: vec![addr("192.168.1.2:0").ip()],
+            ..Network::default()
+        }
+    }
+
+    /// One announces these addresses; whether it was noted.
+    fn tell(lan: &mut Lan, n: u8, addresses: &[&str], is_supernode: bool) -> bool {
+        let addresses = addresses.iter().map(|text| addr(text)).collect();
+        lan.handle_node(&network(), &LanNode { peer: id(n), addresses, is_supernode })
+    }
+
     #[test]
     fn the_one_told_longest_ago_goes() {
         let mut lan = Lan::new(id(1));
         for n in 2..=65 {
-            assert!(lan.handle_node(id(n), &[addr("192.168.1.9:7")], false));
+            assert!(tell(&mut lan, n, &["192.168.1.9:7"], false));
         }
-        assert!(lan.handle_node(id(2), &[addr("192.168.1.8:7")], false), "again, at the limit");
+        assert!(tell(&mut lan, 2, &["192.168.1.8:7"], false), "again, at the limit");
         assert_eq!(lan.iter().count(), NODES_MAX);
-        assert!(lan.handle_node(id(66), &[addr("192.168.1.9:7")], false));
+        assert!(tell(&mut lan, 66, &["192.168.1.9:7"], false));
         assert_eq!(lan.iter().count(), NODES_MAX);
         assert!(lan.addresses(&id(3)).is_empty(), "that was the oldest");
         assert_eq!(lan.addresses(&id(2)), [addr("192.168.1.8:7")]);
+        let many = ["192.168.1.3:7", "192.168.1.4:7", "192.168.1.5:7", "192.168.1.6:7", "192.168.1.7:7"];
+        assert!(tell(&mut lan, 2, &many, false));
+        assert_eq!(lan.addresses(&id(2)).len(), ADDRESSES_MAX);
     }
 
     #[test]
     fn what_cannot_be_a_node_is_not_noted() {
         let mut lan = Lan::new(id(1));
-        assert!(!lan.handle_node(id(1), &[addr("192.168.1.9:7")], false), "itself");
-        assert!(!lan.handle_node(id(2), &[], false), "nowhere");
-        assert!(!lan.handle_node(id(2), &[addr("224.0.0.251:7"), addr("192.168.1.9:0")], false), "a group, no port");
+        assert!(!tell(&mut lan, 1, &["192.168.1.9:7"], false), "itself");
+        assert!(!tell(&mut lan, 2, &[], false), "nowhere");
+        let odd = ["224.0.0.251:7", "192.168.1.9:0", "[fd00::1]:7", "192.168.1.2:7000", "[::ffff:192.168.1.2]:7000"];
+        assert!(!tell(&mut lan, 2, &odd, true), "a group, no port, a family without a socket, our own in two forms");
         assert_eq!(lan.iter().count(), 0);
+        assert!(tell(&mut lan, 2, &["192.168.1.2:7000", "[::ffff:192.168.1.9]:7"], true));
+        assert_eq!(lan.addresses(&id(2)), [addr("192.168.1.9:7")], "in its one form");
     }
 
     #[test]
     fn a_few_supernodes_are_told() {
         let mut lan = Lan::new(id(1));
         for n in 2..20 {
-            let own = SocketAddr::from(([192, 168, 1, n], 7));
-            assert!(lan.handle_node(id(n), &[own, addr("10.0.0.1:7")], n % 2 == 0));
+            assert!(tell(&mut lan, n, &[&format!("192.168.1.{n}:7"), "10.0.0.1:7"], n % 2 == 0));
         }
         let told = lan.supernodes();
         assert_eq!(told.len(), SUPERNODES_MAX);

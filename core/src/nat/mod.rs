@@ -2,7 +2,8 @@
 //!
 //! [`Nat`] is one machine. Supernodes tell in each Response where a packet came from; [`Observations`](observed) keeps
 //! that and concludes. The [`Examiner`](examiner) decides when to look at the router, an [`Examination`](examine) does so
-//! (NAT behaviour discovery, RFC 5780), and [`classify`] says what it saw in the terms of RFC 4787.
+//! (NAT behaviour discovery, RFC 5780), and [`classify`] says what it saw in the terms of RFC 4787. As a supernode it
+//! answers the [probes](probe_replies) by which others look at theirs.
 //!
 //! It is handed where supernodes see us, answers to probes, Loop packets, sockets that were opened, and time. What it
 //! wants ([`Output`]) is packets and sockets, and now and then to be told [what is around](Around): whom it may ask, and
@@ -29,5 +30,5 @@ mod tests;
 
 pub(crate) use crate::wire::nat::NatProfile;
 pub(crate) use examine::Ask;
-pub(crate) use probe_replies::{Alternates, Asked, ProbeReplies, ReplyOutput};
-pub(crate) use router::{Around, Nat, Output, Stand, WayIn};
+pub(crate) use probe_replies::{Alternates, Asked, ReplyOutput};
+pub(crate) use router::{Around, Nat, Output, Reporter, Stand, WayIn};

@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use super::examine::{Ask, PACKETS_MAX};
-use super::router::{Around, Nat, Output, Stand};
+use super::router::{Around, Nat, Output, Reporter, Stand};
 use crate::identity::{PeerId, SecretKey};
 use crate::net::{Family, Network, SocketId};
 use crate::operations::Bytes;
@@ -25,6 +25,11 @@ fn id(n: u8) -> PeerId {
 
 fn address(n: u8) -> SocketAddr {
     SocketAddr::from(([203, 0, 113, n % PEERS], 4_000))
+}
+
+/// One in eight is no supernode, and not believed.
+fn reporter(n: u8) -> Reporter {
+    Reporter { id: id(n), address: address(n), is_supernode: n % 8 != 7 }
 }
 
 fn seen(n: u8) -> SocketAddr {
@@ -144,7 +149,7 @@ impl World {
     fn step(&mut self, bytes: &mut Bytes<'_>) {
         let (op, n) = (bytes.u8(), bytes.u8());
         match op % 16 {
-            0 => self.nat.on_observed(self.now, id(n), address(n), MAIN, seen(n)),
+            0 => self.nat.on_observed(self.now, &reporter(n), MAIN, seen(n)),
             1 => {
                 let addresses = vec![address(n)];
                 self.supernodes.retain(|(other, _)| *other != id(n));

@@ -7,12 +7,14 @@ use std::collections::{BTreeSet, VecDeque};
 use super::examine::{Ask, Examination, Examined, Subject};
 use super::examiner::{Examiner, second_nat};
 use super::observed::Observations;
+use super::probe_replies::{Alternates, Asked, ProbeReplies, ReplyOutput};
+use crate::account::Account;
 use crate::api::Reachability;
 use crate::identity::PeerId;
-use crate::net::{Family, Network, SocketId};
+use crate::net::{DropReason, Family, Network, PeerKey, SocketId};
 use crate::queue;
 use crate::random::{KeyRng, Seed};
-use crate::time::Instant;
+use crate::time::{Instant, earliest};
 use crate::wire::address::canonical;
 use crate::wire::nat::{FilteringBehavior, MappingBehavior, NatProfile};
 
@@ -61,6 +63,17 @@ pub(crate) struct Around<'a> {
     pub has_helpers: bool,
     /// Unasked packets come in to where we are seen.
     pub is_open: bool,
+}
+
+/// Who tells where it sees us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Reporter {
+    /// Who.
+    pub id: PeerId,
+    /// Where it is, as we sent to it.
+    pub address: SocketAddr,
+    /// Whether it is known to be a supernode: nobody else is believed.
+    pub is_supernode: bool,
 }
 
 /// The way in, as others know it.
@@ -119,6 +132,8 @@ pub(crate) struct Nat {
     examiner: Examiner,
     /// An examination is over, and what is around has been asked for.
     over: Option<Box<Examined>>,
+    /// What is done for others who examine theirs.
+    replies: ProbeReplies,
     out: VecDeque<Output>,
 }
 
@@ -130,6 +145,7 @@ impl Nat {
             observations: Observations::default(),
             examiner: Examiner::default(),
             over: None,
+            replies: ProbeReplies::default(),
             out: VecDeque::new(),
         }
     }
@@ -189,15 +205,13 @@ impl Nat {
         self.examiner.check_again(now, true);
     }
 
-    /// A supernode, to which we sent from `socket` at `reporter_address`, tells where it saw that come from.
-    pub(crate) fn on_observed(
-        &mut self,
-        now: Instant,
-        reporter: PeerId,
-        reporter_address: SocketAddr,
-        socket: SocketId,
-        seen: SocketAddr,
-    ) {
+    /// Somebody to whom we sent from `socket` tells where it saw that come from.
+    pub(crate) fn on_observed(&mut self, now: Instant, reporter: &Reporter, socket: SocketId, seen: SocketAddr) {
+        // The source of a TCP connection is nowhere that a datagram could be sent to.
+        if socket.is_tcp() || !reporter.is_supernode {
+            return;
+        }
+        let Reporter { id: reporter, address: reporter_address, .. } = *reporter;
         let before = self.observations.candidates(socket);
         if self.observations.on_observed(reporter, reporter_address, socket, seen) {
             self.out.push_back(Output::Forgotten { by: reporter });
@@ -229,9 +243,10 @@ impl Nat {
         self.examiner.current().is_some_and(|current| current.on_reply(now, at, from, token, seen, alternate_port))
     }
 
-    /// A Loop packet came: whether it was awaited.
-    pub(crate) fn on_loop(&mut self, now: Instant, token: &[u8; 16]) -> bool {
-        self.examiner.current().is_some_and(|current| current.on_loop(now, token))
+    /// A Loop packet came; one that was not awaited is nobody's.
+    pub(crate) fn on_loop(&mut self, now: Instant, token: &[u8; 16]) -> Result<(), DropReason> {
+        let is_ours = self.examiner.current().is_some_and(|current| current.on_loop(now, token));
+        if is_ours { Ok(()) } else { Err(DropReason::UnknownReceiver) }
     }
 
     /// A socket asked for is there, or could not be opened.
@@ -255,7 +270,7 @@ impl Nat {
 
     /// When something is next to be done.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.examiner.poll_timeout()
+        earliest(self.examiner.poll_timeout(), self.replies.poll_timeout())
     }
 
     /// What is wanted next.
@@ -358,6 +373,34 @@ impl Nat {
             self.examiner.check_again(now, false);
         }
         self.out.push_back(Output::Known);
+    }
+
+    // ---- others' probes ----
+
+    /// A leaf asks where we see it. A leaf answers no probes.
+    pub(crate) fn on_probe(
+        &mut self,
+        now: Instant,
+        account: &mut Account,
+        alternates: &Alternates,
+        asked: &Asked,
+    ) -> Result<(), DropReason> {
+        self.replies.on_probe(now, account, alternates, asked)
+    }
+
+    /// Late answers that are due.
+    pub(crate) fn handle_replies(&mut self, now: Instant, alternates: &Alternates) {
+        self.replies.handle_timeout(now, alternates);
+    }
+
+    /// The next answer, or what one takes.
+    pub(crate) fn poll_reply(&mut self) -> Option<ReplyOutput> {
+        self.replies.poll_output()
+    }
+
+    /// A link is gone, and nothing waits for it.
+    pub(crate) fn forget(&mut self, peer: PeerKey) {
+        self.replies.forget(peer);
     }
 
     // ---- what is known ----

@@ -18,6 +18,10 @@ fn reporter(n: u8) -> SocketAddr {
     SocketAddr::from(([203, 0, 113, n], 4000))
 }
 
+fn from(n: u8) -> Reporter {
+    Reporter { id: id(n), address: reporter(n), is_supernode: true }
+}
+
 fn at(port: u16) -> SocketAddr {
     SocketAddr::from(([198, 51, 100, 7], port))
 }
@@ -203,17 +207,20 @@ fn sockets_that_come_too_late_are_closed_and_an_examination_that_is_given_up_clo
 #[test]
 fn news_of_where_we_are_seen_is_told_once() {
     let (mut nat, network) = (Nat::new(&Seed::new([2; 32])), home());
-    nat.on_observed(s(1), id(1), reporter(1), SOCKET, at(10));
+    nat.on_observed(s(1), &from(1), SOCKET, at(10));
     assert_eq!(drain(&mut nat), [Output::Candidates, Output::Known]);
-    nat.on_observed(s(1), id(2), reporter(2), SOCKET, at(10));
+    nat.on_observed(s(1), &from(2), SOCKET, at(10));
     assert_eq!(drain(&mut nat), [Output::Known]);
     assert_eq!((nat.agreed(&network), nat.reflexive(&network)), (Some(at(10)), vec![at(10)]));
     assert_eq!(nat.seen_from(&id(1), reporter(1), SOCKET), Some(at(10)));
-    nat.on_observed(s(2), id(2), reporter(2), SOCKET, at(11));
+    nat.on_observed(s(2), &from(2), SOCKET, at(11));
     assert_eq!(
         drain(&mut nat),
         [Output::Forgotten { by: id(2) }, Output::Candidates, Output::Known],
         "it had seen us elsewhere"
     );
     assert_eq!(nat.agreed(&network), None);
+    nat.on_observed(s(3), &Reporter { is_supernode: false, ..from(3) }, SOCKET, at(10));
+    nat.on_observed(s(3), &from(3), SocketId::TCP_FIRST, at(10));
+    assert_eq!(drain(&mut nat), [], "anybody's word, and what is no place to send to");
 }

@@ -40,7 +40,7 @@ impl Node {
         address: SocketAddr,
         early: Option<Message<'_>>,
     ) -> Option<PeerKey> {
-        if id == self.me.id() || !is_sendable(address) {
+        if id == self.id() || !is_sendable(address) {
             return None;
         }
         let key = self.peers.enter(now, id)?;
@@ -48,7 +48,7 @@ impl Node {
         if self.dial_blocked(now, id, address, &body) {
             return Some(key);
         }
-        let path = Path { socket: self.socket_for(address)?, remote: address, local: None };
+        let path = Path { socket: self.transports.network().socket_for(address)?, remote: address, local: None };
         if self.peers.is_asking(key, path) {
             return Some(key);
         }
@@ -222,7 +222,7 @@ impl Node {
         let fresh = self.peers.is_fresh(now, &accepted);
         let key = self.peers.enter(now, id).ok_or(DropReason::Limited)?;
         if let Route::Relayed { channel, via } = route {
-            self.ends.add(channel, Way { end: key, via });
+            self.relay.add_end(channel, Way { end: key, via });
         }
         let mine = self.whereabouts(whereabouts.attempt);
         let request = self.request(now, key, route, init_len, fresh, true);
@@ -244,8 +244,8 @@ impl Node {
         fresh: bool,
         user: bool,
     ) -> Request {
-        let unasked =
-            matches!(route, Route::Direct { remote, .. } if !route.is_tcp() && self.is_unasked(now, key, remote.ip()));
+        let from = self.peers.get(key).map(|peer| peer.id()).zip(route.remote().filter(|_| !route.is_tcp()));
+        let unasked = from.is_some_and(|(id, from)| self.overlay.is_unasked(now, &id, from.ip()));
         if let Some(evicted) = self.peers.evict_unconfirmed() {
             self.drop_if_idle(now, evicted);
         }
@@ -272,10 +272,10 @@ impl Node {
 
     /// Whether we answer a direct Init of this peer at all.
     fn may_link(&self, id: &PeerId, early: Option<&Message<'_>>) -> bool {
-        self.is_serving()
+        self.overlay.is_serving()
             || self.peers.key_of(id).is_some()
             || matches!(early, Some(Message::DialBack { .. }))
-            || self.is_supernode(id)
+            || self.overlay.is_supernode(id)
             || self.is_let_in(id)
     }
 }

@@ -4,16 +4,15 @@ use super::Node;
 use crate::api::{CommandError, ConnectError, Event, StreamEnd};
 use crate::identity::PeerId;
 use crate::introduce::{
-    self, Answered, Asked, CallOutput, HeldInit, Home, HomeOutput, Judgement, Known, LookupFailure, View,
+    self, Answered, Asked, CallOutput, HeldInit, HomeOutput, Judgement, Known, LinkLeft, LookupFailure, View,
     answered_index,
 };
 use crate::net::{DropReason, PeerKey};
 use crate::path::Route;
 use crate::peer::{AttemptRoute, Peer};
-use crate::relay::{End, Limits, Way};
+use crate::relay::{End, Way};
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
-use crate::wire::address::Address;
 use crate::wire::message::{ChannelLimits, InitBody, Message, Refusal};
 use crate::wire::packet::ChannelId;
 
@@ -22,7 +21,7 @@ use crate::wire::packet::ChannelId;
 impl Node {
     /// Starts to reach a peer, unless that is under way.
     pub(crate) fn call(&mut self, now: Instant, id: PeerId) -> Result<(), CommandError> {
-        if self.leaving {
+        if self.overlay.is_leaving() {
             return Err(CommandError::Leaving);
         }
         let known = self.known_of(&id);
@@ -31,16 +30,15 @@ impl Node {
         Ok(())
     }
 
-    /// A lookup found the peer's homes, or an advert named them.
-    pub(crate) fn on_located(&mut self, now: Instant, id: PeerId, homes: Vec<Home>) {
-        self.calls.on_located(now, id, homes);
-        self.carry_calls(now);
-    }
-
-    /// A lookup ended without a record.
-    pub(crate) fn on_lookup_failed(&mut self, now: Instant, id: PeerId, failure: LookupFailure) {
+    /// A lookup has ended, or an advert named the peer's homes.
+    pub(super) fn on_location(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        location: Result<Vec<introduce::Home>, LookupFailure>,
+    ) {
         let known = self.known_of(&id);
-        self.calls.on_lookup_failed(now, id, failure, &known);
+        self.calls.on_location(now, id, location, &known);
         self.carry_calls(now);
     }
 
@@ -64,7 +62,7 @@ impl Node {
             Ok((channel, limits, packet)) => {
                 let receiver = answered_index(packet)?;
                 let key = self.peers.awaits_introduced(receiver, &id, &home_id)?;
-                self.ends.add(channel, Way { end: key, via: home });
+                self.relay.add_end(channel, Way { end: key, via: home });
                 self.peers.need(now, home);
                 self.on_answer(now, key, receiver, Route::Relayed { channel, via: home }, packet)?;
                 self.peers.set_limits(key, limits);
@@ -78,10 +76,9 @@ impl Node {
     fn known_of(&self, id: &PeerId) -> Known {
         Known {
             is_linked: self.peers.up_key(id).is_some(),
-            addresses: self.supernode_addresses(id),
-            is_leaf_here: self.is_registered(id),
-            homes: self.known_homes_of(id),
-            near: self.lan.addresses(id),
+            addresses: self.overlay.supernode_addresses(id),
+            is_leaf_here: self.overlay.is_registered(id),
+            homes: self.overlay.homes_of(id),
         }
     }
 
@@ -89,11 +86,13 @@ impl Node {
     pub(crate) fn carry_calls(&mut self, now: Instant) {
         while let Some(output) = self.calls.poll_output() {
             match output {
-                CallOutput::Lookup { peer } => self.start_lookup(now, peer),
-                CallOutput::Forget { peer } => self.forget_homes(&peer),
-                CallOutput::Dial { peer, address } => {
-                    self.dial(now, peer, address, None);
+                CallOutput::Lookup { peer } => {
+                    if let Some(location) = self.overlay.start_lookup(now, peer) {
+                        self.on_location(now, peer, location);
+                    }
                 }
+                CallOutput::Forget { peer } => self.overlay.forget_record(&peer),
+                CallOutput::Dial { peer, address } => drop(self.dial(now, peer, address, None)),
                 CallOutput::Build { peer, home } => match self.introduced_init(now, peer, home.0) {
                     Some(init) => self.calls.on_init_built(peer, init),
                     None => self.calls.on_impossible(peer),
@@ -102,16 +101,22 @@ impl Node {
                     let message = Message::Introduce { peer, init: &init };
                     match self.peers.up_key(&home) {
                         Some(home) => self.peers.send(home, &message),
-                        None => {
-                            self.dial(now, home, address, Some(message));
-                        }
+                        None => drop(self.dial(now, home, address, Some(message))),
                     }
                 }
                 CallOutput::UseLink { peer } => match self.peers.up_key(&peer) {
                     Some(key) => self.make_user_link(now, key),
                     None => self.calls.on_impossible(peer),
                 },
-                CallOutput::Failed { peer, error } => self.on_call_failed(now, peer, error),
+                CallOutput::Failed { peer, error } => {
+                    self.peers.drop_pings(&peer);
+                    self.calls.on_failed(peer, error, self.link_left(&peer));
+                }
+                CallOutput::Drop { peer } => {
+                    self.peers.key_of(&peer).into_iter().for_each(|key| self.drop_peer(now, key, StreamEnd::PeerGone));
+                }
+                CallOutput::Tell { peer, error } => self.report.tell(Event::ConnectFailed { peer, error }),
+                CallOutput::EndWaiting { peer, error } => self.end_waiting(now, &peer, error),
             }
         }
     }
@@ -126,23 +131,17 @@ impl Node {
         Some(init)
     }
 
-    /// The peer could not be reached: whoever waits is told.
-    fn on_call_failed(&mut self, now: Instant, id: PeerId, error: ConnectError) {
-        self.peers.drop_pings(&id);
-        let up = self.peers.up_key(&id);
-        if let Some(key) = up {
-            // Another way to a peer whose link still stands was looked for in vain. Its failure detector decides, unless no way is
-            // left at all; then somebody may have woken the link and be waiting.
-            if self.peers.get(key).is_some_and(|p| p.current().is_some()) {
-                return;
-            }
-            self.drop_peer(now, key, StreamEnd::PeerGone);
+    fn link_left(&self, id: &PeerId) -> LinkLeft {
+        match self.peers.by_id(id).filter(|p| p.is_up()) {
+            Some(peer) if peer.current().is_some() => LinkLeft::Working,
+            Some(_) => LinkLeft::Stranded,
+            None => LinkLeft::None,
         }
-        self.events.push_back(Event::ConnectFailed { peer: id, error });
-        if up.is_none() {
-            self.end_waiting_streams(now, &id, StreamEnd::Connect(error));
-            self.peers.key_of(&id).into_iter().for_each(|key| self.drop_if_idle(now, key));
-        }
+    }
+
+    fn end_waiting(&mut self, now: Instant, id: &PeerId, error: ConnectError) {
+        self.on_streams(now, |streams| streams.end_waiting(id, StreamEnd::Connect(error)));
+        self.peers.key_of(id).into_iter().for_each(|key| self.drop_if_idle(now, key));
     }
 }
 
@@ -198,15 +197,27 @@ impl Node {
         let _ = self.carry_introductions(now);
     }
 
+    /// A peer of a leaf of ours wants us to tell the leaf where we see it.
+    pub(crate) fn on_vouch(&mut self, now: Instant, from: PeerKey, id: &PeerId, leaf: PeerId) {
+        let remote = self.peers.get(from).and_then(Peer::direct_path).map(|path| path.remote);
+        let view = View { is_serving: self.overlay.is_serving(), callee: self.callee(&leaf), ..View::default() };
+        self.introductions.on_vouch(now, &mut self.account, (*id, remote), leaf, view);
+        let _ = self.carry_introductions(now);
+    }
+
+    fn callee(&self, id: &PeerId) -> Option<PeerKey> {
+        self.peers.up_key(id).filter(|_| self.overlay.is_registered(id))
+    }
+
     fn introduction_view(&self, asked: &Asked<'_>) -> View {
-        let callee = self.peers.up_key(&asked.callee).filter(|_| self.is_registered(&asked.callee));
+        let callee = self.callee(&asked.callee);
         let before = self.introductions.channel_of(asked.caller.1, asked.init);
         View {
-            is_serving: self.is_serving(),
+            is_serving: self.overlay.is_serving(),
             callee,
-            is_open: before.is_some_and(|channel| self.channels.contains(channel)),
-            is_exhausted: self.channels.is_exhausted(),
-            has_room: callee.is_some_and(|callee| self.channels.has_room(asked.caller.0, callee)),
+            is_open: before.is_some_and(|channel| self.relay.contains(channel)),
+            is_exhausted: self.relay.is_exhausted(),
+            has_room: callee.is_some_and(|callee| self.relay.has_room(asked.caller.0, callee)),
         }
     }
 
@@ -215,8 +226,14 @@ impl Node {
         let mut result = Ok(());
         while let Some(output) = self.introductions.poll_output() {
             match output {
-                HomeOutput::Open { channel, ends } => self.open_channel(now, channel, ends),
-                HomeOutput::Close { channel } => drop(self.channels.close(now, channel)),
+                HomeOutput::Open { channel, ends } => {
+                    // A leg without a path until its link is confirmed: nothing is relayed to an unproven address.
+                    let path = |peer| self.peers.get(peer).filter(|p| p.is_up()).and_then(Peer::direct_path);
+                    let ends = ends.map(|(peer, id)| End { peer, id, path: path(peer) });
+                    let closed = self.relay.open(now, channel, ends);
+                    self.tell_closed(closed);
+                }
+                HomeOutput::Close { channel } => drop(self.relay.close(now, channel)),
                 HomeOutput::Bring { callee, message } if self.peers.is_up(callee) => {
                     self.peers.send_bytes(callee, None, message, false);
                 }
@@ -227,31 +244,8 @@ impl Node {
                 }
             }
         }
-        self.introductions.enter_costs(&mut self.counters);
+        self.report.set_introductions(self.introductions.costs());
         result
-    }
-
-    fn open_channel(&mut self, now: Instant, channel: ChannelId, ends: [(PeerKey, PeerId); 2]) {
-        // A leg without a path until its link is confirmed: nothing is relayed to an unproven address.
-        let [a, b] = ends.map(|(peer, id)| {
-            let path = self.peers.get(peer).filter(|p| p.is_up()).and_then(Peer::direct_path);
-            End { peer, id, path }
-        });
-        let limits = Limits { rate_bps: self.config.relay_rate_bps, quota_bytes: self.config.relay_quota_bytes };
-        let closed = self.channels.open(now, channel, a, b, limits);
-        self.tell_closed(closed);
-    }
-
-    /// A peer of a leaf of ours wants us to tell the leaf where we see it.
-    pub(crate) fn on_vouch(&mut self, now: Instant, from: PeerKey, id: &PeerId, leaf: PeerId) {
-        if !self.is_serving() || !self.is_registered(&leaf) {
-            return;
-        }
-        let Some(Route::Direct { remote, .. }) = self.peers.get(from).and_then(|p| p.current()) else { return };
-        let Some(to) = self.peers.up_key(&leaf) else { return };
-        if self.introductions.admit(now, &mut self.account, leaf, Some(remote)) {
-            self.peers.send(to, &Message::Vouched { peer: *id, address: Address::from(remote) });
-        }
     }
 }
 
@@ -276,7 +270,8 @@ impl Node {
             return Ok(());
         }
         let mut plain = [0; DATAGRAM_LEN_MAX];
-        let (accepted, body) = introduce::open(&self.me, init, &mut plain)?;
+        let (accepted, len) = self.peers.accept(init, false, &mut plain)?;
+        let body = postcard::from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
         let (caller, route) = (accepted.peer, Route::Relayed { channel, via: home });
         let result = self.on_introduced_init(now, route, accepted, body, init.len());
         self.peers.send(home, &introduce::reply(channel, result.as_deref().map_err(|reason| *reason))?);

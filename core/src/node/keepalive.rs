@@ -1,8 +1,6 @@
 //! Carries [`Measuring`](crate::keepalive::Measuring): which home could help it, sockets and probes for it, and its pace
 //! to the peers.
 
-use core::time::Duration;
-
 use super::Node;
 use crate::api::Event;
 use crate::keepalive::{Home, Output, Place, View};
@@ -16,11 +14,6 @@ impl Node {
     pub(crate) fn keepalive_on_network(&mut self, now: Instant) {
         self.measuring.on_network(now);
         self.carry_measuring(now);
-    }
-
-    /// A home took us.
-    pub(crate) fn keepalive_on_home(&mut self, now: Instant) {
-        self.measuring.on_home(now);
     }
 
     /// The router gave us another address, although our network is the same: it had forgotten us.
@@ -67,33 +60,23 @@ impl Node {
                 Output::Challenge { home, socket, remote } => {
                     self.challenge(now, home, Some(Route::Direct { socket, remote }));
                 }
-                Output::Save(save) => self.events.push_back(Event::Save(save)),
+                Output::Save(save) => self.report.tell(Event::Save(save)),
             }
         }
     }
 
     fn measuring_view(&self) -> View {
-        let is_main = |socket| self.network.sockets.iter().any(|(main, _)| *main == socket);
+        let is_main = |socket| self.transports.network().sockets.iter().any(|(main, _)| *main == socket);
         let home = self.direct_homes().find(|(_, socket, _)| is_main(*socket));
         let home = home.map(|(key, socket, remote)| {
-            let seen = self.peers.get(key).and_then(|p| self.seen_from(&p.id(), remote, socket));
-            Home { key, socket, remote, place: seen.map(|seen| Place::new(&self.network, socket, seen)) }
+            let seen = self.peers.get(key).and_then(|p| self.nat.seen_from(&p.id(), remote, socket));
+            Home { key, socket, remote, place: seen.map(|seen| Place::new(self.transports.network(), socket, seen)) }
         });
         View {
             home,
             is_helper_up: self.measuring.helper().is_some_and(|key| self.peers.is_up(key)),
-            is_serving: self.is_serving(),
-            is_reachable: self.reachable(),
+            is_serving: self.overlay.is_serving(),
+            is_reachable: self.overlay.reachable(),
         }
-    }
-
-    // ---- what `status` tells of it ----
-
-    pub(crate) fn binding_lifetime(&self) -> Option<Duration> {
-        self.measuring.lifetime(self.peers.own_duty())
-    }
-
-    pub(crate) fn keepalive_interval(&self) -> Duration {
-        self.measuring.interval(self.peers.own_duty())
     }
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::Node;
 use crate::api::{CommandError, Event, StreamEnd};
 use crate::identity::PeerId;
-use crate::net::PeerKey;
+use crate::net::{PeerKey, SocketId};
 use crate::path::Route;
 use crate::peer::{Ended, Output};
 use crate::relay::Closed;
@@ -27,7 +27,7 @@ impl Node {
                 Output::Challenge { peer, route } => self.challenge(now, peer, route),
                 Output::Choose { peer } => self.choose_path(now, peer),
                 Output::WakeRelays { peer } => {
-                    let homes = self.own_homes();
+                    let homes = self.overlay.own_homes();
                     self.peers.wake_relays(peer, homes.into_iter().map(|(home, _)| home));
                     self.carry_peers(now);
                 }
@@ -41,8 +41,8 @@ impl Node {
                 Output::StandIn { peer } => self.stand_in(now, peer),
                 Output::Gone { peer } => self.drop_peer(now, peer, StreamEnd::PeerGone),
                 Output::Close { peer } => self.close_link(now, peer),
-                Output::Event(event) => self.events.push_back(event),
-                Output::Save(save) => self.events.push_back(Event::Save(save)),
+                Output::Event(event) => self.report.tell(event),
+                Output::Save(save) => self.report.tell(Event::Save(save)),
             }
         }
     }
@@ -61,7 +61,7 @@ impl Node {
             self.streams.on_path(now, key, change);
             self.traversal.on_path_changed(now, key, chosen.new.is_some_and(|route| route.is_direct()));
         }
-        self.channels.set_path(key, peer.direct_path());
+        self.relay.set_path(key, peer.direct_path());
         self.streams.mark_ready(key);
         self.carry_peers(now);
     }
@@ -92,7 +92,7 @@ impl Node {
         }
         self.peers.on_keys_due(now, &mut self.account, key);
         self.carry_peers(now);
-        self.peers.on_idle_due(now, key, self.ends.is_relay(key));
+        self.peers.on_idle_due(now, key, self.relay.relays_for_us(key));
         self.carry_peers(now);
         self.on_traversal_due(now, key);
     }
@@ -101,10 +101,10 @@ impl Node {
 
     /// Brings a user link up: at once if a link is there, by a call otherwise.
     pub(super) fn reach_peer(&mut self, now: Instant, id: PeerId) -> Result<(), CommandError> {
-        if id == self.me.id() {
+        if id == self.id() {
             return Err(CommandError::OwnId);
         }
-        if self.leaving {
+        if self.overlay.is_leaving() {
             return Err(CommandError::Leaving);
         }
         let Some(key) = self.peers.up_key(&id) else { return self.call(now, id) };
@@ -140,14 +140,13 @@ impl Node {
 
     /// Sockets, interfaces or routes changed: paths through sockets that are gone are gone, all others are doubtful.
     pub(super) fn on_network_changed(&mut self, now: Instant) {
-        let mut sockets: Vec<crate::net::SocketId> = self.network.sockets.iter().map(|(socket, _)| *socket).collect();
-        sockets.extend(self.sockets.open());
+        let sockets: Vec<SocketId> = self.transports.udp_sockets().collect();
         // TCP connections end by themselves.
-        let is_gone = |socket: crate::net::SocketId| !sockets.contains(&socket) && !socket.is_tcp();
+        let is_gone = |socket: SocketId| !sockets.contains(&socket) && !socket.is_tcp();
         self.remove_paths(now, |route| matches!(route, Route::Direct { socket, .. } if is_gone(*socket)));
         self.transport_network(now);
         self.traversal.on_network_changed();
-        let is_leaf = !self.is_serving();
+        let is_leaf = !self.overlay.is_serving();
         for key in self.peers.in_use(now) {
             self.traversal.forget_exposure(key);
             self.peers.on_moved(now, key, is_leaf);
@@ -157,7 +156,7 @@ impl Node {
 
     /// A relay knows where we are from now on: what goes through it may work again, and shows the peer that we moved.
     pub(super) fn challenge_relayed(&mut self, now: Instant, relay: PeerKey) {
-        for (channel, end) in self.ends.through(relay) {
+        for (channel, end) in self.relay.ends_through(relay) {
             self.peers.challenge_relayed(now, end, Route::Relayed { channel, via: relay });
         }
     }
@@ -180,8 +179,7 @@ impl Node {
 
     /// A relay says that a channel is gone.
     pub(super) fn on_channel_closed(&mut self, now: Instant, relay: PeerKey, channel: ChannelId) {
-        if self.ends.get(channel).is_some_and(|way| way.via == relay) {
-            self.ends.remove(channel);
+        if self.relay.on_closed(relay, channel) {
             self.remove_paths(now, |route| *route == Route::Relayed { channel, via: relay });
         }
     }
@@ -197,30 +195,29 @@ impl Node {
 
     /// The other side is new under the same key, or we are to it: nothing of the old link holds.
     pub(super) fn on_link_replaced(&mut self, now: Instant, key: PeerKey, end: StreamEnd) {
-        self.end_streams_of(now, key, end);
+        self.on_streams(now, |streams| streams.on_link_gone(key, end));
         let Some(id) = self.peers.get(key).map(|peer| peer.id()) else { return };
         self.peers.on_replaced(now, key);
         self.traversal.restart(now, key);
-        let closed = self.channels.close_leg(now, key);
+        let closed = self.relay.close_leg(now, key);
         self.tell_closed(closed);
-        self.rooms_link_down(now, &id);
+        self.overlay.on_link_down(now, &id);
     }
 
     /// Forgets a peer and all that hangs on its link.
     pub(super) fn drop_peer(&mut self, now: Instant, key: PeerKey, end: StreamEnd) {
-        self.end_streams_of(now, key, end);
+        self.on_streams(now, |streams| streams.on_link_gone(key, end));
         let Some(gone) = self.peers.forget(key) else { return };
         self.forget_traversal(now, key);
-        self.delayed.forget(key);
-        self.ends.forget(key);
-        let closed = self.channels.close_leg(now, key);
+        self.nat.forget(key);
+        let closed = self.relay.forget(now, key);
         self.tell_closed(closed);
         self.remove_paths(now, |route| matches!(route, Route::Relayed { via, .. } if *via == key));
         if gone.was_up && gone.was_user {
-            self.events.push_back(Event::PeerGone { peer: gone.id });
+            self.report.tell(Event::PeerGone { peer: gone.id });
         }
         if gone.was_up || gone.was_wanted {
-            self.rooms_link_down(now, &gone.id);
+            self.overlay.on_link_down(now, &gone.id);
         }
     }
 
@@ -234,13 +231,13 @@ impl Node {
     /// All our Inits to a peer stayed unanswered.
     pub(super) fn on_dial_failed(&mut self, now: Instant, key: PeerKey) {
         let Some(id) = self.peers.get(key).map(|peer| peer.id()) else { return };
-        if self.is_opening_tcp(&id) {
+        if self.transports.is_opening(&id) {
             // The last word is not spoken.
             return;
         }
         if self.calls.contains(&id) {
             // The call has its own deadline and its own error; the rooms are told.
-            self.rooms_link_down(now, &id);
+            self.overlay.on_link_down(now, &id);
             return;
         }
         self.drop_if_idle(now, key);
@@ -254,15 +251,14 @@ impl Node {
 
     /// Tells everybody goodbye.
     pub(super) fn leave_all(&mut self, now: Instant) {
-        if self.leaving {
+        if self.overlay.is_leaving() {
             return;
         }
-        self.leaving = true;
         self.rooms_leave(now);
         for key in self.peers.in_order_of_leaving() {
-            self.close_streams_of(now, key);
+            self.on_streams(now, |streams| streams.close(now, key));
             self.peers.say_goodbye(now, key);
         }
-        self.events.push_back(Event::Left);
+        self.report.tell(Event::Left);
     }
 }

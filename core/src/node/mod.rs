@@ -41,40 +41,36 @@ mod overlay;
 mod probe;
 mod receive;
 mod send;
-mod sockets;
 mod status;
 mod streams;
 mod transport;
 mod traverse;
 
 use crate::api::{
-    Access, CommandError, Config, ConfigError, Counters, Event, PathInfo, Read, Role, Saved, Status, StreamEnd,
-    StreamError, StreamKey,
+    Access, CommandError, Config, ConfigError, Counters, Event, Read, Role, Saved, StreamEnd, StreamError, StreamKey,
 };
 use crate::net::{Network, Path, Received, SocketId, SocketRefused, SocketRequest, Transmit};
 use core::net::SocketAddr;
-use core::time::Duration;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub use crate::stream::DATAGRAM_DATA_MAX;
 pub use links::LEAVE_MAX;
-pub use streams::DATAGRAM_DATA_MAX;
 
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
 use crate::introduce::{Calls, HeldInit, Introductions};
 use crate::keepalive::{Duty, Measuring};
-use crate::lan::Lan;
 use crate::link::Identity;
-use crate::nat::{Nat, ProbeReplies};
+use crate::nat::Nat;
 use crate::overlay::Overlay;
 use crate::peer::Peers;
 use crate::random::Seed;
-use crate::relay::{Channels, Ends};
+use crate::relay::{Limits, Relay};
+use crate::report::Report;
 use crate::stream::{Services, Streams};
 use crate::ticket::Ticket;
 use crate::time::{Instant, WallTime, earliest};
-use crate::transport::{ExtraSockets, Transports};
+use crate::transport::Transports;
 use crate::traverse::Traversal;
 use crate::wire::ServiceName;
 use crate::wire::address::is_sendable;
@@ -84,34 +80,20 @@ const TIMEOUT_STEPS_MAX: usize = 1 << 22;
 
 /// The one public state machine. See the module.
 pub struct Node {
-    pub(crate) me: Arc<Identity>,
-    pub(crate) config: Config,
-    measuring: Measuring,
-    network: Network,
-    sockets: ExtraSockets,
-    transports: Transports,
-    delayed: ProbeReplies,
     /// The latest moment that any call named.
     now: Instant,
-
-    pub(crate) peers: Peers,
-    pub(crate) account: Account,
-    pub(crate) traversal: Traversal,
-
-    pub(crate) channels: Channels,
-    ends: Ends,
-    introductions: Introductions<HeldInit>,
-    calls: Calls,
-    overlay: Overlay,
+    report: Report,
+    account: Account,
+    peers: Peers,
+    measuring: Measuring,
+    relay: Relay,
     nat: Nat,
-    lan: Lan,
-
+    traversal: Traversal,
     streams: Streams,
-
-    pub(crate) events: VecDeque<Event>,
-    pub(crate) counters: Counters,
-    pub(crate) leaving: bool,
-    ready_told: bool,
+    transports: Transports,
+    calls: Calls,
+    introductions: Introductions<HeldInit>,
+    overlay: Overlay,
 }
 
 impl Node {
@@ -136,40 +118,23 @@ impl Node {
         };
         let seed = Seed::new(seed);
         let me = Arc::new(Identity::new(key));
-        let peers = Peers::new(Arc::clone(&me), &seed, own_duty, saved.clock_mark);
         let services = Services::new(core::mem::take(&mut config.services), config.contacts.clone());
-        let streams = Streams::new(&seed, origin, services);
-        let id = me.id();
-        let calls = Calls::new(id, config.lan);
-        let introductions = Introductions::new(&seed, config.relay_rate_bps, config.relay_quota_bytes);
-        let overlay = Overlay::new(now, &seed, Arc::clone(&me), &config, &saved);
-        let nat = Nat::new(&seed);
-        let mut channels = Channels::default();
-        channels.cap(now, config.duty_rate_bps, config.duty_quota_bytes, saved.relayed);
+        let pair = Limits { rate_bps: config.relay_rate_bps, quota_bytes: config.relay_quota_bytes };
+        let all = Limits { rate_bps: config.duty_rate_bps, quota_bytes: config.duty_quota_bytes };
         Ok(Self {
-            me,
-            config,
-            measuring: Measuring::new(&seed, &saved.bindings),
-            network: Network::default(),
-            sockets: ExtraSockets::default(),
-            transports: Transports::default(),
-            delayed: ProbeReplies::default(),
             now,
-            peers,
+            report: Report::default(),
             account: Account::default(),
+            peers: Peers::new(Arc::clone(&me), &seed, own_duty, saved.clock_mark),
+            measuring: Measuring::new(&seed, &saved.bindings),
+            relay: Relay::new(now, pair, all, saved.relayed),
+            nat: Nat::new(&seed),
             traversal: Traversal::new(&seed),
-            channels,
-            ends: Ends::default(),
-            introductions,
-            calls,
-            overlay,
-            nat,
-            lan: Lan::new(id),
-            streams,
-            events: VecDeque::new(),
-            counters: Counters::default(),
-            leaving: false,
-            ready_told: false,
+            streams: Streams::new(&seed, origin, services),
+            transports: Transports::default(),
+            calls: Calls::new(me.id(), config.lan),
+            introductions: Introductions::new(&seed, pair.rate_bps, pair.quota_bytes),
+            overlay: Overlay::new(now, &seed, me, &config, &saved),
         })
     }
 
@@ -195,7 +160,7 @@ impl Node {
                 self.on_call_timeout(now, id);
             } else {
                 self.rooms_timeout(now);
-                let closed = self.channels.handle_timeout(now);
+                let closed = self.relay.handle_timeout(now);
                 self.tell_closed(closed);
                 self.on_introductions_due(now);
                 self.on_delayed_due(now);
@@ -213,10 +178,10 @@ impl Node {
         }
         debug_assert!(
             false,
-            "a timer does not advance at {now:?}: peers {:?} calls {:?} channels {:?} introductions {:?} rooms {:?}",
+            "a timer does not advance at {now:?}: peers {:?} calls {:?} relay {:?} introductions {:?} rooms {:?}",
             self.peers.poll_timeout(),
             self.calls.poll_timeout(),
-            self.channels.poll_timeout(),
+            self.relay.poll_timeout(),
             self.introductions.poll_timeout(),
             self.rooms_poll_timeout()
         );
@@ -248,21 +213,17 @@ impl Node {
 
     /// The bound sockets, interface addresses and mapped ports, at the start and whenever they change.
     pub fn handle_network(&mut self, now: Instant, network: &Network) {
-        let mappings = core::mem::replace(&mut self.network.mappings, network.mappings.clone());
-        let mapped = mappings != network.mappings;
-        let moved = self.network != *network;
-        self.network = network.clone();
-        if mapped && !moved {
+        let change = self.transports.handle_network(network);
+        if change.mappings && !change.place {
             // Another way in, no other place: nothing that is known of this network is less true.
             self.on_candidates_changed(now);
         }
-        if mapped {
+        if change.mappings {
             self.reach_mappings(now);
         }
-        if moved && !self.network.sockets.is_empty() {
-            if self.is_serving() && !self.ready_told {
-                self.ready_told = true;
-                self.events.push_back(Event::Ready);
+        if change.place && !network.sockets.is_empty() {
+            if self.overlay.is_serving() {
+                self.report.on_ready();
             }
             self.on_network_changed(now);
             self.rooms_network(now);
@@ -275,7 +236,7 @@ impl Node {
     pub fn handle_wall_clock(&mut self, now: Instant, wall: WallTime) {
         self.peers.handle_wall_clock(now, wall);
         self.overlay.handle_wall_clock(now, wall);
-        self.channels.on_wall_clock(wall);
+        self.relay.on_wall_clock(wall);
         self.settle(now);
     }
 
@@ -294,10 +255,10 @@ impl Node {
 
     /// Supernodes to start from.
     pub fn join(&mut self, now: Instant, known: &[(PeerId, SocketAddr)]) -> Result<(), CommandError> {
-        if self.leaving {
+        if self.overlay.is_leaving() {
             return Err(CommandError::Leaving);
         }
-        self.rooms_join(now, known);
+        self.overlay.join(now, known);
         self.settle(now);
         Ok(())
     }
@@ -305,16 +266,11 @@ impl Node {
     /// Takes the homes of a ticket as known, so that no lookup is needed; where no supernode is known at all they
     /// also serve to start from.
     pub fn learn(&mut self, now: Instant, ticket: &Ticket) -> Result<(), CommandError> {
-        if self.leaving {
+        if self.overlay.is_leaving() {
             return Err(CommandError::Leaving);
         }
-        let homes: Vec<_> = ticket.homes.iter().copied().filter(|(_, addr)| is_sendable(*addr)).collect();
-        if !homes.is_empty() {
-            self.calls.learn_homes(ticket.peer, homes.clone());
-            if self.is_lost() {
-                self.rooms_join(now, &homes);
-            }
-        }
+        let homes = self.calls.learn(ticket);
+        self.overlay.start_from(now, &homes);
         self.settle(now);
         Ok(())
     }
@@ -358,52 +314,38 @@ impl Node {
 
     /// Takes an incoming stream.
     pub fn accept(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
-        let result = self.on_streams(now, |streams| streams.accept(now, stream));
-        self.settle(now);
-        result
+        self.use_streams(now, |streams| streams.accept(now, stream))
     }
 
     /// Refuses an incoming stream: `UnknownService`, `NotAllowed` or `Unavailable`.
     pub fn refuse(&mut self, now: Instant, stream: StreamKey, why: StreamEnd) -> Result<(), StreamError> {
-        let result = self.on_streams(now, |streams| streams.refuse(now, stream, why));
-        self.settle(now);
-        result
+        self.use_streams(now, |streams| streams.refuse(now, stream, why))
     }
 
     /// Takes as many bytes as fit and says how many; `Err(Blocked)` when none do. [`Event::Writable`] follows whenever
     /// not all were taken.
     pub fn write(&mut self, now: Instant, stream: StreamKey, data: &[u8]) -> Result<usize, StreamError> {
-        let result = self.on_streams(now, |streams| streams.write(now, stream, data));
-        self.settle(now);
-        result
+        self.use_streams(now, |streams| streams.write(now, stream, data))
     }
 
     /// Reads bytes in order. [`Event::Readable`] follows whenever fewer came than asked for.
     pub fn read(&mut self, now: Instant, stream: StreamKey, buf: &mut [u8]) -> Result<Read, StreamError> {
-        let result = self.on_streams(now, |streams| streams.read(now, stream, buf));
-        self.settle(now);
-        result
+        self.use_streams(now, |streams| streams.read(now, stream, buf))
     }
 
     /// No more bytes will be written; those written still arrive.
     pub fn finish(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
-        let result = self.on_streams(now, |streams| streams.finish(now, stream));
-        self.settle(now);
-        result
+        self.use_streams(now, |streams| streams.finish(now, stream))
     }
 
     /// Drops the writing side: the peer's `read` gives [`StreamEnd::Reset`] with the code.
     pub fn reset(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
-        let result = self.on_streams(now, |streams| streams.reset(now, stream, code));
-        self.settle(now);
-        result
+        self.use_streams(now, |streams| streams.reset(now, stream, code))
     }
 
     /// Wants no more bytes: the peer gets [`Event::StreamStopped`].
     pub fn stop(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
-        let result = self.on_streams(now, |streams| streams.stop(now, stream, code));
-        self.settle(now);
-        result
+        self.use_streams(now, |streams| streams.stop(now, stream, code))
     }
 
     /// Sends one unreliable datagram of at most [`DATAGRAM_DATA_MAX`] bytes over a link that is up.
@@ -425,7 +367,7 @@ impl Node {
         let called = self.calls.contains(peer);
         self.calls.finish(peer);
         self.peers.drop_pings(peer);
-        self.end_waiting_streams(now, peer, StreamEnd::PeerGone);
+        self.on_streams(now, |streams| streams.end_waiting(peer, StreamEnd::PeerGone));
         let key = self.peers.key_of(peer);
         if let Some(key) = key {
             self.close_link(now, key);
@@ -436,7 +378,6 @@ impl Node {
 
     /// Tells peers and homes goodbye; [`Event::Left`] follows.
     pub fn leave(&mut self, now: Instant) {
-        self.sockets.leave();
         self.transports.leave();
         self.measuring.leave();
         self.leave_all(now);
@@ -458,7 +399,7 @@ impl Node {
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.report.poll_event()
     }
 
     /// When to call [`Node::handle_timeout`].
@@ -471,27 +412,12 @@ impl Node {
 
     /// This node.
     pub fn id(&self) -> PeerId {
-        self.me.id()
-    }
-
-    /// What the node knows of itself and of those around it.
-    pub fn status(&self, now: Instant) -> Status {
-        self.make_status(now)
+        self.overlay.id()
     }
 
     /// Counters since start.
     pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// The path in use to `peer`, and its smoothed round trip.
-    pub fn path_of(&self, peer: &PeerId) -> Option<(PathInfo, Option<Duration>)> {
-        self.path_and_rtt(peer)
-    }
-
-    /// A ticket for this node: itself, its homes, a service.
-    pub fn ticket(&self, service: Option<ServiceName>) -> Ticket {
-        self.make_ticket(service)
+        self.report.counters()
     }
 
     /// Carries out what the rooms want, and moves the deadlines of the peers that were touched.
@@ -505,9 +431,8 @@ impl Node {
     fn next_timeout(&self) -> Option<Instant> {
         let mut at = earliest(self.peers.poll_timeout(), self.calls.poll_timeout());
         at = earliest(at, self.traversal.poll_timeout());
-        at = earliest(at, self.channels.poll_timeout());
+        at = earliest(at, self.relay.poll_timeout());
         at = earliest(at, self.introductions.poll_timeout());
-        at = earliest(at, self.delayed.poll_timeout());
         at = earliest(at, self.transports.poll_timeout());
         at = earliest(at, self.measuring.poll_timeout());
         earliest(at, self.rooms_poll_timeout())

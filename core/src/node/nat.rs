@@ -5,38 +5,32 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use super::Node;
-use super::sockets::Purpose;
-use crate::api::{Reachability, Role};
+use crate::api::Reachability;
 use crate::identity::PeerId;
-use crate::nat::{Around, Ask, NatProfile, Output, Stand, WayIn};
-use crate::net::{DropReason, Path, PeerKey, SocketId, SocketKind};
+use crate::nat::{Around, Ask, NatProfile, Output, Reporter, WayIn};
+use crate::net::{Path, PeerKey, SocketId, SocketKind};
 use crate::path::Route;
 use crate::peer::Outgoing;
 use crate::time::Instant;
+use crate::transport::Purpose;
 use crate::wire::packet::loop_packet;
 
 // ---- what it is told ----
 
 impl Node {
-    /// A supernode told where it sees us.
+    /// Somebody told where it sees us.
     pub(crate) fn on_observed(
         &mut self,
         now: Instant,
         key: PeerKey,
-        reporter_address: SocketAddr,
+        address: SocketAddr,
         socket: SocketId,
         seen: SocketAddr,
     ) {
         let Some(id) = self.peers.get(key).map(|p| p.id()) else { return };
-        // The source of a TCP connection is nowhere that a datagram could be sent to.
-        if !socket.is_tcp() && self.is_supernode(&id) {
-            self.nat.on_observed(now, id, reporter_address, socket, seen);
-            self.carry_nat(now);
-        }
-    }
-
-    pub(crate) fn on_disagreement(&mut self, now: Instant) {
-        self.nat.on_disagreement(now);
+        let reporter = Reporter { id, address, is_supernode: self.overlay.is_supernode(&id) };
+        self.nat.on_observed(now, &reporter, socket, seen);
+        self.carry_nat(now);
     }
 
     pub(super) fn on_reach_socket(&mut self, now: Instant, opened: Option<(SocketId, SocketAddr)>) {
@@ -44,29 +38,23 @@ impl Node {
         self.carry_nat(now);
     }
 
-    pub(super) fn on_loop(&mut self, now: Instant, token: &[u8; 16]) -> Result<(), DropReason> {
-        if self.nat.on_loop(now, token) { Ok(()) } else { Err(DropReason::UnknownReceiver) }
-    }
-
     fn tell_around(&mut self, now: Instant) {
-        let stand = match (&self.config.role, self.is_serving()) {
-            _ if self.leaving => Stand::Leaving,
-            (Role::Auto, true) => Stand::Volunteer,
-            (_, true) => Stand::Appointed,
-            (Role::Auto, false) => Stand::Candidate { is_asking: self.overlay.is_asking() },
-            (_, false) => Stand::Leaf,
-        };
         let supernodes: Vec<_> = self.overlay.askable().into_iter().filter_map(|id| self.addresses_of(id)).collect();
-        let (has_helpers, is_open) = (self.overlay.has_helpers(), self.overlay.is_open());
-        self.nat
-            .on_around(now, &Around { network: &self.network, supernodes: &supernodes, stand, has_helpers, is_open });
+        let around = Around {
+            network: self.transports.network(),
+            supernodes: &supernodes,
+            stand: self.overlay.stand(),
+            has_helpers: self.overlay.has_helpers(),
+            is_open: self.overlay.is_open(),
+        };
+        self.nat.on_around(now, &around);
     }
 
     /// The addresses of a supernode that a link is up to, the one in use first.
     fn addresses_of(&self, id: PeerId) -> Option<(PeerId, Vec<SocketAddr>)> {
         let current = self.peers.by_id(&id).filter(|p| p.is_up())?.current();
         let in_use = current.and_then(|route| route.remote());
-        Some((id, in_use.into_iter().chain(self.supernode_addresses(&id)).collect()))
+        Some((id, in_use.into_iter().chain(self.overlay.supernode_addresses(&id)).collect()))
     }
 
     // ---- what it wants ----
@@ -91,9 +79,7 @@ impl Node {
                 Output::Known => self.consider_serving(now),
                 // Only a home is sent enough to be remembered for. Another supernode, asked again after an hour, sees
                 // another port of a router that maps by destination, and that says nothing.
-                Output::Forgotten { by } if self.own_homes().iter().any(|(home, _)| *home == by) => {
-                    self.keepalive_on_forgotten(now);
-                }
+                Output::Forgotten { by } if self.overlay.is_home(&by) => self.keepalive_on_forgotten(now),
                 Output::Forgotten { .. } => {}
                 Output::Candidates => self.on_candidates_changed(now),
             }
@@ -127,26 +113,23 @@ impl Node {
 // ---- what others ask ----
 
 impl Node {
-    pub(crate) fn seen_from(&self, id: &PeerId, remote: SocketAddr, socket: SocketId) -> Option<SocketAddr> {
-        self.nat.seen_from(id, remote, socket)
-    }
-
-    pub(crate) fn reflexive(&self) -> Vec<SocketAddr> {
-        self.nat.reflexive(&self.network)
-    }
-
     pub(super) fn examined_profile(&self) -> NatProfile {
-        self.nat.profile(&self.network, self.overlay.is_open())
+        self.nat.profile(self.transports.network(), self.overlay.is_open())
     }
 
     pub(super) fn reachability(&self, now: Instant) -> Reachability {
-        let (network, profile) = (&self.network, self.nat_profile());
-        self.nat.reachability(now, &WayIn { network, profile, reachable: self.reachable(), udp: self.udp_works() })
+        let way_in = WayIn {
+            network: self.transports.network(),
+            profile: self.traversal.profile(self.now, &self.around()),
+            reachable: self.overlay.reachable(),
+            udp: self.transports.udp_works(),
+        };
+        self.nat.reachability(now, &way_in)
     }
 
     /// Homes that are linked directly now: which, from what socket, to where.
     pub(super) fn direct_homes(&self) -> impl Iterator<Item = (PeerKey, SocketId, SocketAddr)> + '_ {
-        self.own_homes().into_iter().filter_map(|(home, _)| {
+        self.overlay.own_homes().into_iter().filter_map(|(home, _)| {
             let key = self.peers.up_key(&home)?;
             match self.peers.get(key)?.current()? {
                 Route::Direct { socket, remote } => Some((key, socket, remote)),

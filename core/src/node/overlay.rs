@@ -1,16 +1,15 @@
 //! Carries links, messages, time and what others know to the [overlay](crate::overlay), and out what it wants.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 
 use super::Node;
 use crate::identity::PeerId;
-use crate::introduce::LookupFailure;
 use crate::nat::Nat;
 use crate::net::{Network, PeerKey};
-use crate::overlay::{About, Carried, LinkUp, Output, Situation, Unlocated, When, advertiser};
+use crate::overlay::{About, Carried, LinkUp, Output, Situation, When, advertiser, dismissal};
 use crate::path::Route;
 use crate::time::{Instant, earliest};
-use crate::wire::message::{Load, Message, Refusal};
+use crate::wire::message::Message;
 
 /// Most outputs carried out in one call: what machines want of each other settles in a few steps.
 const WISHES_MAX: usize = 1 << 20;
@@ -25,21 +24,13 @@ impl Node {
     pub(super) fn carried(&self, now: Instant) -> Carried {
         Carried {
             introductions: self.account.introductions_per_second(now),
-            relay_bytes: self.channels.bytes_per_second(now),
-            is_exhausted: self.channels.is_exhausted(),
+            relay_bytes: self.relay.bytes_per_second(now),
+            is_exhausted: self.relay.is_exhausted(),
         }
     }
 
-    pub(crate) fn rooms_join(&mut self, now: Instant, known: &[(PeerId, SocketAddr)]) {
-        self.overlay.join(now, known);
-    }
-
-    pub(crate) fn rooms_hear_of(&mut self, now: Instant, known: &[(PeerId, SocketAddr)]) {
-        self.overlay.hear_of(now, known);
-    }
-
     pub(super) fn rooms_network(&mut self, now: Instant) {
-        self.overlay.check_address(now, &self.network);
+        self.overlay.check_address(now, self.transports.network());
         self.settle_if_pressing(now);
         self.nat.handle_network(now);
         self.carry_nat(now);
@@ -47,9 +38,9 @@ impl Node {
     }
 
     pub(super) fn reach_mappings(&mut self, now: Instant) {
-        self.overlay.check_address(now, &self.network);
+        self.overlay.check_address(now, self.transports.network());
         self.settle_if_pressing(now);
-        self.overlay.on_mappings(now, &self.network);
+        self.overlay.on_mappings(now, self.transports.network());
     }
 
     pub(crate) fn rooms_link_up(&mut self, now: Instant, id: &PeerId) {
@@ -62,27 +53,19 @@ impl Node {
         self.overlay.on_link_up(now, id, LinkUp { is_new, shows_us });
     }
 
-    pub(crate) fn rooms_link_down(&mut self, now: Instant, id: &PeerId) {
-        self.overlay.on_link_down(now, id);
-    }
-
     pub(crate) fn rooms_unasked_link(&mut self, now: Instant) {
         self.overlay.on_unasked_link(now);
         self.nat.on_unasked(now);
     }
 
-    pub(super) fn reach_sent(&mut self, now: Instant, to: SocketAddr) {
-        self.overlay.on_sent(now, to);
-    }
-
     pub(super) fn on_dialled_back(&mut self, now: Instant, id: &PeerId, remote: SocketAddr, nonce: [u8; 8]) {
-        let situation = situation(&self.network, &self.nat, self.carried(now));
+        let situation = situation(self.transports.network(), &self.nat, self.carried(now));
         self.overlay.on_dialled_back(now, id, remote, nonce, &situation);
         self.settle_if_pressing(now);
     }
 
     pub(super) fn consider_serving(&mut self, now: Instant) {
-        let situation = situation(&self.network, &self.nat, self.carried(now));
+        let situation = situation(self.transports.network(), &self.nat, self.carried(now));
         self.overlay.consider_serving(now, &situation);
         self.settle_if_pressing(now);
     }
@@ -94,7 +77,7 @@ impl Node {
     }
 
     fn close_channels(&mut self, now: Instant) {
-        let closed = self.channels.close_all(now);
+        let closed = self.relay.close_all(now);
         self.tell_closed(closed);
     }
 
@@ -104,7 +87,7 @@ impl Node {
     }
 
     pub(super) fn rooms_timeout(&mut self, now: Instant) {
-        let situation = situation(&self.network, &self.nat, self.carried(now));
+        let situation = situation(self.transports.network(), &self.nat, self.carried(now));
         self.overlay.handle_timeout(now, &situation);
         self.settle_if_pressing(now);
         self.nat.handle_timeout(now);
@@ -141,16 +124,6 @@ impl Node {
 
     pub(super) fn on_early(&mut self, now: Instant, early: Message<'_>) -> Option<Box<[u8]>> {
         self.overlay.answer_early(now, &early, self.carried(now))
-    }
-
-    pub(crate) fn start_lookup(&mut self, now: Instant, id: PeerId) {
-        if let Some(location) = self.overlay.start_lookup(now, id) {
-            self.on_location(now, id, location);
-        }
-    }
-
-    pub(crate) fn forget_homes(&mut self, id: &PeerId) {
-        self.overlay.forget_record(id);
     }
 
     // ---- what it wants ----
@@ -193,13 +166,13 @@ impl Node {
             Output::CloseChannels => self.close_channels(now),
             Output::Duty(duty) => self.peers.set_own_duty(duty),
             Output::Locate { peer, location } => self.on_location(now, peer, location),
-            Output::AtHome => self.keepalive_on_home(now),
+            Output::AtHome => self.measuring.on_home(now),
             Output::Seen => self.nat.on_supernode(now),
             Output::Examine(When::Now) => self.nat.examine_now(now),
             Output::Examine(When::Soon) => self.nat.check_soon(now),
             Output::Serving => self.nat.on_serving(now),
             Output::Ceased => self.nat.on_ceased(now),
-            Output::Event(event) => self.events.push_back(event),
+            Output::Event(event) => self.report.tell(event),
         }
     }
 
@@ -207,7 +180,7 @@ impl Node {
         let up = self.peers.up_key(&peer);
         match up.or_else(|| self.dial(now, peer, address, None)) {
             Some(key) => self.peers.set_wanted(key, true),
-            None => return self.rooms_link_down(now, &peer),
+            None => return self.overlay.on_link_down(now, &peer),
         }
         if up.is_some() {
             self.link_there(now, peer, false);
@@ -216,67 +189,9 @@ impl Node {
 
     fn carry_dismiss(&mut self, now: Instant, leaf: &PeerId) {
         let Some(key) = self.peers.up_key(leaf) else { return };
-        if self.peers.get(key).is_some_and(|p| p.is_user()) {
-            let refused = Some(Refusal::NotASupernode);
-            self.peers.send(key, &Message::RegisterReply { refused, load: Load::FULL });
-        } else {
-            self.close_link(now, key);
+        match dismissal(self.peers.get(key).is_some_and(|p| p.is_user())) {
+            Some(message) => self.peers.send(key, &message),
+            None => self.close_link(now, key),
         }
-    }
-
-    fn on_location(&mut self, now: Instant, id: PeerId, location: Result<Vec<(PeerId, SocketAddr)>, Unlocated>) {
-        match location {
-            Ok(homes) => {
-                // By its own advert, for which the book may have no room: that is not to be looked for again.
-                if homes.iter().any(|(home, _)| *home == id) {
-                    self.calls.learn_homes(id, homes.clone());
-                }
-                self.on_located(now, id, homes);
-            }
-            Err(Unlocated::Lost) => self.on_lookup_failed(now, id, LookupFailure::Lost),
-            Err(Unlocated::Nobody) => self.on_lookup_failed(now, id, LookupFailure::Nobody),
-            Err(Unlocated::NoAnswer) => self.on_lookup_failed(now, id, LookupFailure::NoAnswer),
-            Err(Unlocated::Unknown) => self.on_lookup_failed(now, id, LookupFailure::Unknown),
-        }
-    }
-}
-
-// ---- what others ask ----
-
-impl Node {
-    pub(crate) fn is_serving(&self) -> bool {
-        self.overlay.is_serving()
-    }
-
-    pub(super) fn is_unasked(&self, now: Instant, key: PeerKey, ip: IpAddr) -> bool {
-        self.peers.get(key).is_some_and(|p| self.overlay.is_unasked(now, &p.id(), ip))
-    }
-
-    pub(crate) fn is_supernode(&self, id: &PeerId) -> bool {
-        self.overlay.is_supernode(id)
-    }
-
-    pub(crate) fn supernode_addresses(&self, id: &PeerId) -> Vec<SocketAddr> {
-        self.overlay.supernode_addresses(id)
-    }
-
-    pub(crate) fn known_homes_of(&self, id: &PeerId) -> Vec<(PeerId, SocketAddr)> {
-        self.overlay.homes_of(id)
-    }
-
-    pub(crate) fn is_lost(&self) -> bool {
-        self.overlay.is_lost()
-    }
-
-    pub(crate) fn is_registered(&self, id: &PeerId) -> bool {
-        self.overlay.is_registered(id)
-    }
-
-    pub(crate) fn own_homes(&self) -> Vec<(PeerId, SocketAddr)> {
-        self.overlay.own_homes()
-    }
-
-    pub(super) fn reachable(&self) -> Option<bool> {
-        self.overlay.reachable()
     }
 }

@@ -48,13 +48,13 @@ impl Node {
         let mut rest = plain;
         match message::decode_next(&mut rest).map_err(|_| DropReason::BadContents)? {
             Message::Probe { token, delay_ds, alternate, room: _ } => {
-                if !self.is_serving() {
+                if !self.overlay.is_serving() {
                     return Err(DropReason::WrongPath);
                 }
                 let delay = Duration::from_millis(100) * u32::from(delay_ds);
                 let asked = Asked { peer: key, path, is_proven, len, token, delay, alternate };
                 let alternates = self.alternates();
-                let result = self.delayed.on_probe(now, &mut self.account, &alternates, &asked);
+                let result = self.nat.on_probe(now, &mut self.account, &alternates, &asked);
                 self.carry_replies(now);
                 result
             }
@@ -68,19 +68,19 @@ impl Node {
 
     /// Late answers that are due.
     pub(crate) fn on_delayed_due(&mut self, now: Instant) {
-        if self.delayed.poll_timeout().is_some_and(|at| at <= now) {
+        if self.nat.poll_timeout().is_some_and(|at| at <= now) {
             let alternates = self.alternates();
-            self.delayed.handle_timeout(now, &alternates);
+            self.nat.handle_replies(now, &alternates);
             self.carry_replies(now);
         }
     }
 
     fn alternates(&self) -> Alternates {
-        Alternates::of(self.sockets.of(Purpose::Alternate))
+        Alternates::of(self.transports.of(Purpose::Alternate))
     }
 
     fn carry_replies(&mut self, now: Instant) {
-        while let Some(output) = self.delayed.poll_output() {
+        while let Some(output) = self.nat.poll_reply() {
             match output {
                 ReplyOutput::Answer { peer, path, token, alternate_port } => {
                     let reply = Message::ProbeReply { token, seen: path.remote.into(), alternate_port };
@@ -107,7 +107,7 @@ impl Node {
             return;
         }
         if self.nat.on_reply(now, path.socket, path.remote, token, seen, alternate_port)
-            && self.network.sockets.iter().any(|(socket, _)| *socket == path.socket)
+            && self.transports.network().sockets.iter().any(|(socket, _)| *socket == path.socket)
         {
             self.on_observed(now, key, path.remote, path.socket, seen);
         }

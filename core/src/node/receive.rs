@@ -23,7 +23,7 @@ impl Node {
     ) -> (usize, Received) {
         path.remote = canonical(path.remote);
         if data.is_empty() || stride == 0 {
-            self.count_drop(DropReason::Truncated);
+            self.report.on_dropped(DropReason::Truncated);
             return (data.len(), Received::Dropped(DropReason::Truncated));
         }
         let mut done = 0;
@@ -38,11 +38,10 @@ impl Node {
                     return verdict;
                 }
             }
-            self.counters.rx_datagrams += 1;
-            self.counters.rx_bytes += (end - done) as u64;
+            self.report.on_received(end - done);
             let result = self.on_datagram(now, path, &mut data[done..end]);
             if let Err(reason) = result {
-                self.count_drop(reason);
+                self.report.on_dropped(reason);
                 if done == 0 {
                     return (end, Received::Dropped(reason));
                 }
@@ -50,12 +49,6 @@ impl Node {
             done = end;
         }
         (done, Received::Consumed)
-    }
-
-    pub(crate) fn count_drop(&mut self, reason: DropReason) {
-        if let Some(counter) = self.counters.dropped.get_mut(reason as usize) {
-            *counter += 1;
-        }
     }
 
     /// Forwards the longest run of datagrams of one channel at the start of `data`, if we are its relay.
@@ -67,28 +60,27 @@ impl Node {
         channel: ChannelId,
         data: &[u8],
     ) -> Option<(usize, Received)> {
-        let forwarded = match self.channels.forward(now, channel, &path, stride, data)? {
+        let forwarded = match self.relay.forward(now, channel, &path, stride, data)? {
             Ok(forwarded) => forwarded,
             Err(reason) => {
-                self.count_drop(reason);
+                self.report.on_dropped(reason);
                 return Some((data.len().min(stride), Received::Dropped(reason)));
             }
         };
         let (count, len) = (forwarded.run.count.get(), forwarded.run.len);
         let verdict = match forwarded.to {
             Ok(to) => {
-                self.counters.forwarded_datagrams += count as u64;
-                self.counters.forwarded_bytes += len as u64;
-                if let Some(relayed) = self.channels.poll_keep() {
-                    self.events.push_back(Event::Save(Save::Relayed(relayed)));
+                self.report.on_forwarded(count, len);
+                if let Some(relayed) = self.relay.poll_keep() {
+                    self.report.tell(Event::Save(Save::Relayed(relayed)));
                 }
                 Received::Forward { path: to, range: 0..len, stride }
             }
             Err(reason) => {
                 for _ in 0..count {
-                    self.count_drop(reason);
+                    self.report.on_dropped(reason);
                 }
-                if self.channels.is_exhausted() {
+                if self.relay.is_exhausted() {
                     self.on_relay_exhausted(now);
                 }
                 Received::Dropped(reason)
@@ -110,14 +102,14 @@ impl Node {
                 result
             }
             Packet::Relay { channel, .. } => {
-                let via = self.ends.get(channel).ok_or(DropReason::UnknownReceiver)?.via;
+                let via = self.relay.end(channel).ok_or(DropReason::UnknownReceiver)?.via;
                 let relay = self.peers.get(via).ok_or(DropReason::UnknownReceiver)?;
                 if !relay.paths().is_proven(&route) {
                     return Err(DropReason::WrongPath);
                 }
                 self.on_inner(now, channel, via, &mut packet[RELAY_HEADER_LEN..])
             }
-            Packet::Loop { token } => self.on_loop(now, token),
+            Packet::Loop { token } => self.nat.on_loop(now, token),
             Packet::Response { receiver, .. } => self.on_response(now, route, receiver, packet),
             Packet::Sealed { kind, receiver, counter } => {
                 self.on_sealed(now, route, Some(path), kind, receiver, counter, packet)

@@ -13,17 +13,17 @@ impl Node {
     /// The next datagram or GSO batch.
     pub(crate) fn next_transmit(&mut self, now: Instant, segments_max: usize, buf: &mut [u8]) -> Option<Transmit> {
         assert!(buf.len() >= DATAGRAM_LEN_MAX, "poll_transmit needs room for one datagram");
-        let (sockets, network) = (&self.sockets, &self.network);
-        let is_open = |socket| super::sockets::is_socket_open(network, sockets, socket);
+        let transports = &self.transports;
+        let is_open = |socket| transports.is_open(socket);
         if let Some((path, len)) = self.peers.poll_transmit(now, buf, is_open) {
-            self.reach_sent(now, path.remote);
+            self.overlay.on_sent(now, path.remote);
             return Some(self.transmit(path, len, None));
         }
         while let Some(key) = self.streams.next_ready() {
             let transmit = self.encode_streams(now, key, segments_max, buf);
             self.streams.turn(transmit.is_some());
             if let Some(transmit) = transmit {
-                self.reach_sent(now, transmit.path.remote);
+                self.overlay.on_sent(now, transmit.path.remote);
                 return Some(transmit);
             }
         }
@@ -67,8 +67,7 @@ impl Node {
 
     fn transmit(&mut self, path: Path, len: usize, segment: Option<NonZeroU16>) -> Transmit {
         let count = segment.map_or(1, |s| len.div_ceil(usize::from(s.get())));
-        self.counters.tx_datagrams += count as u64;
-        self.counters.tx_bytes += len as u64;
+        self.report.on_sent(count, len);
         Transmit { path, len, segment, ecn: None }
     }
 }

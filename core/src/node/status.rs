@@ -2,71 +2,67 @@
 
 use core::time::Duration;
 
-use arrayvec::ArrayVec;
-
 use super::Node;
-use crate::api::{PathInfo, PeerStatus, Role, Status};
+use crate::api::{PathInfo, PeerStatus, Status};
 use crate::identity::PeerId;
+use crate::net::PeerKey;
+use crate::peer::Peer;
 use crate::ticket::{TICKET_HOMES_MAX, Ticket};
 use crate::time::Instant;
 use crate::wire::ServiceName;
 
 impl Node {
-    /// All that `status` shows.
-    pub(crate) fn make_status(&self, now: Instant) -> Status {
-        let peers = self
-            .peers
-            .iter()
-            .filter(|(_, p)| p.is_up())
-            .filter_map(|(key, p)| {
-                let (route, (rx_bytes, tx_bytes, relayed_bytes)) = (p.current()?, p.bytes());
-                Some(PeerStatus {
-                    peer: p.id(),
-                    path: self.peers.path_info(&route)?,
-                    why: self.relay_reason(now, key),
-                    transport: self.transport_of(&route),
-                    rtt: p.paths().rtt(),
-                    rx_bytes,
-                    tx_bytes,
-                    relayed_bytes,
-                    control: !p.is_user(),
-                })
-            })
-            .collect();
+    /// What the node knows of itself and of those around it.
+    pub fn status(&self, now: Instant) -> Status {
+        let duty = self.peers.own_duty();
         Status {
-            id: self.me.id(),
+            id: self.id(),
             role: self.overlay.present_role(),
-            auto: matches!(self.config.role, Role::Auto),
+            auto: self.overlay.is_auto(),
             reachability: self.reachability(now),
-            relayed: self.channels.relayed(),
+            relayed: self.relay.relayed(),
             observed: self.nat.observed(),
-            mapping: self.nat.mapping(&self.network),
-            udp_works: self.udp_works(),
-            reachable: self.reachable(),
-            homes: self.own_homes(),
-            lan_nodes: self.lan.iter().collect(),
-            peers,
+            mapping: self.nat.mapping(self.transports.network()),
+            udp_works: self.transports.udp_works(),
+            reachable: self.overlay.reachable(),
+            homes: self.overlay.own_homes(),
+            lan_nodes: self.calls.lan().iter().collect(),
+            peers: self.peers.iter().filter_map(|(key, peer)| self.peer_status(now, key, peer)).collect(),
             supernodes: self.overlay.supernode_status(now),
             load: self.overlay.load(self.carried(now)),
             leaves: self.overlay.leaves(),
-            binding_lifetime: self.binding_lifetime(),
-            keepalive_interval: self.keepalive_interval(),
-            channels: self.channels.len(),
-            counters: self.counters,
+            binding_lifetime: self.measuring.lifetime(duty),
+            keepalive_interval: self.measuring.interval(duty),
+            channels: self.relay.len(),
+            counters: *self.report.counters(),
         }
     }
 
-    pub(crate) fn make_ticket(&self, service: Option<ServiceName>) -> Ticket {
-        let own: Vec<_> = match self.overlay.present_role() {
-            Role::Supernode { advertise } => advertise.iter().map(|address| (self.me.id(), *address)).collect(),
-            Role::Leaf | Role::Auto => self.own_homes(),
-        };
-        let homes: ArrayVec<_, TICKET_HOMES_MAX> = own.into_iter().take(TICKET_HOMES_MAX).collect();
-        Ticket { peer: self.me.id(), homes, service }
+    fn peer_status(&self, now: Instant, key: PeerKey, peer: &Peer) -> Option<PeerStatus> {
+        let (rx_bytes, tx_bytes, relayed_bytes) = peer.bytes();
+        let current = peer.current().filter(|_| peer.is_up())?;
+        Some(PeerStatus {
+            peer: peer.id(),
+            path: self.peers.path_info(&current)?,
+            why: self.relay_reason(now, key),
+            transport: self.transport_of(&current),
+            rtt: peer.paths().rtt(),
+            rx_bytes,
+            tx_bytes,
+            relayed_bytes,
+            control: !peer.is_user(),
+        })
     }
 
-    pub(crate) fn path_and_rtt(&self, id: &PeerId) -> Option<(PathInfo, Option<Duration>)> {
-        let peer = self.peers.by_id(id).filter(|p| p.is_up())?;
+    /// A ticket for this node: itself, its homes, a service.
+    pub fn ticket(&self, service: Option<ServiceName>) -> Ticket {
+        let homes = self.overlay.contacts().into_iter().take(TICKET_HOMES_MAX).collect();
+        Ticket { peer: self.id(), homes, service }
+    }
+
+    /// The path in use to `peer`, and its smoothed round trip.
+    pub fn path_of(&self, peer: &PeerId) -> Option<(PathInfo, Option<Duration>)> {
+        let peer = self.peers.by_id(peer).filter(|p| p.is_up())?;
         Some((self.peers.path_info(&peer.current()?)?, peer.paths().rtt()))
     }
 }

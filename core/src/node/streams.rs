@@ -1,24 +1,21 @@
 //! Carries the streams room's wishes to the links, and the links' news to it.
 
 use super::Node;
-use crate::api::{CommandError, StreamEnd, StreamKey};
+use crate::api::{CommandError, StreamKey};
 use crate::identity::PeerId;
 use crate::net::{DropReason, PeerKey};
-use crate::peer::{OUTGOING_MAX, Peer};
-use crate::stream::{Output, Side, Streams, View};
+use crate::peer::Peer;
+use crate::stream::{Output, Side, Streams, View, takes_datagram};
 use crate::time::Instant;
 use crate::wire::ServiceName;
 use crate::wire::message::Message;
-
-/// Longest application datagram: what fits one Data packet with a relay header and the message's own three bytes.
-pub const DATAGRAM_DATA_MAX: usize = crate::peer::MESSAGES_LEN_MAX - 3;
 
 impl Node {
     /// Carries out what the streams room wants.
     fn carry_streams(&mut self, now: Instant) {
         while let Some(output) = self.streams.poll_output() {
             match output {
-                Output::Event(event) => self.events.push_back(event),
+                Output::Event(event) => self.report.tell(event),
                 Output::Touched(key) => self.peers.touch(key),
                 Output::Used(key) => self.peers.on_used(now, key),
                 Output::Busy { link, busy } => self.peers.set_busy(link, busy),
@@ -31,6 +28,13 @@ impl Node {
     pub(crate) fn on_streams<T>(&mut self, now: Instant, call: impl FnOnce(&mut Streams) -> T) -> T {
         let result = call(&mut self.streams);
         self.carry_streams(now);
+        result
+    }
+
+    /// One that the application makes.
+    pub(super) fn use_streams<T>(&mut self, now: Instant, call: impl FnOnce(&mut Streams) -> T) -> T {
+        let result = self.on_streams(now, call);
+        self.settle(now);
         result
     }
 
@@ -58,18 +62,6 @@ impl Node {
         }
     }
 
-    pub(crate) fn end_waiting_streams(&mut self, now: Instant, id: &PeerId, end: StreamEnd) {
-        self.on_streams(now, |streams| streams.end_waiting(id, end));
-    }
-
-    pub(crate) fn end_streams_of(&mut self, now: Instant, key: PeerKey, end: StreamEnd) {
-        self.on_streams(now, |streams| streams.on_link_gone(key, end));
-    }
-
-    pub(crate) fn close_streams_of(&mut self, now: Instant, key: PeerKey) {
-        self.on_streams(now, |streams| streams.close(now, key));
-    }
-
     pub(crate) fn on_stream_packet(&mut self, now: Instant, key: PeerKey, plain: &[u8]) -> Result<(), DropReason> {
         let view = self.stream_view(now, key).ok_or(DropReason::WrongPath)?;
         self.on_streams(now, |streams| streams.handle_packet(now, &view, plain));
@@ -89,12 +81,14 @@ impl Node {
     }
 
     pub(crate) fn send_app_datagram(&mut self, now: Instant, id: &PeerId, data: &[u8]) -> Result<(), CommandError> {
-        let key = self.peers.up_key(id).ok_or(CommandError::NotConnected);
-        if data.len() > DATAGRAM_DATA_MAX || key.is_ok() && self.peers.queued() >= OUTGOING_MAX / 2 {
+        let key = self.peers.up_key(id);
+        // One that is too long is so whoever it is for.
+        if !takes_datagram(data.len(), key.map_or(0, |_| self.peers.queued())) {
             return Err(CommandError::Datagram);
         }
-        self.make_user_link(now, key?);
-        self.peers.send(key?, &Message::Datagram(data));
+        let key = key.ok_or(CommandError::NotConnected)?;
+        self.make_user_link(now, key);
+        self.peers.send(key, &Message::Datagram(data));
         Ok(())
     }
 

@@ -4,15 +4,14 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::Node;
-use super::sockets::Purpose;
 use crate::api::RelayReason;
 use crate::identity::PeerId;
 use crate::net::{Family, PeerKey, SocketId, SocketKind};
 use crate::path::Route;
 use crate::time::Instant;
-use crate::traverse::{Around, Case, Named, Output, Traversal, View};
+use crate::transport::Purpose;
+use crate::traverse::{Around, Case, Home, Named, Output, Traversal, View};
 use crate::wire::message::{Message, PunchState, Whereabouts};
-use crate::wire::nat::NatProfile;
 
 impl Node {
     /// Tells the traversal what is known of a user link and of us, has it act, and carries out what it wants. Nothing
@@ -22,21 +21,26 @@ impl Node {
         let Some(peer) = self.peers.get(key).and_then(|peer| View::of(peer, now)) else { return };
         act(
             &mut self.traversal,
-            &mut Case { now, key, peer, around, network: &self.network, account: &mut self.account },
+            &mut Case { now, key, peer, around, network: self.transports.network(), account: &mut self.account },
         );
         self.peers.touch(key);
         self.carry_out_traversal(now);
     }
 
-    fn around(&self) -> Around {
+    pub(super) fn around(&self) -> Around {
         Around {
-            me: self.me.id(),
+            me: self.id(),
             profile: self.examined_profile(),
-            is_udp_blocked: self.udp_works() == Some(false),
-            reflexive: self.reflexive(),
-            home: self.own_homes().into_iter().find(|(id, at)| at.is_ipv4() && self.peers.up_key(id).is_some()),
-            prober: self.direct_homes().find(|(.., at)| at.is_ipv4()).map(|(home, _, at)| (home, at)),
+            is_udp_blocked: self.transports.udp_works() == Some(false),
+            reflexive: self.nat.reflexive(self.transports.network()),
+            homes: self.overlay.own_homes().into_iter().filter_map(|(id, at)| self.home(id, at)).collect(),
         }
+    }
+
+    fn home(&self, id: PeerId, address: SocketAddr) -> Option<Home> {
+        let key = self.peers.up_key(&id)?;
+        let current = self.peers.get(key).and_then(|p| p.current());
+        Some(Home { id, address, key, direct: current.and_then(|route| route.remote()) })
     }
 
     fn carry_out_traversal(&mut self, now: Instant) {
@@ -63,7 +67,7 @@ impl Node {
                         self.peers.send(home, &Message::Vouch { peer });
                     }
                 }
-                Output::Disagreement => self.on_disagreement(now),
+                Output::Disagreement => self.nat.on_disagreement(now),
             }
         }
     }
@@ -72,27 +76,12 @@ impl Node {
 
     /// Where peers may try to reach us, and what that takes, for the given attempt.
     pub(crate) fn whereabouts(&self, attempt: u8) -> Whereabouts {
-        self.traversal.whereabouts(self.now, &self.around(), &self.network, attempt)
-    }
-
-    /// What is known of our router, as peers are told.
-    pub(crate) fn nat_profile(&self) -> NatProfile {
-        self.traversal.profile(self.now, &self.around())
+        self.traversal.whereabouts(self.now, &self.around(), self.transports.network(), attempt)
     }
 
     /// Why a link is relayed, if it is.
     pub(crate) fn relay_reason(&self, now: Instant, key: PeerKey) -> Option<RelayReason> {
         self.traversal.relay_reason(now, key, &View::of(self.peers.get(key)?, now)?, &self.around())
-    }
-
-    /// The main socket of the address's family.
-    pub(crate) fn socket_for(&self, remote: SocketAddr) -> Option<SocketId> {
-        self.network.socket_for(remote)
-    }
-
-    /// Whether an address is one of this node's own sockets.
-    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
-        self.network.is_own(address)
     }
 
     // ---- what happened ----
@@ -163,7 +152,7 @@ impl Node {
 
     /// A supernode answered that. Whether this probe was an effort's.
     pub(crate) fn on_punch_seen(&mut self, now: Instant, home: PeerKey, socket: SocketId, seen: SocketAddr) -> bool {
-        let Some(Purpose::Punch(key)) = self.sockets.purpose(socket) else { return false };
+        let Some(Purpose::Punch(key)) = self.transports.purpose(socket) else { return false };
         if self.peers.get(home).is_some_and(|p| p.is_wanted()) {
             self.traverse(now, key, |t, case| t.on_seen(case, socket, seen));
         }
@@ -180,7 +169,7 @@ impl Node {
         let has_answered = |socket| self.nat.seen_from(home, address, socket).is_some();
         match self.peers.up_key(home) {
             Some(_) => Named::Linked,
-            None if self.network.socket_for(address).is_some_and(has_answered) => Named::Answered,
+            None if self.transports.network().socket_for(address).is_some_and(has_answered) => Named::Answered,
             None => Named::Unknown,
         }
     }

@@ -3,9 +3,10 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::output::{Location, Output, Unlocated};
+use super::output::{Location, Output};
 use super::state::{Overlay, Side};
 use crate::identity::PeerId;
+use crate::introduce::LookupFailure;
 use crate::overlay::advert::{Advert, Capabilities, statement};
 use crate::overlay::directory::LookupStart;
 use crate::overlay::home::Carried;
@@ -266,8 +267,8 @@ impl Overlay {
         match self.lookups.start(now, peer, &supernodes, &mut self.out) {
             LookupStart::Cached(record) => Some(Ok(record.addresses())),
             LookupStart::Pending => None,
-            LookupStart::Nobody => Some(Err(if self.is_lost() { Unlocated::Lost } else { Unlocated::Nobody })),
-            LookupStart::Full => Some(Err(Unlocated::NoAnswer)),
+            LookupStart::Nobody => Some(Err(if self.is_lost() { LookupFailure::Lost } else { LookupFailure::Nobody })),
+            LookupStart::Full => Some(Err(LookupFailure::NoAnswer)),
         }
     }
 

@@ -39,6 +39,6 @@ mod way_in;
 pub(crate) use home::Carried;
 pub(crate) use messages::{About, advertiser};
 pub(crate) use news::LinkUp;
-pub(crate) use output::{Output, Unlocated, When};
+pub(crate) use output::{Output, When, dismissal};
 pub(crate) use serving::Situation;
 pub(crate) use state::Overlay;

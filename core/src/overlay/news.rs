@@ -6,8 +6,8 @@ use super::output::Output;
 use super::serving::Situation;
 use super::state::{Overlay, Side};
 use crate::identity::PeerId;
+use crate::introduce::LookupFailure;
 use crate::overlay::directory::LookupOutcome;
-use crate::overlay::output::Unlocated;
 use crate::queue;
 use crate::time::{Instant, earliest};
 
@@ -33,9 +33,18 @@ impl Overlay {
         }
     }
 
-    /// Supernodes that somebody on the LAN claims to be.
+    /// Supernodes that a ticket names: where none is known at all, they too serve to start from.
+    pub(crate) fn start_from(&mut self, now: Instant, named: &[(PeerId, SocketAddr)]) {
+        if !named.is_empty() && self.is_lost() {
+            self.join(now, named);
+        }
+    }
+
+    /// Supernodes that somebody on the LAN claims to be: of use to a leaf without any home.
     pub(crate) fn hear_of(&mut self, now: Instant, known: &[(PeerId, SocketAddr)]) {
-        if let Some((homes, mut m)) = self.leaf(now) {
+        if let Some((homes, mut m)) = self.leaf(now)
+            && homes.registered().next().is_none()
+        {
             homes.hear_of(now, known, &mut m);
         }
     }
@@ -169,8 +178,8 @@ impl Overlay {
             if let Some((peer, outcome)) = self.lookups.poll_outcome() {
                 let location = match outcome {
                     LookupOutcome::Found(record) => Ok(record.addresses()),
-                    LookupOutcome::Unknown => Err(Unlocated::Unknown),
-                    LookupOutcome::NoAnswer => Err(Unlocated::NoAnswer),
+                    LookupOutcome::Unknown => Err(LookupFailure::Unknown),
+                    LookupOutcome::NoAnswer => Err(LookupFailure::NoAnswer),
                 };
                 return Some(Output::Locate { peer, location });
             }

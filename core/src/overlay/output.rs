@@ -4,23 +4,12 @@ use core::net::SocketAddr;
 
 use crate::api::Event;
 use crate::identity::PeerId;
+use crate::introduce::LookupFailure;
 use crate::keepalive::Duty;
-
-/// Why nobody knows where a peer is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Unlocated {
-    /// This node knows no supernode at all.
-    Lost,
-    /// No supernode is linked (yet).
-    Nobody,
-    /// None that was asked answered.
-    NoAnswer,
-    /// Supernodes agree that there is no record.
-    Unknown,
-}
+use crate::wire::message::{Load, Message, Refusal};
 
 /// Where a peer is at home, or why that is not known.
-pub(crate) type Location = Result<Vec<(PeerId, SocketAddr)>, Unlocated>;
+pub(crate) type Location = Result<Vec<(PeerId, SocketAddr)>, LookupFailure>;
 
 /// One intent. The parts of the room push them to one queue; [`Overlay::poll_output`](super::Overlay::poll_output) gives
 /// them out in order.
@@ -64,7 +53,7 @@ pub(crate) enum Output {
     },
     /// Ask of every link whether it is needed: this node is something else to others now.
     Review,
-    /// Tell a leaf that it is at home here no longer. A link that carries nothing else is closed.
+    /// A leaf is at home here no longer: [`dismissal`](super::dismissal) says what becomes of its link.
     Dismiss {
         /// Whom.
         leaf: PeerId,
@@ -101,4 +90,9 @@ pub(crate) enum When {
     Now,
     /// Something that holds by the router may have changed.
     Soon,
+}
+
+/// What a leaf is sent that is at home here no longer; nothing where its link carries nothing else, and is closed.
+pub(crate) fn dismissal(carries_user: bool) -> Option<Message<'static>> {
+    carries_user.then_some(Message::RegisterReply { refused: Some(Refusal::NotASupernode), load: Load::FULL })
 }

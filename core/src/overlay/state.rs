@@ -9,6 +9,7 @@ use super::turn::Turn;
 use crate::api::{Config, Role, Saved, SupernodeStatus};
 use crate::identity::{PeerId, SecretKey};
 use crate::link::Identity;
+use crate::nat::Stand;
 use crate::overlay::advert::{Advert, AdvertBook, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
 use crate::overlay::directory::{Lookups, RECORDS_MAX, Record, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
@@ -193,6 +194,45 @@ impl Overlay {
     }
 
     // ---- what is known ----
+
+    /// This node.
+    pub(crate) fn id(&self) -> PeerId {
+        self.me.id()
+    }
+
+    /// Whether it leaves.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving
+    }
+
+    /// Whether it decides for itself when it serves.
+    pub(crate) fn is_auto(&self) -> bool {
+        self.terms.is_auto()
+    }
+
+    /// What it is to others, as those see it who look at its router.
+    pub(crate) fn stand(&self) -> Stand {
+        match (self.is_auto(), self.is_serving()) {
+            _ if self.is_leaving => Stand::Leaving,
+            (true, true) => Stand::Volunteer,
+            (false, true) => Stand::Appointed,
+            (true, false) => Stand::Candidate { is_asking: self.is_asking() },
+            (false, false) => Stand::Leaf,
+        }
+    }
+
+    /// Where peers are to ask for it: at itself, if it serves, or at its homes, the best first.
+    pub(crate) fn contacts(&self) -> Vec<(PeerId, SocketAddr)> {
+        match &self.side {
+            Side::Leaf(homes) => homes.registered().collect(),
+            Side::Supernode(s) => s.advertise.iter().map(|address| (self.me.id(), *address)).collect(),
+        }
+    }
+
+    /// Whether this leaf is registered there.
+    pub(crate) fn is_home(&self, id: &PeerId) -> bool {
+        matches!(&self.side, Side::Leaf(homes) if homes.registered().any(|(home, _)| home == *id))
+    }
 
     /// Whether this node serves others now.
     pub(crate) fn is_serving(&self) -> bool {

@@ -10,13 +10,15 @@ use super::home::testnet::{key, s};
 use super::*;
 use crate::api::{Config, Event, Role, Saved};
 use crate::identity::PeerId;
+use crate::introduce::LookupFailure;
 use crate::keepalive::Duty;
 use crate::link::Identity;
+use crate::nat::Stand;
 use crate::net::{Network, SocketId};
 use crate::overlay::advert::{Advert, Capabilities};
 use crate::random::Seed;
 use crate::time::{Instant, WallTime};
-use crate::wire::message::{Load, Message, SignedKind, decode_next};
+use crate::wire::message::{Load, Message, Refusal, SignedKind, decode_next};
 
 const SHOWN: LinkUp = LinkUp { is_new: true, shows_us: true };
 const WALL_S: u64 = 1_800_000_000;
@@ -157,8 +159,8 @@ fn a_home_that_is_gone_is_missed_and_nobody_is_left_to_ask() {
         |outputs: &[Output]| outputs.iter().any(|w| matches!(w, Output::Locate { peer, .. } if *peer == id(7)));
     let later = (7..30).any(|at| located(&timeout(&mut leaf, s(at), &Network::default())));
     assert!(located(&outputs) || later);
-    assert_eq!(leaf.start_lookup(s(40), id(7)), Some(Err(Unlocated::Nobody)));
-    assert_eq!(overlay(Role::Leaf).start_lookup(s(1), id(7)), Some(Err(Unlocated::Lost)));
+    assert_eq!(leaf.start_lookup(s(40), id(7)), Some(Err(LookupFailure::Nobody)));
+    assert_eq!(overlay(Role::Leaf).start_lookup(s(1), id(7)), Some(Err(LookupFailure::Lost)));
 }
 
 #[test]
@@ -335,4 +337,43 @@ fn helpers_are_those_that_can_be_spared() {
     // One that would serve needs four that nothing was sent to.
     let mut auto = registered(Role::Auto);
     assert!(!auto.call_helpers(s(5), 2, &[], &[id(1)].into()) && drain(&mut auto).is_empty());
+}
+
+#[test]
+fn what_a_node_is_to_others_and_where_it_is_asked_for() {
+    let stands = [overlay(Role::Leaf), overlay(Role::Auto), supernode()].map(|node| node.stand());
+    assert_eq!(stands, [Stand::Leaf, Stand::Candidate { is_asking: false }, Stand::Appointed]);
+    assert_eq!(supernode().contacts(), [(key(99).peer_id(), own())]);
+    let mut leaf = registered(Role::Leaf);
+    assert_eq!(leaf.contacts(), leaf.own_homes());
+    assert!(leaf.is_home(&id(1)) && !leaf.is_home(&id(2)));
+    leaf.leave(s(5));
+    assert_eq!((leaf.stand(), leaf.is_leaving()), (Stand::Leaving, true));
+}
+
+#[test]
+fn hearsay_is_of_use_to_those_without_a_home_and_a_ticket_to_those_who_know_nobody() {
+    let dials = |node: &mut Overlay| {
+        let outputs = drain(node).into_iter();
+        outputs.filter_map(|o| if let Output::Dial { peer, .. } = o { Some(peer) } else { None }).collect::<Vec<_>>()
+    };
+    let mut leaf = overlay(Role::Leaf);
+    leaf.start_from(s(1), &[]);
+    assert!(leaf.is_lost() && dials(&mut leaf).is_empty());
+    leaf.start_from(s(1), &[(id(1), address(1))]);
+    assert_eq!(dials(&mut leaf), [id(1)]);
+    leaf.start_from(s(1), &[(id(2), address(2))]);
+    assert_eq!(dials(&mut leaf), [], "one is known");
+    let mut leaf = overlay(Role::Leaf);
+    leaf.hear_of(s(1), &[(id(2), address(2))]);
+    assert_eq!(dials(&mut leaf), [id(2)]);
+    let mut leaf = registered(Role::Leaf);
+    leaf.hear_of(s(5), &[(id(2), address(2))]);
+    assert_eq!(dials(&mut leaf), [], "it has a home");
+}
+
+#[test]
+fn a_leaf_is_dismissed_with_a_word_where_its_link_stays() {
+    let word = Message::RegisterReply { refused: Some(Refusal::NotASupernode), load: Load::FULL };
+    assert_eq!((dismissal(true), dismissal(false)), (Some(word), None));
 }

@@ -19,7 +19,7 @@ pub(crate) struct Way {
 
 /// The channels of which this node is an end, by their id, their relay and the peer at the other end.
 #[derive(Debug, Default)]
-pub(crate) struct Ends {
+pub(super) struct Ends {
     ways: BTreeMap<ChannelId, Way>,
     by_relay: BTreeSet<(PeerKey, ChannelId)>,
     by_end: BTreeSet<(PeerKey, ChannelId)>,
@@ -27,7 +27,7 @@ pub(crate) struct Ends {
 
 impl Ends {
     /// Notes a channel to a peer, or that it leads to another one now.
-    pub(crate) fn add(&mut self, channel: ChannelId, way: Way) {
+    pub(super) fn add(&mut self, channel: ChannelId, way: Way) {
         if self.ways.len() >= ENDS_MAX {
             return;
         }
@@ -38,23 +38,23 @@ impl Ends {
     }
 
     /// Where a channel leads, if this node is an end of it.
-    pub(crate) fn get(&self, channel: ChannelId) -> Option<Way> {
+    pub(super) fn get(&self, channel: ChannelId) -> Option<Way> {
         self.ways.get(&channel).copied()
     }
 
     /// The channels through a relay, in order.
-    pub(crate) fn through(&self, relay: PeerKey) -> impl Iterator<Item = (ChannelId, PeerKey)> + '_ {
+    pub(super) fn through(&self, relay: PeerKey) -> impl Iterator<Item = (ChannelId, PeerKey)> + '_ {
         let channels = of(&self.by_relay, relay);
         channels.filter_map(|channel| Some((channel, self.ways.get(&channel)?.end)))
     }
 
     /// Whether anything of ours goes through this link.
-    pub(crate) fn is_relay(&self, link: PeerKey) -> bool {
+    pub(super) fn is_relay(&self, link: PeerKey) -> bool {
         of(&self.by_relay, link).next().is_some()
     }
 
     /// A channel is gone.
-    pub(crate) fn remove(&mut self, channel: ChannelId) {
+    pub(super) fn remove(&mut self, channel: ChannelId) {
         if let Some(way) = self.ways.remove(&channel) {
             self.by_relay.remove(&(way.via, channel));
             self.by_end.remove(&(way.end, channel));
@@ -62,7 +62,7 @@ impl Ends {
     }
 
     /// A peer is gone: so are the channels to it, and those through it.
-    pub(crate) fn forget(&mut self, peer: PeerKey) {
+    pub(super) fn forget(&mut self, peer: PeerKey) {
         let gone: Vec<ChannelId> = of(&self.by_end, peer).chain(of(&self.by_relay, peer)).collect();
         for channel in gone {
             self.remove(channel);

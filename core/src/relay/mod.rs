@@ -1,13 +1,14 @@
-//! Relay duty: channels, what they may carry, and the forward itself.
+//! Relay duty: channels, what they may carry, and the forward itself; and channels of which this node is an end, which
+//! others relay for it (`ends`). [`Relay`] has both.
 //!
 //! A channel joins two *links*, not two addresses: no packet can name a destination. A Relay packet that comes from
 //! exactly the current path of one leg goes, bytes unchanged, to the current path of the other. The quota is decided
-//! here ([`Channels::forward`]): a token bucket for the rate and a daily count of bytes per pair, whatever the number of
+//! here ([`Relay::forward`]): a token bucket for the rate and a daily count of bytes per pair, whatever the number of
 //! channels the pair opens one after the other. There is no queue: what does not fit is dropped, as a policer does.
 //!
-//! The relay itself may have caps ([`Channels::cap`]): a rate for all pairs together, of which each gets its fair share
+//! The relay itself may have caps ([`Relay::cap`]): a rate for all pairs together, of which each gets its fair share
 //! (`fair`), and bytes in 30 days (`quota`). When those are used up it relays nothing more: its channels
-//! [close](Channels::close_all), both ends are told, and introductions are refused.
+//! [close](Relay::close_all), both ends are told, and introductions are refused.
 //!
 //! A channel lives while both links live, and at most [`CHANNEL_IDLE_MAX`] without a packet.
 
@@ -19,7 +20,8 @@ mod quota;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) use self::ends::{Ends, Way};
+use self::ends::Ends;
+pub(crate) use self::ends::Way;
 use self::fair::{BURST_MIN, FairShare, Share};
 use self::forward::Forwarded;
 pub(crate) use self::forward::channel_of;
@@ -106,9 +108,12 @@ pub(crate) struct Closed {
     pub leg: PeerKey,
 }
 
-/// All channels of a relay.
-#[derive(Debug, Default)]
-pub(crate) struct Channels {
+/// All channels of a relay, and those of which it is an end. See the module.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    /// What a channel that is opened here may carry.
+    limits: Limits,
+    ends: Ends,
     map: BTreeMap<ChannelId, Channel>,
     by_leg: BTreeSet<(PeerKey, ChannelId)>,
     accounts: BTreeMap<(PeerId, PeerId), Account>,
@@ -137,13 +142,24 @@ fn pair(a: PeerId, b: PeerId) -> (PeerId, PeerId) {
     if a <= b { (a, b) } else { (b, a) }
 }
 
-impl Channels {
-    /// Caps what all channels may carry together: bits per second, and bytes in 30 days, of which an earlier run used
-    /// some. Zero is no cap.
-    pub(crate) fn cap(&mut self, now: Instant, rate_bps: u64, quota_bytes: u64, relayed: Relayed) {
-        self.fair = (rate_bps != 0).then(|| Box::new(FairShare::new(now, rate_bps)));
-        self.quota = (quota_bytes != 0).then(|| Box::new(Quota::new(quota_bytes, relayed)));
-        self.exhausted = self.quota.as_ref().is_some_and(|quota| !quota.has(1));
+impl Relay {
+    /// No channel yet. Each may carry so much, and all together as much as `all` says: bits per second, and bytes in 30
+    /// days, of which an earlier run used some. Zero is no cap.
+    pub(crate) fn new(now: Instant, limits: Limits, all: Limits, relayed: Relayed) -> Self {
+        let quota = (all.quota_bytes != 0).then(|| Box::new(Quota::new(all.quota_bytes, relayed)));
+        Self {
+            limits,
+            ends: Ends::default(),
+            map: BTreeMap::new(),
+            by_leg: BTreeSet::new(),
+            accounts: BTreeMap::new(),
+            sweep: None,
+            fair: (all.rate_bps != 0).then(|| Box::new(FairShare::new(now, all.rate_bps))),
+            exhausted: quota.as_ref().is_some_and(|quota| !quota.has(1)),
+            quota,
+            second: (0, 0),
+            last_second_bytes: 0,
+        }
     }
 
     /// The wall clock says so: 30 days may be over.
@@ -189,8 +205,9 @@ impl Channels {
     /// Opens a channel. `id` is unguessable and new. Of the channels that the two have already, one stays open for what
     /// is under way on it; the others close, and their legs are returned, to be told: the limits are the pair's.
     #[must_use]
-    pub(crate) fn open(&mut self, now: Instant, id: ChannelId, a: End, b: End, limits: Limits) -> Vec<Closed> {
+    pub(crate) fn open(&mut self, now: Instant, id: ChannelId, [a, b]: [End; 2]) -> Vec<Closed> {
         debug_assert!(!self.map.contains_key(&id), "channel ids are never reused");
+        let limits = self.limits;
         let pair = pair(a.id, b.id);
         let closed = self.close_older(now, a.peer, pair);
         let (quota_left, tokens) = self.take_over(now, a.peer, pair, limits);
@@ -352,7 +369,13 @@ impl Channels {
         }
     }
 
-    /// A link is gone: its channels close. Returns the other legs, to be told.
+    /// A peer is gone, and its link with it: the same, and what leads to it or through it is no way any more.
+    pub(crate) fn forget(&mut self, now: Instant, peer: PeerKey) -> Vec<Closed> {
+        self.ends.forget(peer);
+        self.close_leg(now, peer)
+    }
+
+    /// A link is another one: its channels close. Returns the other legs, to be told.
     pub(crate) fn close_leg(&mut self, now: Instant, peer: PeerKey) -> Vec<Closed> {
         let ids: Vec<ChannelId> = self.of_leg(peer).collect();
         ids.into_iter().flat_map(|id| self.close(now, id)).filter(|closed| closed.leg != peer).collect()
@@ -400,6 +423,40 @@ impl Channels {
         earliest(self.sweep, None)
     }
 
+    // ---- channels that others relay ----
+
+    /// A channel leads to a peer, through another one.
+    pub(crate) fn add_end(&mut self, channel: ChannelId, way: Way) {
+        self.ends.add(channel, way);
+    }
+
+    /// Where a channel leads of which this node is an end.
+    pub(crate) fn end(&self, channel: ChannelId) -> Option<Way> {
+        self.ends.get(channel)
+    }
+
+    /// The channels through a relay, in order, and the peer at the end of each.
+    pub(crate) fn ends_through(&self, relay: PeerKey) -> impl Iterator<Item = (ChannelId, PeerKey)> + '_ {
+        self.ends.through(relay)
+    }
+
+    /// Whether anything of ours goes through this link.
+    pub(crate) fn relays_for_us(&self, link: PeerKey) -> bool {
+        self.ends.is_relay(link)
+    }
+
+    /// A peer says that a channel is gone: whether it was the relay of it.
+    #[must_use]
+    pub(crate) fn on_closed(&mut self, relay: PeerKey, channel: ChannelId) -> bool {
+        let is_its_own = self.ends.get(channel).is_some_and(|way| way.via == relay);
+        if is_its_own {
+            self.ends.remove(channel);
+        }
+        is_its_own
+    }
+
+    // ---- inside ----
+
     fn of_leg(&self, peer: PeerKey) -> impl Iterator<Item = ChannelId> + '_ {
         self.by_leg.range((peer, ChannelId([0; 6]))..=(peer, ChannelId([0xff; 6]))).map(|(_, id)| *id)
     }
@@ -440,11 +497,27 @@ mod tests {
         Instant::from_micros(s * 1_000_000)
     }
 
+    /// A relay whose channels may carry so much each.
+    fn relaying(rate_bps: u64, quota_bytes: u64) -> Relay {
+        let unlimited = Limits { rate_bps: 0, quota_bytes: 0 };
+        Relay::new(at(0), Limits { rate_bps, quota_bytes }, unlimited, Relayed::default())
+    }
+
+    /// One whose channels may carry so much together.
+    fn capped(rate_bps: u64, quota_bytes: u64, relayed: Relayed) -> Relay {
+        let unlimited = Limits { rate_bps: 0, quota_bytes: 0 };
+        Relay::new(at(0), unlimited, Limits { rate_bps, quota_bytes }, relayed)
+    }
+
+    fn open(relay: &mut Relay, now: Instant, id: ChannelId, a: End, b: End) {
+        let _ = relay.open(now, id, [a, b]);
+    }
+
     const ID: ChannelId = ChannelId([9; 6]);
 
     /// One packet of `bytes` bytes.
     fn forward(
-        channels: &mut Channels,
+        relay: &mut Relay,
         now: Instant,
         channel: ChannelId,
         from: &Path,
@@ -453,34 +526,34 @@ mod tests {
         let mut packet = crate::wire::packet::relay_header(channel).to_vec();
         packet.push(crate::wire::packet::Kind::Data as u8);
         packet.resize(bytes.max(packet.len()), 0);
-        let forwarded = channels.forward(now, channel, from, packet.len(), &packet);
+        let forwarded = relay.forward(now, channel, from, packet.len(), &packet);
         forwarded.ok_or(DropReason::UnknownReceiver)??.to
     }
 
     #[test]
     fn b1_forwards_only_from_where_its_legs_are_or_just_were() {
-        let mut channels = Channels::default();
-        let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
-        assert_eq!(forward(&mut channels, at(0), ID, &path(1), 100), Ok(path(2)));
-        assert_eq!(forward(&mut channels, at(0), ID, &path(2), 100), Ok(path(1)));
-        assert_eq!(forward(&mut channels, at(0), ID, &path(3), 100), Err(DropReason::WrongPath));
-        assert_eq!(forward(&mut channels, at(0), ChannelId([8; 6]), &path(1), 1), Err(DropReason::UnknownReceiver));
-        channels.set_path(end(1).peer, Some(path(11)));
-        assert_eq!(forward(&mut channels, at(0), ID, &path(1), 100), Ok(path(2)), "what was on its way");
-        assert_eq!(forward(&mut channels, at(0), ID, &path(11), 100), Ok(path(2)));
-        assert_eq!(forward(&mut channels, at(0), ID, &path(2), 100), Ok(path(11)));
-        channels.set_path(end(1).peer, Some(path(12)));
-        assert_eq!(forward(&mut channels, at(0), ID, &path(1), 100), Err(DropReason::WrongPath));
+        let mut relay = relaying(0, 0);
+        open(&mut relay, at(0), ID, end(1), end(2));
+        assert_eq!(forward(&mut relay, at(0), ID, &path(1), 100), Ok(path(2)));
+        assert_eq!(forward(&mut relay, at(0), ID, &path(2), 100), Ok(path(1)));
+        assert_eq!(forward(&mut relay, at(0), ID, &path(3), 100), Err(DropReason::WrongPath));
+        assert_eq!(forward(&mut relay, at(0), ChannelId([8; 6]), &path(1), 1), Err(DropReason::UnknownReceiver));
+        relay.set_path(end(1).peer, Some(path(11)));
+        assert_eq!(forward(&mut relay, at(0), ID, &path(1), 100), Ok(path(2)), "what was on its way");
+        assert_eq!(forward(&mut relay, at(0), ID, &path(11), 100), Ok(path(2)));
+        assert_eq!(forward(&mut relay, at(0), ID, &path(2), 100), Ok(path(11)));
+        relay.set_path(end(1).peer, Some(path(12)));
+        assert_eq!(forward(&mut relay, at(0), ID, &path(1), 100), Err(DropReason::WrongPath));
     }
 
     #[test]
     fn b2_the_rate_is_kept_and_refills() {
-        let mut channels = Channels::default();
-        let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 2_000_000, quota_bytes: 0 });
+        let mut relay = relaying(2_000_000, 0);
+        open(&mut relay, at(0), ID, end(1), end(2));
         let mut passed = 0u64;
         for ms in 0..10_000 {
             let now = Instant::from_micros(ms * 1_000);
-            if forward(&mut channels, now, ID, &path(1), 1_200).is_ok() {
+            if forward(&mut relay, now, ID, &path(1), 1_200).is_ok() {
                 passed += 1_200;
             }
         }
@@ -490,51 +563,49 @@ mod tests {
 
     #[test]
     fn b2_the_quota_belongs_to_the_pair_not_to_the_channel() {
-        let mut channels = Channels::default();
-        let limits = Limits { rate_bps: 0, quota_bytes: 1_000 };
-        let _ = channels.open(at(0), ID, end(1), end(2), limits);
-        assert!(forward(&mut channels, at(0), ID, &path(1), 900).is_ok());
-        assert_eq!(forward(&mut channels, at(0), ID, &path(1), 200), Err(DropReason::Quota));
-        channels.close(at(1), ID);
-        let _ = channels.open(at(1), ChannelId([7; 6]), end(2), end(1), limits);
-        assert_eq!(forward(&mut channels, at(1), ChannelId([7; 6]), &path(1), 200), Err(DropReason::Quota));
-        channels.close(at(2), ChannelId([7; 6]));
-        let _ = channels.open(at(90_000), ChannelId([6; 6]), end(2), end(1), limits);
-        assert!(forward(&mut channels, at(90_000), ChannelId([6; 6]), &path(1), 900).is_ok(), "a new day");
+        let mut relay = relaying(0, 1_000);
+        open(&mut relay, at(0), ID, end(1), end(2));
+        assert!(forward(&mut relay, at(0), ID, &path(1), 900).is_ok());
+        assert_eq!(forward(&mut relay, at(0), ID, &path(1), 200), Err(DropReason::Quota));
+        relay.close(at(1), ID);
+        open(&mut relay, at(1), ChannelId([7; 6]), end(2), end(1));
+        assert_eq!(forward(&mut relay, at(1), ChannelId([7; 6]), &path(1), 200), Err(DropReason::Quota));
+        relay.close(at(2), ChannelId([7; 6]));
+        open(&mut relay, at(90_000), ChannelId([6; 6]), end(2), end(1));
+        assert!(forward(&mut relay, at(90_000), ChannelId([6; 6]), &path(1), 900).is_ok(), "a new day");
     }
 
     #[test]
     fn an_idle_channel_closes_and_both_legs_are_told() {
-        let mut channels = Channels::default();
-        let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
-        assert!(channels.handle_timeout(at(599)).is_empty());
-        let at_timeout = channels.poll_timeout().expect("a sweep is due");
-        let closed = channels.handle_timeout(at_timeout.max(at(600)));
+        let mut relay = relaying(0, 0);
+        open(&mut relay, at(0), ID, end(1), end(2));
+        assert!(relay.handle_timeout(at(599)).is_empty());
+        let at_timeout = relay.poll_timeout().expect("a sweep is due");
+        let closed = relay.handle_timeout(at_timeout.max(at(600)));
         assert_eq!(closed.len(), 2);
-        assert!(channels.len() == 0);
-        assert_eq!(channels.poll_timeout(), None);
+        assert!(relay.len() == 0);
+        assert_eq!(relay.poll_timeout(), None);
     }
 
     #[test]
     fn a_link_that_ends_takes_its_channels_along() {
-        let mut channels = Channels::default();
-        let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
-        assert_eq!(channels.close_leg(at(1), end(1).peer), [Closed { channel: ID, leg: end(2).peer }]);
-        assert!(channels.len() == 0);
+        let mut relay = relaying(0, 0);
+        open(&mut relay, at(0), ID, end(1), end(2));
+        assert_eq!(relay.close_leg(at(1), end(1).peer), [Closed { channel: ID, leg: end(2).peer }]);
+        assert!(relay.len() == 0);
     }
 
     #[test]
     fn regression_an_older_channel_of_a_pair_does_not_double_its_rate() {
-        let mut channels = Channels::default();
-        let limits = Limits { rate_bps: 2_000_000, quota_bytes: 0 };
+        let mut relay = relaying(2_000_000, 0);
         let (old, new) = (ID, ChannelId([7; 6]));
-        let _ = channels.open(at(0), old, end(1), end(2), limits);
-        let _ = channels.open(at(0), new, end(1), end(2), limits);
+        open(&mut relay, at(0), old, end(1), end(2));
+        open(&mut relay, at(0), new, end(1), end(2));
         let mut passed = 0u64;
         for ms in 0..10_000 {
             let now = Instant::from_micros(ms * 1_000);
             for channel in [old, new] {
-                passed += if forward(&mut channels, now, channel, &path(1), 1_200).is_ok() { 1_200 } else { 0 };
+                passed += if forward(&mut relay, now, channel, &path(1), 1_200).is_ok() { 1_200 } else { 0 };
             }
         }
         let fair = 2_000_000 / 8 * 10 + BURST_MIN + REST_OF_OLD;
@@ -543,13 +614,12 @@ mod tests {
 
     #[test]
     fn regression_opening_channels_one_after_the_other_does_not_fill_the_bucket() {
-        let mut channels = Channels::default();
-        let limits = Limits { rate_bps: 1_000, quota_bytes: 0 };
+        let mut relay = relaying(1_000, 0);
         let mut passed = 0u64;
         for n in 0..50 {
             let id = ChannelId([n; 6]);
-            let _ = channels.open(at(0), id, end(1), end(2), limits);
-            while forward(&mut channels, at(0), id, &path(1), 1_200).is_ok() {
+            open(&mut relay, at(0), id, end(1), end(2));
+            while forward(&mut relay, at(0), id, &path(1), 1_200).is_ok() {
                 passed += 1_200;
             }
         }
@@ -558,18 +628,16 @@ mod tests {
 
     #[test]
     fn the_relays_own_rate_bounds_all_pairs_together() {
-        let mut channels = Channels::default();
-        channels.cap(at(0), 2_000_000, 0, Relayed::default());
+        let mut relay = capped(2_000_000, 0, Relayed::default());
         for n in 0..10 {
-            let limits = Limits { rate_bps: 0, quota_bytes: 0 };
-            let _ = channels.open(at(0), ChannelId([n; 6]), end(2 * n), end(2 * n + 1), limits);
+            open(&mut relay, at(0), ChannelId([n; 6]), end(2 * n), end(2 * n + 1));
         }
         let mut passed = [0u64; 10];
         for ms in 0..10_000 {
             let now = Instant::from_micros(ms * 1_000);
             for n in 0..10 {
                 let from = path(u16::from(2 * n));
-                if forward(&mut channels, now, ChannelId([n; 6]), &from, 1_200).is_ok() {
+                if forward(&mut relay, now, ChannelId([n; 6]), &from, 1_200).is_ok() {
                     passed[usize::from(n)] += 1_200;
                 }
             }
@@ -583,18 +651,34 @@ mod tests {
 
     #[test]
     fn a_relay_whose_30_days_are_used_up_forwards_nothing_more_and_closes() {
-        let mut channels = Channels::default();
         let wall = |days: u64| WallTime::from_micros(days * 86_400 * 1_000_000);
-        channels.cap(at(0), 0, 1_000, Relayed { since_s: 100 * 86_400, bytes: 700 });
-        channels.on_wall_clock(wall(101));
-        let _ = channels.open(at(0), ID, end(1), end(2), Limits { rate_bps: 0, quota_bytes: 0 });
-        assert!(forward(&mut channels, at(0), ID, &path(1), 200).is_ok());
-        assert!(channels.poll_keep().is_some_and(|kept| kept.bytes >= 900));
-        assert!(!channels.is_exhausted());
-        assert_eq!(forward(&mut channels, at(0), ID, &path(1), 200), Err(DropReason::Quota));
-        assert!(channels.is_exhausted());
-        assert_eq!(channels.close_all(at(1)).len(), 2);
-        channels.on_wall_clock(wall(131));
-        assert!(!channels.is_exhausted());
+        let mut relay = capped(0, 1_000, Relayed { since_s: 100 * 86_400, bytes: 700 });
+        relay.on_wall_clock(wall(101));
+        open(&mut relay, at(0), ID, end(1), end(2));
+        assert!(forward(&mut relay, at(0), ID, &path(1), 200).is_ok());
+        assert!(relay.poll_keep().is_some_and(|kept| kept.bytes >= 900));
+        assert!(!relay.is_exhausted());
+        assert_eq!(forward(&mut relay, at(0), ID, &path(1), 200), Err(DropReason::Quota));
+        assert!(relay.is_exhausted());
+        assert_eq!(relay.close_all(at(1)).len(), 2);
+        relay.on_wall_clock(wall(131));
+        assert!(!relay.is_exhausted());
+    }
+
+    #[test]
+    fn a_channel_of_ours_is_closed_by_its_relay_alone_and_goes_with_either_peer() {
+        let mut relay = relaying(0, 0);
+        let [a, via, other] = [1, 2, 3].map(|n| end(n).peer);
+        relay.add_end(ID, Way { end: a, via });
+        assert!(!relay.on_closed(other, ID) && relay.end(ID).is_some());
+        assert!(relay.on_closed(via, ID) && relay.end(ID).is_none());
+        assert!(!relay.on_closed(via, ID), "it is gone");
+        for gone in [a, via] {
+            relay.add_end(ID, Way { end: a, via });
+            assert!(relay.relays_for_us(via));
+            assert_eq!(relay.ends_through(via).collect::<Vec<_>>(), [(ID, a)]);
+            assert_eq!(relay.forget(at(0), gone), []);
+            assert_eq!(relay.end(ID), None);
+        }
     }
 }

@@ -75,6 +75,8 @@ mod words;
 pub(crate) use self::connection::PACKET_LEN_MAX;
 pub use self::connection::PACKET_LEN_MIN;
 pub use self::event::{LinkEvent, LocalStream, Side};
+pub use self::limits::DATAGRAM_DATA_MAX;
+pub(crate) use self::limits::takes_datagram;
 pub use self::link::LinkStreams;
 pub(crate) use self::services::Services;
 pub(crate) use self::streams::{Output, Streams, View};

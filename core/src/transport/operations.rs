@@ -1,22 +1,23 @@
-//! [`Transports`] and [`ExtraSockets`] with four supernodes that are a model: links come up, fall silent and end, io opens
+//! [`Transports`] with four supernodes that are a model: links come up, fall silent and end, io opens
 //! connections, refuses them and loses them, others connect, the network changes, time passes.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::connections::ACCEPTED_MAX;
-use super::output::{Link, Lost, Output, Survey, Use, Waiting, Why};
-use super::sockets::{ExtraSockets, SOCKETS_MAX};
+use super::output::{Link, Lost, Output, Survey, Tried, Use, Waiting, Why};
+use super::sockets::SOCKETS_MAX;
 use super::transports::{DIALS_MAX, Transports};
 use crate::identity::{PeerId, SecretKey};
-use crate::net::{PeerKey, SocketId, SocketRefused, SocketRequest};
+use crate::net::{Network, PeerKey, SocketId, SocketRefused, SocketRequest};
 use crate::operations::Bytes;
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::message::InitBody;
 
 const UDP: SocketId = SocketId(0);
+const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 4_000);
 
 /// A supernode.
 struct Supernode {
@@ -29,7 +30,6 @@ struct Supernode {
 
 struct World {
     transports: Transports,
-    sockets: ExtraSockets,
     now: Instant,
     supernodes: Vec<Supernode>,
     /// What io was asked for and has not answered.
@@ -55,7 +55,6 @@ impl World {
         });
         Self {
             transports: Transports::default(),
-            sockets: ExtraSockets::default(),
             now: Instant::ZERO,
             supernodes: supernodes.collect(),
             asked: BTreeMap::new(),
@@ -66,7 +65,14 @@ impl World {
 
     fn link(&self, n: usize) -> Link {
         let s = &self.supernodes[n];
-        Link { key: key(n), peer: s.id, is_up: s.is_up, current: s.current, asking: s.asking.clone() }
+        Link {
+            key: key(n),
+            peer: s.id,
+            is_up: s.is_up,
+            current: s.current,
+            asking: s.asking.clone(),
+            is_supernode: true,
+        }
     }
 
     fn is_over_udp(&self, n: usize) -> bool {
@@ -98,7 +104,21 @@ impl World {
                 Output::RemovePath { peer, route } => {
                     self.supernodes[peer.index as usize].current.take_if(|current| *current == route);
                 }
-                Output::TellCandidates | Output::GiveUp(_) => {}
+                Output::TellCandidates | Output::Unreachable(_) => {}
+                Output::GiveUp(peer) => {
+                    let n = self.supernodes.iter().position(|s| s.id == peer).expect("one of them");
+                    let s = &self.supernodes[n];
+                    let tried = Tried { key: key(n), is_up: s.is_up, is_stranded: s.is_up && s.current.is_none() };
+                    if s.asking.is_empty() {
+                        self.transports.on_given_up(&tried);
+                        self.carry();
+                    }
+                }
+                Output::Drop(peer) => {
+                    let s = &mut self.supernodes[peer.index as usize];
+                    assert!(s.is_up && s.current.is_none(), "it has a way left");
+                    s.is_up = false;
+                }
                 Output::Survey(why) => self.survey(why),
                 Output::Look { socket, peer, route } => {
                     let is_current = self.supernodes[peer.index as usize].current == Some(route);
@@ -126,7 +146,7 @@ impl World {
             waiting: waiting.collect(),
             in_use: in_use.map(|(socket, ..)| socket).collect(),
         };
-        self.transports.on_survey(self.now, &mut self.sockets, why, &survey);
+        self.transports.on_survey(self.now, why, &survey);
         self.carry();
     }
 
@@ -137,7 +157,7 @@ impl World {
         }
         if let Some(n) = lost.peer.map(|peer| peer.index as usize).or(opener) {
             let link = self.link(n);
-            self.transports.on_abandoned(self.now, &mut self.sockets, lost, &link);
+            self.transports.on_abandoned(self.now, lost, &link);
             self.carry();
         }
     }
@@ -168,12 +188,12 @@ impl World {
         let peer = self.transports.dialled(request).expect("it waits for that");
         let n = self.supernodes.iter().position(|s| s.id == peer).expect("one of them");
         let heard = self.is_over_udp(n).then_some(self.now);
-        assert!(self.sockets.handle_socket(request, result).is_some(), "it was asked for");
+        assert!(self.transports.sockets.handle_socket(request, result).is_some(), "it was asked for");
         if is_granted {
             self.open.insert(socket, remote);
         }
         let result = result.map(|(socket, _)| socket);
-        self.transports.on_opened(self.now, &mut self.sockets, request, result, heard);
+        self.transports.on_opened(self.now, request, result, heard);
     }
 
     fn number(&mut self) -> SocketId {
@@ -183,10 +203,19 @@ impl World {
 
     fn pass(&mut self, time: Duration) {
         self.now += time;
-        while self.transports.handle_timeout(self.now, &mut self.sockets) {
+        while self.transports.handle_timeout(self.now) {
             self.carry();
         }
         assert!(self.transports.poll_timeout().is_none_or(|at| at > self.now), "what is due is done");
+    }
+
+    /// io says that the host is elsewhere, or was so all the time.
+    fn move_to(&mut self, number: u8) {
+        let network = Network { epoch: u32::from(number / 64), sockets: vec![(UDP, LOCAL)], ..Network::default() };
+        let is_same = *self.transports.network() == network;
+        let change = self.transports.handle_network(&network);
+        assert_eq!((change.place, change.mappings), (!is_same, false));
+        assert!(self.transports.is_open(UDP) && self.transports.udp_sockets().eq([UDP]));
     }
 
     fn step(&mut self, op: u8, n: usize, number: u8) {
@@ -196,7 +225,7 @@ impl World {
                 let body = InitBody::Direct { early: None };
                 let s = &mut self.supernodes[n];
                 let (target, asking) = ((s.id, s.udp), s.asking.clone());
-                if !self.transports.dial_blocked(self.now, &mut self.sockets, target, &asking, &body) && !s.is_up {
+                if !self.transports.dial_blocked(self.now, target, &asking, &body) && !s.is_up {
                     s.asking.push(UDP);
                     self.transports.on_asked(self.now);
                 }
@@ -219,9 +248,10 @@ impl World {
             }
             8 => {
                 let link = self.link(n);
-                self.transports.on_silent(self.now, &mut self.sockets, &link);
+                self.transports.on_silent(self.now, &link);
             }
             9 if number.is_multiple_of(4) => self.transports.set_serving(number & 16 != 0),
+            9 if number % 4 == 1 => self.move_to(number),
             9 => self.transports.on_network(),
             10 => (self.supernodes[n].is_up, self.supernodes[n].current) = (false, None),
             _ => self.pass(Duration::from_millis(u64::from(number) * 100)),
@@ -231,15 +261,14 @@ impl World {
     fn check(&self) {
         let (connections, dials) = self.transports.len();
         assert_eq!((connections, dials), (self.open.len(), self.asked.len()), "io and we agree");
-        assert_eq!(self.sockets.len(), dials, "a connection that is open is not kept twice");
-        assert!(dials <= DIALS_MAX && self.sockets.len() <= SOCKETS_MAX);
+        assert_eq!(self.transports.sockets.len(), dials, "a connection that is open is not kept twice");
+        assert!(dials <= DIALS_MAX && self.transports.sockets.len() <= SOCKETS_MAX);
         assert!(connections <= ACCEPTED_MAX + self.supernodes.len() * 256);
     }
 
     /// Nothing is left when all is over.
     fn end(mut self) {
         self.transports.leave();
-        self.sockets.leave();
         while !self.asked.is_empty() {
             self.answer(0, false);
             self.carry();

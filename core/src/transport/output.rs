@@ -7,7 +7,8 @@ use crate::net::{Path, PeerKey, SocketId, SocketRequest};
 use crate::path::Route;
 use crate::time::Instant;
 
-/// What is to be done, in the order given. The last three want to know something first: the answer goes back at once.
+/// What is to be done, in the order given. [`Output::GiveUp`] and the last three want to know something first: the answer
+/// goes back at once.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Output {
     /// io is to open a TCP connection.
@@ -57,8 +58,13 @@ pub(crate) enum Output {
     },
     /// Peers are to hear anew where we can be reached, since what works is not what did.
     TellCandidates,
-    /// Nothing more is tried by TCP to reach this supernode.
+    /// Nothing more is tried by TCP to reach this supernode: if no handshake with it is under way, how does it
+    /// [stand](Tried)?
     GiveUp(PeerId),
+    /// It cannot be reached.
+    Unreachable(PeerKey),
+    /// Its link has no way left, and is gone.
+    Drop(PeerKey),
     /// [`Survey`], for this.
     Survey(Why),
     /// A connection is due for a look: what [`Use`] is it of to this peer?
@@ -124,6 +130,19 @@ pub(crate) struct Link {
     pub(crate) current: Option<Route>,
     /// See [`Waiting::asking`].
     pub(crate) asking: Vec<SocketId>,
+    /// Whether the peer is known to be a supernode: nobody else takes connections.
+    pub(crate) is_supernode: bool,
+}
+
+/// A peer for which nothing more is tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Tried {
+    /// Which.
+    pub(crate) key: PeerKey,
+    /// Whether its link is up.
+    pub(crate) is_up: bool,
+    /// Whether it is, without any path.
+    pub(crate) is_stranded: bool,
 }
 
 /// What a connection is to the link that came through it.

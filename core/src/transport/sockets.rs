@@ -3,7 +3,7 @@
 //! A life: [`ExtraSockets::ask`] gives the request for a socket a number, under which io is asked; io's answer comes to
 //! [`ExtraSockets::handle_socket`], which says whose it is; [`ExtraSockets::close`] ends it. Nobody else closes one, and
 //! paths through it go with it, which is the caller's business. A TCP connection is here only until it is open: after
-//! that it is the business of [`Transports`](super::Transports).
+//! that it is the business of [`Transports`](super::Transports), which has all of this as one of its parts.
 //!
 //! Nothing is queued: each call answers at once what io is to be told.
 
@@ -32,7 +32,7 @@ pub(crate) enum Purpose {
 
 /// Sockets beside the main ones that are asked for or open, each with what it is for.
 #[derive(Debug, Default)]
-pub(crate) struct ExtraSockets {
+pub(super) struct ExtraSockets {
     next: u32,
     asked: BTreeMap<SocketRequest, Purpose>,
     open: BTreeMap<SocketId, (Purpose, SocketAddr)>,
@@ -41,13 +41,13 @@ pub(crate) struct ExtraSockets {
 
 impl ExtraSockets {
     /// No more are opened.
-    pub(crate) fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         self.is_leaving = true;
     }
 
     /// Somebody wants a socket: the number to ask io with; nothing when there are too many, or the node leaves.
     #[must_use]
-    pub(crate) fn ask(&mut self, purpose: Purpose) -> Option<SocketRequest> {
+    pub(super) fn ask(&mut self, purpose: Purpose) -> Option<SocketRequest> {
         if self.is_leaving || self.asked.len() + self.open.len() >= SOCKETS_MAX {
             return None;
         }
@@ -59,7 +59,7 @@ impl ExtraSockets {
 
     /// io's answer: what the socket is for. Nothing where nobody asked for it: if there is one, it is given back.
     #[must_use]
-    pub(crate) fn handle_socket(
+    pub(super) fn handle_socket(
         &mut self,
         request: SocketRequest,
         result: Result<(SocketId, SocketAddr), SocketRefused>,
@@ -79,7 +79,7 @@ impl ExtraSockets {
 
     /// Sockets have served: those of them that were open, which io is to close.
     #[must_use]
-    pub(crate) fn close(&mut self, sockets: &BTreeSet<SocketId>) -> Vec<SocketId> {
+    pub(super) fn close(&mut self, sockets: &BTreeSet<SocketId>) -> Vec<SocketId> {
         let closed = sockets.iter().copied().filter(|socket| self.open.remove(socket).is_some()).collect();
         if self.open.is_empty() {
             // See above.
@@ -89,22 +89,22 @@ impl ExtraSockets {
     }
 
     /// All that are open.
-    pub(crate) fn open(&self) -> impl Iterator<Item = SocketId> + '_ {
+    pub(super) fn open(&self) -> impl Iterator<Item = SocketId> + '_ {
         self.open.keys().copied()
     }
 
     /// Whether this one is.
-    pub(crate) fn is_open(&self, socket: SocketId) -> bool {
+    pub(super) fn is_open(&self, socket: SocketId) -> bool {
         self.open.contains_key(&socket)
     }
 
     /// Those open for a purpose, and where each is bound.
-    pub(crate) fn of(&self, purpose: Purpose) -> impl Iterator<Item = (SocketId, SocketAddr)> + '_ {
+    pub(super) fn of(&self, purpose: Purpose) -> impl Iterator<Item = (SocketId, SocketAddr)> + '_ {
         self.open.iter().filter(move |(_, (p, _))| *p == purpose).map(|(socket, (_, bound))| (*socket, *bound))
     }
 
     /// What an open socket is for; nothing for a main one.
-    pub(crate) fn purpose(&self, socket: SocketId) -> Option<Purpose> {
+    pub(super) fn purpose(&self, socket: SocketId) -> Option<Purpose> {
         self.open.get(&socket).map(|(purpose, _)| *purpose)
     }
 

@@ -33,7 +33,7 @@ fn over(socket: SocketId) -> Route {
 }
 
 fn link(is_up: bool, current: Option<Route>) -> Link {
-    Link { key: KEY, peer: peer(1), is_up, current, asking: Vec::new() }
+    Link { key: KEY, peer: peer(1), is_up, current, asking: Vec::new(), is_supernode: true }
 }
 
 fn waiting(n: u8) -> Waiting {
@@ -43,7 +43,6 @@ fn waiting(n: u8) -> Waiting {
 #[derive(Default)]
 struct Rig {
     transports: Transports,
-    sockets: ExtraSockets,
 }
 
 impl Rig {
@@ -61,30 +60,30 @@ impl Rig {
     }
 
     fn due(&mut self, now: Instant) -> Vec<Output> {
-        while self.transports.handle_timeout(now, &mut self.sockets) {}
+        while self.transports.handle_timeout(now) {}
         assert!(self.transports.poll_timeout().is_none_or(|at| at > now));
         self.outputs()
     }
 
     fn survey(&mut self, now: Instant, why: Why, survey: &Survey) {
-        self.transports.on_survey(now, &mut self.sockets, why, survey);
+        self.transports.on_survey(now, why, survey);
     }
 
     fn answer(&mut self, now: Instant, request: SocketRequest, result: Result<SocketId, SocketRefused>) -> Vec<Output> {
-        let _ = self.sockets.handle_socket(request, result.map(|socket| (socket, udp(1))));
-        self.transports.on_opened(now, &mut self.sockets, request, result, None);
+        let _ = self.transports.sockets.handle_socket(request, result.map(|socket| (socket, udp(1))));
+        self.transports.on_opened(now, request, result, None);
         self.outputs()
     }
 
     fn dial_blocked(&mut self, now: Instant, peer: PeerId, udp: SocketAddr) -> bool {
         let body = InitBody::Direct { early: None };
-        self.transports.dial_blocked(now, &mut self.sockets, (peer, udp), &[], &body)
+        self.transports.dial_blocked(now, (peer, udp), &[], &body)
     }
 
     /// A connection of ours over which the link came up, while UDP said nothing.
     fn blocked() -> Self {
         let mut rig = Self::default();
-        rig.transports.on_silent(at(0), &mut rig.sockets, &link(true, Some(over(SocketId(0)))));
+        rig.transports.on_silent(at(0), &link(true, Some(over(SocketId(0)))));
         let opened = rig.opened();
         assert_eq!(opened.iter().map(|(_, remote)| *remote).collect::<Vec<_>>(), [udp(1)]);
         let path = Path { socket: TCP, remote: udp(1), local: None };
@@ -191,7 +190,7 @@ fn a_connection_that_breaks_is_opened_again_only_if_it_was_sound() {
             panic!("{outputs:?}")
         };
         assert_eq!(*route, over(TCP));
-        rig.transports.on_abandoned(now, &mut rig.sockets, lost, &link(true, None));
+        rig.transports.on_abandoned(now, lost, &link(true, None));
         let outputs = rig.outputs();
         if is_sound {
             assert_eq!(outputs[0], Output::ChallengeUdp { peer: KEY, udp: udp(1) });
@@ -230,7 +229,7 @@ fn supernodes_take_connections_and_leaves_open_them() {
     assert_eq!(rig.outputs(), [Output::Refuse(TCP)], "we are a leaf");
     rig.transports.set_serving(true);
     rig.transports.on_asked(at(0));
-    rig.transports.on_silent(at(0), &mut rig.sockets, &link(true, Some(over(SocketId(0)))));
+    rig.transports.on_silent(at(0), &link(true, Some(over(SocketId(0)))));
     assert_eq!((rig.transports.poll_timeout(), rig.outputs()), (None, Vec::new()));
     rig.transports.leave();
     rig.transports.on_accepted(at(0), TCP, udp(9));
@@ -240,13 +239,32 @@ fn supernodes_take_connections_and_leaves_open_them() {
 #[test]
 fn what_came_back_over_udp_meanwhile_needs_no_connection() {
     let mut rig = Rig::default();
-    rig.transports.on_silent(at(0), &mut rig.sockets, &link(true, Some(over(SocketId(0)))));
+    rig.transports.on_silent(at(0), &link(true, Some(over(SocketId(0)))));
     let request = rig.opened()[0].0;
     assert_eq!(rig.transports.dialled(request), Some(peer(1)));
     assert!(rig.transports.is_opening(&peer(1)));
-    rig.transports.on_silent(at(10), &mut rig.sockets, &link(true, Some(over(SocketId(0)))));
+    rig.transports.on_silent(at(10), &link(true, Some(over(SocketId(0)))));
     assert_eq!(rig.opened(), [], "one at a time");
-    rig.transports.on_opened(at(50), &mut rig.sockets, request, Ok(TCP), Some(at(20)));
+    rig.transports.on_opened(at(50), request, Ok(TCP), Some(at(20)));
     assert_eq!(rig.outputs(), [Output::Close(TCP)]);
     assert_eq!(rig.transports.len(), (0, 0));
+}
+
+#[test]
+fn only_supernodes_are_reached_by_tcp() {
+    let mut rig = Rig::default();
+    let leaf = Link { is_supernode: false, ..link(true, Some(over(SocketId(0)))) };
+    rig.transports.on_silent(at(0), &leaf);
+    assert_eq!(rig.outputs(), []);
+}
+
+#[test]
+fn who_was_given_up_goes_unless_a_link_has_another_way() {
+    let mut rig = Rig::default();
+    let outcomes =
+        [(false, false, vec![Output::Unreachable(KEY)]), (true, true, vec![Output::Drop(KEY)]), (true, false, vec![])];
+    for (is_up, is_stranded, expected) in outcomes {
+        rig.transports.on_given_up(&Tried { key: KEY, is_up, is_stranded });
+        assert_eq!(rig.outputs(), expected);
+    }
 }

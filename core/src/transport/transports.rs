@@ -28,10 +28,10 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::connections::Connections;
-use super::output::{Link, Lost, Output, Survey, Use, Why};
+use super::output::{Link, Lost, Output, Survey, Tried, Use, Why};
 use super::sockets::{ExtraSockets, Purpose};
 use crate::identity::PeerId;
-use crate::net::{Path, PeerKey, SocketId, SocketRefused, SocketRequest};
+use crate::net::{Network, Path, PeerKey, SocketId, SocketRefused, SocketRequest};
 use crate::path::Route;
 use crate::time::{Instant, earliest};
 use crate::wire::DATAGRAM_LEN_MAX;
@@ -83,6 +83,10 @@ struct Dial {
 /// TCP in UDP's place: whether UDP works, the connections there are, and those being opened.
 #[derive(Debug, Default)]
 pub(crate) struct Transports {
+    /// The main sockets, and the addresses around them.
+    pub(super) network: Network,
+    /// Those beside them.
+    pub(super) sockets: ExtraSockets,
     connections: Connections,
     dials: BTreeMap<SocketRequest, Dial>,
     /// When a supernode was last heard over UDP.
@@ -137,6 +141,7 @@ impl Transports {
     /// Nothing is opened any more.
     pub(crate) fn leave(&mut self) {
         self.is_leaving = true;
+        self.sockets.leave();
     }
 
     /// Another network: what was true of UDP may be so no longer.
@@ -189,17 +194,16 @@ impl Transports {
         }
     }
 
-    /// A link to a supernode does not answer: TCP may.
-    pub(crate) fn on_silent(&mut self, now: Instant, sockets: &mut ExtraSockets, link: &Link) {
-        let Some(Route::Direct { socket, remote }) = link.current.filter(|_| link.is_up && self.opens()) else {
-            return;
-        };
+    /// A link does not answer: if it is to a supernode, TCP may.
+    pub(crate) fn on_silent(&mut self, now: Instant, link: &Link) {
+        let is_for_tcp = link.is_supernode && link.is_up && self.opens();
+        let Some(Route::Direct { socket, remote }) = link.current.filter(|_| is_for_tcp) else { return };
         let udp = if socket.is_tcp() { self.connections.get(socket).and_then(|c| c.udp) } else { Some(remote) };
         let Some(udp) = udp else { return };
         if socket.is_tcp() {
             self.outputs.push(Output::ChallengeUdp { peer: link.key, udp });
         }
-        self.dial_again(now, sockets, link, udp);
+        self.dial_again(now, link, udp);
     }
 
     // ---- time ----
@@ -213,13 +217,13 @@ impl Transports {
 
     /// Does one thing that is due, and says whether there was any: what it wants may make another one needless.
     #[must_use]
-    pub(crate) fn handle_timeout(&mut self, now: Instant, sockets: &mut ExtraSockets) -> bool {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
         if let Some(socket) = self.connections.pop_due(now) {
             self.look_at(socket);
         } else if self.fall_back_at.take_if(|at| *at <= now).is_some() {
             self.outputs.push(Output::Survey(Why::Silent));
         } else if let Some(request) = self.other_port_due(now) {
-            self.try_other_port(sockets, request);
+            self.try_other_port(request);
         } else if let Some((_, tries)) = self.retry.take_if(|(at, _)| *at <= now) {
             self.outputs.push(Output::Survey(Why::Retry(tries)));
         } else {
@@ -237,12 +241,12 @@ impl Transports {
     }
 
     /// How the links stand, which was wished for.
-    pub(crate) fn on_survey(&mut self, now: Instant, sockets: &mut ExtraSockets, why: Why, survey: &Survey) {
+    pub(crate) fn on_survey(&mut self, now: Instant, why: Why, survey: &Survey) {
         match why {
             Why::Blocked(key) => {
                 let others = survey.over_udp.iter().filter(|other| **other != key);
                 self.outputs.extend(others.map(|other| Output::Probe(*other)));
-                self.fall_back(now, sockets, survey);
+                self.fall_back(now, survey);
                 // Peers need not try what cannot work.
                 self.outputs.push(Output::TellCandidates);
             }
@@ -251,24 +255,24 @@ impl Transports {
                 self.outputs.extend(survey.over_udp.iter().map(|key| Output::Probe(*key)));
             }
             Why::Silent => {
-                self.fall_back(now, sockets, survey);
+                self.fall_back(now, survey);
                 if !survey.waiting.is_empty() {
                     self.fall_back_at = Some(now + FALL_BACK_AFTER);
                 }
             }
-            Why::Failed => self.fall_back(now, sockets, survey),
+            Why::Failed => self.fall_back(now, survey),
             Why::Retry(tries) => self.retry_udp(now, tries + 1, survey),
         }
     }
 
     /// Dials by TCP some of those whose Inits over UDP are not answered.
-    fn fall_back(&mut self, now: Instant, sockets: &mut ExtraSockets, survey: &Survey) {
+    fn fall_back(&mut self, now: Instant, survey: &Survey) {
         for waiting in &survey.waiting {
             if self.dials.values().filter(|dial| dial.remote == dial.udp).count() >= PARALLEL_MAX {
                 break;
             }
             if self.tried.insert(waiting.peer) {
-                self.dial(now, sockets, waiting.peer, waiting.udp, &waiting.asking, waiting.body.clone());
+                self.dial(now, waiting.peer, waiting.udp, &waiting.asking, waiting.body.clone());
             }
         }
     }
@@ -290,7 +294,6 @@ impl Transports {
     pub(crate) fn dial_blocked(
         &mut self,
         now: Instant,
-        sockets: &mut ExtraSockets,
         (peer, udp): (PeerId, SocketAddr),
         asking: &[SocketId],
         body: &InitBody<'_>,
@@ -300,40 +303,32 @@ impl Transports {
         }
         let mut bytes = [0; DATAGRAM_LEN_MAX];
         let Ok(body) = postcard::to_slice(body, &mut bytes) else { return false };
-        self.dial(now, sockets, peer, udp, asking, (&*body).into()) && !Prefix::is_exempt(udp.ip())
+        self.dial(now, peer, udp, asking, (&*body).into()) && !Prefix::is_exempt(udp.ip())
     }
 
-    fn dial_again(&mut self, now: Instant, sockets: &mut ExtraSockets, link: &Link, udp: SocketAddr) {
+    fn dial_again(&mut self, now: Instant, link: &Link, udp: SocketAddr) {
         let mut bytes = [0; DATAGRAM_LEN_MAX];
         if let Ok(body) = postcard::to_slice(&InitBody::Direct { early: None }, &mut bytes) {
-            self.dial(now, sockets, link.peer, udp, &link.asking, (&*body).into());
+            self.dial(now, link.peer, udp, &link.asking, (&*body).into());
         }
     }
 
     /// Opens a connection to a supernode, with an Init of this body for it, unless that is under way already: `asking`
     /// has the sockets of Inits to it. Whether one is on its way.
-    fn dial(
-        &mut self,
-        now: Instant,
-        sockets: &mut ExtraSockets,
-        peer: PeerId,
-        udp: SocketAddr,
-        asking: &[SocketId],
-        body: Box<[u8]>,
-    ) -> bool {
+    fn dial(&mut self, now: Instant, peer: PeerId, udp: SocketAddr, asking: &[SocketId], body: Box<[u8]>) -> bool {
         // Over one that has carried the link it may be in vain: it may have died with the network that it went through.
         let is_bare = |socket: &SocketId| self.connections.get(*socket).is_some_and(|c| c.peer.is_none());
         let other_port_at = (udp.port() != PORT_443).then(|| now + PORT_443_AFTER);
         asking.iter().any(is_bare)
             || self.is_opening(&peer)
-            || self.open(sockets, Dial { peer, udp, remote: udp, body, since: now, other_port_at })
+            || self.open(Dial { peer, udp, remote: udp, body, since: now, other_port_at })
     }
 
-    fn open(&mut self, sockets: &mut ExtraSockets, dial: Dial) -> bool {
+    fn open(&mut self, dial: Dial) -> bool {
         if self.dials.len() >= DIALS_MAX {
             return false;
         }
-        let Some(request) = sockets.ask(Purpose::Connection) else { return false };
+        let Some(request) = self.sockets.ask(Purpose::Connection) else { return false };
         self.outputs.push(Output::Open { request, remote: dial.remote });
         self.dials.insert(request, dial);
         true
@@ -345,12 +340,12 @@ impl Transports {
     }
 
     /// The first port says nothing, or no: port 443. The dial goes on unless it has ended.
-    fn try_other_port(&mut self, sockets: &mut ExtraSockets, request: SocketRequest) {
+    fn try_other_port(&mut self, request: SocketRequest) {
         let Some(dial) = self.dials.get_mut(&request) else { return };
         if dial.other_port_at.take().is_some() {
             let remote = SocketAddr::new(dial.udp.ip(), PORT_443);
             let other = Dial { remote, body: dial.body.clone(), ..*dial };
-            self.open(sockets, other);
+            self.open(other);
         }
     }
 
@@ -359,13 +354,12 @@ impl Transports {
     pub(crate) fn on_opened(
         &mut self,
         now: Instant,
-        sockets: &mut ExtraSockets,
         request: SocketRequest,
         result: Result<SocketId, SocketRefused>,
         heard: Option<Instant>,
     ) {
         let Ok(socket) = result else {
-            self.try_other_port(sockets, request);
+            self.try_other_port(request);
             if let Some(dial) = self.dials.remove(&request) {
                 self.failed(dial.peer);
             }
@@ -395,6 +389,15 @@ impl Transports {
         self.outputs.push(Output::GiveUp(peer));
     }
 
+    /// It is known now how the peer stands that was [given up](Output::GiveUp).
+    pub(crate) fn on_given_up(&mut self, tried: &Tried) {
+        if !tried.is_up {
+            self.outputs.push(Output::Unreachable(tried.key));
+        } else if tried.is_stranded {
+            self.outputs.push(Output::Drop(tried.key));
+        }
+    }
+
     // ---- connections ----
 
     /// Somebody opened a connection to us.
@@ -421,11 +424,11 @@ impl Transports {
     }
 
     /// The link that a lost connection was for, as it stands without.
-    pub(crate) fn on_abandoned(&mut self, now: Instant, sockets: &mut ExtraSockets, lost: &Lost, link: &Link) {
+    pub(crate) fn on_abandoned(&mut self, now: Instant, lost: &Lost, link: &Link) {
         let is_stranded = link.is_up && link.current.is_none();
         if is_stranded && self.opens() && now.since(lost.since) >= SOUND_AFTER {
             self.outputs.push(Output::ChallengeUdp { peer: link.key, udp: lost.udp });
-            self.dial_again(now, sockets, link, lost.udp);
+            self.dial_again(now, link, lost.udp);
         } else {
             self.failed(link.peer);
         }

@@ -48,10 +48,35 @@ pub(crate) struct Around {
     pub(crate) is_udp_blocked: bool,
     /// Where supernodes see its main sockets.
     pub(crate) reflexive: Vec<SocketAddr>,
-    /// A home that may be asked to vouch for a peer, and where peers find it.
-    pub(crate) home: Option<(PeerId, SocketAddr)>,
-    /// A home that is linked directly, and says where it sees a socket.
-    pub(crate) prober: Option<(PeerKey, SocketAddr)>,
+    /// Its homes that links are up to, the best first.
+    pub(crate) homes: Vec<Home>,
+}
+
+/// A home of this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Home {
+    /// Who.
+    pub(crate) id: PeerId,
+    /// Where peers find it.
+    pub(crate) address: SocketAddr,
+    /// Its link.
+    pub(crate) key: PeerKey,
+    /// Where that goes, if straight.
+    pub(crate) direct: Option<SocketAddr>,
+}
+
+// Routers are gone through in IPv4 only: a home that peers or sockets would reach otherwise is of no use here.
+impl Around {
+    /// One that may be asked to vouch for a peer, and where the peer finds it.
+    pub(super) fn voucher(&self) -> Option<(PeerId, SocketAddr)> {
+        self.homes.iter().find(|home| home.address.is_ipv4()).map(|home| (home.id, home.address))
+    }
+
+    /// One that can be asked where it sees a socket, and where to.
+    pub(super) fn prober(&self) -> Option<(PeerKey, SocketAddr)> {
+        let mut direct = self.homes.iter().filter_map(|home| Some((home.key, home.direct?)));
+        direct.find(|(_, at)| at.is_ipv4())
+    }
 }
 
 /// All that a traversal is told for one call.
@@ -121,4 +146,31 @@ pub(crate) enum Output {
     },
     /// What is known of the two routers said that this would work, and it did not.
     Disagreement,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::SecretKey;
+
+    #[test]
+    fn the_best_home_that_is_of_use_is_asked() {
+        let home = |n: u8, address: &str, direct: Option<&str>| Home {
+            id: SecretKey::from_bytes(&[n; 32]).peer_id(),
+            address: address.parse().expect("an address"),
+            key: PeerKey { index: n.into(), generation: 1 },
+            direct: direct.map(|text| text.parse().expect("an address")),
+        };
+        let homes = vec![
+            home(1, "[2001:db8::1]:7", Some("[2001:db8::1]:7")),
+            home(2, "192.0.2.2:7", None),
+            home(3, "192.0.2.3:7", Some("192.0.2.33:8")),
+        ];
+        let (profile, reflexive) = (NatProfile::default(), Vec::new());
+        let mut around = Around { me: homes[0].id, profile, is_udp_blocked: false, reflexive, homes: homes.clone() };
+        assert_eq!(around.voucher(), Some((homes[1].id, homes[1].address)), "peers reach it, whatever way we do");
+        assert_eq!(around.prober(), Some((homes[2].key, "192.0.2.33:8".parse().expect("an address"))));
+        around.homes.truncate(1);
+        assert_eq!((around.voucher(), around.prober()), (None, None));
+    }
 }

@@ -57,12 +57,20 @@ impl Traversal {
         if target.vouched.is_some_and(|(asked, at)| now.since(at) < if asked == home { wait } else { DIAL_EVERY }) {
             return;
         }
-        // The one account outlives the link, the other one counts more closely. A home that we have heard from there is
-        // nobody's victim: it may be asked again within the ten minutes.
-        if named != Named::Linked
-            && (!case.account.take_attempt(now, address)
-                || !(named == Named::Answered || target.exposure.admit(now, address.ip(), DIAL_PACKETS, DIAL_BYTES)))
-        {
+        // The one account outlives the link, the other one counts more closely. What either refuses is charged to neither:
+        // the first is shared with everybody whose way leads to that prefix.
+        let (ip, exposure) = (address.ip(), &mut target.exposure);
+        let may_ask = match named {
+            Named::Linked => true,
+            // A home that we have heard from there is nobody's victim: it may be asked again within the ten minutes.
+            Named::Answered => case.account.take_attempt(now, address),
+            Named::Unknown => {
+                exposure.has_room(now, ip, DIAL_PACKETS, DIAL_BYTES)
+                    && case.account.take_attempt(now, address)
+                    && exposure.admit(now, ip, DIAL_PACKETS, DIAL_BYTES)
+            }
+        };
+        if !may_ask {
             return;
         }
         target.vouched = Some((home, now));

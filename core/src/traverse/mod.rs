@@ -48,6 +48,6 @@ mod traversal;
 mod waiting;
 mod working;
 
-pub(crate) use case::{Around, Case, Output, View};
+pub(crate) use case::{Around, Case, Home, Output, View};
 pub(crate) use evidence::Named;
 pub(crate) use traversal::Traversal;

@@ -5,7 +5,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
-use super::case::{Around, Case, Output, View};
+use super::case::{Around, Case, Home, Output, View};
 use super::evidence::Named;
 use super::traversal::Traversal;
 use crate::account::Account;
@@ -104,8 +104,12 @@ impl Alone {
             profile: self.profile,
             is_udp_blocked: false,
             reflexive: vec![SocketAddr::from(([198, 51, 100, 200], 7))],
-            home: Some((self.home, SocketAddr::from(([198, 18, 0, 1], 7)))),
-            prober: Some((PeerKey { index: 98, generation: 0 }, SocketAddr::from(([198, 18, 0, 1], 7)))),
+            homes: vec![Home {
+                id: self.home,
+                address: SocketAddr::from(([198, 18, 0, 1], 7)),
+                key: PeerKey { index: 98, generation: 0 },
+                direct: Some(SocketAddr::from(([198, 18, 0, 1], 7))),
+            }],
         }
     }
 

@@ -3,8 +3,11 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::evidence::Named;
 use super::operations::Alone;
 use crate::api::RelayReason;
+use crate::identity::SecretKey;
+use crate::wire::message::PunchState;
 use crate::wire::nat::NatProfile;
 
 fn office(port: u16) -> SocketAddr {
@@ -116,4 +119,21 @@ fn a_relayed_link_tries_again_less_and_less_often() {
     assert!(offers[0] == 4 && offers.len() < 10, "{offers:?}");
     let waits: Vec<u64> = offers.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(waits.is_sorted(), "{offers:?}");
+}
+
+#[test]
+fn regression_a_dial_that_the_exposure_refuses_costs_nobody_an_attempt() {
+    let mut alone = told(1);
+    let (supernode, at) = (SecretKey::from_bytes(&[103; 32]).peer_id(), SocketAddr::from(([203, 0, 113, 7], 7)));
+    let name = |alone: &mut Alone| {
+        let state = PunchState { attempt: 0, round: 0, ready: false, newest: 0, vouch: Some((supernode, at.into())) };
+        alone.call(0, |t, case| t.on_punch(case, &state, Named::Unknown));
+        alone.run_for(Duration::from_secs(5));
+    };
+    // One dial is all that the peer's own share of the address allows; it asks for three.
+    for _ in 0..3 {
+        name(&mut alone);
+    }
+    let left = (0..9).filter(|_| alone.account.take_attempt(alone.now, at)).count();
+    assert_eq!(left, 2, "others may still be looked for there");
 }

@@ -56,7 +56,7 @@ impl Traversal {
         self.end_effort(case);
         let Some(target) = self.existing(case.key) else { return };
         let (attempt, candidates) = (target.attempt, &target.whereabouts.candidates);
-        target.effort = Some(Effort::new(case.now, strategy, attempt, case.around.home, candidates, random));
+        target.effort = Some(Effort::new(case.now, strategy, attempt, case.around.voucher(), candidates, random));
         self.run_effort(case);
     }
 
@@ -93,7 +93,7 @@ impl Traversal {
             }
             Step::Open => self.outputs.push_back(Output::Open { peer }),
             Step::Probe { socket } => {
-                if let Some((home, remote)) = case.around.prober {
+                if let Some((home, remote)) = case.around.prober() {
                     let path = Path { socket, remote, local: None };
                     let token = self.keys.bytes();
                     self.outputs.push_back(Output::Probe { home, path, token });

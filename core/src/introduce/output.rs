@@ -1,0 +1,115 @@
+//! What [`Calls`](super::Calls) are told of a peer, and what they want done.
+
+use core::net::SocketAddr;
+
+use super::Home;
+use crate::api::ConnectError;
+use crate::identity::PeerId;
+
+/// Why a lookup gave no record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LookupFailure {
+    /// This node knows no supernode at all.
+    Lost,
+    /// No supernode is linked (yet).
+    Nobody,
+    /// None that was asked answered.
+    NoAnswer,
+    /// Supernodes agree that there is no record.
+    Unknown,
+}
+
+/// What the node knows of a peer at this moment, without asking anybody.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    /// Whether its link is up.
+    pub(crate) is_linked: bool,
+    /// Its own addresses, if it is a supernode.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Whether it is registered here; then [`Self::homes`] has only this node, and nothing that a ticket says counts.
+    pub(crate) is_leaf_here: bool,
+    /// Where it is at home, by what this node keeps as a supernode.
+    pub(crate) homes: Vec<Home>,
+}
+
+/// The link that there is to a peer whom a call did not reach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LinkLeft {
+    /// None.
+    None,
+    /// It is up, but has no way left.
+    Stranded,
+    /// It is up and in use: another way was looked for.
+    Working,
+}
+
+/// What a call wants done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum CallOutput {
+    /// Ask supernodes where the peer is at home: [`Calls::on_location`](super::Calls::on_location) tells.
+    Lookup {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// What an earlier lookup of this peer found is of no use: the next one shall ask anew.
+    Forget {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// Open a link to the peer at this address.
+    Dial {
+        /// The peer.
+        peer: PeerId,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Build an Init for the peer, for this home to carry: [`Calls::on_init_built`](super::Calls::on_init_built) takes it,
+    /// and [`Calls::on_impossible`](super::Calls::on_impossible) that there can be none.
+    Build {
+        /// The peer.
+        peer: PeerId,
+        /// The home, and where it is.
+        home: Home,
+    },
+    /// Ask a home to introduce us, over its link or with the Init that opens one.
+    Introduce {
+        /// The peer.
+        peer: PeerId,
+        /// The home, and where it is.
+        home: Home,
+        /// Our Init for the peer.
+        init: Box<[u8]>,
+    },
+    /// We are the peer's home: its link is there already, and is for the application too from now on. If it is not
+    /// there, [`Calls::on_impossible`](super::Calls::on_impossible) wants to know.
+    UseLink {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// The peer could not be reached: [`Calls::on_failed`](super::Calls::on_failed) wants to know what link there is.
+    Failed {
+        /// The peer.
+        peer: PeerId,
+        /// The best reason that was found.
+        error: ConnectError,
+    },
+    /// Give its link up.
+    Drop {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// Tell the caller that it could not be reached.
+    Tell {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        error: ConnectError,
+    },
+    /// There is no link, and nothing need wait for one any more.
+    EndWaiting {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        error: ConnectError,
+    },
+}
