@@ -27,7 +27,7 @@ impl Node {
         socket: SocketId,
         seen: SocketAddr,
     ) {
-        let Some(id) = self.peers.get(key).map(|p| p.id()) else { return };
+        let Some(id) = self.peers.id_of(key) else { return };
         // The source of a TCP connection is nowhere that a datagram could be sent to.
         if !socket.is_tcp() && self.is_supernode(&id) {
             self.nat.on_observed(now, id, reporter_address, socket, seen);

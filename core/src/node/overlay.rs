@@ -9,6 +9,7 @@ use crate::nat::Nat;
 use crate::net::{Network, PeerKey};
 use crate::overlay::{About, Carried, LinkUp, Output, Situation, Unlocated, When, advertiser};
 use crate::path::Route;
+use crate::peer::Peer;
 use crate::time::{Instant, earliest};
 use crate::wire::message::{Load, Message, Refusal};
 
@@ -123,7 +124,7 @@ impl Node {
         route: Route,
         message: Message<'_>,
     ) {
-        let paths = self.peers.get(key).map(|p| p.paths());
+        let paths = self.peers.get(key).map(Peer::paths);
         let is_called = !self.calls.is_empty() && advertiser(&message).is_some_and(|peer| self.calls.contains(&peer));
         let about = About {
             remote: route.remote().filter(|_| !route.is_tcp()),
@@ -216,7 +217,7 @@ impl Node {
 
     fn carry_dismiss(&mut self, now: Instant, leaf: &PeerId) {
         let Some(key) = self.peers.up_key(leaf) else { return };
-        if self.peers.get(key).is_some_and(|p| p.is_user()) {
+        if self.peers.get(key).is_some_and(Peer::is_user) {
             let refused = Some(Refusal::NotASupernode);
             self.peers.send(key, &Message::RegisterReply { refused, load: Load::FULL });
         } else {
