@@ -244,7 +244,7 @@ impl Node {
         fresh: bool,
         user: bool,
     ) -> Request {
-        let from = self.peers.get(key).map(|peer| peer.id()).zip(route.remote().filter(|_| !route.is_tcp()));
+        let from = self.peers.id_of(key).zip(route.remote().filter(|_| !route.is_tcp()));
         let unasked = from.is_some_and(|(id, from)| self.overlay.is_unasked(now, &id, from.ip()));
         if let Some(evicted) = self.peers.evict_unconfirmed() {
             self.drop_if_idle(now, evicted);

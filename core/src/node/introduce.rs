@@ -57,7 +57,7 @@ impl Node {
         id: PeerId,
         response: Result<(ChannelId, ChannelLimits, &[u8]), Refusal>,
     ) -> Result<(), DropReason> {
-        let home_id = self.peers.get(home).map(|p| p.id()).ok_or(DropReason::WrongPath)?;
+        let home_id = self.peers.id_of(home).ok_or(DropReason::WrongPath)?;
         match response {
             Ok((channel, limits, packet)) => {
                 let receiver = answered_index(packet)?;
@@ -261,7 +261,7 @@ impl Node {
         limits: ChannelLimits,
         init: &[u8],
     ) -> Result<(), DropReason> {
-        let is_chosen = self.peers.get(home).is_some_and(|p| p.is_wanted());
+        let is_chosen = self.peers.get(home).is_some_and(Peer::is_wanted);
         let answered = self.peers.answered_init(init);
         let answered = answered.map(|(route, response)| Answered { is_direct: route.is_direct(), response });
         if let Judgement::Again(response) = introduce::judge(now, &mut self.account, home, is_chosen, answered)? {

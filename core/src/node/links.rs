@@ -122,7 +122,7 @@ impl Node {
 
     /// A link is up that was not.
     pub(super) fn on_link_up(&mut self, now: Instant, key: PeerKey) {
-        let Some(id) = self.peers.get(key).map(|peer| peer.id()) else { return };
+        let Some(id) = self.peers.id_of(key) else { return };
         if self.calls.contains(&id) || self.streams.waits_for(&id) || self.peers.has_pings_for(&id) {
             self.make_user_link(now, key);
         }
@@ -196,7 +196,7 @@ impl Node {
     /// The other side is new under the same key, or we are to it: nothing of the old link holds.
     pub(super) fn on_link_replaced(&mut self, now: Instant, key: PeerKey, end: StreamEnd) {
         self.on_streams(now, |streams| streams.on_link_gone(key, end));
-        let Some(id) = self.peers.get(key).map(|peer| peer.id()) else { return };
+        let Some(id) = self.peers.id_of(key) else { return };
         self.peers.on_replaced(now, key);
         self.traversal.restart(now, key);
         let closed = self.relay.close_leg(now, key);
@@ -230,7 +230,7 @@ impl Node {
 
     /// All our Inits to a peer stayed unanswered.
     pub(super) fn on_dial_failed(&mut self, now: Instant, key: PeerKey) {
-        let Some(id) = self.peers.get(key).map(|peer| peer.id()) else { return };
+        let Some(id) = self.peers.id_of(key) else { return };
         if self.transports.is_opening(&id) {
             // The last word is not spoken.
             return;

@@ -36,7 +36,7 @@ impl Node {
         message: Message<'_>,
     ) -> Result<(), DropReason> {
         // A message before may have ended the link.
-        let id = self.peers.get(key).map(|p| p.id()).ok_or(DropReason::UnknownReceiver)?;
+        let id = self.peers.id_of(key).ok_or(DropReason::UnknownReceiver)?;
         match message {
             Message::Confirm => {}
             Message::Challenge { token, room } => {

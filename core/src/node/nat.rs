@@ -27,7 +27,7 @@ impl Node {
         socket: SocketId,
         seen: SocketAddr,
     ) {
-        let Some(id) = self.peers.get(key).map(|p| p.id()) else { return };
+        let Some(id) = self.peers.id_of(key) else { return };
         let reporter = Reporter { id, address, is_supernode: self.overlay.is_supernode(&id) };
         self.nat.on_observed(now, &reporter, socket, seen);
         self.carry_nat(now);

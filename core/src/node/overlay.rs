@@ -8,6 +8,7 @@ use crate::nat::Nat;
 use crate::net::{Network, PeerKey};
 use crate::overlay::{About, Carried, LinkUp, Output, Situation, When, advertiser, dismissal};
 use crate::path::Route;
+use crate::peer::Peer;
 use crate::time::{Instant, earliest};
 use crate::wire::message::Message;
 
@@ -106,7 +107,7 @@ impl Node {
         route: Route,
         message: Message<'_>,
     ) {
-        let paths = self.peers.get(key).map(|p| p.paths());
+        let paths = self.peers.get(key).map(Peer::paths);
         let is_called = !self.calls.is_empty() && advertiser(&message).is_some_and(|peer| self.calls.contains(&peer));
         let about = About {
             remote: route.remote().filter(|_| !route.is_tcp()),
@@ -189,7 +190,7 @@ impl Node {
 
     fn carry_dismiss(&mut self, now: Instant, leaf: &PeerId) {
         let Some(key) = self.peers.up_key(leaf) else { return };
-        match dismissal(self.peers.get(key).is_some_and(|p| p.is_user())) {
+        match dismissal(self.peers.get(key).is_some_and(Peer::is_user)) {
             Some(message) => self.peers.send(key, &message),
             None => self.close_link(now, key),
         }

@@ -70,7 +70,7 @@ impl Node {
 
     /// The link as the room sees it, if it is up. It carries user traffic from now on, unless the peer is refused.
     fn stream_view(&mut self, now: Instant, key: PeerKey) -> Option<View> {
-        let peer = self.peers.get(key).filter(|peer| peer.is_up())?;
+        let peer = self.peers.get(key).filter(|p| p.is_up())?;
         let (id, is_client) = (peer.id(), peer.is_client());
         let is_accepted = self.is_let_in(&id);
         if is_accepted {
@@ -94,7 +94,7 @@ impl Node {
 
     /// Datagrams are for peers that some service lets in, or that we called.
     pub(crate) fn on_app_datagram(&mut self, now: Instant, key: PeerKey, data: &[u8]) {
-        let Some(id) = self.peers.get(key).filter(|peer| peer.is_user()).map(|peer| peer.id()) else { return };
+        let Some(id) = self.peers.get(key).filter(|peer| peer.is_user()).map(Peer::id) else { return };
         self.on_streams(now, |streams| streams.handle_datagram(key, id, data));
     }
 

@@ -68,7 +68,7 @@ impl Node {
     pub(crate) fn transport_of(&self, route: &Route) -> Transport {
         let leg = match route {
             Route::Direct { .. } => Some(*route),
-            Route::Relayed { via, .. } => self.peers.get(*via).and_then(|relay| relay.current()),
+            Route::Relayed { via, .. } => self.peers.get(*via).and_then(Peer::current),
         };
         if leg.is_some_and(|leg| leg.is_tcp()) { Transport::Tcp } else { Transport::Udp }
     }

@@ -8,6 +8,7 @@ use crate::api::RelayReason;
 use crate::identity::PeerId;
 use crate::net::{Family, PeerKey, SocketId, SocketKind};
 use crate::path::Route;
+use crate::peer::Peer;
 use crate::time::Instant;
 use crate::transport::Purpose;
 use crate::traverse::{Around, Case, Home, Named, Output, Traversal, View};
@@ -39,7 +40,7 @@ impl Node {
 
     fn home(&self, id: PeerId, address: SocketAddr) -> Option<Home> {
         let key = self.peers.up_key(&id)?;
-        let current = self.peers.get(key).and_then(|p| p.current());
+        let current = self.peers.get(key).and_then(Peer::current);
         Some(Home { id, address, key, direct: current.and_then(|route| route.remote()) })
     }
 
@@ -153,7 +154,7 @@ impl Node {
     /// A supernode answered that. Whether this probe was an effort's.
     pub(crate) fn on_punch_seen(&mut self, now: Instant, home: PeerKey, socket: SocketId, seen: SocketAddr) -> bool {
         let Some(Purpose::Punch(key)) = self.transports.purpose(socket) else { return false };
-        if self.peers.get(home).is_some_and(|p| p.is_wanted()) {
+        if self.peers.get(home).is_some_and(Peer::is_wanted) {
             self.traverse(now, key, |t, case| t.on_seen(case, socket, seen));
         }
         true
@@ -177,7 +178,7 @@ impl Node {
     /// A home of ours tells where it sees a peer that we asked about.
     pub(crate) fn on_vouched(&mut self, now: Instant, home: PeerKey, id: PeerId, address: SocketAddr) {
         // Only the word of a supernode that we chose counts.
-        let Some(home) = self.peers.get(home).filter(|p| p.is_wanted()).map(|p| p.id()) else { return };
+        let Some(home) = self.peers.get(home).filter(|peer| peer.is_wanted()).map(Peer::id) else { return };
         if let Some(key) = self.peers.key_of(&id) {
             self.traverse(now, key, |t, case| t.on_vouched(case, &home, address));
         }

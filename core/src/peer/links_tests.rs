@@ -60,12 +60,13 @@ fn silence_is_met_with_more_and_more() {
     }
 }
 
+type Expected = fn(PeerKey) -> Vec<Output>;
+
 #[test]
 fn a_link_that_nothing_needs_ends_in_its_way() {
     let (user, silent, unused) = (USER_IDLE_MAX, SILENCE_MAX, UNUSED_MAX);
     let close = |peer| vec![Output::Close { peer }];
     let gone = |peer| vec![Output::Gone { peer }];
-    type Expected = fn(PeerKey) -> Vec<Output>;
     // Whether it is for the application, how it is kept, whether it is a relay of ours; after how long it ends, and how.
     let table: [(bool, Duty, bool, Duration, Expected); 5] = [
         (true, Duty::Binding, false, user, gone),

@@ -105,6 +105,11 @@ impl Peers {
         self.table.key_of(id)
     }
 
+    /// Who it is.
+    pub(crate) fn id_of(&self, key: PeerKey) -> Option<PeerId> {
+        self.get(key).map(Peer::id)
+    }
+
     pub(crate) fn by_id(&self, id: &PeerId) -> Option<&Peer> {
         self.table.by_id(id)
     }
