@@ -22,19 +22,11 @@ mod keepalive;
 mod lan;
 mod link;
 mod nat;
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::missing_errors_doc,
-    clippy::too_many_arguments,
-    reason = "what is left of them"
-)]
 mod node;
 #[cfg(any(test, feature = "operations"))]
 mod operations;
 mod overlay;
-#[allow(clippy::cast_possible_truncation, reason = "what is left of them")]
 mod path;
-#[allow(clippy::cast_possible_truncation, clippy::too_many_arguments, reason = "what is left of them")]
 mod peer;
 mod queue;
 mod random;

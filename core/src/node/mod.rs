@@ -99,6 +99,10 @@ pub struct Node {
 impl Node {
     /// Makes a node. `origin` is std's moment of our [`Instant::ZERO`] and only translates for quinn-proto; `saved` is
     /// what an earlier run asked to keep. The seed must be fresh entropy: keys come from it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Advertise`]: a supernode without an address to advertise, or with one that nothing can be sent to.
     pub fn new(
         now: Instant,
         origin: std::time::Instant,
@@ -254,6 +258,10 @@ impl Node {
     // ---- what the application wants ----
 
     /// Supernodes to start from.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Leaving`] after [`Node::leave`].
     pub fn join(&mut self, now: Instant, known: &[(PeerId, SocketAddr)]) -> Result<(), CommandError> {
         if self.overlay.is_leaving() {
             return Err(CommandError::Leaving);
@@ -265,6 +273,10 @@ impl Node {
 
     /// Takes the homes of a ticket as known, so that no lookup is needed; where no supernode is known at all they
     /// also serve to start from.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Leaving`] after [`Node::leave`].
     pub fn learn(&mut self, now: Instant, ticket: &Ticket) -> Result<(), CommandError> {
         if self.overlay.is_leaving() {
             return Err(CommandError::Leaving);
@@ -276,6 +288,10 @@ impl Node {
     }
 
     /// Offers a service, or changes who may use it. Open streams stay.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Limit`] where too many services are offered already.
     pub fn offer(&mut self, now: Instant, service: ServiceName, access: Access) -> Result<(), CommandError> {
         self.streams.services_mut().offer(service, access)?;
         self.settle(now);
@@ -289,6 +305,11 @@ impl Node {
     }
 
     /// Brings a link up; [`Event::PathChanged`] or [`Event::ConnectFailed`] tells.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::OwnId`], [`CommandError::WeakKey`], [`CommandError::Leaving`]; [`CommandError::Limit`] where too many
+    /// calls are under way or too many peers known.
     pub fn connect(&mut self, now: Instant, peer: PeerId) -> Result<(), CommandError> {
         self.peers.announce_again(&peer);
         self.reach_peer(now, peer)?;
@@ -298,6 +319,10 @@ impl Node {
 
     /// Measures one round trip, connecting first if need be: [`Event::Pong`], or [`Event::ConnectFailed`]. A lost ping
     /// has no answer at all. Returns the number that the answer will carry.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Node::connect`].
     pub fn ping(&mut self, now: Instant, peer: PeerId) -> Result<u64, CommandError> {
         self.reach_peer(now, peer)?;
         let sequence = self.peers.ping(now, peer, self.calls.contains(&peer));
@@ -306,6 +331,10 @@ impl Node {
     }
 
     /// Opens a stream to a service, connecting first if need be. Bytes may be written at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Node::connect`]; [`CommandError::Limit`] also where too many streams are open.
     pub fn open(&mut self, now: Instant, peer: PeerId, service: &ServiceName) -> Result<StreamKey, CommandError> {
         let result = self.open_stream(now, peer, service);
         self.settle(now);
@@ -313,42 +342,74 @@ impl Node {
     }
 
     /// Takes an incoming stream.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError`]: there is no such stream, or its state does not allow it.
     pub fn accept(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
         self.use_streams(now, |streams| streams.accept(now, stream))
     }
 
     /// Refuses an incoming stream: `UnknownService`, `NotAllowed` or `Unavailable`.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError`]: there is no such stream, or its state does not allow it.
     pub fn refuse(&mut self, now: Instant, stream: StreamKey, why: StreamEnd) -> Result<(), StreamError> {
         self.use_streams(now, |streams| streams.refuse(now, stream, why))
     }
 
     /// Takes as many bytes as fit and says how many; `Err(Blocked)` when none do. [`Event::Writable`] follows whenever
     /// not all were taken.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError::Blocked`] where no byte fits; others where there is no such stream, or it is over.
     pub fn write(&mut self, now: Instant, stream: StreamKey, data: &[u8]) -> Result<usize, StreamError> {
         self.use_streams(now, |streams| streams.write(now, stream, data))
     }
 
     /// Reads bytes in order. [`Event::Readable`] follows whenever fewer came than asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError`]: there is no such stream, or it ended otherwise than by its last byte.
     pub fn read(&mut self, now: Instant, stream: StreamKey, buf: &mut [u8]) -> Result<Read, StreamError> {
         self.use_streams(now, |streams| streams.read(now, stream, buf))
     }
 
     /// No more bytes will be written; those written still arrive.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError`]: there is no such stream, or its writing side is over.
     pub fn finish(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
         self.use_streams(now, |streams| streams.finish(now, stream))
     }
 
     /// Drops the writing side: the peer's `read` gives [`StreamEnd::Reset`] with the code.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError`]: there is no such stream, or its writing side is over.
     pub fn reset(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
         self.use_streams(now, |streams| streams.reset(now, stream, code))
     }
 
     /// Wants no more bytes: the peer gets [`Event::StreamStopped`].
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError`]: there is no such stream, or its reading side is over.
     pub fn stop(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
         self.use_streams(now, |streams| streams.stop(now, stream, code))
     }
 
     /// Sends one unreliable datagram of at most [`DATAGRAM_DATA_MAX`] bytes over a link that is up.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::NotConnected`]; [`CommandError::Datagram`] where it is too long or too many wait.
     pub fn send_datagram(&mut self, now: Instant, peer: PeerId, data: &[u8]) -> Result<(), CommandError> {
         let result = self.send_app_datagram(now, &peer, data);
         self.settle(now);
@@ -362,7 +423,11 @@ impl Node {
 
     /// Cuts a peer off: its link is closed with a goodbye, its streams end with [`StreamEnd::PeerGone`] here, a call to it
     /// that is under way is given up. It may come back like any other, so whoever revokes a permission withdraws that
-    /// first. [`CommandError::NotConnected`] where there was nothing to cut.
+    /// first.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::NotConnected`] where there was nothing to cut.
     pub fn disconnect(&mut self, now: Instant, peer: &PeerId) -> Result<(), CommandError> {
         let called = self.calls.contains(peer);
         self.calls.finish(peer);

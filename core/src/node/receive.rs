@@ -12,6 +12,13 @@ use crate::wire::address::canonical;
 use crate::wire::message;
 use crate::wire::packet::{ChannelId, Kind, Packet, RELAY_HEADER_LEN};
 
+/// The outer header of a packet under a link's keys.
+struct Outer {
+    kind: Kind,
+    receiver: u32,
+    counter: u32,
+}
+
 impl Node {
     /// The body of `handle_datagrams`: a run of datagrams with one verdict.
     pub(crate) fn receive(
@@ -112,10 +119,10 @@ impl Node {
             Packet::Loop { token } => self.nat.on_loop(now, token),
             Packet::Response { receiver, .. } => self.on_response(now, route, receiver, packet),
             Packet::Sealed { kind, receiver, counter } => {
-                self.on_sealed(now, route, Some(path), kind, receiver, counter, packet)
+                self.on_sealed(now, route, Some(path), Outer { kind, receiver, counter }, packet)
             }
             Packet::Beat { kind, receiver, counter, .. } => {
-                self.on_beat(now, route, Some(path), kind, receiver, counter, packet)
+                self.on_beat(now, route, Some(path), Outer { kind, receiver, counter }, packet)
             }
         }
     }
@@ -133,10 +140,10 @@ impl Node {
             Packet::Init { .. } => self.on_relayed_init(now, route, packet),
             Packet::Response { receiver, .. } => self.on_response(now, route, receiver, packet),
             Packet::Sealed { kind, receiver, counter } => {
-                self.on_sealed(now, route, None, kind, receiver, counter, packet)
+                self.on_sealed(now, route, None, Outer { kind, receiver, counter }, packet)
             }
             Packet::Beat { kind, receiver, counter, .. } => {
-                self.on_beat(now, route, None, kind, receiver, counter, packet)
+                self.on_beat(now, route, None, Outer { kind, receiver, counter }, packet)
             }
             Packet::Relay { .. } | Packet::Cookie { .. } | Packet::Loop { .. } => Err(DropReason::Malformed),
         }
@@ -147,9 +154,7 @@ impl Node {
         now: Instant,
         route: Route,
         path: Option<Path>,
-        kind: Kind,
-        receiver: u32,
-        counter: u32,
+        Outer { kind, receiver, counter }: Outer,
         packet: &mut [u8],
     ) -> Result<(), DropReason> {
         let len = packet.len();
@@ -176,9 +181,7 @@ impl Node {
         now: Instant,
         route: Route,
         path: Option<Path>,
-        kind: Kind,
-        receiver: u32,
-        counter: u32,
+        Outer { kind, receiver, counter }: Outer,
         packet: &[u8],
     ) -> Result<(), DropReason> {
         let key = self.peers.owner(receiver).ok_or(DropReason::UnknownReceiver)?;

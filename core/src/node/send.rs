@@ -61,7 +61,7 @@ impl Node {
             return None;
         }
         let several = train.bytes.len() > train.segment;
-        let size = several.then(|| NonZeroU16::new((train.segment + overhead) as u16)).flatten();
+        let size = several.then(|| u16::try_from(train.segment + overhead).ok().and_then(NonZeroU16::new)).flatten();
         Some(self.transmit(slot.path, total, size))
     }
 

@@ -8,6 +8,7 @@ mod failure;
 mod paths;
 mod quality;
 mod route;
+mod rtt;
 
 pub(crate) use failure::{FailureDetector, Remedy};
 pub(crate) use paths::{Change, Heard, Paths};

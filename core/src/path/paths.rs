@@ -17,6 +17,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use super::route::Route;
+use super::rtt::smoothed;
 use crate::time::Instant;
 
 /// Most paths that a link keeps. At the limit an unproven one that was heard longest ago goes first.
@@ -185,7 +186,8 @@ impl Paths {
         if self.find(route).is_some() {
             return true;
         }
-        let stretch = (now.as_micros() / STRANGERS_EVERY.as_micros() as u64) as u32;
+        #[expect(clippy::cast_possible_truncation, reason = "told from the next one by its low bits")]
+        let stretch = (now.as_micros() / 1_000_000 / STRANGERS_EVERY.as_secs()) as u32;
         if self.strangers_in != stretch {
             (self.strangers, self.strangers_in) = (0, stretch);
         }
@@ -235,7 +237,7 @@ impl Paths {
         let sample = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
         path.rtt_us = Some(match path.rtt_us {
             None => sample,
-            Some(old) => ((u64::from(old) * 7 + u64::from(sample)) / 8) as u32,
+            Some(old) => smoothed(old, sample, 8),
         });
     }
 

@@ -25,6 +25,7 @@ use core::time::Duration;
 
 use arrayvec::ArrayVec;
 
+use super::rtt::smoothed;
 use crate::path::Route;
 use crate::time::{Instant, earliest};
 
@@ -162,7 +163,7 @@ impl Meter {
         let rtt = now.since(sent);
         let sample = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
         // Quicker to follow than RFC 6298: what is asked is whether the way has changed.
-        self.rtt_us = Some(self.rtt_us.map_or(sample, |old| ((u64::from(old) * 3 + u64::from(sample)) / 4) as u32));
+        self.rtt_us = Some(self.rtt_us.map_or(sample, |old| smoothed(old, sample, 4)));
         self.lost_since = None;
         self.answered = Some(now);
         self.record(false);

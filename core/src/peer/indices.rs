@@ -20,7 +20,7 @@ impl Indices {
         let slot = if self.free.len() > Self::REST {
             self.free.pop_front()?
         } else {
-            let slot = self.slots.len() as u32;
+            let slot = u32::try_from(self.slots.len()).ok()?;
             if slot >> Self::SLOT_BITS != 0 {
                 return None;
             }

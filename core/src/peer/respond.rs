@@ -159,6 +159,7 @@ impl Peers {
     }
 
     /// Answers a direct Init, with the reply to its early message where that fits: `reply`, encoded.
+    #[expect(clippy::too_many_arguments, reason = "what came, what is answered and who is asked, from one caller")]
     pub(crate) fn respond_direct(
         &mut self,
         now: Instant,

@@ -45,7 +45,7 @@ impl Table {
         self.generation = self.generation.wrapping_add(1);
         let id = peer.id;
         let index = self.slab.insert((self.generation, Box::new(peer)));
-        let key = PeerKey { index: index as u32, generation: self.generation };
+        let key = PeerKey { index: number(index), generation: self.generation };
         self.by_id.insert(id, key);
         Some(key)
     }
@@ -58,6 +58,12 @@ impl Table {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (PeerKey, &Peer)> {
-        self.slab.iter().map(|(i, (g, p))| (PeerKey { index: i as u32, generation: *g }, &**p))
+        self.slab.iter().map(|(i, (g, p))| (PeerKey { index: number(i), generation: *g }, &**p))
     }
+}
+
+/// The number of a place in the slab.
+#[expect(clippy::cast_possible_truncation, reason = "there are at most PEERS_MAX of them")]
+const fn number(place: usize) -> u32 {
+    place as u32
 }
