@@ -1,8 +1,8 @@
 //! An event loop of one's own around the core: one thread, blocking sockets of the standard library, nothing else.
 //!
-//! Two nodes over loopback: a supernode that offers `echo`, and a leaf that opens a stream to it, writes a line and reads
-//! it back. What every loop does is in [`Runner::turn`]: wait for a datagram or the next deadline, tell the core, and
-//! drain transmits, events and the deadline, in this order. `handfast-io` does the same with batches, many sockets,
+//! Two nodes over loopback: a supernode that offers `echo`, and a leaf that opens a stream to it, writes a line and
+//! reads it back. What every loop does is in [`Runner::turn`]: wait for a datagram or the next deadline, tell the core,
+//! and drain transmits, events and the deadline, in this order. `handfast-io` does the same with batches, many sockets,
 //! TCP, port mapping and a state file.
 #![allow(clippy::disallowed_methods)] // The core may not read a clock; its caller must.
 #![allow(clippy::disallowed_types)]

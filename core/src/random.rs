@@ -109,8 +109,8 @@ impl ChoiceRng {
     }
 }
 
-/// From which the rooms of a node get their generators, each under a label of its own: what one room draws moves nothing
-/// that another one draws.
+/// From which the rooms of a node get their generators, each under a label of its own: what one room draws moves
+/// nothing that another one draws.
 pub(crate) struct Seed([u8; 32]);
 
 impl Seed {

@@ -1,8 +1,8 @@
 //! [`Report`]: what the caller is told of all that happens: events, in order, and counters.
 //!
-//! Whoever carries out what machines want says here what became of it. Events wait until they are polled, since each tells
-//! of something once; how many there can be is bounded where they come from (links, streams, datagrams), not here.
-//! Counters only grow.
+//! Whoever carries out what machines want says here what became of it. Events wait until they are polled, since each
+//! tells of something once; how many there can be is bounded where they come from (links, streams, datagrams), not
+//! here. Counters only grow.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
-//! Machines of the core, each driven alone: bytes are operations. The bodies are in the core, beside the machines, since
-//! these are nobody else's business.
+//! Machines of the core, each driven alone: bytes are operations. The bodies are in the core, beside the machines,
+//! since these are nobody else's business.
 
 use handfast_core::internal::operations;
 

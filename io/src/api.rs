@@ -1,4 +1,5 @@
-//! The words in which programs and the loop talk: why something did not come, what a ping said, what a subscriber hears.
+//! The words in which programs and the loop talk: why something did not come, what a ping said, what a subscriber
+//! hears.
 //!
 //! Everything here is plain data without a life of its own, so it stands below all rooms: the driver gives these
 //! answers, and the endpoint hands them on as they are. The core's words ([`Event`], [`CommandError`], ..) are used

@@ -18,8 +18,8 @@
 //! end
 //! ```
 //!
-//! A binding is how many milliseconds the router of a network keeps one; the network is named by a hash. Version 1 had no
-//! bindings, and is read.
+//! A binding is how many milliseconds the router of a network keeps one; the network is named by a hash. Version 1 had
+//! no bindings, and is read.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};

@@ -166,8 +166,8 @@ pub(crate) struct DutyArgs {
     /// became a supernode by itself, else unlimited]
     #[arg(long, value_name = "BPS", env = "HANDFAST_RATE", value_parser = amount)]
     rate: Option<u64>,
-    /// Most bytes to relay in 30 days in all; 200G or 1T will do, 0 is unlimited [default: 200G for a node that became a
-    /// supernode by itself, else unlimited]
+    /// Most bytes to relay in 30 days in all; 200G or 1T will do, 0 is unlimited [default: 200G for a node that became
+    /// a supernode by itself, else unlimited]
     #[arg(long, value_name = "BYTES", env = "HANDFAST_QUOTA", value_parser = amount)]
     quota: Option<u64>,
     /// Most bits per second to relay for a pair of peers, both ways together; 0 is unlimited [default: 2M]

@@ -1,8 +1,8 @@
 //! What stands between this node and the internet, what it means for connecting, and what to do about it.
 //!
 //! A [`Diagnosis`] is made from a [`StatusReport`] and nothing else: the node has measured all of it already, and this
-//! only finds the words. Each [`Finding`] is a fact with a verdict; `meaning` says what follows for connecting, `advice`
-//! what its owner could do. A node is degraded if some peers can reach it only through a relay, or not at all.
+//! only finds the words. Each [`Finding`] is a fact with a verdict; `meaning` says what follows for connecting,
+//! `advice` what its owner could do. A node is degraded if some peers can reach it only through a relay, or not at all.
 
 use std::net::IpAddr;
 

@@ -293,8 +293,8 @@ fn has_anchor(path: &Path) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| line.starts_with("anchor ")))
 }
 
-/// `at` with a port in place of 0 that is free for UDP and TCP. A supernode signs its port before it starts, so it has to be known by then;
-/// another program could take it in the moment between, and then the start fails and says so.
+/// `at` with a port in place of 0 that is free for UDP and TCP. A supernode signs its port before it starts, so it has
+/// to be known by then; another program could take it in the moment between, and then the start fails and says so.
 pub(crate) fn free_port(at: SocketAddr) -> io::Result<SocketAddr> {
     if at.port() != 0 {
         return Ok(at);

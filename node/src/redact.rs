@@ -1,7 +1,7 @@
 //! Text that can be shown to strangers: addresses and ids become numbered names, the same one each time.
 //!
-//! Ports stay, and whether an address is private does too: a diagnosis is about these. So do addresses that say nothing,
-//! such as `0.0.0.0` and `127.0.0.1`.
+//! Ports stay, and whether an address is private does too: a diagnosis is about these. So do addresses that say
+//! nothing, such as `0.0.0.0` and `127.0.0.1`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -1,7 +1,8 @@
 //! Signals as messages: the first one asks for a clean end, the second means now.
 //!
-//! SIGINT, SIGTERM and SIGHUP (the terminal or the parent went away) all end the command. Its main thread waits here, either for the signal alone ([`Signals::wait`]) or for work in another thread ([`Signals::run`]), and
-//! then closes the node in peace.
+//! SIGINT, SIGTERM and SIGHUP (the terminal or the parent went away) all end the command. Its main thread waits here,
+//! either for the signal alone ([`Signals::wait`]) or for work in another thread ([`Signals::run`]), and then closes
+//! the node in peace.
 
 use std::io;
 use std::process;

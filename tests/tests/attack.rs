@@ -186,8 +186,8 @@ fn a_network_grows_up_on_a_hostile_wire() {
     w.expect_all_talk(&[(leaves[0], leaves[1]), (leaves[1], leaves[2]), (leaves[2], leaves[0])]);
 }
 
-/// From the first Init to keys that both sides use: 99 of 100 within 10 s. Of 1 000, half take 0.6 s, 99 of 100 2.6 s, and
-/// the slowest 7.6 s.
+/// From the first Init to keys that both sides use: 99 of 100 within 10 s. Of 1 000, half take 0.6 s, 99 of 100 2.6 s,
+/// and the slowest 7.6 s.
 #[test]
 fn f3_a_handshake_at_thirty_percent_loss() {
     let (mut late, mut lost) = (0, 0);

@@ -128,8 +128,8 @@ fn sockets_are_closed_but_the_one_that_found_the_way_which_lives_as_long() {
         // The effort ends when its next packet is due, 10 ms at most after the way is proven.
         w.run_for(Duration::from_millis(10));
         assert_eq!(extra_sockets(&w, a), 0, "the guesser needs none");
-        // One more hit may be under way when the first is proven; and one that guesses may hit what the main socket, which
-        // is checked as well, has opened.
+        // One more hit may be under way when the first is proven; and one that guesses may hit what the main socket,
+        // which is checked as well, has opened.
         assert!(extra_sockets(&w, b) <= 3, "seed {seed}: {}", extra_sockets(&w, b));
         let (peer, service) = (w.peer(b), handfast_tests::XFER.parse().expect("a service name"));
         w.with(a, |node, now| node.open(now, peer, &service)).expect("a stream that stays open");

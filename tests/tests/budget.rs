@@ -82,8 +82,8 @@ fn twelve_hosts_of_one_office_that_call_one_all_become_direct() {
     w.until("all are direct", secs(60), |w| hosts.iter().all(|host| w.is_direct(*host, callee)));
 }
 
-/// A service that is open to any accepts everybody, also those who aim. Each answers at an address of its own, which pays
-/// for nobody else's.
+/// A service that is open to any accepts everybody, also those who aim. Each answers at an address of its own, which
+/// pays for nobody else's.
 #[test]
 fn d1_ten_liars_let_in_by_any_who_answer_elsewhere_cost_a_victim_what_one_may() {
     for seed in [7, 8] {

@@ -1,8 +1,8 @@
 //! Keep-alive behind routers of all kinds: measured, kept per network, as seldom as the router allows, and not at all
 //! for sessions that nobody uses.
 //!
-//! `docs/keepalive.md` holds the comparison; what it says must agree with the run, and `HANDFAST_MATRIX=write` writes it
-//! anew.
+//! `docs/keepalive.md` holds the comparison; what it says must agree with the run, and `HANDFAST_MATRIX=write` writes
+//! it anew.
 
 use core::fmt::Write;
 use core::net::SocketAddr;
@@ -437,8 +437,8 @@ fn regression_a_node_in_role_auto_measures_its_router_as_a_leaf_does() {
     assert_eq!(w.status(leaf).keepalive_interval + secs(2), lifetime.mul_f64(0.8));
 }
 
-/// A call goes through the callee's home. Where that is one that the caller has sent nothing for twenty minutes, a router
-/// that maps by destination has forgotten it, as it should, and shows it another port.
+/// A call goes through the callee's home. Where that is one that the caller has sent nothing for twenty minutes, a
+/// router that maps by destination has forgotten it, as it should, and shows it another port.
 #[test]
 fn regression_a_supernode_that_is_no_home_says_nothing_of_what_a_router_remembers() {
     let mut elsewhere = 0;

@@ -1,6 +1,6 @@
 //! Which path real nodes come to, for pairs that need no more than both sides sending at the same time: at least one
-//! side is reached where the other saw it. Needs root; see `handfast_tests::netns`. Pairs that need prediction, guessing
-//! or another transport are in `netns_traversal`.
+//! side is reached where the other saw it. Needs root; see `handfast_tests::netns`. Pairs that need prediction,
+//! guessing or another transport are in `netns_traversal`.
 
 use handfast_tests::netns::matrix::{self, Expected, Row};
 use handfast_tests::netns::scene::{Pair, Site};

@@ -13,8 +13,8 @@ use handfast_tests::{Behavior, HostId, NatSpec, Place, Pooling, PortAssignment, 
 
 /// Homes, a dial-back of two tries, and an examination.
 const EXAMINED: Duration = secs(40);
-/// Three dial-backs of a round trip each, after the links; but some are wasted on supernodes that are dialled meanwhile,
-/// and one supernode orders two at once and then one in ten seconds.
+/// Three dial-backs of a round trip each, after the links; but some are wasted on supernodes that are dialled
+/// meanwhile, and one supernode orders two at once and then one in ten seconds.
 const PROMOTED: Duration = secs(30);
 
 fn reachability(w: &World, host: HostId) -> Reachability {
@@ -126,7 +126,8 @@ fn hairpinning_is_told_right() {
 }
 
 /// Whether anybody gets in is shown by a supernode that nothing was sent to, so there must be one that is known: the
-/// supernodes know each other when the leaf comes. In a network that begins with it, that takes up to a minute and a half.
+/// supernodes know each other when the leaf comes. In a network that begins with it, that takes up to a minute and a
+/// half.
 #[test]
 fn a_host_without_a_router_is_told_so_and_its_filter_is_looked_at() {
     for seed in 0..10 {

@@ -1,4 +1,5 @@
-//! Networks that let no UDP out: links go over TCP to supernodes, and come back. Names carry the row of the threat table.
+//! Networks that let no UDP out: links go over TCP to supernodes, and come back. Names carry the row of the threat
+//! table.
 
 use core::time::Duration;
 

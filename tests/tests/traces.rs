@@ -1,8 +1,8 @@
 //! What nodes do, bit for bit, against what they did when `traces.txt` was written.
 //!
 //! `determinism` compares two runs of one build; this compares builds. A commit that is meant to change no behaviour
-//! changes no line of that file. One that is meant to runs this with `HANDFAST_TRACES=write` and says why in its message.
-//! The worlds together go through most of what a node can do: a change that none of them notices is small.
+//! changes no line of that file. One that is meant to runs this with `HANDFAST_TRACES=write` and says why in its
+//! message. The worlds together go through most of what a node can do: a change that none of them notices is small.
 
 use std::fmt::Write as _;
 

@@ -1,7 +1,7 @@
 //! What keeps a peer from aiming this node at a victim (threat D1).
 //!
-//! [`Exposure`] is the account of one link: what each IP address got that the peer named and that has shown nothing yet.
-//! [`Budget`] counts the node's attempts per prefix, whichever peer they are for.
+//! [`Exposure`] is the account of one link: what each IP address got that the peer named and that has shown nothing
+//! yet. [`Budget`] counts the node's attempts per prefix, whichever peer they are for.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -93,8 +93,8 @@ const PREFIXES_MAX: usize = 4_096;
 const ATTEMPTS_EVERY: Duration = Duration::from_secs(60);
 /// Attempts at one prefix in that time (threat D1), those not counted that were answered from all their addresses.
 const PREFIX_ATTEMPTS_MAX: usize = 3;
-/// The same at an IP address that has proven itself. Whoever answers checks there asked for them; others behind the same
-/// router get no more than this for it.
+/// The same at an IP address that has proven itself. Whoever answers checks there asked for them; others behind the
+/// same router get no more than this for it.
 const PROVEN_ATTEMPTS_MAX: usize = 30;
 /// An IP address counts as proven for so long after it last answered.
 const PROVEN_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);

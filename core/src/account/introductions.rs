@@ -7,7 +7,8 @@ use crate::identity::PeerId;
 use crate::time::Instant;
 use crate::wire::address::Prefix;
 
-/// Introductions per second and callee, and per second and caller prefix. At the limit further ones are refused as busy.
+/// Introductions per second and callee, and per second and caller prefix. At the limit further ones are refused as
+/// busy.
 const PER_SECOND_MAX: u32 = 20;
 
 /// Those of the current second.

@@ -1,16 +1,16 @@
 //! What strangers have used, and may still use: the one room that every other asks before it does something for, or
 //! sends something to, somebody who has proven nothing.
 //!
-//! [`Account`] is the node's: what unproven addresses got in answer or unasked ([`ledger`]), how many attempts were made
-//! towards a prefix ([`budget`]), how many Inits a relay or home brought, and how many introductions were done for whom.
-//! [`Exposure`] is the part of it that belongs to one link: what the addresses that its peer named have got. [`Rate`] and
-//! [`RateTable`] limit by identity or prefix whoever asks often. A signature gives no standing here: who has many keys
-//! has one address.
+//! [`Account`] is the node's: what unproven addresses got in answer or unasked ([`anti_amplification`]), how many
+//! attempts were made towards a prefix ([`budget`]), how many Inits a relay or home brought, and how many introductions
+//! were done for whom. [`Exposure`] is the part of it that belongs to one link: what the addresses that its peer named
+//! have got. [`Rate`] and [`RateTable`] limit by identity or prefix whoever asks often. A signature gives no standing
+//! here: who has many keys has one address.
 
+mod anti_amplification;
 mod budget;
 mod inner_inits;
 mod introductions;
-mod ledger;
 mod rate;
 
 use core::net::{IpAddr, SocketAddr};
@@ -18,10 +18,10 @@ use core::net::{IpAddr, SocketAddr};
 pub(crate) use budget::{ADDRESSES_PER_ATTEMPT_MAX, Charge, Exposure, Grant};
 pub(crate) use rate::{Rate, RateTable};
 
+use self::anti_amplification::Ledger;
 use self::budget::Budget;
 use self::inner_inits::InnerInits;
 use self::introductions::Introductions;
-use self::ledger::Ledger;
 use crate::identity::PeerId;
 use crate::net::PeerKey;
 use crate::time::Instant;
@@ -89,7 +89,8 @@ impl Account {
         self.budget.give_back(charge);
     }
 
-    /// A peer answered from this IP address, or a home of ours sees it there: more attempts at it may be made for a day.
+    /// A peer answered from this IP address, or a home of ours sees it there: more attempts at it may be made for a
+    /// day.
     pub(crate) fn peer_seen(&mut self, now: Instant, ip: IpAddr) {
         self.budget.proven(now, ip);
     }

@@ -89,8 +89,8 @@ impl Config {
         }
     }
 
-    /// A node that serves others if it can, with small caps since nobody set it up for that: 20 Mbit/s, and 200 GB in 30
-    /// days.
+    /// A node that serves others if it can, with small caps since nobody set it up for that: 20 Mbit/s, and 200 GB in
+    /// 30 days.
     pub fn auto() -> Self {
         Self { role: Role::Auto, duty_rate_bps: 20_000_000, duty_quota_bytes: 200_000_000_000, ..Self::leaf() }
     }

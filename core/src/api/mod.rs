@@ -1,8 +1,8 @@
 //! The words in which a [`Node`](crate::Node) and its caller talk, by subject. They stand below all machines, which say
 //! what happened in the same words.
 //!
-//! What the core says and will say more of is `#[non_exhaustive]`: events, reasons, errors, reports. What a caller makes
-//! (`Config`), and what has no further case by its nature, is not, and says why.
+//! What the core says and will say more of is `#[non_exhaustive]`: events, reasons, errors, reports. What a caller
+//! makes (`Config`), and what has no further case by its nature, is not, and says why.
 
 mod config;
 mod error;

@@ -34,8 +34,8 @@ pub struct Relayed {
     pub bytes: u64,
 }
 
-/// What an earlier run asked to keep. `Saved::default()` on the first run; [`Saved::keep`] takes in what the node asks to
-/// keep.
+/// What an earlier run asked to keep. `Saved::default()` on the first run; [`Saved::keep`] takes in what the node asks
+/// to keep.
 ///
 /// ```
 /// use handfast_core::{Save, Saved};

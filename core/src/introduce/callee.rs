@@ -1,8 +1,8 @@
 //! The callee: what it makes of an introduction that a home brings.
 //!
-//! It keeps nothing here: the handshakes that it answered are kept with the peers. Its own are whether an introduction is
-//! worth a handshake ([`judge`]), and what the home is told when the node has decided about what the caller says inside
-//! ([`reply`]).
+//! It keeps nothing here: the handshakes that it answered are kept with the peers. Its own are whether an introduction
+//! is worth a handshake ([`judge`]), and what the home is told when the node has decided about what the caller says
+//! inside ([`reply`]).
 
 use crate::account::Account;
 use crate::net::{DropReason, PeerKey};
@@ -48,8 +48,8 @@ pub(crate) fn judge<'a>(
     }
 }
 
-/// What the home is told of an Init that was opened. Only a caller that may use nothing here hears of a refusal; any other
-/// failure is passed over in silence, since the home repeats what is not answered.
+/// What the home is told of an Init that was opened. Only a caller that may use nothing here hears of a refusal; any
+/// other failure is passed over in silence, since the home repeats what is not answered.
 pub(crate) fn reply(channel: ChannelId, result: Result<&[u8], DropReason>) -> Result<Message<'_>, DropReason> {
     let response = match result {
         Ok(response) => Ok(response),

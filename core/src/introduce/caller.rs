@@ -1,9 +1,10 @@
 //! The caller: [`Calls`], the attempts of this node to reach peers that it has no link to.
 //!
-//! A call is begun by [`Calls::call`] and goes through these stages. *Locating*: it waits to be told where the peer is at
-//! home, by what the node knows ([`Known`]) or by a lookup. *Dialling*, where the peer turns out to be a supernode: it is
-//! reached at its own addresses. *Asking*, otherwise: one home after the other is asked for an introduction, with an Init
-//! that the node builds ([`CallOutput::Build`], [`Calls::on_init_built`]); the same Init is repeated to the same home.
+//! A call is begun by [`Calls::call`] and goes through these stages. *Locating*: it waits to be told where the peer is
+//! at home, by what the node knows ([`Known`]) or by a lookup. *Dialling*, where the peer turns out to be a supernode:
+//! it is reached at its own addresses. *Asking*, otherwise: one home after the other is asked for an introduction, with
+//! an Init that the node builds ([`CallOutput::Build`], [`Calls::on_init_built`]); the same Init is repeated to the
+//! same home.
 //! *Pausing*: a lookup that failed, or a round over all homes in vain, is followed by another one. Beside all this, the
 //! peer's addresses on the LAN are tried, if it has announced any.
 //!
@@ -11,8 +12,8 @@
 //! often as it may ([`CallOutput::Failed`]). It knows nothing of links, packets or keys: what it wants done it says by
 //! [`Calls::poll_output`], and what came of it is told to it.
 //!
-//! [`Calls`] also remembers homes that a ticket named, so that no lookup is needed, until they prove to be of no use, and
-//! who announced itself [on the LAN](Lan).
+//! [`Calls`] also remembers homes that a ticket named, so that no lookup is needed, until they prove to be of no use,
+//! and who announced itself [on the LAN](Lan).
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -184,8 +185,8 @@ impl Calls {
 
     // ---- what came of it ----
 
-    /// A node announced itself on the LAN, or did so again: whether it was noted. It is dialled there, if it is called and
-    /// has no link to us.
+    /// A node announced itself on the LAN, or did so again: whether it was noted. It is dialled there, if it is called
+    /// and has no link to us.
     pub(crate) fn handle_lan_node(
         &mut self,
         now: Instant,
@@ -216,7 +217,8 @@ impl Calls {
     ) {
         match location {
             Ok(homes) => {
-                // By its own advert, for which the book may have no room: that is not to be looked for again.
+                // By its own advert, for which the membership table may have no room: that is not to be looked for
+                // again.
                 if homes.iter().any(|(home, _)| *home == id) {
                     self.learn_homes(id, homes.clone());
                 }

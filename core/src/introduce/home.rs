@@ -1,17 +1,17 @@
 //! The home: [`Introductions`], what a supernode does and remembers so that callers get through to its leaves.
 //!
 //! A caller asks with an Init for the callee inside, over its link ([`Introductions::on_introduce`]) or as the early
-//! message of its own Init ([`Introductions::on_early`]). Admitted ones get a channel between the two, under an id drawn
-//! here, and the Init goes to the callee, again and again ([`REPEATS`]) until that answers ([`Introductions::on_reply`]).
-//! The answer goes to the caller. Neither is understood here.
+//! message of its own Init ([`Introductions::on_early`]). Admitted ones get a channel between the two, under an id
+//! drawn here, and the Init goes to the callee, again and again ([`REPEATS`]) until that answers
+//! ([`Introductions::on_reply`]). The answer goes to the caller. Neither is understood here.
 //!
-//! One *introduction* is remembered for [`CALL_MEMORY`]: the same Init again, known by its ephemeral key, opens no other
-//! channel and gets the answer that is there. When it came early, the caller's own Init is held back for at most
-//! [`HOLD_MAX`], so that one Response brings both answers; the machine keeps it as a value of any type `H`, which it only
-//! hands back. Where the caller's link is not confirmed when the answer comes, the answer is parked until it is.
+//! One *introduction* is remembered for [`CALL_MEMORY`]: the same Init again, known by its ephemeral key, opens no
+//! other channel and gets the answer that is there. When it came early, the caller's own Init is held back for at most
+//! [`HOLD_MAX`], so that one Response brings both answers; the machine keeps it as a value of any type `H`, which it
+//! only hands back. Where the caller's link is not confirmed when the answer comes, the answer is parked until it is.
 //!
-//! It is told who the peers are ([`View`]), and says what it wants done ([`HomeOutput`]). Channels, links and packets are
-//! others'.
+//! It is told who the peers are ([`View`]), and says what it wants done ([`HomeOutput`]). Channels, links and packets
+//! are others'.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -187,8 +187,8 @@ impl<H> Introductions<H> {
 
     // ---- what callers want ----
 
-    /// An introduction as the early message of the caller's own Init, which is `held` with what it takes to answer it, and
-    /// was so long.
+    /// An introduction as the early message of the caller's own Init, which is `held` with what it takes to answer it,
+    /// and was so long.
     pub(crate) fn on_early(
         &mut self,
         now: Instant,
@@ -235,8 +235,8 @@ impl<H> Introductions<H> {
         self.out.extend(reply.map(|message| HomeOutput::Reply { caller, message }));
     }
 
-    /// A peer of a leaf of ours, which is at `remote` unless that is behind a relay, wants us to tell the leaf so. `view`
-    /// is of the leaf.
+    /// A peer of a leaf of ours, which is at `remote` unless that is behind a relay, wants us to tell the leaf so.
+    /// `view` is of the leaf.
     pub(crate) fn on_vouch(
         &mut self,
         now: Instant,
@@ -363,7 +363,8 @@ impl<H> Introductions<H> {
         self.by_channel.get(&channel).map(|introduction| introduction.caller)
     }
 
-    /// Introductions admitted since the start, and the datagrams and bytes of UDP payload that all have cost, both ways.
+    /// Introductions admitted since the start, and the datagrams and bytes of UDP payload that all have cost, both
+    /// ways.
     pub(crate) fn costs(&self) -> (u64, u64, u64) {
         self.costs
     }

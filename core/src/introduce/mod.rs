@@ -1,18 +1,18 @@
 //! Introductions: how two peers that know only each other's keys get a link.
 //!
-//! Three parts play, each in a file of its own. The **caller** ([`Calls`]) finds out where the peer is at home, wraps its
-//! Init for the peer (with its candidates inside, sealed) in an introduction, and repeats it, home by home, until an
-//! answer comes. The **home** ([`Introductions`]) opens a channel for the two, carries the Init to its leaf and the
+//! Three parts play, each in a file of its own. The **caller** ([`Calls`]) finds out where the peer is at home, wraps
+//! its Init for the peer (with its candidates inside, sealed) in an introduction, and repeats it, home by home, until
+//! an answer comes. The **home** ([`Introductions`]) opens a channel for the two, carries the Init to its leaf and the
 //! Response back, and sees neither. When the introduction came as the early message of the caller's own Init, the home
-//! keeps its Response back for a moment, so that one round trip brings both answers. The **callee** ([`judge`], [`reply`])
-//! decides by the caller's identity: an accepted peer gets its candidates, a refused one a reason.
+//! keeps its Response back for a moment, so that one round trip brings both answers. The **callee** ([`judge`],
+//! [`reply`]) decides by the caller's identity: an accepted peer gets its candidates, a refused one a reason.
 //!
 //! Everything may be lost, so everything may come twice: the ephemeral key of the inner Init names a call, at the home
 //! and at the callee, and the same call gets the same answer.
 //!
-//! The parts never touch one another, since they are at different nodes; one node may be all three at the same time. Links,
-//! handshakes, channels and lookups belong to others: the parts say what they want of them, and the node tells what came
-//! of it.
+//! The parts never touch one another, since they are at different nodes; one node may be all three at the same time.
+//! Links, handshakes, channels and lookups belong to others: the parts say what they want of them, and the node tells
+//! what came of it.
 
 mod callee;
 mod caller;

@@ -63,8 +63,8 @@ pub(crate) enum CallOutput {
         /// Where.
         address: SocketAddr,
     },
-    /// Build an Init for the peer, for this home to carry: [`Calls::on_init_built`](super::Calls::on_init_built) takes it,
-    /// and [`Calls::on_impossible`](super::Calls::on_impossible) that there can be none.
+    /// Build an Init for the peer, for this home to carry: [`Calls::on_init_built`](super::Calls::on_init_built) takes
+    /// it, and [`Calls::on_impossible`](super::Calls::on_impossible) that there can be none.
     Build {
         /// The peer.
         peer: PeerId,

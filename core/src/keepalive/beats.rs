@@ -66,8 +66,8 @@ impl Beats {
         self.asks > 2
     }
 
-    /// A beat of another link left now. Where the two would march in step, this one's next being more than three quarters
-    /// of the interval away, it comes sooner this once: half an interval after the other.
+    /// A beat of another link left now. Where the two would march in step, this one's next being more than three
+    /// quarters of the interval away, it comes sooner this once: half an interval after the other.
     pub(crate) fn keep_apart(&mut self, now: Instant, interval: Duration) {
         let next = self.sent + interval;
         if next > now + interval * 3 / 4 {

@@ -8,9 +8,9 @@
 //! socket can go on with a longer delay at once; after a miss the next trial takes a fresh one.
 //!
 //! [`Lifetime`] climbs the [`LADDER`], a few rungs at a time, until one is missed, then divides what lies between the
-//! longest hit and the shortest miss. It ends when two misses lie within a tenth of the longest hit, which is the result:
-//! never more than the truth, and at most a tenth less. It is a function of what it is told: [`Lifetime::poll`] says
-//! what to do next, the node does it and brings back sockets, answers and time.
+//! longest hit and the shortest miss. It ends when two misses lie within a tenth of the longest hit, which is the
+//! result: never more than the truth, and at most a tenth less. It is a function of what it is told: [`Lifetime::poll`]
+//! says what to do next, the node does it and brings back sockets, answers and time.
 //!
 //! A check of a known lifetime ([`Lifetime::check`]) is one trial that should hit and one that should miss; what it
 //! finds different is measured like the first time.
@@ -99,8 +99,8 @@ enum Stage {
     New,
     /// io is asked.
     Asked { request: SocketRequest, until: Instant },
-    /// Packets go both ways. `sent` counts the first ones, of which the last left when it `began`; `next` is when another
-    /// is due.
+    /// Packets go both ways. `sent` counts the first ones, of which the last left when it `began`; `next` is when
+    /// another is due.
     Warming { socket: SocketId, token: [u8; 8], began: Instant, sent: u8, next: Instant, is_answered: bool },
     /// The delayed answer is awaited.
     Waiting { socket: SocketId, token: [u8; 8] },

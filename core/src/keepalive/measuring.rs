@@ -2,15 +2,16 @@
 //!
 //! A leaf that has a home and is behind something measures through that home: [`Lifetime`] says what to send, this
 //! decides when, through whom, and what becomes of the result. It sets the [`Pace`] of all beats and is kept for the
-//! network that the leaf is in, so that coming back there costs nothing. It is checked daily, and measured anew when the
-//! home is heard to see us elsewhere although our network is the same: then the router had forgotten us.
+//! network that the leaf is in, so that coming back there costs nothing. It is checked daily, and measured anew when
+//! the home is heard to see us elsewhere although our network is the same: then the router had forgotten us.
 //!
 //! Where supernodes see our own address, or one that is mapped to us, and packets come in that nobody asked for,
 //! nothing forgets us and nothing is measured.
 //!
-//! A life: at rest until a home takes us ([`Measuring::on_home`]) or the network changes; [`SETTLE`] later it looks where
-//! the home sees us ([`View`]), and measures, or takes what it knows of this [`Place`]. One measurement runs at a time.
-//! When it ends the next one is due much later. [`Measuring::poll_output`] says what is to be done, until it says nothing.
+//! A life: at rest until a home takes us ([`Measuring::on_home`]) or the network changes; [`SETTLE`] later it looks
+//! where the home sees us ([`View`]), and measures, or takes what it knows of this [`Place`]. One measurement runs at a
+//! time. When it ends the next one is due much later. [`Measuring::poll_output`] says what is to be done, until it says
+//! nothing.
 
 use core::net::SocketAddr;
 use core::time::Duration;

@@ -2,9 +2,9 @@
 //!
 //! A router forgets a UDP binding that nobody uses (RFC 4787 §4.3), and after that nobody reaches us through it. How
 //! long that takes differs by a factor of a hundred, and nobody tells. So a node behind a router measures it with
-//! packets from sockets of its own (`lifetime.rs`; when, and what becomes of the result: [`Measuring`]), and then sends as seldom as that router allows ([`Pace`]): a Beat
-//! after so much of its own silence, none while other packets leave. Until the measurement has shown better,
-//! [`BEAT_INTERVAL`] is assumed.
+//! packets from sockets of its own (`lifetime.rs`; when, and what becomes of the result: [`Measuring`]), and then sends
+//! as seldom as that router allows ([`Pace`]): a Beat after so much of its own silence, none while other packets leave.
+//! Until the measurement has shown better, [`BEAT_INTERVAL`] is assumed.
 //!
 //! Beats are not answered; [`Beats`] says when one of them asks for an answer instead, and when silence means that the
 //! other side is gone. A packet that awaits an answer (data, a request) is watched more closely: see

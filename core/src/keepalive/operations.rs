@@ -1,5 +1,5 @@
-//! [`Measuring`] with a home, a router and an io that are a model: networks and homes come and go, sockets are opened or
-//! refused, answers come or do not, time passes.
+//! [`Measuring`] with a home, a router and an io that are a model: networks and homes come and go, sockets are opened
+//! or refused, answers come or do not, time passes.
 
 use core::time::Duration;
 use std::collections::BTreeSet;

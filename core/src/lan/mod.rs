@@ -1,17 +1,17 @@
 //! Nodes of the same local network, which io found there by multicast DNS and where no supernode is needed.
 //!
-//! [`Lan`] is told what was announced ([`Lan::handle_node`]) and taken back ([`Lan::handle_node_gone`]). What is told is a
-//! hint and no more: anybody on the LAN may announce anything, and only a handshake shows who answers. So a node is
-//! remembered until it is wanted; then its addresses are dialled, beside the ordinary search for its homes, and whichever
-//! answers first is the link. A call to somebody not heard of yet waits a moment for it where
+//! [`Lan`] is told what was announced ([`Lan::handle_node`]) and taken back ([`Lan::handle_node_gone`]). What is told
+//! is a hint and no more: anybody on the LAN may announce anything, and only a handshake shows who answers. So a node
+//! is remembered until it is wanted; then its addresses are dialled, beside the ordinary search for its homes, and
+//! whichever answers first is the link. A call to somebody not heard of yet waits a moment for it where
 //! [`Config::lan`](crate::api::Config::lan) says that io listens.
 //!
 //! A leaf without any home also tries those that say that they are supernodes ([`Lan::supernodes`]): on a LAN cut off
 //! from the world they may be all there is.
 //!
-//! It is a table and wants nothing by itself: there is no deadline and no output. Calls and homes take from it what they
-//! need, and bound what is sent to announced addresses as for other hearsay: by attempts per prefix and packets per
-//! address ([`crate::account`]).
+//! It is a table and wants nothing by itself: there is no deadline and no output. Calls and homes take from it what
+//! they need, and bound what is sent to announced addresses as for other hearsay: by attempts per prefix and packets
+//! per address ([`crate::account`]).
 
 #[cfg(any(test, feature = "operations"))]
 pub(crate) mod operations;

@@ -1,9 +1,9 @@
 //! The primitives that snow asks for: X25519 and ChaCha20-Poly1305 from aws-lc-rs, BLAKE2s from `blake2`, and
 //! randomness that is one draw of the node's own generator.
 //!
-//! A [`Resolver`] is made for one handshake and handed over to snow's builder. It knows this node's static key pair
-//! and names it to snow by its *public* half: the private half never leaves the context that aws-lc keeps, and the
-//! public half is not computed again for each handshake, which would be one multiplication more. The ephemeral private key is
+//! A [`Resolver`] is made for one handshake and handed over to snow's builder. It knows this node's static key pair and
+//! names it to snow by its *public* half: the private half never leaves the context that aws-lc keeps, and the public
+//! half is not computed again for each handshake, which would be one multiplication more. The ephemeral private key is
 //! put into the resolver's [`Draw`] by the caller before snow needs it, so that a handshake is a function of the state
 //! of the caller's generator.
 

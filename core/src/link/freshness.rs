@@ -1,9 +1,9 @@
 //! The clock of Inits: what time ours carry, and whether one that came is new or a replay.
 //!
-//! An Init carries a time, and a responder takes none that is not later than the last one of that peer. So our own times
-//! never go back, in this run or a later one, whatever the wall clock does: they run ahead of a mark that is saved
-//! ([`Freshness::poll_mark`]) before it is reached. Of peers the last time is remembered as long as their link, by the
-//! caller, and beyond that here ([`Freshness::remember`]); with nothing remembered the wall clock decides.
+//! An Init carries a time, and a responder takes none that is not later than the last one of that peer. So our own
+//! times never go back, in this run or a later one, whatever the wall clock does: they run ahead of a mark that is
+//! saved ([`Freshness::poll_mark`]) before it is reached. Of peers the last time is remembered as long as their link,
+//! by the caller, and beyond that here ([`Freshness::remember`]); with nothing remembered the wall clock decides.
 
 use core::time::Duration;
 use std::collections::BTreeMap;

@@ -18,19 +18,19 @@
 //! against theft of the responder's key. Who knows a `PeerId` can recognise the Inits addressed to it. snow keeps
 //! copies of its chaining key on the stack, which safe code cannot clear; everything that outlives a call is.
 
+mod admission;
 mod crypto;
 mod epoch;
 mod freshness;
-mod gate;
 mod handshake;
 mod keys;
 mod replay;
 #[cfg(test)]
 mod tests;
 
+pub use admission::{Admission, Gate, open_cookie};
 pub use epoch::{Epoch, TransportKeys};
 pub(crate) use freshness::Freshness;
-pub use gate::{Admission, Gate, open_cookie};
 pub use handshake::{Accepted, InitFixed, Initiation, Macs, ResponseFixed, accept, initiate};
 pub(crate) use handshake::{INIT_FIXED_LEN, RESPONSE_FIXED_LEN, accept_unless};
 pub use keys::{Identity, PeerKeys};

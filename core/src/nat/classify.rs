@@ -203,8 +203,8 @@ fn ports(evidence: &Evidence, mapping: Option<MappingBehavior>) -> PortAssignmen
     }
 }
 
-/// Asks `judge` of all samples, then of all but one supernode's. That one must be far off: where all are near each other,
-/// leaving some out would make order out of chance.
+/// Asks `judge` of all samples, then of all but one supernode's. That one must be far off: where all are near each
+/// other, leaving some out would make order out of chance.
 fn without_a_liar<T>(
     samples: &[Sample],
     reporters: usize,

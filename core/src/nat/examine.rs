@@ -7,12 +7,14 @@
 //!    main socket never sends anything (RFC 5780 §4.4). Up to three times, since the port is opened on first demand.
 //! 2. *Mapping*: a second socket sends to each one's usual and alternate port (RFC 5780 §4.3), all within a moment, so
 //!    that the external ports come in the router's order.
-//! 3. *Fresh*: where that made a single mapping with another port than the internal one, three more sockets make one each.
+//! 3. *Fresh*: where that made a single mapping with another port than the internal one, three more sockets make one
+//!    each.
 //! 4. *Loop*: where each socket has one mapping, the two send to each other's external address (RFC 4787 §6).
 //!
 //! Without a router in between (the address seen is one's own), and where only filtering was asked for, it ends after
 //! the first. The examination is handed answers and time, and says what it wants in [`Ask`]s; it neither chooses the
-//! supernodes nor concludes: that is the business of [`Examiner`](super::Examiner) and of [`classify`](super::classify).
+//! supernodes nor concludes: that is the business of [`Examiner`](super::Examiner) and of
+//! [`classify`](super::classify).
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;

@@ -2,8 +2,9 @@
 //!
 //! A leaf examines a little after it has found supernodes, never before: connecting comes first. Then daily, when the
 //! host's network changed, and when reality disagrees ([`Examiner::on_disagreement`]): supernodes see it elsewhere, or
-//! what should have worked did not. The IPv4 path is examined in full, the IPv6 path for its firewall. A node that serves
-//! others by its own decision looks every few minutes whether unasked packets still come in, unless they do anyway.
+//! what should have worked did not. The IPv4 path is examined in full, the IPv6 path for its firewall. A node that
+//! serves others by its own decision looks every few minutes whether unasked packets still come in, unless they do
+//! anyway.
 //!
 //! [`Known`] is what the last examination said.
 

@@ -6,8 +6,8 @@
 //! counted per leaf and in all.
 //!
 //! A life: [`ProbeReplies::on_probe`] takes a probe, and [`ProbeReplies::poll_output`] has its answer, at once or when
-//! [`ProbeReplies::handle_timeout`] finds it due. What waits goes when its link does ([`ProbeReplies::forget`]). Opening
-//! the alternate port and sending are others' business; who asks, and what is concluded, the leaf's.
+//! [`ProbeReplies::handle_timeout`] finds it due. What waits goes when its link does ([`ProbeReplies::forget`]).
+//! Opening the alternate port and sending are others' business; who asks, and what is concluded, the leaf's.
 
 #[cfg(any(test, feature = "operations"))]
 pub(crate) mod operations;

@@ -22,8 +22,8 @@ use crate::wire::nat::{FilteringBehavior, MappingBehavior, NatProfile};
 const TARGETS: usize = 3;
 /// Of which so many are asked over IPv6, where only the firewall is in question.
 const TARGETS_V6: usize = 2;
-/// Time for the links to those that are dialled for an examination alone, and between two looks whether a dial-back that
-/// goes first is over.
+/// Time for the links to those that are dialled for an examination alone, and between two looks whether a dial-back
+/// that goes first is over.
 const WAIT: Duration = Duration::from_secs(2);
 
 /// What this node is to others.

@@ -1,4 +1,5 @@
-//! Carries introductions between their three parts and the links, handshakes, channels and lookups that they are made of.
+//! Carries introductions between their three parts and the links, handshakes, channels and lookups that they are made
+//! of.
 
 use super::Node;
 use crate::api::{CommandError, ConnectError, Event, StreamEnd};

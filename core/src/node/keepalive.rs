@@ -1,5 +1,5 @@
-//! Carries [`Measuring`](crate::keepalive::Measuring): which home could help it, sockets and probes for it, and its pace
-//! to the peers.
+//! Carries [`Measuring`](crate::keepalive::Measuring): which home could help it, sockets and probes for it, and its
+//! pace to the peers.
 
 use super::Node;
 use crate::api::Event;

@@ -41,8 +41,8 @@ impl Node {
             Message::Confirm => {}
             Message::Challenge { token, room } => {
                 let was_moved = self.peers.on_challenge(now, &mut self.account, key, route, token, room);
-                // A home asks whether we are where a packet of ours came from: that was not where it knew us. A question
-                // of our own tells where that is.
+                // A home asks whether we are where a packet of ours came from: that was not where it knew us. A
+                // question of our own tells where that is.
                 if was_moved && self.measuring.may_be_forgotten() {
                     self.challenge(now, key, Some(route));
                 }

@@ -4,8 +4,8 @@
 //!
 //! [`Node::new`] makes it from a seed, a key, a [`Config`] and what an earlier run saved. The caller tells it its bound
 //! sockets ([`Node::handle_network`]) and the wall clock ([`Node::handle_wall_clock`]), gives it supernodes to start
-//! from ([`Node::join`]), and then goes round: what the world did goes in through `handle_*`, what the application wants
-//! through the commands, and after every one of these calls the caller drains [`Node::poll_transmit`],
+//! from ([`Node::join`]), and then goes round: what the world did goes in through `handle_*`, what the application
+//! wants through the commands, and after every one of these calls the caller drains [`Node::poll_transmit`],
 //! [`Node::poll_event`] and [`Node::poll_timeout`], in this order. [`Node::leave`] ends it.
 //!
 //! # Contract
@@ -13,8 +13,8 @@
 //! 1. Outputs are ready when the call that caused them returns. No extra tick brings them out.
 //! 2. A deadline fires at `now >= deadline`. After [`Node::handle_timeout`] and a drain, [`Node::poll_timeout`] is
 //!    `None` or later than `now`. It never names a moment before the last `now`.
-//! 3. [`Node::handle_timeout`] early, late or twice is harmless; one late call does all that is due. A timer is disarmed
-//!    before its action runs.
+//! 3. [`Node::handle_timeout`] early, late or twice is harmless; one late call does all that is due. A timer is
+//!    disarmed before its action runs.
 //! 4. Not draining costs delay, never correctness. What leaves is encoded in [`Node::poll_transmit`].
 //! 5. Everything has a limit with a name, which says what happens at it.
 //! 6. No datagram panics the node or returns an error. A rejected datagram changes only counters and rate limits.
@@ -27,8 +27,8 @@
 //!
 //! `receive.rs` takes datagrams to authentic packets, `handshake.rs` brings links up, `messages.rs` hands messages to
 //! their rooms, `links.rs` knows what hangs on a link and carries out what the [peers](crate::peer) want, `send.rs`
-//! takes turns among what is to be sent. The other files carry one room each: they make the view that its machine needs,
-//! call it, and carry out what it says, in order.
+//! takes turns among what is to be sent. The other files carry one room each: they make the view that its machine
+//! needs, call it, and carry out what it says, in order.
 
 mod handshake;
 mod introduce;
@@ -144,8 +144,8 @@ impl Node {
 
     // ---- what the world did ----
 
-    /// One received buffer: datagrams of `stride` bytes each (the last may be shorter) from one source. Handles a run of
-    /// them with one verdict and returns its length in bytes; call again with the rest.
+    /// One received buffer: datagrams of `stride` bytes each (the last may be shorter) from one source. Handles a run
+    /// of them with one verdict and returns its length in bytes; call again with the rest.
     pub fn handle_datagrams(&mut self, now: Instant, path: Path, stride: usize, data: &mut [u8]) -> (usize, Received) {
         let result = self.receive(now, path, stride, data);
         if !matches!(result.1, Received::Forward { .. }) {
@@ -308,8 +308,8 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`CommandError::OwnId`], [`CommandError::WeakKey`], [`CommandError::Leaving`]; [`CommandError::Limit`] where too many
-    /// calls are under way or too many peers known.
+    /// [`CommandError::OwnId`], [`CommandError::WeakKey`], [`CommandError::Leaving`]; [`CommandError::Limit`] where too
+    /// many calls are under way or too many peers known.
     pub fn connect(&mut self, now: Instant, peer: PeerId) -> Result<(), CommandError> {
         self.peers.announce_again(&peer);
         self.reach_peer(now, peer)?;
@@ -421,9 +421,9 @@ impl Node {
         self.streams.recv_datagram(self.peers.key_of(&peer)?, buf)
     }
 
-    /// Cuts a peer off: its link is closed with a goodbye, its streams end with [`StreamEnd::PeerGone`] here, a call to it
-    /// that is under way is given up. It may come back like any other, so whoever revokes a permission withdraws that
-    /// first.
+    /// Cuts a peer off: its link is closed with a goodbye, its streams end with [`StreamEnd::PeerGone`] here, a call to
+    /// it that is under way is given up. It may come back like any other, so whoever revokes a permission withdraws
+    /// that first.
     ///
     /// # Errors
     ///

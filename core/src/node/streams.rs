@@ -101,8 +101,8 @@ impl Node {
     /// Whether a peer gets user links, candidates and checks: whom a service lets in, and with whom we have begun
     /// something, from then on.
     ///
-    /// A service that is open to any lets everybody in: whoever may open a stream learns our addresses with it, so keeping
-    /// them from those who have not opened one yet would protect nothing.
+    /// A service that is open to any lets everybody in: whoever may open a stream learns our addresses with it, so
+    /// keeping them from those who have not opened one yet would protect nothing.
     pub(crate) fn is_let_in(&self, id: &PeerId) -> bool {
         self.peers.by_id(id).is_some_and(Peer::is_user)
             || self.calls.contains(id)

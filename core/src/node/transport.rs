@@ -1,5 +1,5 @@
-//! Carries [`Transports`](crate::transport::Transports): wishes for sockets to io and io's answers to whoever wished, what
-//! it must know of links to it, and what it wants of them.
+//! Carries [`Transports`](crate::transport::Transports): wishes for sockets to io and io's answers to whoever wished,
+//! what it must know of links to it, and what it wants of them.
 
 use core::net::SocketAddr;
 use std::collections::BTreeSet;

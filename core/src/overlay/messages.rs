@@ -97,10 +97,10 @@ impl Overlay {
                 }
             }
             Message::DialBackOrder { peer, address, nonce } => {
-                let Self { side, out, book, .. } = self;
+                let Self { side, out, members, .. } = self;
                 if let Side::Supernode(s) = side {
                     let has_link = about.is_linked;
-                    s.dial_backs.on_order(now, &from, peer, address.into(), nonce, has_link, book, out);
+                    s.dial_backs.on_order(now, &from, peer, address.into(), nonce, has_link, members, out);
                 }
             }
             Message::DialBackReply { nonce, refused } => self.on_dial_back_reply(now, &from, nonce, refused),
@@ -145,8 +145,9 @@ impl Overlay {
         if !self.is_serving() {
             return;
         }
-        // Who serves others has no home, and is found by its advert. It may have been a leaf when it was looked for last.
-        if let Some(bytes) = self.book.bytes(&peer) {
+        // Who serves others has no home, and is found by its advert. It may have been a leaf when it was looked for
+        // last.
+        if let Some(bytes) = self.members.bytes(&peer) {
             send(&mut self.out, from, &Message::Signed { kind: SignedKind::Advert, bytes });
         }
         send(&mut self.out, from, &self.records.answer(peer));
@@ -213,8 +214,8 @@ impl Overlay {
         self.keep(from);
     }
 
-    /// An advert of somebody whom this leaf calls: it is found where that says, whether there is room for it in the book
-    /// or not.
+    /// An advert of somebody whom this leaf calls: it is found where that says, whether there is room for it in the
+    /// membership table or not.
     fn on_callee_advert(&mut self, now: Instant, bytes: &[u8]) {
         if self.is_serving() {
             return;
@@ -234,7 +235,7 @@ impl Overlay {
             s.gossip.on_hints(now, from, hints, &mut stores);
         }
         if let Some((homes, mut m)) = self.leaf(now) {
-            m.book.on_hints(now, &from, hints);
+            m.members.on_hints(now, &from, hints);
             homes.on_listed(now, from, &mut m);
         }
         self.keep(from);

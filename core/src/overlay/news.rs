@@ -106,9 +106,9 @@ impl Overlay {
 
     /// Something authentic came from this peer.
     pub(crate) fn on_heard(&mut self, now: Instant, id: &PeerId) {
-        let Self { side, book, .. } = self;
+        let Self { side, members, .. } = self;
         if let Side::Supernode(s) = side {
-            s.gossip.on_heard(now, id, book);
+            s.gossip.on_heard(now, id, members);
             s.registrations.on_heard(id);
         }
     }
@@ -142,7 +142,7 @@ impl Overlay {
             s.registrations.handle_timeout(now, &mut stores);
             s.dial_backs.handle_timeout(now);
         }
-        self.book.handle_timeout(now);
+        self.members.handle_timeout(now);
         self.records.handle_timeout(now);
         self.lookups.handle_timeout(now, &mut self.out);
         self.on_dial_backs_due(now, situation);
@@ -156,7 +156,7 @@ impl Overlay {
             Side::Supernode(s) => earliest(s.gossip.poll_timeout(), s.registrations.poll_timeout()),
         };
         let others = [
-            self.book.poll_timeout(),
+            self.members.poll_timeout(),
             self.records.poll_timeout(),
             self.lookups.poll_timeout(),
             self.dial_back.poll_timeout(),

@@ -199,7 +199,7 @@ impl World {
         }
         assert!(!overlay.is_pressing() && overlay.turn.is_none(), "nothing presses when nothing is wanted");
         let max = if overlay.is_serving() { SUPERNODE_ADVERTS_MAX } else { LEAF_ADVERTS_MAX };
-        assert!(overlay.book.len() <= max && overlay.leaves() <= 3 && overlay.own_homes().len() <= 2);
+        assert!(overlay.members.len() <= max && overlay.leaves() <= 3 && overlay.own_homes().len() <= 2);
         assert!(overlay.helpers.len() <= 3);
         assert!(overlay.is_serving() || overlay.leaves() == 0);
         assert!(overlay.own_homes().iter().all(|(home, _)| self.linked.contains(home)), "a home without a link");

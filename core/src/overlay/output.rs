@@ -11,8 +11,8 @@ use crate::wire::message::{Load, Message, Refusal};
 /// Where a peer is at home, or why that is not known.
 pub(crate) type Location = Result<Vec<(PeerId, SocketAddr)>, LookupFailure>;
 
-/// One intent. The parts of the room push them to one queue; [`Overlay::poll_output`](super::Overlay::poll_output) gives
-/// them out in order.
+/// One intent. The parts of the room push them to one queue; [`Overlay::poll_output`](super::Overlay::poll_output)
+/// gives them out in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Output {
     /// Send encoded messages over the link to this peer, as one Data packet; dropped if there is no link.

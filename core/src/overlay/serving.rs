@@ -62,8 +62,8 @@ impl Overlay {
         if self.dial_back.confirmed() {
             return Some(address);
         }
-        // Confirmed not long ago, and everybody has been sent something since: then it must do that packets come in from
-        // ports that nothing was sent to. It was seen before that the router does not look at addresses.
+        // Confirmed not long ago, and everybody has been sent something since: then it must do that packets come in
+        // from ports that nothing was sent to. It was seen before that the router does not look at addresses.
         let is_new = now - situation.lets_in? < CHECK_HOLDS;
         (is_new && self.role.was_confirmed(now, address)).then_some(address)
     }
@@ -140,7 +140,7 @@ impl Overlay {
         }
         let Some((s, mut stores, key, sequence)) = self.signing(now) else { return };
         s.gossip.withdraw(key, sequence, &mut stores);
-        let neighbours = s.gossip.addresses(stores.book);
+        let neighbours = s.gossip.addresses(stores.members);
         let leaves = s.registrations.leaves().copied().collect();
         let addresses = s.advertise.clone();
         self.turn_next(now, Move::Cease { addresses, neighbours, leaves });
@@ -167,7 +167,7 @@ impl Overlay {
             }
             Move::Cease { addresses, neighbours, leaves } => {
                 self.side = self.terms.leaf(self.me.id());
-                self.book.set_max(LEAF_ADVERTS_MAX);
+                self.members.set_max(LEAF_ADVERTS_MAX);
                 self.records = RecordStore::new(0);
                 self.out.push_back(Output::Duty(Duty::Binding));
                 self.out.extend(leaves.into_iter().map(|leaf| Output::Dismiss { leaf }));
@@ -190,7 +190,7 @@ impl Overlay {
     }
 
     fn become_supernode(&mut self, now: Instant, address: SocketAddr, way: Way) {
-        self.book.set_max(SUPERNODE_ADVERTS_MAX);
+        self.members.set_max(SUPERNODE_ADVERTS_MAX);
         self.records = RecordStore::new(RECORDS_MAX);
         self.side = self.terms.supernode(now, self.me.id(), &[address], way, &mut self.random);
         // A router that merely lets everybody in forgets like any other.

@@ -10,7 +10,7 @@ use crate::api::{Config, Role, Saved, SupernodeStatus};
 use crate::identity::{PeerId, SecretKey};
 use crate::link::Identity;
 use crate::nat::Stand;
-use crate::overlay::advert::{Advert, AdvertBook, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
+use crate::overlay::advert::{Advert, LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
 use crate::overlay::directory::{Lookups, RECORDS_MAX, Record, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
 use crate::overlay::home::{Carried, DRAWN_AUTO_MAX, DRAWN_MAX, Homes, Means, Registrations};
@@ -89,7 +89,7 @@ pub(crate) struct Overlay {
     pub(super) clock: NetworkClock,
     pub(super) side: Side,
     pub(super) sequence: Sequence,
-    pub(super) book: AdvertBook,
+    pub(super) members: MembershipTable,
     pub(super) records: RecordStore,
     pub(super) lookups: Lookups,
     pub(super) dial_back: DialBack,
@@ -132,7 +132,7 @@ impl Overlay {
             clock: NetworkClock::default(),
             side,
             sequence: Sequence::new(saved.sequence),
-            book: AdvertBook::new(id, adverts_max),
+            members: MembershipTable::new(id, adverts_max),
             records: RecordStore::new(records_max),
             lookups: Lookups::default(),
             role: RoleWatch::default(),
@@ -160,9 +160,9 @@ impl Overlay {
     /// The leaf's side with its means, if this node is one.
     pub(super) fn leaf(&mut self, now: Instant) -> Option<(&mut Homes, Means<'_>)> {
         let wall = self.wall_time(now);
-        let Self { me, random, book, sequence, out, side, .. } = self;
+        let Self { me, random, members, sequence, out, side, .. } = self;
         match side {
-            Side::Leaf(homes) => Some((homes, Means { key: me.secret(), wall, random, book, sequence, out })),
+            Side::Leaf(homes) => Some((homes, Means { key: me.secret(), wall, random, members, sequence, out })),
             Side::Supernode(_) => None,
         }
     }
@@ -176,10 +176,10 @@ impl Overlay {
     /// The same, and with what it takes to sign an advert.
     pub(super) fn signing(&mut self, now: Instant) -> Option<(&mut Supernode, Stores<'_>, &SecretKey, &mut Sequence)> {
         let wall = self.wall_time(now);
-        let Self { me, random, book, records, sequence, out, side, .. } = self;
+        let Self { me, random, members, records, sequence, out, side, .. } = self;
         match side {
             Side::Leaf(_) => None,
-            Side::Supernode(s) => Some((s, Stores { wall, random, book, records, out }, me.secret(), sequence)),
+            Side::Supernode(s) => Some((s, Stores { wall, random, members, records, out }, me.secret(), sequence)),
         }
     }
 
@@ -265,12 +265,12 @@ impl Overlay {
 
     /// Whether this peer is known to be a supernode: by its advert, or because the user or an earlier run says so.
     pub(crate) fn is_supernode(&self, id: &PeerId) -> bool {
-        self.book.contains(id) || self.needs(id)
+        self.members.contains(id) || self.needs(id)
     }
 
     /// Where a supernode says that it is.
     pub(crate) fn supernode_addresses(&self, id: &PeerId) -> Vec<SocketAddr> {
-        match self.book.get(id) {
+        match self.members.get(id) {
             Some(advert) => advert.addresses.iter().map(|a| (*a).into()).collect(),
             None => Vec::new(),
         }
@@ -286,15 +286,15 @@ impl Overlay {
 
     /// All supernodes known by their adverts.
     pub(crate) fn supernodes(&self) -> impl Iterator<Item = &PeerId> {
-        self.book.iter().map(|(id, _)| id)
+        self.members.iter().map(|(id, _)| id)
     }
 
     /// The same, for whoever asks what this node knows.
     pub(crate) fn supernode_status(&self, now: Instant) -> Vec<SupernodeStatus> {
         let status = |(id, advert): (&PeerId, &Advert)| {
-            Some(SupernodeStatus { peer: *id, address: advert.address()?, load: self.book.load(now, id) })
+            Some(SupernodeStatus { peer: *id, address: advert.address()?, load: self.members.load(now, id) })
         };
-        self.book.iter().filter_map(status).collect()
+        self.members.iter().filter_map(status).collect()
     }
 
     /// The homes at which this leaf is registered now, the best first.

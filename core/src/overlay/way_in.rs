@@ -134,9 +134,9 @@ impl Overlay {
 
     /// How many known supernodes could be witnesses: of different prefixes, and sent nothing.
     pub(super) fn count_fresh(&mut self, now: Instant) {
-        let Self { book, dial_back, side, .. } = self;
+        let Self { members, dial_back, side, .. } = self;
         let (mut prefixes, mut fresh, mut stale) = (BTreeSet::new(), 0, Vec::new());
-        for (id, advert) in book.iter() {
+        for (id, advert) in members.iter() {
             let ips = || advert.addresses.iter().map(|a| SocketAddr::from(*a).ip());
             if !dial_back.is_fresh(now, id, ips()) {
                 stale.push(id_prefix(id));
@@ -148,10 +148,10 @@ impl Overlay {
         let are_all = match side {
             Side::Leaf(homes) => {
                 // Those that were named, and have not said yet who they are.
-                let named = homes.known().filter(|(id, ..)| book.get(id).is_none());
+                let named = homes.known().filter(|(id, ..)| members.get(id).is_none());
                 let is_fresh = |id: &PeerId, at: SocketAddr| dial_back.is_fresh(now, id, core::iter::once(at.ip()));
                 stale.extend(named.filter(|(id, at, _)| !is_fresh(id, *at)).map(|(id, ..)| id_prefix(&id)));
-                homes.had_listing() && book.len() < LISTING_LEAF_MAX
+                homes.had_listing() && members.len() < LISTING_LEAF_MAX
             }
             Side::Supernode(_) => true,
         };
@@ -186,7 +186,7 @@ impl Overlay {
         linked: &BTreeSet<PeerId>,
     ) -> bool {
         let (mut unlinked, mut left) = (Vec::new(), 0);
-        for (id, advert) in self.book.iter() {
+        for (id, advert) in self.members.iter() {
             let Some(address) = advert.address().filter(SocketAddr::is_ipv4) else { continue };
             if !linked.contains(id) && !except.contains(&address.ip()) {
                 unlinked.push((*id, address));

@@ -1,7 +1,7 @@
 //! An answer that does not come: when to look, when to use another path, when to give up.
 //!
-//! [`FailureDetector`] is told of every packet that awaits an answer, and of every answer. While an answer is overdue its deadline
-//! names the next [`Remedy`]: challenge the path in use, use another, shake hands anew, give up.
+//! [`FailureDetector`] is told of every packet that awaits an answer, and of every answer. While an answer is overdue
+//! its deadline names the next [`Remedy`]: challenge the path in use, use another, shake hands anew, give up.
 
 use core::time::Duration;
 

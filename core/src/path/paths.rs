@@ -9,9 +9,9 @@
 //! paths are used. A path on which an awaited answer did not come has failed: it is kept for a while, since it may come
 //! back, but is used only when nothing else is left. It comes back when it answers a challenge.
 //!
-//! Choice: a direct path over UDP, then one over TCP, then a relayed one, unless [`crate::quality`] found the direct one
-//! worse; between two direct paths of a kind the quicker one, with hysteresis so that two alike do not alternate; a path
-//! that the peer moved to (it roamed) at once.
+//! Choice: a direct path over UDP, then one over TCP, then a relayed one, unless [`crate::quality`] found the direct
+//! one worse; between two direct paths of a kind the quicker one, with hysteresis so that two alike do not alternate; a
+//! path that the peer moved to (it roamed) at once.
 
 use core::net::IpAddr;
 use core::time::Duration;
@@ -180,8 +180,8 @@ impl Paths {
         }
     }
 
-    /// Whether an address that the peer was not heard from before may be asked whether it is the peer's. Two routers that
-    /// give each destination another address can make a new one of every question, without end.
+    /// Whether an address that the peer was not heard from before may be asked whether it is the peer's. Two routers
+    /// that give each destination another address can make a new one of every question, without end.
     pub(crate) fn admits_stranger(&mut self, now: Instant, route: &Route) -> bool {
         if self.find(route).is_some() {
             return true;
@@ -269,8 +269,9 @@ impl Paths {
         }
     }
 
-    /// Routers may have forgotten the direct paths while nobody used them. They are failed until they answer; nothing is
-    /// sent on them meanwhile, not even where there is no other path. Says which they are. Call [`Self::choose`] after it.
+    /// Routers may have forgotten the direct paths while nobody used them. They are failed until they answer; nothing
+    /// is sent on them meanwhile, not even where there is no other path. Says which they are. Call [`Self::choose`]
+    /// after it.
     pub(crate) fn doubt_direct(&mut self) -> Vec<Route> {
         let direct = |p: &&mut PathState| p.route.is_direct() && p.proven;
         for path in self.list.iter_mut().filter(direct) {

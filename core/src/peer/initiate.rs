@@ -1,7 +1,7 @@
 //! Handshakes that this side begins: our Inits and what answers them.
 //!
-//! The link changes when the Response is authentic ([`Peers::finish`], [`Peers::install_finished`]); between the two the
-//! node tells whoever hangs on a link that is replaced.
+//! The link changes when the Response is authentic ([`Peers::finish`], [`Peers::install_finished`]); between the two
+//! the node tells whoever hangs on a link that is replaced.
 
 use core::time::Duration;
 
@@ -205,8 +205,8 @@ impl Peers {
     pub(crate) fn revive(&mut self, now: Instant, account: &mut Account, key: PeerKey) {
         let Some(peer) = self.get(key) else { return };
         let call = peer.is_user().then_some(peer.id);
-        // The peer keeps so many answered handshakes, and one is the introduction's: another would push out the very one
-        // that comes to be confirmed.
+        // The peer keeps so many answered handshakes, and one is the introduction's: another would push out the very
+        // one that comes to be confirmed.
         let mut routes: Vec<Route> = peer.paths.proven().collect();
         routes.sort_by_key(|route| core::cmp::Reverse(peer.paths.heard_at(route)));
         routes.truncate(PENDING_MAX - 1);

@@ -47,8 +47,8 @@ impl Peers {
         }
     }
 
-    /// The application uses a link that slept: its direct paths are asked first, and a new introduction is begun beside,
-    /// with which checks start as on a first call. User bytes take whichever path shows itself first.
+    /// The application uses a link that slept: its direct paths are asked first, and a new introduction is begun
+    /// beside, with which checks start as on a first call. User bytes take whichever path shows itself first.
     fn wake(&mut self, now: Instant, key: PeerKey) {
         self.doubt_direct(key);
         let Some(peer) = self.get_mut(key) else { return };
@@ -69,7 +69,8 @@ impl Peers {
 
     // ---- what arrives ----
 
-    /// A packet for a link came on this route: if the link slept, the peer found its direct paths doubtful, and so do we.
+    /// A packet for a link came on this route: if the link slept, the peer found its direct paths doubtful, and so do
+    /// we.
     pub(crate) fn wake_by_peer(&mut self, now: Instant, key: PeerKey, route: &Route) {
         self.touch(key);
         if !route.is_direct() && self.get(key).is_some_and(|peer| peer.is_asleep(now)) {

@@ -67,7 +67,8 @@ fn a_link_that_nothing_needs_ends_in_its_way() {
     let (user, silent, unused) = (USER_IDLE_MAX, SILENCE_MAX, UNUSED_MAX);
     let close = |peer| vec![Output::Close { peer }];
     let gone = |peer| vec![Output::Gone { peer }];
-    // Whether it is for the application, how it is kept, whether it is a relay of ours; after how long it ends, and how.
+    // Whether it is for the application, how it is kept, whether it is a relay of ours; after how long it ends, and
+    // how.
     let table: [(bool, Duty, bool, Duration, Expected); 5] = [
         (true, Duty::Binding, false, user, gone),
         (false, Duty::Binding, false, unused, close),

@@ -1,6 +1,6 @@
 //! Two [`Peers`], each with the other as its one peer, driven by bytes: handshakes begin, cross, are lost, doubled and
-//! late, keys are replaced, links are used, sleep, fall silent and are forgotten, and what is sealed by one opens at the
-//! other.
+//! late, keys are replaced, links are used, sleep, fall silent and are forgotten, and what is sealed by one opens at
+//! the other.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -23,7 +23,8 @@ use crate::wire::DATAGRAM_LEN_MAX;
 use crate::wire::message::{self, InitBody, Message};
 use crate::wire::packet::{Kind, Packet};
 
-/// More than may be due one after the other, when time has passed unnoticed: each remedy against silence, each repetition.
+/// More than may be due one after the other, when time has passed unnoticed: each remedy against silence, each
+/// repetition.
 const TURNS_MAX: usize = 32;
 
 /// One of the two.

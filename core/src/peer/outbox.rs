@@ -176,7 +176,8 @@ impl Peers {
         }
     }
 
-    /// Copies messages to `buf` at `body`, and behind them what else is queued for the same place. Returns their length.
+    /// Copies messages to `buf` at `body`, and behind them what else is queued for the same place. Returns their
+    /// length.
     fn join_messages(
         &mut self,
         peer: PeerKey,

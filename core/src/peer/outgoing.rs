@@ -4,7 +4,8 @@ use crate::net::{Path, PeerKey};
 use crate::path::Route;
 use crate::wire::packet::{ChannelId, Kind};
 
-/// Most intents queued. At the limit new ones are dropped and counted: every one of them is repeated by whoever needs it.
+/// Most intents queued. At the limit new ones are dropped and counted: every one of them is repeated by whoever needs
+/// it.
 pub(crate) const OUTGOING_MAX: usize = 65_536;
 
 /// One thing to send, encoded only when it is polled: what leaves carries the keys and the path of that moment.

@@ -10,8 +10,8 @@ use crate::time::Instant;
 use crate::wire::message::Message;
 
 impl Peers {
-    /// A ping to a peer: at once where there is a path, later where `is_called`, since then one is being looked for; else
-    /// never. Its number.
+    /// A ping to a peer: at once where there is a path, later where `is_called`, since then one is being looked for;
+    /// else never. Its number.
     pub(crate) fn ping(&mut self, now: Instant, peer: PeerId, is_called: bool) -> u64 {
         let number = self.pings.next_number();
         match self.up_key(&peer) {

@@ -106,8 +106,8 @@ impl Peers {
 
     /// The same Init again: the same Response again, without any Diffie-Hellman, if it comes from the same place.
     ///
-    /// From anywhere else it may be a copy. Whoever confirms the handshake proves that the Response arrived where it was
-    /// sent first, so it is sent nowhere else.
+    /// From anywhere else it may be a copy. Whoever confirms the handshake proves that the Response arrived where it
+    /// was sent first, so it is sent nowhere else.
     pub(crate) fn answer_again(
         &mut self,
         now: Instant,
@@ -183,8 +183,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Answers an Init for a user link, with as much of where we are as fits. Returns the Response, and whether it tells
-    /// of any address.
+    /// Answers an Init for a user link, with as much of where we are as fits. Returns the Response, and whether it
+    /// tells of any address.
     pub(crate) fn respond_introduced(
         &mut self,
         now: Instant,

@@ -1,4 +1,5 @@
-//! Path validation: questions whether a peer is on a path, its answers, its own questions, and which paths are in doubt.
+//! Path validation: questions whether a peer is on a path, its answers, its own questions, and which paths are in
+//! doubt.
 //!
 //! What is asked of an address that is not proven is paid for: either the [`Account`] lets so much go there unasked, or
 //! something else, of which the node tells, attests that the peer is there.
@@ -107,8 +108,8 @@ impl Peers {
 
     // ---- the peer's questions ----
 
-    /// A challenge came: it is answered on the route it came on, as far as `room` and the account allow. Whether it shows
-    /// that a home did not know us there.
+    /// A challenge came: it is answered on the route it came on, as far as `room` and the account allow. Whether it
+    /// shows that a home did not know us there.
     pub(crate) fn on_challenge(
         &mut self,
         now: Instant,
@@ -164,8 +165,8 @@ impl Peers {
     }
 
     /// We are in another network: has all paths asked whether they still work. What a user link uses has a second to
-    /// answer. One that is kept up for a leaf's sake is shaken hands with anew: that moves it here in one round trip, and
-    /// brings it back where the other side has forgotten us while we slept.
+    /// answer. One that is kept up for a leaf's sake is shaken hands with anew: that moves it here in one round trip,
+    /// and brings it back where the other side has forgotten us while we slept.
     pub(crate) fn on_moved(&mut self, now: Instant, key: PeerKey, is_leaf: bool) {
         self.challenge_all(key);
         let Some(peer) = self.get_mut(key) else { return };

@@ -1,9 +1,9 @@
 //! The fair share of each channel where a relay's total rate is capped.
 //!
-//! Max-min fairness by policing, in steps of [`INTERVAL`]: what each channel wanted to send in the last one, dropped bytes
-//! included, says how high the water stands in this one. Who wants less than the level gets all of it; the others get the
-//! level each. Wants are counted in a histogram of [`BUCKETS`] sizes, so that a step costs the same for one channel as for
-//! sixty thousand, and a packet a few additions; nothing is queued, allocated or searched.
+//! Max-min fairness by policing, in steps of [`INTERVAL`]: what each channel wanted to send in the last one, dropped
+//! bytes included, says how high the water stands in this one. Who wants less than the level gets all of it; the others
+//! get the level each. Wants are counted in a histogram of [`BUCKETS`] sizes, so that a step costs the same for one
+//! channel as for sixty thousand, and a packet a few additions; nothing is queued, allocated or searched.
 
 use core::time::Duration;
 

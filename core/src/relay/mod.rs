@@ -261,8 +261,8 @@ impl Relay {
         self.map.contains_key(&channel)
     }
 
-    /// Datagrams of `stride` bytes each came from `from`, the first of them a Relay packet of `channel`: the longest run
-    /// that goes the same way, and where to. None if this node is not the relay of that channel.
+    /// Datagrams of `stride` bytes each came from `from`, the first of them a Relay packet of `channel`: the longest
+    /// run that goes the same way, and where to. None if this node is not the relay of that channel.
     ///
     /// One lookup and one accounting step for the whole GSO batch; no allocation, no copy.
     pub(crate) fn forward(

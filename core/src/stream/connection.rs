@@ -189,9 +189,9 @@ impl Conn {
 
     /// Makes the earliest timer fire, due or not. False if none is armed.
     ///
-    /// This is how a probe leaves after an outage: see [`super::Failover`]. quinn tells only the earliest of its timers;
-    /// of the others that may be armed beside the loss timer (pacing, delayed acknowledgement, old keys) each is
-    /// harmless when it fires early.
+    /// This is how a probe leaves after an outage: see [`super::Failover`]. quinn tells only the earliest of its
+    /// timers; of the others that may be armed beside the loss timer (pacing, delayed acknowledgement, old keys) each
+    /// is harmless when it fires early.
     pub(super) fn fire_timer(&mut self, now: StdInstant) -> bool {
         let Some(due) = self.quic.poll_timeout() else { return false };
         self.handle_timeout(due.max(now));

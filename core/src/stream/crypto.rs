@@ -1,12 +1,12 @@
 //! A crypto provider for QUIC that seals nothing.
 //!
 //! The link below authenticates and encrypts every byte, so here a handshake only exchanges transport parameters and
-//! keys only tell packets apart: each ends in the four bytes of its connection's [`Mark`] and two that depend on its key
-//! phase and number. Without these a straggler of an earlier connection or phase could not be told from a packet of the present one, since
-//! connection ids are empty and there is no real key.
+//! keys only tell packets apart: each ends in the four bytes of its connection's [`Mark`] and two that depend on its
+//! key phase and number. Without these a straggler of an earlier connection or phase could not be told from a packet of
+//! the present one, since connection ids are empty and there is no real key.
 //!
-//! 0-RTT is always on. The parameters remembered from "last time" are what [`remembered`] says: the least that every end of this
-//! version of the protocol must offer.
+//! 0-RTT is always on. The parameters remembered from "last time" are what [`remembered`] says: the least that every
+//! end of this version of the protocol must offer.
 
 use core::any::Any;
 use core::net::Ipv6Addr;
@@ -92,8 +92,8 @@ impl Mark {
 struct Key {
     mark: Mark,
     phase: u8,
-    /// Opens nothing: the client's early key. quinn takes 0-RTT packets from a server too, if they open, and then panics
-    /// over the acknowledgement.
+    /// Opens nothing: the client's early key. quinn takes 0-RTT packets from a server too, if they open, and then
+    /// panics over the acknowledgement.
     one_way: bool,
 }
 

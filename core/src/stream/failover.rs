@@ -1,8 +1,8 @@
 //! What becomes of a connection's measurements when its packets take another path.
 //!
 //! [`Failover`] is told when the path changes, and of the time and of all that QUIC heard in between; it has probes
-//! leave ([`Failover::wants_fire`]) and makes QUIC forget what it measured when that no longer holds. It begins and ends
-//! with no change pending.
+//! leave ([`Failover::wants_fire`]) and makes QUIC forget what it measured when that no longer holds. It begins and
+//! ends with no change pending.
 
 use core::time::Duration;
 use std::time::Instant as StdInstant;
@@ -18,14 +18,14 @@ const WATCH_RTT_MIN: Duration = Duration::from_millis(150);
 const PROBE_AGAIN: Duration = Duration::from_millis(60);
 /// Most probes of a failover; after them QUIC's own loss timer goes on.
 const PROBES_MAX: u32 = 8;
-/// Timers that quinn may have armed on an established connection that is set up as ours: loss detection, pacing, delayed
-/// acknowledgement, discarding of old keys.
+/// Timers that quinn may have armed on an established connection that is set up as ours: loss detection, pacing,
+/// delayed acknowledgement, discarding of old keys.
 const TIMERS_MAX: u32 = 4;
 
 /// What a change of path waits for. A failover: before QUIC forgets what it measured on the old path.
 ///
-/// After an outage all that was under way is lost, and the congestion window is full of it. In a full window quinn sends
-/// nothing, not even acknowledgements while there is data to send, except the probes of the loss timer (RFC 9002
+/// After an outage all that was under way is lost, and the congestion window is full of it. In a full window quinn
+/// sends nothing, not even acknowledgements while there is data to send, except the probes of the loss timer (RFC 9002
 /// §6.2.4), which has backed off to many seconds. So that timer is made to fire at once, and again until an
 /// acknowledgement has come: where both ends send, it is the second probe that acknowledges the peer's first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -10,8 +10,8 @@ pub(super) const STREAMS_EARLY: u32 = 32;
 pub(crate) const STREAM_RECEIVE_WINDOW: u32 = 1_250_000;
 /// Most unread bytes that all streams of a link hold together.
 pub(crate) const RECEIVE_WINDOW: u32 = 8_000_000;
-/// Most pieces of streams that QUIC holds unread on a link. At the limit packets that bring more are dropped, as if they
-/// were lost. What a window holds in whole packets is 6 000.
+/// Most pieces of streams that QUIC holds unread on a link. At the limit packets that bring more are dropped, as if
+/// they were lost. What a window holds in whole packets is 6 000.
 pub(super) const PIECES_MAX: usize = 16_384;
 /// Most packets with long headers of one connection that are taken: a handshake needs three, and repeats them more and
 /// more seldom.

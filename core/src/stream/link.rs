@@ -54,8 +54,8 @@ pub struct LinkStreams {
 }
 
 impl LinkStreams {
-    /// `origin` is std's moment of our `Instant::ZERO`. A client's later `LinkStreams` of the same link must be made at a
-    /// later `now`.
+    /// `origin` is std's moment of our `Instant::ZERO`. A client's later `LinkStreams` of the same link must be made at
+    /// a later `now`.
     pub fn new(now: Instant, origin: StdInstant, side: Side, seed: [u8; 32]) -> Self {
         Self {
             origin,
@@ -113,9 +113,9 @@ impl LinkStreams {
     }
 
     /// The next packets to seal, each by itself: `buf.chunks(n)` for the returned `n`, at most `segments_max` of them.
-    /// All have that length but the last. None is longer than `packet_len_max`, which is at least [`PACKET_LEN_MIN`]: what
-    /// the path could carry at most, not what it is proven to, which QUIC finds out. [`PACKET_LEN_MAX`] does for all paths
-    /// over Ethernet. Where a path has less room than the one before had proven, QUIC must start over.
+    /// All have that length but the last. None is longer than `packet_len_max`, which is at least [`PACKET_LEN_MIN`]:
+    /// what the path could carry at most, not what it is proven to, which QUIC finds out. [`PACKET_LEN_MAX`] does for
+    /// all paths over Ethernet. Where a path has less room than the one before had proven, QUIC must start over.
     ///
     /// # Panics
     /// If `segments_max` is 0 or `packet_len_max` below [`PACKET_LEN_MIN`]: bugs of the caller.
@@ -317,17 +317,18 @@ impl LinkStreams {
 
     /// Packets take another path now, and the old one still works: what was measured on it no longer holds.
     ///
-    /// While a failover is being probed that goes on, on the new path: in a window full of lost packets nothing else moves.
+    /// While a failover is being probed that goes on, on the new path: in a window full of lost packets nothing else
+    /// moves.
     pub fn path_upgraded(&mut self, now: Instant) {
         self.now = now;
         let at = self.std(now);
         self.failover.on_upgrade(now, at, self.conn.as_deref_mut());
     }
 
-    /// Packets take another path now because the old one is dead; or the only path works again after an outage, which QUIC
-    /// by itself would take as long again to notice. A probe leaves at once; what was measured is forgotten only when the
-    /// path has answered and what was under way is taken for lost: sooner, the packets lost in the outage would fill the
-    /// new window.
+    /// Packets take another path now because the old one is dead; or the only path works again after an outage, which
+    /// QUIC by itself would take as long again to notice. A probe leaves at once; what was measured is forgotten only
+    /// when the path has answered and what was under way is taken for lost: sooner, the packets lost in the outage
+    /// would fill the new window.
     pub fn path_failed_over(&mut self, now: Instant) {
         self.now = now;
         self.failover.on_failover(now, self.conn.as_deref_mut());

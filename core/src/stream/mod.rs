@@ -1,9 +1,9 @@
 //! Streams: QUIC inside a link.
 //!
 //! [`Streams`] is the machine of the room: it has the application's streams, one key for each whatever happens to the
-//! link below, and its datagrams; each link's QUIC; whose turn it is to send; and who may use what ([`Services`]). It is
-//! handed the application's calls, the plaintexts of the links' Stream packets and datagrams, and what becomes of the
-//! links; it gives back plaintexts to seal ([`Streams::poll_transmit`]), a deadline for each link, and [`Output`]s.
+//! link below, and its datagrams; each link's QUIC; whose turn it is to send; and who may use what ([`Services`]). It
+//! is handed the application's calls, the plaintexts of the links' Stream packets and datagrams, and what becomes of
+//! the links; it gives back plaintexts to seal ([`Streams::poll_transmit`]), a deadline for each link, and [`Output`]s.
 //! It brings no link up, and knows no keys, addresses or paths.
 //!
 //! A stream of ours waits in the table until its peer's link is up, and is moved into the link's QUIC then
@@ -18,21 +18,20 @@
 //! # QUIC
 //!
 //! The link authenticates, encrypts and numbers every packet; QUIC (quinn-proto) adds what streams need: order,
-//! repetition, flow and congestion control. [`LinkStreams`] is one link's share of it. It is handed the plaintext of the
-//! link's Stream packets and calls for its streams, and gives back plaintexts to seal, events and a deadline; of path
-//! switches it is told by [`LinkStreams::path_upgraded`] and [`LinkStreams::path_failed_over`].
+//! repetition, flow and congestion control. [`LinkStreams`] is one link's share of it. It is handed the plaintext of
+//! the link's Stream packets and calls for its streams, and gives back plaintexts to seal, events and a deadline; of
+//! path switches it is told by [`LinkStreams::path_upgraded`] and [`LinkStreams::path_failed_over`].
 //!
 //! # A connection's life
 //!
 //! QUIC's client is the initiator of the link's first handshake. It connects when it opens its first stream, and the
-//! stream's bytes leave in the first flight (0-RTT is always on, see `crypto.rs`). The server cannot connect: to open the
-//! first stream it sends a Call (`packet.rs`), repeated until the client's Initial comes. A connection whose last stream
-//! ended stays for [`REST_AFTER`](link::REST_AFTER); then the client asks the server with a Rest, and both drop it, unless the server
-//! still has a stream (an application that has not read to the end). A connection weighs some 18 kB and more when it has
-//! been used, a [`LinkStreams`] without one next to nothing: [`LinkStreams::is_disposable`]. If an end has lost a connection that
-//! the other still uses, it says Gone, and the other's streams end.
-//! Each connection of a link has a later epoch than the one before; packets are marked with it, so that stragglers hit
-//! nothing.
+//! stream's bytes leave in the first flight (0-RTT is always on, see `crypto.rs`). The server cannot connect: to open
+//! the first stream it sends a Call (`packet.rs`), repeated until the client's Initial comes. A connection whose last
+//! stream ended stays for [`REST_AFTER`](link::REST_AFTER); then the client asks the server with a Rest, and both drop
+//! it, unless the server still has a stream (an application that has not read to the end). A connection weighs some 18
+//! kB and more when it has been used, a [`LinkStreams`] without one next to nothing: [`LinkStreams::is_disposable`]. If
+//! an end has lost a connection that the other still uses, it says Gone, and the other's streams end. Each connection
+//! of a link has a later epoch than the one before; packets are marked with it, so that stragglers hit nothing.
 //!
 //! # A stream's life
 //!
@@ -41,14 +40,16 @@
 //! may send them at once. A refusal resets and stops the stream with one of the codes in `one.rs`.
 //!
 //! The two directions end independently of each other:
-//! - *Receiving* ends when `read` has told the end ([`Read::End`](crate::api::Read::End)) or the peer's reset ([`StreamError::Ended`](crate::api::StreamError::Ended), to which
-//!   [`LinkEvent::Readable`] calls; unread bytes are lost), or with [`LinkStreams::stop`].
-//! - *Sending* ends when all bytes up to [`LinkStreams::finish`] are acknowledged, with [`LinkStreams::reset`], or when the peer
-//!   stops it ([`LinkEvent::Stopped`]).
+//! - *Receiving* ends when `read` has told the end ([`Read::End`](crate::api::Read::End)) or the peer's reset
+//!   ([`StreamError::Ended`](crate::api::StreamError::Ended), to which [`LinkEvent::Readable`] calls; unread bytes are
+//!   lost), or with [`LinkStreams::stop`].
+//! - *Sending* ends when all bytes up to [`LinkStreams::finish`] are acknowledged, with [`LinkStreams::reset`], or when
+//!   the peer stops it ([`LinkEvent::Stopped`]).
 //!
 //! A stream is forgotten when both have ended. [`LinkEvent::Ended`] is told only if the application could not know
 //! otherwise: the peer refused the stream, or reset it where nothing was left to send and `read` had not told so, or
-//! the connection is gone. After it, and after a clean end, calls give [`StreamError::Unknown`](crate::api::StreamError::Unknown).
+//! the connection is gone. After it, and after a clean end, calls give
+//! [`StreamError::Unknown`](crate::api::StreamError::Unknown).
 
 mod connection;
 mod crypto;

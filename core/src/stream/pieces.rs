@@ -2,8 +2,8 @@
 //!
 //! QUIC's windows bound the bytes that a peer can have us hold, not what each piece of them costs beside: a hundred
 //! bytes or so, be it a single byte with gaps around it. So pieces are counted as they come and as they are read. The
-//! count may be too high, where pieces came twice or were put together, until all that came has been read; never too low
-//! by more than came before the handshake was over.
+//! count may be too high, where pieces came twice or were put together, until all that came has been read; never too
+//! low by more than came before the handshake was over.
 
 /// No fewer pieces than QUIC holds of one stream, and where reading has come to.
 #[derive(Clone, Copy, Debug, Default)]

@@ -284,8 +284,8 @@ impl Streams {
 
     // ---- links ----
 
-    /// The plaintext of one Stream packet of a link. A peer that nothing is open to gets no more than a word for it; what
-    /// already runs on its link stays.
+    /// The plaintext of one Stream packet of a link. A peer that nothing is open to gets no more than a word for it;
+    /// what already runs on its link stays.
     pub(crate) fn handle_packet(&mut self, now: Instant, view: &View, plain: &[u8]) {
         if !view.is_accepted && self.quic(view.key).is_none() {
             if self.refusals.on_packet(now, view.key, plain) {

@@ -4,9 +4,9 @@
 //! each has to show soon what it is for. It is *bare* until something authentic came on it; then it is the one of that
 //! peer's link. [`Connections::accept`] makes room for a new one by ending the oldest bare one, or turns it away.
 //! [`Connections::pop_due`] names connections that are due for a look, and [`Transports`](super::Transports), which is
-//! told of the links, says with [`Connections::look_again`] or [`Connections::remove`] what came of it: a connection ends
-//! that is still bare after [`BARE_MAX`], or that twice in a row, [`LOOK_EVERY`] apart, was not the path in use of its
-//! peer.
+//! told of the links, says with [`Connections::look_again`] or [`Connections::remove`] what came of it: a connection
+//! ends that is still bare after [`BARE_MAX`], or that twice in a row, [`LOOK_EVERY`] apart, was not the path in use of
+//! its peer.
 
 use core::net::SocketAddr;
 use core::time::Duration;

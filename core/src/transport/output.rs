@@ -7,8 +7,8 @@ use crate::net::{Path, PeerKey, SocketId, SocketRequest};
 use crate::path::Route;
 use crate::time::Instant;
 
-/// What is to be done, in the order given. [`Output::GiveUp`] and the last three want to know something first: the answer
-/// goes back at once.
+/// What is to be done, in the order given. [`Output::GiveUp`] and the last three want to know something first: the
+/// answer goes back at once.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Output {
     /// io is to open a TCP connection.

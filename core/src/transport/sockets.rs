@@ -1,9 +1,9 @@
 //! The sockets beside the main ones: what each was opened for, from the request to the closing.
 //!
 //! A life: [`ExtraSockets::ask`] gives the request for a socket a number, under which io is asked; io's answer comes to
-//! [`ExtraSockets::handle_socket`], which says whose it is; [`ExtraSockets::close`] ends it. Nobody else closes one, and
-//! paths through it go with it, which is the caller's business. A TCP connection is here only until it is open: after
-//! that it is the business of [`Transports`](super::Transports), which has all of this as one of its parts.
+//! [`ExtraSockets::handle_socket`], which says whose it is; [`ExtraSockets::close`] ends it. Nobody else closes one,
+//! and paths through it go with it, which is the caller's business. A TCP connection is here only until it is open:
+//! after that it is the business of [`Transports`](super::Transports), which has all of this as one of its parts.
 //!
 //! Nothing is queued: each call answers at once what io is to be told.
 

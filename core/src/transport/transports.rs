@@ -11,17 +11,17 @@
 //! [`PORT_443_AFTER`], 443 is tried too.
 //!
 //! Once a Response came by TCP while UDP had said nothing, UDP counts as blocked ([`Transports::udp_works`]): new dials
-//! go by TCP at once, other links are asked whether they still work, and no connectivity checks are sent beyond the LAN.
-//! UDP is asked again at [`RETRY_WAITS`], and whenever the network changes, by a Challenge to each supernode that is
-//! linked over TCP. Its answer proves the path over UDP, which is then chosen as the better one; the connection ends
+//! go by TCP at once, other links are asked whether they still work, and no connectivity checks are sent beyond the
+//! LAN. UDP is asked again at [`RETRY_WAITS`], and whenever the network changes, by a Challenge to each supernode that
+//! is linked over TCP. Its answer proves the path over UDP, which is then chosen as the better one; the connection ends
 //! when it has not been used for a while (`connections.rs`).
 //!
 //! # From outside
 //!
 //! It is told what io says of connections, what is heard and what stays silent; of links it is shown what a call is
-//! about, and where it must look at all of them it asks for that ([`Output::Survey`]) and goes on with the answer. After
-//! each call [`Transports::take_outputs`] has what is to be done. Handshakes, paths and packets are others' business, and
-//! so is whether somebody is a supernode at all.
+//! about, and where it must look at all of them it asks for that ([`Output::Survey`]) and goes on with the answer.
+//! After each call [`Transports::take_outputs`] has what is to be done. Handshakes, paths and packets are others'
+//! business, and so is whether somebody is a supernode at all.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -62,7 +62,8 @@ const RETRY_WAITS: [Duration; 10] = [
     Duration::from_secs(299),
     Duration::from_secs(1),
 ];
-/// A connection that broke is opened again at once only if it had lived so long; otherwise the supernode counts as gone.
+/// A connection that broke is opened again at once only if it had lived so long; otherwise the supernode counts as
+/// gone.
 const SOUND_AFTER: Duration = Duration::from_secs(5);
 
 /// A connection being opened.
@@ -154,8 +155,8 @@ impl Transports {
 
     // ---- what is heard, and what is not ----
 
-    /// Something authentic came on `route`. `is_outside`: what this peer is heard by shows the way out; those on the LAN
-    /// say nothing of it.
+    /// Something authentic came on `route`. `is_outside`: what this peer is heard by shows the way out; those on the
+    /// LAN say nothing of it.
     pub(crate) fn on_heard(&mut self, now: Instant, key: PeerKey, route: &Route, is_outside: bool) {
         let Route::Direct { socket, .. } = route else { return };
         if socket.is_tcp() {
@@ -349,8 +350,8 @@ impl Transports {
         }
     }
 
-    /// io's answer to the request for a connection. `heard`: when the peer that it is for was last heard over UDP, if that
-    /// is the path in use of its link.
+    /// io's answer to the request for a connection. `heard`: when the peer that it is for was last heard over UDP, if
+    /// that is the path in use of its link.
     pub(crate) fn on_opened(
         &mut self,
         now: Instant,

@@ -66,8 +66,8 @@ impl Traversal {
         self.start_effort(case);
     }
 
-    /// Puts addresses on the check list, as far as the budget allows, and others in the queue: at its end, or where they
-    /// were. Says whether any are new on the list.
+    /// Puts addresses on the check list, as far as the budget allows, and others in the queue: at its end, or where
+    /// they were. Says whether any are new on the list.
     fn list(&mut self, case: &mut Case<'_>, mut known: Vec<(Cost, SocketAddr)>, turn: Option<u64>) -> bool {
         let (now, key) = (case.now, case.key);
         if self.existing(key).is_some_and(|t| t.checks.as_ref().is_some_and(|checks| !checks.is_young(now))) {

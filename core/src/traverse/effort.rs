@@ -7,8 +7,8 @@
 //!    receives what is sent there, and a supernode that the asker chose says so.
 //! 2. *Agreement.* With that, and within its budget, a side is ready, and says so. Nothing is sent to many ports before
 //!    both are: nobody is guessed at who does not want it.
-//! 3. *Work*: prediction ([`Predictor`]) or birthday ([`Holder`], [`Guesser`]). A plain retry has no work of its own: the
-//!    evidence lets the checks go on.
+//! 3. *Work*: prediction ([`Predictor`]) or birthday ([`Holder`], [`Guesser`]). A plain retry has no work of its own:
+//!    the evidence lets the checks go on.
 //!
 //! What is told is a state and may come twice or not at all; it is repeated until the other side goes on. The effort
 //! ends when a direct path works, or at its deadline. It is handed what happened (`on_*`) and says what to do

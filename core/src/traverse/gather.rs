@@ -10,8 +10,8 @@ use crate::wire::address::{CANDIDATES_MAX, CANDIDATES_V6_MAX, Candidate, Candida
 ///
 /// A loopback address is named only when a socket is bound to it: elsewhere it means another host. At most
 /// [`CANDIDATES_MAX`], of which [`CANDIDATES_V6_MAX`] IPv6; mapped ones first, since they let everybody in, then
-/// server-reflexive ones, which serve more peers than host addresses. A router may claim any address as mapped, so these
-/// take at most half of the room.
+/// server-reflexive ones, which serve more peers than host addresses. A router may claim any address as mapped, so
+/// these take at most half of the room.
 pub(crate) fn gather(network: &Network, reflexive: &[SocketAddr]) -> Candidates {
     let mut all = Candidates::new();
     let mut add = |kind, addr: SocketAddr| {

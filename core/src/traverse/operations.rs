@@ -5,8 +5,8 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
+use super::attestation::Named;
 use super::case::{Around, Case, Home, Output, View};
-use super::evidence::Named;
 use super::traversal::Traversal;
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};

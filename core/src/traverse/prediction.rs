@@ -5,12 +5,12 @@
 //! The port is told to the peer, which sends to a window of ports around where the check must have left from: other
 //! hosts may have taken some in between.
 //!
-//! Where both count, every packet to another port leaves from yet another one. Both tell first, then each sends its k-th
-//! packet to the other's k-th next port, which leaves from its own k-th next one: the two lists meet, unless some other
-//! host takes a port meanwhile.
+//! Where both count, every packet to another port leaves from yet another one. Both tell first, then each sends its
+//! k-th packet to the other's k-th next port, which leaves from its own k-th next one: the two lists meet, unless some
+//! other host takes a port meanwhile.
 //!
-//! A round that brings no path in [`ROUND`] is followed by another with a fresh socket, [`ROUNDS_MAX`] in all. Where the
-//! counter has meanwhile moved far, other hosts rush it on, and there is nothing to foresee.
+//! A round that brings no path in [`ROUND`] is followed by another with a fresh socket, [`ROUNDS_MAX`] in all. Where
+//! the counter has meanwhile moved far, other hosts rush it on, and there is nothing to foresee.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -124,8 +124,8 @@ impl Predictor {
         }
     }
 
-    /// What the peer is told: the round, and the newest port of our router in it; 0 if it does not count, or is not known
-    /// yet.
+    /// What the peer is told: the round, and the newest port of our router in it; 0 if it does not count, or is not
+    /// known yet.
     pub(crate) const fn told(&self) -> (u8, u16) {
         (self.round, self.newest)
     }

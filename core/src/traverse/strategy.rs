@@ -44,8 +44,8 @@ pub(crate) enum Strategy {
 }
 
 impl Strategy {
-    /// Whether server-reflexive addresses are worth a check. Beside guesses they are, since a profile may be wrong; where
-    /// both ports surely change, they are not.
+    /// Whether server-reflexive addresses are worth a check. Beside guesses they are, since a profile may be wrong;
+    /// where both ports surely change, they are not.
     pub(crate) const fn checks_reflexive(&self) -> bool {
         !matches!(self, Self::RelayOnly(_) | Self::Predict { own: Some(_), peer: Some(_) })
     }
@@ -167,7 +167,8 @@ fn may_guess(guesser: &NatProfile, holder: &NatProfile) -> bool {
 /// How many sockets our router is given to hold.
 fn sockets(own: &NatProfile) -> u16 {
     match own.ports {
-        // Subscribers share a carrier's router, each has one block: an eighth of it is enough, since all of it is tried.
+        // Subscribers share a carrier's router, each has one block: an eighth of it is enough, since all of it is
+        // tried.
         PortAssignment::Block { width, .. } => (width / 8).clamp(SOCKETS_BLOCK_MIN, SOCKETS_BLOCK_MAX),
         _ => SOCKETS_FULL,
     }

@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::evidence::Named;
+use super::attestation::Named;
 use super::operations::Alone;
 use crate::api::RelayReason;
 use crate::identity::SecretKey;

@@ -1,5 +1,5 @@
-//! Those of a [`Traversal`] whose checks the budget holds back: a queue, served in its order as the budget frees. It frees
-//! with time, when a charge is given back, and when an IP address proves itself.
+//! Those of a [`Traversal`] whose checks the budget holds back: a queue, served in its order as the budget frees. It
+//! frees with time, when a charge is given back, and when an IP address proves itself.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -20,8 +20,8 @@ impl Traversal {
         self.queue.values().filter_map(|key| Some(self.targets.get(key)?.held.as_ref()?.until)).min()
     }
 
-    /// The next one whose turn has come, taken out of the queue: to be followed by
-    /// [`handle_turn`](Self::handle_turn) if the peer is still there. To be asked after every call, until there is none.
+    /// The next one whose turn has come, taken out of the queue: to be followed by [`handle_turn`](Self::handle_turn)
+    /// if the peer is still there. To be asked after every call, until there is none.
     pub(crate) fn poll_turn(&mut self, now: Instant) -> Option<(PeerKey, Queued)> {
         let is_due =
             |key: &PeerKey| self.targets.get(key)?.held.as_ref().filter(|held| held.until <= now).map(|_| *key);

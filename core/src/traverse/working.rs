@@ -1,6 +1,6 @@
-//! The efforts of a [`Traversal`]: how they begin, what each of their steps takes, and what is taken back at the end: the
-//! node's one place for a birthday, and the sockets, but those that a path goes through. These live as long as their
-//! path.
+//! The efforts of a [`Traversal`]: how they begin, what each of their steps takes, and what is taken back at the end:
+//! the node's one place for a birthday, and the sockets, but those that a path goes through. These live as long as
+//! their path.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;

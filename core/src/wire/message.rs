@@ -389,8 +389,8 @@ impl Message<'static> {
     }
 }
 
-/// Whether a Data packet's plaintext is a probe or its answer: they say nothing about the link's paths. The two are alone
-/// in their packet.
+/// Whether a Data packet's plaintext is a probe or its answer: they say nothing about the link's paths. The two are
+/// alone in their packet.
 pub fn is_probe(plain: &[u8]) -> bool {
     matches!(plain.first(), Some(28 | 29))
 }
@@ -437,7 +437,8 @@ pub enum ResponseBody<'a> {
         #[serde(borrow)]
         reply: Option<Message<'a>>,
     },
-    /// Answers [`InitBody::Introduced`]: the responder's whereabouts, without candidates if the initiator is not accepted (yet).
+    /// Answers [`InitBody::Introduced`]: the responder's whereabouts, without candidates if the initiator is not
+    /// accepted (yet).
     Introduced {
         /// Where the responder may be reached.
         whereabouts: Whereabouts,

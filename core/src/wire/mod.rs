@@ -1,8 +1,8 @@
 //! Bytes, and nothing but bytes: what is on the wire.
 //!
 //! [`packet`] has the outer headers, at fixed places; [`message`] the inner messages, in postcard; [`address`] socket
-//! addresses and candidates, [`nat`] what is said of a router, [`frame`] how packets stand in a TCP connection. Decoding borrows from the packet, allocates nothing and never panics; encoding writes to
-//! a slice and says how much.
+//! addresses and candidates, [`nat`] what is said of a router, [`frame`] how packets stand in a TCP connection.
+//! Decoding borrows from the packet, allocates nothing and never panics; encoding writes to a slice and says how much.
 
 pub mod address;
 pub mod frame;

@@ -1,5 +1,5 @@
-//! What a node says of its router, in the terms of RFC 4787: two bytes beside its candidates, a few more where its ports
-//! can be foretold.
+//! What a node says of its router, in the terms of RFC 4787: two bytes beside its candidates, a few more where its
+//! ports can be foretold.
 //!
 //! Both peers of an introduction hear both profiles, so both know without another word what is worth trying:
 //! `punch::Strategy` is a function of the two and of the number of the attempt.

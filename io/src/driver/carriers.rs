@@ -58,7 +58,8 @@ impl Carriers {
         self.udp.main()
     }
 
-    /// Opens what the core asks for. A TCP connection takes a while; of it nothing is told yet, unless it fails at once.
+    /// Opens what the core asks for. A TCP connection takes a while; of it nothing is told yet, unless it fails at
+    /// once.
     pub(super) fn open(&mut self, now: Instant, request: SocketRequest, kind: SocketKind) -> Option<Opened> {
         match kind {
             SocketKind::Udp(family) => Some(self.udp.open_extra(family).map_err(|error| {

@@ -1,10 +1,10 @@
 //! What the loop is asked and told from other threads, and how it gets there.
 //!
 //! A [`LoopHandle`] puts a [`Command`] into a queue and wakes the loop. There are three kinds: a [`Wish`] of a program,
-//! [`News`] of a thread that looks after something outside, and the word to leave. Nearly every wish carries a [`Reply`]
-//! that its sender waits for, so the queue is as long as there are threads asking; the others are sent at most once per
-//! listener, offer or endpoint. A loop that has ended, or panicked, drops the queue and the replies in it: whoever waits
-//! learns that at once.
+//! [`News`] of a thread that looks after something outside, and the word to leave. Nearly every wish carries a
+//! [`Reply`] that its sender waits for, so the queue is as long as there are threads asking; the others are sent at
+//! most once per listener, offer or endpoint. A loop that has ended, or panicked, drops the queue and the replies in
+//! it: whoever waits learns that at once.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

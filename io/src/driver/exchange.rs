@@ -5,8 +5,8 @@
 //! between the buffers and the node whenever the node or the program has news. A full buffer is what carries
 //! back-pressure: the loop stops reading from the node when the program does not read.
 //!
-//! It ends when both sides finished, when the stream is reset, or when it broke; dropping the last of the program's ends
-//! finishes the writing side (what was written still arrives) and tells the peer that nothing more will be read.
+//! It ends when both sides finished, when the stream is reset, or when it broke; dropping the last of the program's
+//! ends finishes the writing side (what was written still arrives) and tells the peer that nothing more will be read.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read as _};

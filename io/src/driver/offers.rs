@@ -1,8 +1,8 @@
 //! What is behind the services that this node offers: an address to connect to, or a program that takes the streams.
 //!
-//! Who may use a service is the core's business, and is asked first: only what it accepts stands here. A service has one
-//! target at a time; a later offer takes its place. An offer has a number, so that an acceptor that is dropped late does
-//! not withdraw its successor.
+//! Who may use a service is the core's business, and is asked first: only what it accepts stands here. A service has
+//! one target at a time; a later offer takes its place. An offer has a number, so that an acceptor that is dropped late
+//! does not withdraw its successor.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! What the node sends: polled from it only as fast as the sockets take it.
 //!
-//! A socket that is full keeps the one train at hand in the [`Outbox`], and the node is asked for no more until there is
-//! room: it writes packets as late as that, so what leaves is current.
+//! A socket that is full keeps the one train at hand in the [`Outbox`], and the node is asked for no more until there
+//! is room: it writes packets as late as that, so what leaves is current.
 
 use handfast_core::{Ecn, Instant, Node, Path};
 

@@ -2,8 +2,9 @@
 //!
 //! [`Programs`] holds the tables in between: streams in use here, local listeners, services on offer, who waits for an
 //! answer, who subscribed, and the board that all handles read. It is handed a [`Wish`] or an [`Event`] at a time
-//! ([`Programs::on_wish`], [`Programs::on_event`]) and passes on what the core has to decide. Once per turn it visits the
-//! streams that can move bytes ([`Programs::visit`]). Dropping it breaks off local connections and ends every stream.
+//! ([`Programs::on_wish`], [`Programs::on_event`]) and passes on what the core has to decide. Once per turn it visits
+//! the streams that can move bytes ([`Programs::visit`]). Dropping it breaks off local connections and ends every
+//! stream.
 
 use std::io;
 use std::sync::Arc;

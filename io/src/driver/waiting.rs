@@ -1,7 +1,7 @@
 //! Who waits for a link to come up, or for a pong.
 //!
-//! Answers come as events; a lost ping has none, so everyone who waits has a deadline after which the loop forgets them.
-//! The caller measures its own patience; forgetting late harms nobody.
+//! Answers come as events; a lost ping has none, so everyone who waits has a deadline after which the loop forgets
+//! them. The caller measures its own patience; forgetting late harms nobody.
 
 use handfast_core::{ConnectError, Instant, PathInfo, PeerId, StreamEnd};
 

@@ -30,7 +30,8 @@ impl Acceptor {
         Self { streams, service, offer, handle }
     }
 
-    /// The next stream; [`Stream::peer`] says whose. Without a `timeout` it waits as long as the service is offered here.
+    /// The next stream; [`Stream::peer`] says whose. Without a `timeout` it waits as long as the service is offered
+    /// here.
     ///
     /// # Errors
     ///

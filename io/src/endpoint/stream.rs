@@ -15,7 +15,8 @@ use crate::local::LocalSocket;
 
 /// A blocking stream. `read` returns 0 at the peer's end; a stream that broke gives `ConnectionReset`.
 ///
-/// When the last handle is dropped, what was written still arrives, and the peer is told that nothing more will be read.
+/// When the last handle is dropped, what was written still arrives, and the peer is told that nothing more will be
+/// read.
 pub struct Stream {
     end: ProgramEnd,
     handle: LoopHandle,

@@ -2,8 +2,8 @@
 //! waits.
 //!
 //! [`Upnp`] is handed orders and answers each once, by the function that it was made with ([`TellUpnp`]). Its thread
-//! starts with the first order and ends when [`Upnp`] does; an order under way then is not waited for. A router that was found is kept until it
-//! fails.
+//! starts with the first order and ends when [`Upnp`] does; an order under way then is not waited for. A router that
+//! was found is kept until it fails.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;

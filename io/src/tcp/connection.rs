@@ -1,8 +1,8 @@
 //! One connection: frames in, frames out.
 //!
 //! Reading keeps nothing but the beginning of one frame; whole packets go into a [`TcpInbox`] that all connections
-//! share. Writing keeps what the kernel does not take at once, up to [`OUT_MAX`]; packets beyond that are refused whole,
-//! as a full socket drops datagrams. A frame that cannot be one ends the connection: it is out of step for good.
+//! share. Writing keeps what the kernel does not take at once, up to [`OUT_MAX`]; packets beyond that are refused
+//! whole, as a full socket drops datagrams. A frame that cannot be one ends the connection: it is out of step for good.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;

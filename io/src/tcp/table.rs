@@ -1,8 +1,8 @@
 //! All TCP connections by number, those being opened, and the listeners.
 //!
 //! [`Tcp`] is told of hints ([`Tcp::on_hint`]) and asked in each turn what is new: opened ([`Tcp::opened`]), come in
-//! ([`Tcp::accept`]), ended ([`Tcp::take_ended`]). Packets that a connection does not take are dropped and counted. When
-//! the process has no file descriptors left, accepting rests for [`PAUSE`].
+//! ([`Tcp::accept`]), ended ([`Tcp::take_ended`]). Packets that a connection does not take are dropped and counted.
+//! When the process has no file descriptors left, accepting rests for [`PAUSE`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};

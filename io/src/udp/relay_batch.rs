@@ -2,8 +2,8 @@
 //!
 //! Walking the kernel's stack once per datagram is what relaying costs, so as many datagrams as possible leave in one
 //! GSO send. A train goes out at once, straight from the buffer it was received into. Single datagrams are gathered in
-//! a small [`RelayBatch`] as long as the next one goes the same way and fits the same train; the loop flushes it after each
-//! received batch, so nothing waits. There is no queue: what the socket does not take is dropped.
+//! a small [`RelayBatch`] as long as the next one goes the same way and fits the same train; the loop flushes it after
+//! each received batch, so nothing waits. There is no queue: what the socket does not take is dropped.
 
 use handfast_core::Path;
 

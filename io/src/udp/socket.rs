@@ -113,8 +113,8 @@ impl Udp {
             inbox.fill(|buffers, meta| socket.try_io(|| state.recv(UdpSockRef::from(socket), buffers, meta)));
         match received {
             Ok(count) => {
-                // recvmmsg(2) stops short of a full batch only when nothing is left, and what comes later is a new edge:
-                // asking again would cost two system calls for each lone datagram.
+                // recvmmsg(2) stops short of a full batch only when nothing is left, and what comes later is a new
+                // edge: asking again would cost two system calls for each lone datagram.
                 self.readable = count == BATCH || !cfg!(any(target_os = "linux", target_os = "android"));
                 count
             }

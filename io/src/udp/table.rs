@@ -51,8 +51,9 @@ impl UdpSockets {
         }
     }
 
-    /// Binds the sockets to live with. Without addresses: any port of IPv4, and of IPv6 where the host has it. `besides`
-    /// is asked of each port whether it will do, for TCP say: where any port would, another one is tried if not.
+    /// Binds the sockets to live with. Without addresses: any port of IPv4, and of IPv6 where the host has it.
+    /// `besides` is asked of each port whether it will do, for TCP say: where any port would, another one is tried if
+    /// not.
     pub(crate) fn bind_main(
         &mut self,
         addresses: &[SocketAddr],

@@ -50,8 +50,8 @@ pub(super) fn run(state: &StateDir, args: &SupernodeArgs) -> Result<Exit, Failur
     Ok(super::serve(host, &signals))
 }
 
-/// What the advert says: the addresses claimed, port 0 meaning the bound one of the same family, or the listen addresses
-/// themselves.
+/// What the advert says: the addresses claimed, port 0 meaning the bound one of the same family, or the listen
+/// addresses themselves.
 fn advertised(listen: &[SocketAddr], claimed: &[SocketAddr]) -> Vec<SocketAddr> {
     if claimed.is_empty() {
         return listen.to_vec();

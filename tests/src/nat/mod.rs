@@ -51,7 +51,8 @@ pub struct Nat {
     /// By binding, or by internal endpoint alone: see [`FilterScope`].
     contacts: BTreeMap<BindingKey, Contacts>,
     swept: Instant,
-    /// How often an internal endpoint had to open the way to a remote one: more than once, where it was forgotten between.
+    /// How often an internal endpoint had to open the way to a remote one: more than once, where it was forgotten
+    /// between.
     pub opened: BTreeMap<(SocketAddr, SocketAddr), u64>,
     /// Datagrams that came for no binding, or were filtered.
     pub refused: u64,

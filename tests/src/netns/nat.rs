@@ -2,7 +2,8 @@
 //!
 //! Linux by itself maps endpoint-independently only by keeping the port where it is free, and always filters by address
 //! and port. The other kinds are built from maps that the packets fill: `inbound` remembers which inner endpoint stands
-//! behind an outer port, and `asked` whom that outer port has written to. What comes unasked is sent on (by destination NAT) when the filtering says so, and is dropped otherwise.
+//! behind an outer port, and `asked` whom that outer port has written to. What comes unasked is sent on (by destination
+//! NAT) when the filtering says so, and is dropped otherwise.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;

@@ -70,7 +70,8 @@ pub struct Scene {
     pub b: Node,
     /// All three.
     pub supernodes: Vec<Node>,
-    /// Those nearest to the leaves, `a`'s first, then a carrier's that both share; a leaf on the public segment has none.
+    /// Those nearest to the leaves, `a`'s first, then a carrier's that both share; a leaf on the public segment has
+    /// none.
     pub routers: Vec<Router>,
     /// The laboratory.
     pub lab: Lab,

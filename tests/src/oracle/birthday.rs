@@ -1,7 +1,8 @@
 //! The arithmetic of birthday punching: how likely one of many guesses hits one of many open ports.
 //!
 //! One side opens some sockets towards the other; its router gives each a port that nobody can foresee. The other side
-//! sends from its one socket to ports drawn from all that it may be. The first that is open is a way through. That is drawing without putting back: the hypergeometric distribution.
+//! sends from its one socket to ports drawn from all that it may be. The first that is open is a way through. That is
+//! drawing without putting back: the hypergeometric distribution.
 
 /// Sockets opened where the ports come from a block that was learned.
 pub const SOCKETS_BLOCK: u32 = 64;

@@ -1,8 +1,9 @@
 //! `PROTOCOL.md` section 19 against the constants of `core`.
 //!
 //! Each row of its table has numbers in the second column and in the last one the constants that they come from, in
-//! backticks and in the same order; a number with ` s` or ` ms` behind it is a time. Most of these constants are private,
-//! and should be, so they are read from the source: `NAME` where there is one of that name, otherwise `module::NAME`.
+//! backticks and in the same order; a number with ` s` or ` ms` behind it is a time. Most of these constants are
+//! private, and should be, so they are read from the source: `NAME` where there is one of that name, otherwise
+//! `module::NAME`.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -9,13 +9,13 @@
 //! What an import is, `reader.rs` says: in short, a file that names an item imports from the file that *defines* it,
 //! however many re-exports are between. `trees.rs` tests that on small crates that are made up.
 //!
-//! What breaks 2 or 3 today stands in the lists below, as the imports that have to go: all that lead upwards, and so many
-//! inside rooms that without them there is no circle. The lists only get shorter: what is new fails, and so does what is
-//! listed and does no harm any more. The message names files and lines of everything, and ends with the list as it would
-//! have to be.
+//! What breaks 2 or 3 today stands in the lists below, as the imports that have to go: all that lead upwards, and so
+//! many inside rooms that without them there is no circle. The lists only get shorter: what is new fails, and so does
+//! what is listed and does no harm any more. The message names files and lines of everything, and ends with the list as
+//! it would have to be.
 //!
-//! `limits.rs` holds another text to the code, the limits that `PROTOCOL.md` states; `names.rs` holds the files that texts
-//! name.
+//! `limits.rs` holds another text to the code, the limits that `PROTOCOL.md` states; `names.rs` holds the files that
+//! texts name.
 
 mod limits;
 mod names;

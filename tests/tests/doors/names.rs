@@ -1,8 +1,8 @@
 //! Files that texts name: there they are.
 //!
 //! A name is what stands in backticks and ends in `.rs`. It may be given from the repository's root, or beside a folder
-//! or file that the same line names (a line is a paragraph or a row of a table), or within `core/src` or `io/src`; a `*`
-//! in it stands for anything but a `/`. Lines of code blocks are not read.
+//! or file that the same line names (a line is a paragraph or a row of a table), or within `core/src` or `io/src`; a
+//! `*` in it stands for anything but a `/`. Lines of code blocks are not read.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,7 +1,7 @@
 //! Which file of a crate imports from which: read from the source, as the compiler would resolve it.
 //!
-//! Handed a crate's files, it parses them, follows `mod` from `lib.rs`, and gives back [`Import`]s, one for each pair of
-//! files of which one names something that the other *defines*. The rule, in full:
+//! Handed a crate's files, it parses them, follows `mod` from `lib.rs`, and gives back [`Import`]s, one for each pair
+//! of files of which one names something that the other *defines*. The rule, in full:
 //!
 //! - What counts is where an item stands. `use super::X` and `crate::room::X` are followed through every re-export
 //!   (`pub use`, `pub(crate) use`, a parent's private `use`, globs) to the file with `struct X`, `fn X` or the like.

@@ -1,14 +1,15 @@
-//! Adverts: what a supernode says of itself, signed, and the book in which nodes keep what supernodes said.
+//! Adverts: what a supernode says of itself, signed, and the membership table in which nodes keep what supernodes said.
 //!
 //! An [`Advert`] names the addresses at which the internet reaches a supernode and what it is able to do. It says
-//! nothing that moves by the minute: load travels beside it, unsigned (see [`LoadHint`](crate::wire::message::LoadHint)).
-//! [`OwnAdvert`] makes and renews the own one; [`AdvertBook`] keeps those of others and forgets them when they expire.
+//! nothing that moves by the minute: load travels beside it, unsigned (see
+//! [`LoadHint`](crate::wire::message::LoadHint)). [`OwnAdvert`] makes and renews the own one; [`MembershipTable`] keeps
+//! those of others and forgets them when they expire.
 //!
-//! The envelope, in [`statement`], is shared with the records of the [`directory`](crate::overlay::directory), and so is the
-//! [`shelf`] that stores either: both are signed by the one they speak of, and for both a valid signature gives no
-//! right to storage.
+//! The envelope, in [`statement`], is shared with the records of the [`directory`](crate::overlay::directory), and so
+//! is the [`shelf`] that stores either: both are signed by the one they speak of, and for both a valid signature gives
+//! no right to storage.
 
-mod book;
+mod membership;
 mod own;
 pub(crate) mod shelf;
 pub(crate) mod statement;
@@ -19,7 +20,7 @@ use core::time::Duration;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use book::{AdvertBook, LEAF_ADVERTS_MAX, SUPERNODE_ADVERTS_MAX, Suspicion};
+pub(crate) use membership::{LEAF_ADVERTS_MAX, MembershipTable, SUPERNODE_ADVERTS_MAX, Suspicion};
 pub(crate) use own::{OwnAdvert, Sequence};
 pub(crate) use statement::StatementError;
 

@@ -91,8 +91,8 @@ impl OwnAdvert {
         (advert, bytes)
     }
 
-    /// The bytes of an advert that takes back those before it: it offers nothing, and lives as long as any, so that none
-    /// of those comes back from somebody who missed it.
+    /// The bytes of an advert that takes back those before it: it offers nothing, and lives as long as any, so that
+    /// none of those comes back from somebody who missed it.
     pub(crate) fn withdrawal(&self, wall: Option<WallTime>, key: &SecretKey, sequence: u64) -> Box<[u8]> {
         self.advert(wall, key, sequence, Capabilities::default()).sign(key)
     }

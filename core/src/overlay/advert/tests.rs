@@ -27,13 +27,13 @@ fn signed(n: u8, sequence: u64, at: Instant) -> Box<[u8]> {
     advert(n, sequence, at).sign(&key(n))
 }
 
-fn book() -> AdvertBook {
-    AdvertBook::new(key(0).peer_id(), SUPERNODE_ADVERTS_MAX)
+fn members() -> MembershipTable {
+    MembershipTable::new(key(0).peer_id(), SUPERNODE_ADVERTS_MAX)
 }
 
 /// Inserts as if from one neighbour.
-fn insert(book: &mut AdvertBook, now: Instant, bytes: &[u8]) -> Result<(), Refused> {
-    book.insert(now, &key(200).peer_id(), Some(wall_at(now)), bytes).map(|_| ())
+fn insert(members: &mut MembershipTable, now: Instant, bytes: &[u8]) -> Result<(), Refused> {
+    members.insert(now, &key(200).peer_id(), Some(wall_at(now)), bytes).map(|_| ())
 }
 
 #[test]
@@ -105,121 +105,124 @@ fn impossible_values_are_refused() {
 
 #[test]
 fn c3_replayed_and_stale_adverts_are_refused() {
-    let (mut book, old, new) = (book(), signed(1, 7, s(0)), signed(1, 8, s(10)));
-    insert(&mut book, s(10), &new).unwrap();
-    assert_eq!(insert(&mut book, s(11), &old), Err(Refused::Known));
-    assert_eq!(insert(&mut book, s(11), &new), Err(Refused::Known));
+    let (mut members, old, new) = (members(), signed(1, 7, s(0)), signed(1, 8, s(10)));
+    insert(&mut members, s(10), &new).unwrap();
+    assert_eq!(insert(&mut members, s(11), &old), Err(Refused::Known));
+    assert_eq!(insert(&mut members, s(11), &new), Err(Refused::Known));
     // Gone when its hour is over, and not taken again.
-    book.handle_timeout(s(3609));
-    assert!(book.contains(&key(1).peer_id()));
-    assert_eq!(book.poll_timeout(), Some(s(3610)));
-    book.handle_timeout(s(3610));
-    assert_eq!((book.len(), book.poll_timeout()), (0, None));
-    assert_eq!(insert(&mut book, s(3610), &new), Err(Refused::Bad(StatementError::Expired)));
+    members.handle_timeout(s(3609));
+    assert!(members.contains(&key(1).peer_id()));
+    assert_eq!(members.poll_timeout(), Some(s(3610)));
+    members.handle_timeout(s(3610));
+    assert_eq!((members.len(), members.poll_timeout()), (0, None));
+    assert_eq!(insert(&mut members, s(3610), &new), Err(Refused::Bad(StatementError::Expired)));
 }
 
 #[test]
 fn c3_a_copy_passed_on_late_ends_with_the_first_one() {
-    let mut book = book();
-    insert(&mut book, s(3000), &signed(1, 7, s(0))).unwrap();
-    book.handle_timeout(s(3600));
-    assert_eq!(book.len(), 0);
+    let mut members = members();
+    insert(&mut members, s(3000), &signed(1, 7, s(0))).unwrap();
+    members.handle_timeout(s(3600));
+    assert_eq!(members.len(), 0);
 }
 
 #[test]
 fn c4_adverts_from_the_future_are_refused() {
-    let mut book = book();
+    let mut members = members();
     let skew = SKEW_MAX.as_secs();
-    assert_eq!(insert(&mut book, s(0), &signed(1, u64::MAX, s(skew + 1))), Err(Refused::Bad(StatementError::Future)));
-    insert(&mut book, s(0), &signed(1, u64::MAX, s(skew))).unwrap();
+    assert_eq!(
+        insert(&mut members, s(0), &signed(1, u64::MAX, s(skew + 1))),
+        Err(Refused::Bad(StatementError::Future))
+    );
+    insert(&mut members, s(0), &signed(1, u64::MAX, s(skew))).unwrap();
     // The receiver's own clock ends it.
-    book.handle_timeout(s(0) + LIFETIME_MAX);
-    assert_eq!(book.len(), 0);
+    members.handle_timeout(s(0) + LIFETIME_MAX);
+    assert_eq!(members.len(), 0);
     // Without a wall clock the lifetime still counts.
-    book.insert(s(0), &key(200).peer_id(), None, &signed(1, 1, s(0))).unwrap();
-    assert_eq!(book.poll_timeout(), Some(s(3600)));
+    members.insert(s(0), &key(200).peer_id(), None, &signed(1, 1, s(0))).unwrap();
+    assert_eq!(members.poll_timeout(), Some(s(3600)));
 }
 
 #[test]
 fn c2_a_neighbour_that_floods_junk_is_cut_short() {
-    let mut book = book();
+    let mut members = members();
     let mut junk = signed(1, 7, s(0));
     let last = junk.len() - 1;
     junk[last] ^= 1;
-    let flood = |book: &mut AdvertBook, from: u8, now: Instant| {
-        let results = (0..3000).map(|_| book.insert(now, &key(from).peer_id(), None, &junk));
+    let flood = |members: &mut MembershipTable, from: u8, now: Instant| {
+        let results = (0..3000).map(|_| members.insert(now, &key(from).peer_id(), None, &junk));
         results.filter(|r| matches!(r, Err(Refused::Bad(StatementError::Signature)))).count()
     };
     // One neighbour, then several: what is verified at once is bounded by each and by all together.
-    assert_eq!(flood(&mut book, 201, s(1)), 500);
-    assert_eq!(book.insert(s(1), &key(201).peer_id(), None, &signed(2, 1, s(0))), Err(Refused::Budget));
-    assert!(book.insert(s(1), &key(202).peer_id(), None, &signed(2, 1, s(0))).is_ok(), "others are not held back");
-    let rest: usize = (203..210).map(|from| flood(&mut book, from, s(1))).sum();
+    assert_eq!(flood(&mut members, 201, s(1)), 500);
+    assert_eq!(members.insert(s(1), &key(201).peer_id(), None, &signed(2, 1, s(0))), Err(Refused::Budget));
+    assert!(members.insert(s(1), &key(202).peer_id(), None, &signed(2, 1, s(0))).is_ok(), "others are not held back");
+    let rest: usize = (203..210).map(|from| flood(&mut members, from, s(1))).sum();
     assert_eq!(500 + 1 + rest, 1250);
     // A second later as much as a second allows.
-    let again: usize = (201..210).map(|from| flood(&mut book, from, s(2))).sum();
+    let again: usize = (201..210).map(|from| flood(&mut members, from, s(2))).sum();
     assert_eq!(again, 1250);
 }
 
 #[test]
 fn what_is_known_costs_no_budget() {
-    let (mut book, bytes) = (book(), signed(1, 7, s(0)));
-    insert(&mut book, s(1), &bytes).unwrap();
+    let (mut members, bytes) = (members(), signed(1, 7, s(0)));
+    insert(&mut members, s(1), &bytes).unwrap();
     for _ in 0..5000 {
-        assert_eq!(insert(&mut book, s(1), &bytes), Err(Refused::Known));
+        assert_eq!(insert(&mut members, s(1), &bytes), Err(Refused::Known));
     }
-    insert(&mut book, s(1), &signed(2, 7, s(0))).unwrap();
+    insert(&mut members, s(1), &signed(2, 7, s(0))).unwrap();
 }
 
 #[test]
 fn c6_one_prefix_does_not_fill_the_book() {
-    let mut book = book();
+    let mut members = members();
     let at = |n: u8, ip: [u8; 4], sequence| {
         let addresses = [Address::V4(ip, [1, 2])].into_iter().collect();
         Advert { addresses, ..advert(n, sequence, s(0)) }.sign(&key(n))
     };
     for n in 1..=10 {
-        insert(&mut book, s(1), &at(n, [203, 0, 113, n], 1)).unwrap();
+        insert(&mut members, s(1), &at(n, [203, 0, 113, n], 1)).unwrap();
     }
-    assert_eq!(insert(&mut book, s(1), &at(11, [203, 0, 113, 11], 1)), Err(Refused::Crowded));
+    assert_eq!(insert(&mut members, s(1), &at(11, [203, 0, 113, 11], 1)), Err(Refused::Crowded));
     // Renewal is no newcomer, moving in is one, and who moves out makes room.
-    insert(&mut book, s(1), &at(1, [203, 0, 113, 99], 2)).unwrap();
-    insert(&mut book, s(1), &at(11, [203, 0, 114, 11], 1)).unwrap();
-    assert_eq!(insert(&mut book, s(1), &at(11, [203, 0, 113, 11], 2)), Err(Refused::Crowded));
-    insert(&mut book, s(1), &at(1, [203, 0, 114, 1], 3)).unwrap();
-    insert(&mut book, s(1), &at(11, [203, 0, 113, 11], 2)).unwrap();
+    insert(&mut members, s(1), &at(1, [203, 0, 113, 99], 2)).unwrap();
+    insert(&mut members, s(1), &at(11, [203, 0, 114, 11], 1)).unwrap();
+    assert_eq!(insert(&mut members, s(1), &at(11, [203, 0, 113, 11], 2)), Err(Refused::Crowded));
+    insert(&mut members, s(1), &at(1, [203, 0, 114, 1], 3)).unwrap();
+    insert(&mut members, s(1), &at(11, [203, 0, 113, 11], 2)).unwrap();
     // Private ranges have no such limit.
     for n in 20..50 {
-        insert(&mut book, s(1), &at(n, [127, 0, 0, 1], 1)).unwrap();
+        insert(&mut members, s(1), &at(n, [127, 0, 0, 1], 1)).unwrap();
     }
 }
 
 #[test]
 fn a_full_book_keeps_whom_it_knows_but_not_the_dead() {
-    let mut book = AdvertBook::new(key(0).peer_id(), 3);
+    let mut members = MembershipTable::new(key(0).peer_id(), 3);
     for n in 1..=3 {
-        insert(&mut book, s(1), &signed(n, 1, s(0))).unwrap();
+        insert(&mut members, s(1), &signed(n, 1, s(0))).unwrap();
     }
-    assert_eq!(insert(&mut book, s(1), &signed(4, 1, s(0))), Err(Refused::Full));
-    insert(&mut book, s(1), &signed(3, 2, s(0))).unwrap();
-    book.set_suspicion(&key(2).peer_id(), Suspicion::Dead);
-    insert(&mut book, s(1), &signed(4, 1, s(0))).unwrap();
-    assert_eq!(book.len(), 3);
-    assert!(!book.contains(&key(2).peer_id()));
-    assert_eq!(insert(&mut book, s(1), &signed(2, 1, s(0))), Err(Refused::Full));
+    assert_eq!(insert(&mut members, s(1), &signed(4, 1, s(0))), Err(Refused::Full));
+    insert(&mut members, s(1), &signed(3, 2, s(0))).unwrap();
+    members.set_suspicion(&key(2).peer_id(), Suspicion::Dead);
+    insert(&mut members, s(1), &signed(4, 1, s(0))).unwrap();
+    assert_eq!(members.len(), 3);
+    assert!(!members.contains(&key(2).peer_id()));
+    assert_eq!(insert(&mut members, s(1), &signed(2, 1, s(0))), Err(Refused::Full));
 }
 
 #[test]
 fn nobody_speaks_for_this_node() {
-    let mut book = book();
-    assert_eq!(insert(&mut book, s(1), &signed(0, 9, s(0))), Err(Refused::Own));
+    let mut members = members();
+    assert_eq!(insert(&mut members, s(1), &signed(0, 9, s(0))), Err(Refused::Own));
 }
 
 #[test]
 fn b5_first_hand_load_outranks_hints() {
-    let mut book = book();
+    let mut members = members();
     let id = key(1).peer_id();
-    insert(&mut book, s(1), &signed(1, 1, s(0))).unwrap();
+    insert(&mut members, s(1), &signed(1, 1, s(0))).unwrap();
     let load = |leaves| Load { leaves, ..Load::default() };
     let hint = |sequence: u32, leaves| LoadHint {
         id_prefix: shelf::id_prefix(&id),
@@ -228,18 +231,18 @@ fn b5_first_hand_load_outranks_hints() {
         suspicion: 0,
     };
     let other = key(2).peer_id();
-    book.on_hints(s(1), &other, &[hint(5, 50)]);
-    assert_eq!(book.load(s(1), &id), Some(load(50)));
-    book.on_hints(s(2), &other, &[hint(4, 40)]);
-    assert_eq!(book.load(s(2), &id), Some(load(50)), "older");
-    book.on_load(s(3), &id, load(90));
-    book.on_hints(s(4), &other, &[hint(6, 0)]);
-    assert_eq!(book.load(s(4), &id), Some(load(90)), "hearsay");
-    book.on_hints(s(4), &id, &[hint(6, 80)]);
-    assert_eq!(book.load(s(4), &id), Some(load(80)), "its own word");
-    assert_eq!(book.hints(s(5)).len(), 1);
-    assert_eq!(book.load(s(400), &id), None, "long ago");
-    assert!(book.hints(s(400)).is_empty());
+    members.on_hints(s(1), &other, &[hint(5, 50)]);
+    assert_eq!(members.load(s(1), &id), Some(load(50)));
+    members.on_hints(s(2), &other, &[hint(4, 40)]);
+    assert_eq!(members.load(s(2), &id), Some(load(50)), "older");
+    members.on_load(s(3), &id, load(90));
+    members.on_hints(s(4), &other, &[hint(6, 0)]);
+    assert_eq!(members.load(s(4), &id), Some(load(90)), "hearsay");
+    members.on_hints(s(4), &id, &[hint(6, 80)]);
+    assert_eq!(members.load(s(4), &id), Some(load(80)), "its own word");
+    assert_eq!(members.hints(s(5)).len(), 1);
+    assert_eq!(members.load(s(400), &id), None, "long ago");
+    assert!(members.hints(s(400)).is_empty());
 }
 
 #[test]
@@ -277,13 +280,13 @@ fn the_own_advert_is_renewed_in_time() {
 
 #[test]
 fn a_digest_lists_everything_in_time() {
-    let mut book = book();
+    let mut members = members();
     for n in 1..=120 {
-        insert(&mut book, s(1), &signed(n, u64::from(n), s(0))).unwrap();
+        insert(&mut members, s(1), &signed(n, u64::from(n), s(0))).unwrap();
     }
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..8 {
-        let digest = book.digest(10, 20);
+        let digest = members.digest(10, 20);
         assert!(digest.len() <= 30);
         seen.extend(digest.iter().map(|e| e.id_prefix));
     }
@@ -292,7 +295,7 @@ fn a_digest_lists_everything_in_time() {
 
 #[test]
 fn comparing_finds_both_directions() {
-    let (mut ours, mut theirs) = (book(), book());
+    let (mut ours, mut theirs) = (members(), members());
     let ids = [1, 2, 3, 4];
     for n in ids {
         insert(&mut ours, s(1), &signed(n, 5, s(0))).unwrap();

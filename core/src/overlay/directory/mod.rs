@@ -22,8 +22,8 @@ use crate::overlay::advert::statement::{self, Statement};
 use crate::wire::address::{Address, is_sendable};
 use crate::wire::message::RECORD_HOMES_MAX;
 
-/// Longest that a record may say it holds. Much longer than an advert, since the leaf pays for each renewal with bytes to
-/// each home, while the supernodes keep their copies alike by gossip; a leaf that leaves has its record taken back.
+/// Longest that a record may say it holds. Much longer than an advert, since the leaf pays for each renewal with bytes
+/// to each home, while the supernodes keep their copies alike by gossip; a leaf that leaves has its record taken back.
 pub(crate) const RECORD_LIFETIME_MAX: Duration = Duration::from_secs(12 * 3600);
 
 /// A peer's statement about where it is at home.

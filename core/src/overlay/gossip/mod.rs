@@ -5,11 +5,11 @@
 //! what the other lacks, which repairs lost pushes. *Listing*: a newcomer asks one neighbour for all adverts, once.
 //!
 //! Up to [`LINKS_MAX`] supernodes everybody keeps a link to everybody, which is what "to every supernode" rests on;
-//! larger networks need a view, which comes between [`AdvertBook`] and the neighbours here.
+//! larger networks need a view, which comes between [`MembershipTable`] and the neighbours here.
 //!
-//! A [`Neighbour`](neighbour) is a supernode that we were told to join, or whose advert is in the book. It is dialled,
-//! greeted when the link is up (own advert, digests: whatever was missed while there was no link is made up for),
-//! compared with in turn, and suspected when it does not answer. The room is handed the stores that it fills, in
+//! A [`Neighbour`](neighbour) is a supernode that we were told to join, or whose advert is in the membership table. It
+//! is dialled, greeted when the link is up (own advert, digests: whatever was missed while there was no link is made up
+//! for), compared with in turn, and suspected when it does not answer. The room is handed the stores that it fills, in
 //! [`Stores`]; it answers with [`Output`]s.
 
 mod neighbour;
@@ -25,7 +25,7 @@ use crate::account::{Rate, RateTable};
 use crate::api::{Event, Save};
 use crate::identity::{PeerId, SecretKey};
 use crate::overlay::advert::statement::speaks_of;
-use crate::overlay::advert::{AdvertBook, Capabilities, OwnAdvert, Sequence, Suspicion, shelf};
+use crate::overlay::advert::{Capabilities, MembershipTable, OwnAdvert, Sequence, Suspicion, shelf};
 use crate::overlay::directory::RecordStore;
 use crate::overlay::output::Output;
 use crate::overlay::pack::{self, Packer};
@@ -79,7 +79,7 @@ pub(crate) struct Stores<'a> {
     /// Chance.
     pub random: &'a mut Generators,
     /// Adverts.
-    pub book: &'a mut AdvertBook,
+    pub members: &'a mut MembershipTable,
     /// Records.
     pub records: &'a mut RecordStore,
     /// What is to be done.
@@ -144,9 +144,9 @@ impl Gossip {
         self.dial_due(now, s);
     }
 
-    /// All supernodes in the book become neighbours: this node was a leaf, and knows them.
+    /// All supernodes in the membership table become neighbours: this node was a leaf, and knows them.
     pub(crate) fn meet_all(&mut self, now: Instant, s: &mut Stores<'_>) {
-        let known: Vec<PeerId> = s.book.iter().map(|(peer, _)| *peer).collect();
+        let known: Vec<PeerId> = s.members.iter().map(|(peer, _)| *peer).collect();
         for peer in known {
             self.meet(now, peer, None, now + s.random.jitter.jitter(DIAL_SPREAD));
         }
@@ -160,8 +160,8 @@ impl Gossip {
     }
 
     /// All neighbours, and where each was last said to be.
-    pub(crate) fn addresses(&self, book: &AdvertBook) -> Vec<(PeerId, SocketAddr)> {
-        self.neighbours.iter().filter_map(|(peer, n)| Some((*peer, book.address(peer).or(n.joined)?))).collect()
+    pub(crate) fn addresses(&self, members: &MembershipTable) -> Vec<(PeerId, SocketAddr)> {
+        self.neighbours.iter().filter_map(|(peer, n)| Some((*peer, members.address(peer).or(n.joined)?))).collect()
     }
 
     /// The own load, as the next hints tell it.
@@ -197,13 +197,13 @@ impl Gossip {
 
     /// A link is up, whoever opened it. With those that turn out to be supernodes, words are exchanged.
     pub(crate) fn on_link_up(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
-        if !self.neighbours.contains_key(&peer) && s.book.contains(&peer) {
+        if !self.neighbours.contains_key(&peer) && s.members.contains(&peer) {
             self.meet(now, peer, None, now);
         }
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         self.dials.set(peer, &mut neighbour.due, None);
         neighbour.on_up();
-        self.on_heard(now, &peer, s.book);
+        self.on_heard(now, &peer, s.members);
         self.greet(now, peer, s);
     }
 
@@ -212,7 +212,7 @@ impl Gossip {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         let delay = neighbour.on_down(&mut s.random.jitter);
         self.dials.set(peer, &mut neighbour.due, Some(now + delay));
-        self.suspect(now, peer, s.book);
+        self.suspect(now, peer, s.members);
         if self.listing.as_ref().is_some_and(|l| l.from == peer) {
             self.listing = None;
             self.ask_listing(now, s);
@@ -220,10 +220,10 @@ impl Gossip {
     }
 
     /// Anything authentic came from `peer`: it lives.
-    pub(crate) fn on_heard(&mut self, now: Instant, peer: &PeerId, book: &mut AdvertBook) {
+    pub(crate) fn on_heard(&mut self, now: Instant, peer: &PeerId, members: &mut MembershipTable) {
         if let Some(neighbour) = self.neighbours.get_mut(peer) {
             neighbour.on_heard(now);
-            book.set_suspicion(peer, Suspicion::Alive);
+            members.set_suspicion(peer, Suspicion::Alive);
         }
     }
 
@@ -235,7 +235,7 @@ impl Gossip {
         neighbour.greetings += 1;
         let due = (neighbour.greetings < GREETINGS_MAX).then_some(again);
         self.dials.set(peer, &mut neighbour.due, due);
-        if let Some(bytes) = s.book.bytes(&self.me) {
+        if let Some(bytes) = s.members.bytes(&self.me) {
             pack::send(s.out, peer, &Message::Signed { kind: SignedKind::Advert, bytes });
         }
         self.exchange(now, peer, s);
@@ -246,7 +246,7 @@ impl Gossip {
     fn exchange(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         neighbour.missed = neighbour.missed.saturating_add(1);
-        let mut hints = s.book.hints(now);
+        let mut hints = s.members.hints(now);
         let [a, b, c, d, ..] = s.wall.map_or(now.as_micros() / 1_000_000, WallTime::as_secs).to_le_bytes();
         // The table leaves one place free for this.
         let _ = hints.try_push(LoadHint {
@@ -256,7 +256,7 @@ impl Gossip {
             suspicion: Suspicion::Alive as u8,
         });
         let others = DIGEST_MAX - DIGEST_NEWEST;
-        let adverts = s.book.digest(DIGEST_NEWEST, others).into_iter().collect();
+        let adverts = s.members.digest(DIGEST_NEWEST, others).into_iter().collect();
         let records = s.records.digest(DIGEST_NEWEST, others).into_iter().collect();
         let mut packer = Packer::new(peer, s.out);
         packer.push(&Message::Hints(hints));
@@ -283,7 +283,7 @@ impl Gossip {
         if !core::mem::replace(&mut neighbour.knows_us, true) && neighbour.state == State::Up {
             self.dials.set(from, &mut neighbour.due, None);
         }
-        self.on_heard(now, &from, s.book);
+        self.on_heard(now, &from, s.members);
         let mut packer = Packer::new(from, s.out);
         let mut sent = 0;
         let send = |bytes: &[u8]| {
@@ -293,13 +293,13 @@ impl Gossip {
             }
         };
         let mut answer = match kind {
-            SignedKind::Advert => s.book.compare(entries, send),
+            SignedKind::Advert => s.members.compare(entries, send),
             SignedKind::Record => s.records.compare(entries, send),
         };
         if pull {
             let others = DIGEST_MAX - DIGEST_NEWEST;
             let ours = match kind {
-                SignedKind::Advert => s.book.digest(DIGEST_NEWEST, others),
+                SignedKind::Advert => s.members.digest(DIGEST_NEWEST, others),
                 SignedKind::Record => s.records.digest(DIGEST_NEWEST, others),
             };
             // What both sides listed has been compared above.
@@ -327,7 +327,7 @@ impl Gossip {
         if !is_introduction && !self.neighbours.contains_key(&from) {
             return false;
         }
-        self.on_heard(now, &from, s.book);
+        self.on_heard(now, &from, s.members);
         // Its own advert also comes as a greeting; anybody else's, even ours, shows that the listing arrived.
         if self.listing.as_ref().is_some_and(|l| l.from == from)
             && kind == SignedKind::Advert
@@ -336,11 +336,11 @@ impl Gossip {
             self.listing = None;
             self.listings_asked = LISTING_ASKED_MAX;
         }
-        let (me, book) = (self.me, &*s.book);
+        let (me, members) = (self.me, &*s.members);
         let fresh = match kind {
             SignedKind::Advert => return self.on_advert(now, from, bytes, s),
             SignedKind::Record => {
-                s.records.insert(now, &from, s.wall, bytes, |home| *home == me || book.contains(home)).is_ok()
+                s.records.insert(now, &from, s.wall, bytes, |home| *home == me || members.contains(home)).is_ok()
             }
         };
         self.count_fresh(now, fresh, s);
@@ -348,7 +348,7 @@ impl Gossip {
     }
 
     fn on_advert(&mut self, now: Instant, from: PeerId, bytes: &[u8], s: &mut Stores<'_>) -> bool {
-        let Ok(advert) = s.book.insert(now, &from, s.wall, bytes) else { return false };
+        let Ok(advert) = s.members.insert(now, &from, s.wall, bytes) else { return false };
         self.count_fresh(now, true, s);
         if !advert.capabilities.has(Capabilities::HOME) {
             // It takes its adverts back.
@@ -373,15 +373,15 @@ impl Gossip {
     /// Load hints came.
     pub(crate) fn on_hints(&mut self, now: Instant, from: PeerId, hints: &[LoadHint], s: &mut Stores<'_>) {
         if self.neighbours.contains_key(&from) {
-            self.on_heard(now, &from, s.book);
-            s.book.on_hints(now, &from, hints);
+            self.on_heard(now, &from, s.members);
+            s.members.on_hints(now, &from, hints);
         }
     }
 
     /// A supernode told its load.
     pub(crate) fn on_load_reply(&mut self, now: Instant, from: PeerId, load: Load, s: &mut Stores<'_>) {
-        self.on_heard(now, &from, s.book);
-        s.book.on_load(now, &from, load);
+        self.on_heard(now, &from, s.members);
+        s.members.on_load(now, &from, load);
     }
 
     /// Somebody asks for all adverts. Only to be called for a link whose path is proven: the answer is long.
@@ -391,10 +391,10 @@ impl Gossip {
         }
         let max = if self.neighbours.contains_key(&from) { LISTING_MAX } else { LISTING_LEAF_MAX };
         let mut packer = Packer::new(from, s.out);
-        for bytes in s.book.listing(max, &mut s.random.peer_choice) {
+        for bytes in s.members.listing(max, &mut s.random.peer_choice) {
             packer.push(&Message::Signed { kind: SignedKind::Advert, bytes });
         }
-        packer.push(&Message::Hints(s.book.hints(now)));
+        packer.push(&Message::Hints(s.members.hints(now)));
     }
 
     /// A leaf brought a new record: it is told to every supernode. A neighbour without a link hears of it when it
@@ -452,7 +452,7 @@ impl Gossip {
         if self.own.renew_at() <= now {
             let number = sequence.next(s.wall, s.out);
             let (advert, bytes) = self.own.make(now, s.wall, key, number, &mut s.random.jitter);
-            s.book.put_own(now, advert, &bytes);
+            s.members.put_own(now, advert, &bytes);
             self.push(SignedKind::Advert, &bytes, s.out);
         }
     }
@@ -474,7 +474,7 @@ impl Gossip {
         }
         // The advert is newer than what we were told to join, but only that needs no advert; odd tries take the
         // other one, since an advert may name an address that we cannot reach.
-        let (told, said) = (neighbour.joined, s.book.address(&peer));
+        let (told, said) = (neighbour.joined, s.members.address(&peer));
         let address = if neighbour.failures % 2 == 0 { said.or(told) } else { told.or(said) };
         let Some(address) = address else {
             // Its advert has expired and nobody told us to join it.
@@ -512,11 +512,11 @@ impl Gossip {
             if neighbour.missed > 0 && neighbour.state == State::Up {
                 neighbour.missed = neighbour.missed.saturating_add(1);
                 pack::send(s.out, *peer, &Message::LoadRequest);
-                if let Some(bytes) = s.book.bytes(&self.me).filter(|_| !neighbour.knows_us) {
+                if let Some(bytes) = s.members.bytes(&self.me).filter(|_| !neighbour.knows_us) {
                     pack::send(s.out, *peer, &Message::Signed { kind: SignedKind::Advert, bytes });
                 }
             }
-            self.suspect(now, *peer, s.book);
+            self.suspect(now, *peer, s.members);
         }
         let quiet = self.neighbours.iter().filter(|(_, n)| n.state == State::Up && n.missed == 0);
         let mut partners: ArrayVec<PeerId, ROUND_PARTNERS> = ArrayVec::new();
@@ -532,7 +532,7 @@ impl Gossip {
 
     /// Keeps some of the neighbours for the next run: a restarted supernode finds back by itself.
     fn save_anchors(&mut self, s: &mut Stores<'_>) {
-        let address = |peer: &PeerId| Some((*peer, s.book.address(peer)?));
+        let address = |peer: &PeerId| Some((*peer, s.members.address(peer)?));
         // In the order of ids, which is as good as any, and does not change with every round.
         let anchors: Vec<_> = self.linked().filter_map(address).take(ANCHORS_MAX).collect();
         if !anchors.is_empty() && anchors != self.anchors {
@@ -543,7 +543,7 @@ impl Gossip {
 
     /// Neighbours whose adverts have expired are neighbours no longer, unless we were told to join them.
     fn drop_expired(&mut self, s: &mut Stores<'_>) {
-        let gone = |(peer, n): &(&PeerId, &Neighbour)| n.joined.is_none() && !s.book.contains(peer);
+        let gone = |(peer, n): &(&PeerId, &Neighbour)| n.joined.is_none() && !s.members.contains(peer);
         let gone: Vec<PeerId> = self.neighbours.iter().filter(gone).map(|(peer, _)| *peer).collect();
         for peer in gone {
             if let Some(mut neighbour) = self.neighbours.remove(&peer) {
@@ -553,13 +553,13 @@ impl Gossip {
         }
     }
 
-    /// Writes into the book what own questions found.
-    fn suspect(&mut self, now: Instant, peer: PeerId, book: &mut AdvertBook) {
+    /// Writes into the membership table what own questions found.
+    fn suspect(&mut self, now: Instant, peer: PeerId, members: &mut MembershipTable) {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         if neighbour.missed > MISSED_MAX {
             let since = *neighbour.suspect_since.get_or_insert(now);
             let is_dead = now - since >= DEAD_AFTER;
-            book.set_suspicion(&peer, if is_dead { Suspicion::Dead } else { Suspicion::Suspect });
+            members.set_suspicion(&peer, if is_dead { Suspicion::Dead } else { Suspicion::Suspect });
         }
     }
 }

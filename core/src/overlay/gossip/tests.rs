@@ -17,15 +17,15 @@ fn start(net: &mut TestNet, count: u8) -> Vec<PeerId> {
 }
 
 fn known(net: &TestNet, id: &PeerId) -> usize {
-    net.get(id).book.len()
+    net.get(id).members.len()
 }
 
 /// Calls into the gossip room of a node.
 fn with_gossip<T>(net: &mut TestNet, id: PeerId, call: impl FnOnce(&mut Gossip, Instant, &mut Stores<'_>) -> T) -> T {
     let mut result = None;
     net.with(id, |node, now, out| {
-        let TestNode { gossip, book, records, random, .. } = node;
-        let mut stores = Stores { wall: Some(wall_at(now)), random, book, records, out };
+        let TestNode { gossip, members, records, random, .. } = node;
+        let mut stores = Stores { wall: Some(wall_at(now)), random, members, records, out };
         result = Some(call(gossip.as_mut().unwrap(), now, &mut stores));
     });
     result.unwrap()
@@ -107,21 +107,21 @@ fn a_dead_supernode_is_suspected_then_dead_then_forgotten_and_comes_back() {
     net.crash(dead);
     net.notice_after = SECOND * 60;
     let suspicion =
-        |net: &TestNet| all.iter().filter(|id| **id != dead).map(|id| net.get(id).book.suspicion(&dead)).max();
+        |net: &TestNet| all.iter().filter(|id| **id != dead).map(|id| net.get(id).members.suspicion(&dead)).max();
     net.run_for(SECOND * 240);
     assert_eq!(suspicion(&net), Some(Suspicion::Suspect));
     net.run_for(SECOND * 400);
     assert_eq!(suspicion(&net), Some(Suspicion::Dead));
     // Not offered to those who ask for supernodes.
     with_gossip(&mut net, all[0], |_, _, s| {
-        assert_eq!(s.book.listing(64, &mut s.random.peer_choice).count(), 4);
+        assert_eq!(s.members.listing(64, &mut s.random.peer_choice).count(), 4);
     });
     net.run_for(SECOND * 3600);
     assert_eq!(known(&net, &all[0]), 3);
     // Its anchors lead it back.
     net.supernode(3, &[]);
     net.run_for(SECOND * 20);
-    assert!(all.iter().all(|id| known(&net, id) == 4 && net.get(id).book.suspicion(&dead) == Suspicion::Alive));
+    assert!(all.iter().all(|id| known(&net, id) == 4 && net.get(id).members.suspicion(&dead) == Suspicion::Alive));
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn answers_to_digests_are_bounded() {
     let mut answers = Vec::new();
     with_gossip(&mut net, all[0], |gossip, now, s| {
         let lacking: Vec<_> =
-            s.book.digest(100, 0).into_iter().map(|e| DigestEntry { sequence_low: [0; 4], ..e }).collect();
+            s.members.digest(100, 0).into_iter().map(|e| DigestEntry { sequence_low: [0; 4], ..e }).collect();
         for _ in 0..1000 {
             gossip.on_digest(now, asker, SignedKind::Advert, false, &lacking, s);
             gossip.on_adverts_request(now, asker, s);
@@ -209,7 +209,7 @@ fn the_load_travels() {
     node.load = load;
     net.run_for(SECOND * 120);
     for id in all.iter().filter(|id| **id != all[2]) {
-        assert_eq!(net.get(id).book.load(net.now, &all[2]), Some(load));
+        assert_eq!(net.get(id).members.load(net.now, &all[2]), Some(load));
     }
 }
 

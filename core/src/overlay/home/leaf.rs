@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use arrayvec::ArrayVec;
 
 use super::candidate::{Candidate, Link, Question};
-use super::field::Field;
+use super::choice::Choice;
 use super::listing::Listing;
 use super::means::Means;
 use super::sweep::Sweep;
@@ -278,7 +278,7 @@ impl Homes {
         rtt: Option<Duration>,
         m: &mut Means<'_>,
     ) {
-        m.book.on_load(now, &from, load);
+        m.members.on_load(now, &from, load);
         let Some(candidate) = self.candidates.get_mut(&from) else { return };
         candidate.load = Some(load);
         candidate.rtt = rtt.or(candidate.rtt);
@@ -297,7 +297,7 @@ impl Homes {
         load: Load,
         m: &mut Means<'_>,
     ) {
-        m.book.on_load(now, &from, load);
+        m.members.on_load(now, &from, load);
         let Some(candidate) = self.candidates.get_mut(&from) else { return };
         candidate.load = Some(load);
         if !self.chosen.contains(&from) {
@@ -334,8 +334,8 @@ impl Homes {
         if self.candidates.get(&from).is_none_or(|c| c.link != Link::Up) {
             return;
         }
-        self.listing.on_part(now, from, m.book.len(), &mut m.random.jitter);
-        let Ok(advert) = m.book.insert(now, &from, m.wall, bytes) else { return };
+        self.listing.on_part(now, from, m.members.len(), &mut m.random.jitter);
+        let Ok(advert) = m.members.insert(now, &from, m.wall, bytes) else { return };
         let Some(address) = advert.address() else { return };
         if advert.capabilities.has(Capabilities::HOME) {
             self.learn(advert.id, address, false);
@@ -348,7 +348,7 @@ impl Homes {
         if self.candidates.get(&from).is_none_or(|c| c.link != Link::Up) {
             return;
         }
-        self.listing.on_part(now, from, m.book.len(), &mut m.random.jitter);
+        self.listing.on_part(now, from, m.members.len(), &mut m.random.jitter);
         if !self.is_listed {
             self.begin_draw(now);
             self.advance(now, m);
@@ -471,7 +471,7 @@ impl Homes {
         }
         let before = self.chosen.len();
         while self.chosen.len() < RECORD_HOMES_MAX {
-            let Some(best) = self.field().best(now, &mut m.random.peer_choice) else { break };
+            let Some(best) = self.choice().best(now, &mut m.random.peer_choice) else { break };
             self.drop_question(&best);
             if let Some(candidate) = self.candidates.get_mut(&best) {
                 candidate.is_drawn = true;
@@ -485,8 +485,8 @@ impl Homes {
     }
 
     /// Whom to choose among.
-    fn field(&self) -> Field<'_> {
-        Field { candidates: &self.candidates, chosen: &self.chosen }
+    fn choice(&self) -> Choice<'_> {
+        Choice { candidates: &self.candidates, chosen: &self.chosen }
     }
 
     /// Signs a record that names the chosen ones and brings it to each of them.
@@ -529,7 +529,7 @@ impl Homes {
     fn draw(&mut self, now: Instant, m: &mut Means<'_>) {
         let drawn = |homes: &Self| homes.candidates.values().filter(|c| c.is_drawn && c.link != Link::Down).count();
         while self.chosen.len() < RECORD_HOMES_MAX && drawn(self) < self.drawn_max {
-            let Some(peer) = self.field().next_drawn(now, self.is_listed, m.book, &mut m.random.peer_choice) else {
+            let Some(peer) = self.choice().next_drawn(now, self.is_listed, m.members, &mut m.random.peer_choice) else {
                 break;
             };
             let Some(candidate) = self.candidates.get_mut(&peer) else { break };

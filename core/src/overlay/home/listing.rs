@@ -1,7 +1,8 @@
 //! When a leaf asks for a listing of adverts, and whom: among those listed it chooses homes.
 //!
-//! The first to be linked is asked at once, again while it is silent, and then another. When something of the listing came,
-//! the next one is asked for after a while: soon if the first was short, else seldom, but at once when a home is lost.
+//! The first to be linked is asked at once, again while it is silent, and then another. When something of the listing
+//! came, the next one is asked for after a while: soon if the first was short, else seldom, but at once when a home is
+//! lost.
 
 use core::time::Duration;
 use std::collections::VecDeque;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::identity::SecretKey;
-use crate::overlay::advert::{AdvertBook, Sequence};
+use crate::overlay::advert::{MembershipTable, Sequence};
 use crate::overlay::output::Output;
 use crate::random::Generators;
 use crate::time::WallTime;
@@ -17,7 +17,7 @@ pub(crate) struct Means<'a> {
     /// Chance.
     pub random: &'a mut Generators,
     /// Adverts.
-    pub book: &'a mut AdvertBook,
+    pub members: &'a mut MembershipTable,
     /// Numbers for records.
     pub sequence: &'a mut Sequence,
     /// What is to be done.

@@ -5,7 +5,7 @@
 //! leaves live. [`Carried`] says how much of that a supernode bears.
 
 mod candidate;
-mod field;
+mod choice;
 mod leaf;
 mod listing;
 mod load;

@@ -135,7 +135,7 @@ impl Registrations {
             send(s.out, leaf, &Message::RegisterReply { refused, load });
             return Registered { refused, is_record_new: false };
         }
-        let other = other_home.filter(|home| *home != self.me && *home != leaf && s.book.contains(home));
+        let other = other_home.filter(|home| *home != self.me && *home != leaf && s.members.contains(home));
         let number = other.and_then(|home| self.watch(now, home, &mut s.random.jitter));
         match self.leaves.get_mut(&leaf) {
             Some(registration) => {
@@ -152,10 +152,10 @@ impl Registrations {
     }
 
     fn keep_record(&self, now: Instant, leaf: PeerId, record: &[u8], s: &mut Stores<'_>) -> bool {
-        let (me, book) = (self.me, &*s.book);
+        let (me, members) = (self.me, &*s.members);
         // Its own, and naming us: a leaf is a home for nobody else's record. Parsing once more is what that costs.
         let is_ours = Record::parse(record).is_ok_and(|r| r.id == leaf && r.names(&me));
-        is_ours && s.records.insert(now, &leaf, s.wall, record, |home| *home == me || book.contains(home)).is_ok()
+        is_ours && s.records.insert(now, &leaf, s.wall, record, |home| *home == me || members.contains(home)).is_ok()
     }
 
     /// A leaf says goodbye. Its record goes: whoever asks for it should hear so at once.
@@ -277,7 +277,7 @@ impl Registrations {
         // There may well be a link that was opened for gossip: the first question tries that.
         if watched.is_linked || watched.missed == 1 {
             send(s.out, watched.home, &Message::LoadRequest);
-        } else if let Some(address) = s.book.address(&watched.home) {
+        } else if let Some(address) = s.members.address(&watched.home) {
             s.out.push_back(Output::Dial { peer: watched.home, address });
         }
     }

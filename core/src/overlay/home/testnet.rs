@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{Homes, Means, Registrations};
 use crate::api::{Event, Save, Saved};
 use crate::identity::{PeerId, SecretKey};
-use crate::overlay::advert::{AdvertBook, LEAF_ADVERTS_MAX, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
+use crate::overlay::advert::{LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
 use crate::overlay::directory::{RECORDS_MAX, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
 use crate::overlay::output::Output;
@@ -46,7 +46,7 @@ pub(crate) struct TestNode {
     pub gossip: Option<Gossip>,
     pub registrations: Option<Registrations>,
     pub homes: Option<Homes>,
-    pub book: AdvertBook,
+    pub members: MembershipTable,
     pub records: RecordStore,
     pub sequence: Sequence,
     pub random: Generators,
@@ -103,7 +103,7 @@ impl TestNet {
             gossip: None,
             registrations: None,
             homes: None,
-            book: AdvertBook::new(key.peer_id(), adverts_max),
+            members: MembershipTable::new(key.peer_id(), adverts_max),
             records: RecordStore::new(RECORDS_MAX),
             sequence: Sequence::new(saved.sequence),
             random: Generators::new(&Seed::new(self.chance.bytes()), "test"),
@@ -132,8 +132,8 @@ impl TestNet {
         self.nodes.insert(id, node);
         self.fire(id);
         self.with(id, |node, now, out| {
-            let TestNode { gossip, book, records, random, .. } = node;
-            let mut stores = Stores { wall: Some(wall_at(now)), random, book, records, out };
+            let TestNode { gossip, members, records, random, .. } = node;
+            let mut stores = Stores { wall: Some(wall_at(now)), random, members, records, out };
             if let Some(gossip) = gossip {
                 gossip.join(now, &anchors, &mut stores);
                 gossip.join(now, known, &mut stores);
@@ -244,32 +244,32 @@ impl TestNet {
 
     fn link_up(&mut self, at: PeerId, peer: PeerId) {
         self.with(at, |node, now, out| {
-            let TestNode { gossip, registrations, homes, book, records, random, key, sequence, .. } = node;
+            let TestNode { gossip, registrations, homes, members, records, random, key, sequence, .. } = node;
             let wall = Some(wall_at(now));
             if let Some(gossip) = gossip {
-                gossip.on_link_up(now, peer, &mut Stores { wall, random, book, records, out });
+                gossip.on_link_up(now, peer, &mut Stores { wall, random, members, records, out });
             }
             if let Some(registrations) = registrations {
                 registrations.on_link_up(now, &peer);
             }
             if let Some(homes) = homes {
-                homes.on_link_up(now, peer, &mut Means { key, wall, random, book, sequence, out });
+                homes.on_link_up(now, peer, &mut Means { key, wall, random, members, sequence, out });
             }
         });
     }
 
     fn link_down(&mut self, at: PeerId, peer: PeerId) {
         self.with(at, |node, now, out| {
-            let TestNode { gossip, registrations, homes, book, records, random, key, sequence, .. } = node;
+            let TestNode { gossip, registrations, homes, members, records, random, key, sequence, .. } = node;
             let wall = Some(wall_at(now));
             if let Some(gossip) = gossip {
-                gossip.on_link_down(now, peer, &mut Stores { wall, random, book, records, out });
+                gossip.on_link_down(now, peer, &mut Stores { wall, random, members, records, out });
             }
             if let Some(registrations) = registrations {
                 registrations.on_link_down(&peer, out);
             }
             if let Some(homes) = homes {
-                homes.on_link_down(now, peer, &mut Means { key, wall, random, book, sequence, out });
+                homes.on_link_down(now, peer, &mut Means { key, wall, random, members, sequence, out });
             }
         });
     }
@@ -342,9 +342,9 @@ impl TestNode {
         out: &mut VecDeque<Output>,
         call: impl FnOnce(&mut Homes, &mut Means<'_>),
     ) {
-        let Self { homes, book, random, key, sequence, .. } = self;
+        let Self { homes, members, random, key, sequence, .. } = self;
         if let Some(homes) = homes {
-            call(homes, &mut Means { key, wall: Some(wall_at(now)), random, book, sequence, out });
+            call(homes, &mut Means { key, wall: Some(wall_at(now)), random, members, sequence, out });
         }
     }
 
@@ -356,12 +356,12 @@ impl TestNode {
 
     fn on_message(&mut self, now: Instant, from: PeerId, message: Message<'_>, out: &mut VecDeque<Output>) {
         let load = self.load;
-        let Self { gossip, registrations, homes, book, records, random, key, sequence, .. } = self;
+        let Self { gossip, registrations, homes, members, records, random, key, sequence, .. } = self;
         let wall = Some(wall_at(now));
         if let (Some(gossip), Some(registrations)) = (gossip, registrations) {
-            gossip.on_heard(now, &from, book);
+            gossip.on_heard(now, &from, members);
             registrations.on_heard(&from);
-            let s = &mut Stores { wall, random, book, records, out };
+            let s = &mut Stores { wall, random, members, records, out };
             match message {
                 Message::AdvertsRequest => gossip.on_adverts_request(now, from, s),
                 Message::Signed { kind, bytes } => {
@@ -384,7 +384,7 @@ impl TestNode {
                 other => panic!("not for a supernode: {other:?}"),
             }
         } else if let Some(homes) = homes {
-            let m = &mut Means { key, wall, random, book, sequence, out };
+            let m = &mut Means { key, wall, random, members, sequence, out };
             match message {
                 Message::Signed { bytes, .. } => homes.on_advert(now, from, bytes, m),
                 Message::LoadReply { load, .. } => homes.on_load_reply(now, from, load, Some(DELAY * 2), m),
@@ -397,24 +397,24 @@ impl TestNode {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Output>) {
-        let Self { gossip, registrations, homes, book, records, random, key, sequence, .. } = self;
+        let Self { gossip, registrations, homes, members, records, random, key, sequence, .. } = self;
         let wall = Some(wall_at(now));
-        book.handle_timeout(now);
+        members.handle_timeout(now);
         records.handle_timeout(now);
         if let Some(gossip) = gossip {
-            gossip.handle_timeout(now, key, sequence, &mut Stores { wall, random, book, records, out });
+            gossip.handle_timeout(now, key, sequence, &mut Stores { wall, random, members, records, out });
         }
         if let Some(registrations) = registrations {
-            registrations.handle_timeout(now, &mut Stores { wall, random, book, records, out });
+            registrations.handle_timeout(now, &mut Stores { wall, random, members, records, out });
         }
         if let Some(homes) = homes {
-            homes.handle_timeout(now, &mut Means { key, wall, random, book, sequence, out });
+            homes.handle_timeout(now, &mut Means { key, wall, random, members, sequence, out });
         }
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let timers = [
-            self.book.poll_timeout(),
+            self.members.poll_timeout(),
             self.records.poll_timeout(),
             self.gossip.as_ref().and_then(Gossip::poll_timeout),
             self.registrations.as_ref().and_then(Registrations::poll_timeout),

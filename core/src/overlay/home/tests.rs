@@ -259,8 +259,9 @@ fn a_registration_costs_at_most_450_bytes() {
     let mut out = VecDeque::new();
     let register = Message::Register { other_home: Some(supernodes[1]), record: &record };
     crate::overlay::pack::send(&mut out, supernodes[0], &register);
-    let TestNode { registrations: rooms, book, records, random, .. } = &mut registrations;
-    let s = &mut crate::overlay::gossip::Stores { wall: Some(wall_at(net.now)), random, book, records, out: &mut out };
+    let TestNode { registrations: rooms, members, records, random, .. } = &mut registrations;
+    let s =
+        &mut crate::overlay::gossip::Stores { wall: Some(wall_at(net.now)), random, members, records, out: &mut out };
     let got =
         rooms.as_mut().unwrap().on_register(net.now, leaf.peer_id(), Some(supernodes[1]), &record, Load::default(), s);
     assert_eq!(got, Registered { refused: None, is_record_new: true });
@@ -284,14 +285,14 @@ fn leaves_are_limited_and_told_so() {
     let me = key(1).peer_id();
     let mut registrations = Registrations::new(me, 2);
     let mut random = generators(1);
-    let mut book = crate::overlay::advert::AdvertBook::new(me, 10);
+    let mut members = crate::overlay::advert::MembershipTable::new(me, 10);
     let mut records = crate::overlay::directory::RecordStore::new(10);
     for n in 0..5 {
         let mut out = VecDeque::new();
         let mut stores = crate::overlay::gossip::Stores {
             wall: None,
             random: &mut random,
-            book: &mut book,
+            members: &mut members,
             records: &mut records,
             out: &mut out,
         };

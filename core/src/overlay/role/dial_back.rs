@@ -5,9 +5,9 @@
 //! arrives, over a new link, with the nonce of the request, from an IP address that nothing was sent to: reachable. If
 //! two tries that were taken on bring nothing: not reachable. If no supernode is left that could try: unknown.
 //!
-//! One such packet tells a leaf what it wants to know. A node that would serve others wants it [confirmed](DialBack::confirmed)
-//! by [`WITNESSES`], in different prefixes, or by as many as there are: somebody who can make it believe that it is
-//! reachable could have others register where they are never found.
+//! One such packet tells a leaf what it wants to know. A node that would serve others wants it
+//! [confirmed](DialBack::confirmed) by [`WITNESSES`], in different prefixes, or by as many as there are: somebody who
+//! can make it believe that it is reachable could have others register where they are never found.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;

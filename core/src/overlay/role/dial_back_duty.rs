@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use crate::account::{Rate, RateTable};
 use crate::identity::PeerId;
-use crate::overlay::advert::AdvertBook;
+use crate::overlay::advert::MembershipTable;
 use crate::overlay::advert::shelf::id_prefix;
 use crate::overlay::output::Output;
 use crate::overlay::pack::send;
@@ -110,11 +110,11 @@ impl DialBackDuty {
         address: SocketAddr,
         nonce: [u8; 8],
         has_link: bool,
-        book: &AdvertBook,
+        members: &MembershipTable,
         out: &mut VecDeque<Output>,
     ) {
         let address = canonical(address);
-        if !book.contains(from) || has_link || !is_sendable(address) {
+        if !members.contains(from) || has_link || !is_sendable(address) {
             return;
         }
         let prefix = Prefix::of(address.ip());

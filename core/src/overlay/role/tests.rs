@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::identity::PeerId;
-use crate::overlay::advert::{AdvertBook, OwnAdvert};
+use crate::overlay::advert::{MembershipTable, OwnAdvert};
 use crate::overlay::home::testnet::{generators, key, ms, s, wall_at};
 use crate::overlay::output::Output;
 use crate::wire::message::{Message, Refusal, decode_next};
@@ -122,13 +122,13 @@ fn an_order_goes_to_one_that_was_not_contacted_and_seldom() {
 #[test]
 fn orders_are_taken_from_supernodes_only_and_seldom() {
     let mut duty = DialBackDuty::new();
-    let mut book = AdvertBook::new(id(0), 10);
+    let mut members = MembershipTable::new(id(0), 10);
     let mut own = OwnAdvert::new(s(0), &[reporter(1)], 1, 0);
     let (_, bytes) = own.make(s(0), Some(wall_at(s(0))), &key(1), 1, &mut generators(1).jitter);
-    book.insert(s(0), &id(1), Some(wall_at(s(0))), &bytes).unwrap();
+    members.insert(s(0), &id(1), Some(wall_at(s(0))), &bytes).unwrap();
     let mut order = |now, from: u8, peer: u8, address, has_link| {
         let mut out = VecDeque::new();
-        duty.on_order(now, &id(from), id(peer), address, [7; 8], has_link, &book, &mut out);
+        duty.on_order(now, &id(from), id(peer), address, [7; 8], has_link, &members, &mut out);
         out.pop_front()
     };
     assert_eq!(order(s(1), 2, 9, at(10), false), None, "no supernode");

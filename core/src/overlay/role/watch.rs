@@ -2,9 +2,9 @@
 //!
 //! It begins as a leaf. When enough dial-backs have [confirmed](super::DialBack::confirmed) the address that it would
 //! advertise, it serves. It stops when that address is gone (with an interface, or a router's mapping), when supernodes
-//! see it at another one, when unasked packets come in no longer, or when it has relayed all that it was to. Each time it
-//! waits longer before it serves again: others have chosen it as a home, and a home that comes and goes is worse than
-//! none.
+//! see it at another one, when unasked packets come in no longer, or when it has relayed all that it was to. Each time
+//! it waits longer before it serves again: others have chosen it as a home, and a home that comes and goes is worse
+//! than none.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -19,8 +19,8 @@ const WAIT_MAX: Duration = Duration::from_secs(3_600);
 const STEADY_AFTER: Duration = Duration::from_secs(6 * 3_600);
 /// Self-checks in a row that fail before this node stops serving.
 const FAILURES_MAX: u8 = 3;
-/// What dial-backs confirmed so lately is confirmed again by less: in a small network, a supernode has sent something to
-/// everybody and finds no witness any more.
+/// What dial-backs confirmed so lately is confirmed again by less: in a small network, a supernode has sent something
+/// to everybody and finds no witness any more.
 const REMEMBER_FOR: Duration = Duration::from_secs(86_400);
 
 /// Why others reach the advertised address.

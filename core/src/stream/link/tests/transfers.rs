@@ -198,8 +198,8 @@ proptest! {
     }
 }
 
-/// The client's Handshake packet waited for room in a congestion window full of data that the server dropped for lack of
-/// that packet.
+/// The client's Handshake packet waited for room in a congestion window full of data that the server dropped for lack
+/// of that packet.
 #[test]
 fn regression_a_handshake_packet_behind_a_full_window() {
     lossy(11_741_915_176_434_084_149, 17, 10);

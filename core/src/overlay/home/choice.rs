@@ -4,24 +4,24 @@ use std::collections::BTreeMap;
 
 use super::candidate::{Candidate, Link, coarse};
 use crate::identity::PeerId;
-use crate::overlay::advert::AdvertBook;
+use crate::overlay::advert::MembershipTable;
 use crate::random::ChoiceRng;
 use crate::time::Instant;
 
 /// All candidates, and those that are homes or have been asked to be.
-pub(super) struct Field<'a> {
+pub(super) struct Choice<'a> {
     pub(super) candidates: &'a BTreeMap<PeerId, Candidate>,
     pub(super) chosen: &'a [PeerId],
 }
 
-impl Field<'_> {
+impl Choice<'_> {
     /// Two at random, the less loaded taken; but homes of the last run before all others, and as long as no adverts
     /// are known, who was named or worked.
     pub(super) fn next_drawn(
         &self,
         now: Instant,
         is_listed: bool,
-        book: &AdvertBook,
+        members: &MembershipTable,
         choice: &mut ChoiceRng,
     ) -> Option<PeerId> {
         let fits = |c: &Candidate| {
@@ -37,7 +37,7 @@ impl Field<'_> {
         let equals: Vec<PeerId> = fitting().filter(|(_, c)| class(c) == first).map(|(peer, _)| *peer).collect();
         let mut draw = || equals.get(choice.below(equals.len())).copied();
         let (a, b) = (draw()?, draw()?);
-        let load = |peer: &PeerId| coarse(book.load(now, peer));
+        let load = |peer: &PeerId| coarse(members.load(now, peer));
         Some(if load(&b) < load(&a) { b } else { a })
     }
 

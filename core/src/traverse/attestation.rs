@@ -57,8 +57,8 @@ impl Traversal {
         if target.vouched.is_some_and(|(asked, at)| now.since(at) < if asked == home { wait } else { DIAL_EVERY }) {
             return;
         }
-        // The one account outlives the link, the other one counts more closely. What either refuses is charged to neither:
-        // the first is shared with everybody whose way leads to that prefix.
+        // The one account outlives the link, the other one counts more closely. What either refuses is charged to
+        // neither: the first is shared with everybody whose way leads to that prefix.
         let (ip, exposure) = (address.ip(), &mut target.exposure);
         let may_ask = match named {
             Named::Linked => true,

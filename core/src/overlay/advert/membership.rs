@@ -1,11 +1,11 @@
 //! The supernodes that this node knows, with what they said of themselves and what was seen of them.
 //!
-//! Filled by [`AdvertBook::insert`] with signed bytes from anybody; emptied by time. Limits keep one network prefix
-//! from filling it. Load comes from the supernode itself or, worth less, from hints of others; suspicion is what this
-//! node's own gossip found, or, worth less again, what others say.
+//! Filled by [`MembershipTable::insert`] with signed bytes from anybody; emptied by time. Limits keep one network
+//! prefix from filling it. Load comes from the supernode itself or, worth less, from hints of others; suspicion is what
+//! this node's own gossip found, or, worth less again, what others say.
 //!
-//! An advert without [`Capabilities::HOME`] takes back those before it. It is kept and passed on like any other, so that
-//! none of those comes back, but whom it speaks of is no supernode.
+//! An advert without [`Capabilities::HOME`] takes back those before it. It is kept and passed on like any other, so
+//! that none of those comes back, but whom it speaks of is no supernode.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -25,7 +25,7 @@ use crate::wire::message::{DigestEntry, HINTS_MAX, Load, LoadHint};
 pub(crate) const SUPERNODE_ADVERTS_MAX: usize = 1024;
 /// Most that a leaf keeps: plenty to choose two homes from.
 pub(crate) const LEAF_ADVERTS_MAX: usize = 64;
-/// Most supernodes of one [`Prefix`] in the book (as geth does per table).
+/// Most supernodes of one [`Prefix`] in the membership table (as geth does per table).
 const PREFIX_MAX: u16 = 10;
 /// What a supernode said itself is not overruled by hints of others for so long.
 const LOAD_FIRST_HAND: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ pub(crate) enum Suspicion {
     Alive = 0,
     /// Did not answer lately.
     Suspect = 128,
-    /// Has not answered for minutes: not offered as a home, replaced first when the book is full.
+    /// Has not answered for minutes: not offered as a home, replaced first when the membership table is full.
     Dead = 255,
 }
 
@@ -59,7 +59,7 @@ struct Known {
 }
 
 /// Adverts of supernodes, each with the load heard and the suspicion against it.
-pub(crate) struct AdvertBook {
+pub(crate) struct MembershipTable {
     me: PeerId,
     adverts_max: usize,
     shelf: Shelf<Advert, Known>,
@@ -67,8 +67,8 @@ pub(crate) struct AdvertBook {
     dead: usize,
 }
 
-impl AdvertBook {
-    /// An empty book of the node `me`.
+impl MembershipTable {
+    /// An empty table of the node `me`.
     pub(crate) fn new(me: PeerId, adverts_max: usize) -> Self {
         Self { me, adverts_max, shelf: Shelf::new(), prefixes: BTreeMap::new(), dead: 0 }
     }
@@ -78,8 +78,8 @@ impl AdvertBook {
         self.adverts_max = adverts_max;
     }
 
-    /// Takes signed bytes that came from the neighbour `from`. When the book is full, a dead one makes room, or the
-    /// newcomer is refused: those known and proven come first.
+    /// Takes signed bytes that came from the neighbour `from`. When the membership table is full, a dead one makes
+    /// room, or the newcomer is refused: those known and proven come first.
     pub(crate) fn insert(
         &mut self,
         now: Instant,

@@ -1,7 +1,7 @@
 //! Who may cost us a handshake: the first look at an Init that came from outside any link.
 //!
-//! A handshake costs as much as several hundred keyed hashes, and the source address of an Init may be a lie. So each Init
-//! passes here first, as in WireGuard:
+//! A handshake costs as much as several hundred keyed hashes, and the source address of an Init may be a lie. So each
+//! Init passes here first, as in WireGuard:
 //!
 //! 1. mac1: does it name our key? One keyed hash; nothing is remembered and nothing allocated.
 //! 2. Under load ([`LOADED_ABOVE`] Inits with a right mac1 within a second): does mac2 prove that its sender receives
@@ -31,8 +31,9 @@ use crate::wire::DATAGRAM_LEN_MAX;
 use crate::wire::address::{Prefix, canonical};
 use crate::wire::packet::{COOKIE_LEN, INIT_HEADER_LEN, Kind, MAC_LEN, NOISE_1_OVERHEAD, Packet, TAG_LEN};
 
-/// Inits with a right mac1 in one second, above which senders must prove their address. At 0.1 to 0.15 ms for a handshake
-/// these are 5 to 8 % of a core on a server, and well under a whole one on a computer of a tenth of its speed.
+/// Inits with a right mac1 in one second, above which senders must prove their address. At 0.1 to 0.15 ms for a
+/// handshake these are 5 to 8 % of a core on a server, and well under a whole one on a computer of a tenth of its
+/// speed.
 pub(crate) const LOADED_ABOVE: u32 = 500;
 /// How long a second of load is remembered.
 const LOAD_MEMORY: Duration = Duration::from_secs(1);
