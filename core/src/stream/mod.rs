@@ -51,6 +51,7 @@
 //! the connection is gone. After it, and after a clean end, calls give
 //! [`StreamError::Unknown`](crate::api::StreamError::Unknown).
 
+mod authorization;
 mod connection;
 mod crypto;
 mod event;
@@ -65,7 +66,6 @@ mod packet;
 mod pieces;
 mod ready;
 mod refusals;
-mod services;
 mod set;
 mod streams;
 mod table;
@@ -73,11 +73,11 @@ mod table;
 mod tests;
 mod words;
 
+pub(crate) use self::authorization::Services;
 pub(crate) use self::connection::PACKET_LEN_MAX;
 pub use self::connection::PACKET_LEN_MIN;
 pub use self::event::{LinkEvent, LocalStream, Side};
 pub use self::limits::DATAGRAM_DATA_MAX;
 pub(crate) use self::limits::takes_datagram;
 pub use self::link::LinkStreams;
-pub(crate) use self::services::Services;
 pub(crate) use self::streams::{Output, Streams, View};

@@ -5,8 +5,8 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::PACKET_LEN_MIN;
+use super::authorization::Services;
 use super::event::Side;
-use super::services::Services;
 use super::streams::{DATAGRAMS_MAX, Output, Streams, View};
 use crate::api::{Access, Event, StreamEnd, StreamKey};
 use crate::identity::{PeerId, SecretKey};

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant as StdInstant;
 
+use super::authorization::Services;
 use super::event::{LinkEvent, LocalStream, Side};
 use super::link::LinkStreams;
 use super::ready::Ready;
 use super::refusals::Refusals;
-use super::services::Services;
 use super::table::Table;
 use crate::api::{CommandError, Event, Read, StreamEnd, StreamError, StreamKey};
 use crate::identity::PeerId;

@@ -32,11 +32,11 @@
 
 mod attestation;
 mod birthday;
+mod candidates;
 mod case;
 mod checking;
 mod checks;
 mod effort;
-mod gather;
 #[cfg(any(test, feature = "operations"))]
 pub(crate) mod operations;
 mod prediction;

@@ -4,8 +4,8 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::candidates::gather;
 use super::case::{Around, Case, Output, View};
-use super::gather::gather;
 use super::strategy::{Strategy, choose};
 use super::target::{Target, retry_wait};
 use crate::account::{Account, Exposure};

@@ -1,4 +1,4 @@
-//! This node's own candidates.
+//! This node's own candidates, gathered and ranked.
 
 use core::net::{IpAddr, SocketAddr};
 
