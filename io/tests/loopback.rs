@@ -159,7 +159,10 @@ fn many_streams_at_once_do_not_mix() {
             let (a, b) = (net.a.clone(), net.b.id());
             thread::spawn(move || {
                 let mut stream = a.peer(b).open(&service("echo"), PATIENCE).expect("opened");
-                let sent = pattern(n * 997)[..].iter().map(|byte| byte ^ (n & 0xff) as u8).collect::<Vec<_>>();
+                let sent = pattern(n * 997)[..]
+                    .iter()
+                    .map(|byte| byte ^ u8::try_from(n & 0xff).expect("a byte"))
+                    .collect::<Vec<_>>();
                 stream.write_all(&sent).expect("written");
                 stream.finish().expect("finished");
                 let mut received = Vec::new();

@@ -94,7 +94,7 @@ fn service() -> ServiceName {
 }
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|n| ((n * n / 7 + n) & 0xff) as u8).collect()
+    (0..len).map(|n| u8::try_from((n * n / 7 + n) & 0xff).expect("a byte")).collect()
 }
 
 #[test]

@@ -8,10 +8,13 @@ mod transfers;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::api::Read;
 use crate::random::ChoiceRng;
 use crate::stream::PACKET_LEN_MAX;
+use crate::stream::limits::STREAMS_MAX;
 use crate::stream::set::NAME_WAIT;
 use crate::stream::words::{CALL_AGAIN_MAX, WORDS_MAX};
+use crate::wire::ServiceName;
 
 const CLIENT: usize = 0;
 const SERVER: usize = 1;
