@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::api::{Counters, Event};
 use crate::net::DropReason;
 
-/// See the module.
+/// Events that wait to be polled, counters, and whether it was told that the node is ready.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     events: VecDeque<Event>,

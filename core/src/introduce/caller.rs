@@ -4,13 +4,12 @@
 //! at home, by what the node knows ([`Known`]) or by a lookup. *Dialling*, where the peer turns out to be a supernode:
 //! it is reached at its own addresses. *Asking*, otherwise: one home after the other is asked for an introduction, with
 //! an Init that the node builds ([`CallOutput::Build`], [`Calls::on_init_built`]); the same Init is repeated to the
-//! same home.
-//! *Pausing*: a lookup that failed, or a round over all homes in vain, is followed by another one. Beside all this, the
+//! same home. *Pausing*: a lookup that failed, or a round over all homes in vain, is followed by another one. Beside all this, the
 //! peer's addresses on the LAN are tried, if it has announced any.
 //!
 //! The call is over when the link is up ([`Calls::finish`]), when the peer refuses us, or when every stage was tried so
-//! often as it may ([`CallOutput::Failed`]). It knows nothing of links, packets or keys: what it wants done it says by
-//! [`Calls::poll_output`], and what came of it is told to it.
+//! often as it may ([`CallOutput::Failed`]). It holds no links, packets or keys: what it wants done it says by [`Calls::poll_output`], and
+//! what came of it is told to it.
 //!
 //! [`Calls`] also remembers homes that a ticket named, so that no lookup is needed, until they prove to be of no use,
 //! and who announced itself [on the LAN](Lan).
@@ -19,7 +18,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Home;
-use super::output::{CallOutput, Known, LinkLeft, LookupFailure};
+use super::output::{CallOutput, Known, LookupFailure};
 use crate::account::Account;
 use crate::api::{CommandError, ConnectError};
 use crate::identity::PeerId;
@@ -318,21 +317,6 @@ impl Calls {
             self.ask(now, id, home + 1);
         }
         Ok(())
-    }
-
-    /// A call has [failed](CallOutput::Failed), and this is the link that there is to the peer.
-    pub(crate) fn on_failed(&mut self, id: PeerId, error: ConnectError, link: LinkLeft) {
-        match link {
-            // Its failure detector decides.
-            LinkLeft::Working => return,
-            // Somebody may have woken it and be waiting.
-            LinkLeft::Stranded => self.out.push_back(CallOutput::Drop { peer: id }),
-            LinkLeft::None => {}
-        }
-        self.out.push_back(CallOutput::Tell { peer: id, error });
-        if link == LinkLeft::None {
-            self.out.push_back(CallOutput::EndWaiting { peer: id, error });
-        }
     }
 
     // ---- time ----

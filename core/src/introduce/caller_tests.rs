@@ -2,6 +2,7 @@ use core::net::SocketAddr;
 
 use super::*;
 use crate::identity::SecretKey;
+use crate::introduce::{AfterFailure, LinkLeft};
 use crate::net::SocketId;
 
 fn id(n: u8) -> PeerId {
@@ -256,17 +257,10 @@ fn homes_that_the_peer_itself_is_one_of_are_remembered() {
 
 #[test]
 fn who_is_told_of_a_failure_depends_on_the_link_that_is_left() {
-    let (mut calls, _) = calls();
-    let (peer, error) = (id(2), ConnectError::Unreachable);
-    let tell = CallOutput::Tell { peer, error };
-    for (link, expected) in [
-        (LinkLeft::Working, vec![]),
-        (LinkLeft::Stranded, vec![CallOutput::Drop { peer }, tell.clone()]),
-        (LinkLeft::None, vec![tell.clone(), CallOutput::EndWaiting { peer, error }]),
-    ] {
-        calls.on_failed(peer, error, link);
-        assert_eq!(outputs(&mut calls), expected, "{link:?}");
-    }
+    use AfterFailure::*;
+    assert_eq!(LinkLeft::Working.after_failure(), []);
+    assert_eq!(LinkLeft::Stranded.after_failure(), [Drop, Tell]);
+    assert_eq!(LinkLeft::None.after_failure(), [Tell, EndWaiting]);
 }
 
 #[test]

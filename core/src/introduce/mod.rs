@@ -26,7 +26,7 @@ use core::net::SocketAddr;
 pub(crate) use self::callee::{Answered, Judgement, judge, reply};
 pub(crate) use self::caller::{Calls, answered_index};
 pub(crate) use self::home::{Asked, HomeOutput, Introductions, View};
-pub(crate) use self::output::{CallOutput, Known, LinkLeft, LookupFailure};
+pub(crate) use self::output::{AfterFailure, CallOutput, Known, LinkLeft, LookupFailure};
 use crate::identity::PeerId;
 use crate::link::Accepted;
 use crate::net::Path;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::caller::{CALLS_MAX, KNOWN_HOMES_MAX};
 use super::home::{HOLDS_MAX, REMEMBERED_MAX};
-use super::{Asked, CallOutput, Calls, Home, HomeOutput, Introductions, Known, LinkLeft, LookupFailure, View, encoded};
+use super::{Asked, CallOutput, Calls, Home, HomeOutput, Introductions, Known, LookupFailure, View, encoded};
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
 use crate::net::{LanNode, Network, PeerKey, SocketId};
@@ -162,13 +162,9 @@ impl Caller {
                         self.calls.on_impossible(peer);
                     }
                 }
-                CallOutput::Failed { peer, error } => {
-                    assert!(!self.calls.contains(&peer));
-                    let link = [LinkLeft::None, LinkLeft::Stranded, LinkLeft::Working][usize::from(bytes.u8() % 3)];
-                    self.calls.on_failed(peer, error, link);
-                }
-                CallOutput::Drop { peer } | CallOutput::Tell { peer, .. } | CallOutput::EndWaiting { peer, .. } => {
+                CallOutput::Failed { peer, .. } => {
                     assert_ne!(peer, me);
+                    assert!(!self.calls.contains(&peer));
                 }
                 CallOutput::Forget { .. } => {}
             }

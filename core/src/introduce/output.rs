@@ -43,6 +43,30 @@ pub(crate) enum LinkLeft {
     Working,
 }
 
+impl LinkLeft {
+    /// What follows from a call that failed, in this order.
+    pub(crate) const fn after_failure(self) -> &'static [AfterFailure] {
+        match self {
+            // Its failure detector decides.
+            Self::Working => &[],
+            // Somebody may have woken it and be waiting.
+            Self::Stranded => &[AfterFailure::Drop, AfterFailure::Tell],
+            Self::None => &[AfterFailure::Tell, AfterFailure::EndWaiting],
+        }
+    }
+}
+
+/// One thing that follows from a call that [failed](CallOutput::Failed).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AfterFailure {
+    /// Give the peer's link up.
+    Drop,
+    /// Tell the caller that it could not be reached.
+    Tell,
+    /// There is no link, and nothing need wait for one any more.
+    EndWaiting,
+}
+
 /// What a call wants done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum CallOutput {
@@ -86,30 +110,11 @@ pub(crate) enum CallOutput {
         /// The peer.
         peer: PeerId,
     },
-    /// The peer could not be reached: [`Calls::on_failed`](super::Calls::on_failed) wants to know what link there is.
+    /// The peer could not be reached: [`LinkLeft::after_failure`] says what follows.
     Failed {
         /// The peer.
         peer: PeerId,
         /// The best reason that was found.
-        error: ConnectError,
-    },
-    /// Give its link up.
-    Drop {
-        /// The peer.
-        peer: PeerId,
-    },
-    /// Tell the caller that it could not be reached.
-    Tell {
-        /// The peer.
-        peer: PeerId,
-        /// Why.
-        error: ConnectError,
-    },
-    /// There is no link, and nothing need wait for one any more.
-    EndWaiting {
-        /// The peer.
-        peer: PeerId,
-        /// Why.
         error: ConnectError,
     },
 }

@@ -8,10 +8,10 @@
 //!
 //! Beats are not answered; [`Beats`] says when one of them asks for an answer instead, and when silence means that the
 //! other side is gone. A packet that awaits an answer (data, a request) is watched more closely: see
-//! [`Watch`](crate::path::Watch).
+//! [`FailureDetector`](crate::path::FailureDetector).
 //!
-//! All of it is told the time and what happened, and says what is due; sending is the node's business
-//! (`node/keepalive.rs`).
+//! All of it is told the time and what happened, and says what is due; sending is others' business
+//! (`peer/due.rs`, `node/keepalive.rs`).
 
 use core::time::Duration;
 

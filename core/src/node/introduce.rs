@@ -5,8 +5,8 @@ use super::Node;
 use crate::api::{CommandError, ConnectError, Event, StreamEnd};
 use crate::identity::PeerId;
 use crate::introduce::{
-    self, Answered, Asked, CallOutput, HeldInit, HomeOutput, Judgement, Known, LinkLeft, LookupFailure, View,
-    answered_index,
+    self, AfterFailure, Answered, Asked, CallOutput, HeldInit, HomeOutput, Judgement, Known, LinkLeft, LookupFailure,
+    View, answered_index,
 };
 use crate::net::{DropReason, PeerKey};
 use crate::path::Route;
@@ -109,15 +109,7 @@ impl Node {
                     Some(key) => self.make_user_link(now, key),
                     None => self.calls.on_impossible(peer),
                 },
-                CallOutput::Failed { peer, error } => {
-                    self.peers.drop_pings(&peer);
-                    self.calls.on_failed(peer, error, self.link_left(&peer));
-                }
-                CallOutput::Drop { peer } => {
-                    self.peers.key_of(&peer).into_iter().for_each(|key| self.drop_peer(now, key, StreamEnd::PeerGone));
-                }
-                CallOutput::Tell { peer, error } => self.report.tell(Event::ConnectFailed { peer, error }),
-                CallOutput::EndWaiting { peer, error } => self.end_waiting(now, &peer, error),
+                CallOutput::Failed { peer, error } => self.on_call_failed(now, peer, error),
             }
         }
     }
@@ -130,6 +122,19 @@ impl Node {
         self.peers.carry_traffic(now, key);
         self.traversal.on_told(key);
         Some(init)
+    }
+
+    fn on_call_failed(&mut self, now: Instant, id: PeerId, error: ConnectError) {
+        self.peers.drop_pings(&id);
+        for after in self.link_left(&id).after_failure() {
+            match after {
+                AfterFailure::Drop => {
+                    self.peers.key_of(&id).into_iter().for_each(|key| self.drop_peer(now, key, StreamEnd::PeerGone));
+                }
+                AfterFailure::Tell => self.report.tell(Event::ConnectFailed { peer: id, error }),
+                AfterFailure::EndWaiting => self.end_waiting(now, &id, error),
+            }
+        }
     }
 
     fn link_left(&self, id: &PeerId) -> LinkLeft {

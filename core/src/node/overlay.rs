@@ -13,7 +13,7 @@ use crate::time::{Instant, earliest};
 use crate::wire::message::Message;
 
 /// Most outputs carried out in one call: what machines want of each other settles in a few steps.
-const WISHES_MAX: usize = 1 << 20;
+const OUTPUTS_MAX: usize = 1 << 20;
 
 // ---- what it is told ----
 
@@ -137,7 +137,7 @@ impl Node {
 
     /// Carries out what overlay and NAT want, until they want nothing more.
     pub(super) fn rooms_settle(&mut self, now: Instant) {
-        for _ in 0..WISHES_MAX {
+        for _ in 0..OUTPUTS_MAX {
             self.carry_nat(now);
             let Some(output) = self.overlay.poll_output() else { return };
             self.carry_output(now, output);

@@ -3,7 +3,7 @@
 //! A leaf sends a [`Message::Probe`] over its link to a supernode, but from any socket and to either of the supernode's
 //! ports; the answer says where it came from. Who asks and what is concluded is the business of [`crate::nat`]
 //! (mapping, filtering, port assignment) and [`crate::keepalive`] (a binding's lifetime); who is answered, and when,
-//! that of [`ProbeReplies`](crate::nat::ProbeReplies).
+//! that of [`Nat`](crate::nat::Nat).
 //!
 //! A probe is authentic like everything on a link, but says nothing about the link's paths, whichever way it came.
 

@@ -1,4 +1,4 @@
-//! Carries the streams room's wishes to the links, and the links' news to it.
+//! Carries what the streams room wants to the links, and the links' news to it.
 
 use super::Node;
 use crate::api::{CommandError, StreamKey};

@@ -1,4 +1,4 @@
-//! Carries [`Transports`](crate::transport::Transports): wishes for sockets to io and io's answers to whoever wished,
+//! Carries [`Transports`](crate::transport::Transports): requests for sockets to io and its answers to whoever asked,
 //! what it must know of links to it, and what it wants of them.
 
 use core::net::SocketAddr;

@@ -28,7 +28,7 @@ use crate::wire::message::{Load, Message, Refusal, SignedKind, decode_next};
 /// Others that there are.
 const PEERS: u8 = 8;
 /// Most outputs that one call makes.
-const WISHES_MAX: usize = 2_000;
+const OUTPUTS_MAX: usize = 2_000;
 /// Wall time at the start, in seconds.
 const WALL_S: u64 = 1_800_000_000;
 
@@ -147,7 +147,7 @@ impl World {
         let mut count = 0;
         while let Some(output) = self.overlay.poll_output() {
             count += 1;
-            assert!(count < WISHES_MAX, "it never stops wanting");
+            assert!(count < OUTPUTS_MAX, "it never stops wanting");
             match output {
                 Output::Send { messages, .. } => self.check_sent(&messages),
                 Output::Dial { peer, .. } => {

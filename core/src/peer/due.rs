@@ -96,7 +96,7 @@ impl Peers {
 
     /// Quality: one thing that the measurement of a user link wants done. Whether there was any: there may be another.
     pub(crate) fn on_quality_due(&mut self, now: Instant, key: PeerKey) -> bool {
-        let Some(peer) = self.get_mut(key) else { return false };
+        let Some(peer) = self.get_mut(key).filter(|peer| peer.is_up()) else { return false };
         peer.judge_bulk(now);
         let Some(due) = peer.poll_quality(now) else { return false };
         let has_direct = peer.paths.has_direct();

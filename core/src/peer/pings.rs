@@ -25,7 +25,7 @@ struct Ping {
     at: Instant,
 }
 
-/// See the module.
+/// Pings that are under way, those that wait for a link, and the number of the next.
 #[derive(Debug, Default)]
 pub(super) struct Pings {
     next: u64,

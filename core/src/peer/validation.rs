@@ -165,7 +165,7 @@ impl Peers {
     }
 
     /// We are in another network: has all paths asked whether they still work. What a user link uses has a second to
-    /// answer. One that is kept up for a leaf's sake is shaken hands with anew: that moves it here in one round trip,
+    /// answer. Where we are a leaf, one that is kept up for the network's sake is shaken hands with anew: that moves it here in one round trip,
     /// and brings it back where the other side has forgotten us while we slept.
     pub(crate) fn on_moved(&mut self, now: Instant, key: PeerKey, is_leaf: bool) {
         self.challenge_all(key);

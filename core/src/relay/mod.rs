@@ -6,7 +6,7 @@
 //! here ([`Relay::forward`]): a token bucket for the rate and a daily count of bytes per pair, whatever the number of
 //! channels the pair opens one after the other. There is no queue: what does not fit is dropped, as a policer does.
 //!
-//! The relay itself may have caps ([`Relay::cap`]): a rate for all pairs together, of which each gets its fair share
+//! The relay itself may have caps ([`Relay::new`]): a rate for all pairs together, of which each gets its fair share
 //! (`fair`), and bytes in 30 days (`quota`). When those are used up it relays nothing more: its channels
 //! [close](Relay::close_all), both ends are told, and introductions are refused.
 //!

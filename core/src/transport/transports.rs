@@ -21,7 +21,7 @@
 //! It is told what io says of connections, what is heard and what stays silent; of links it is shown what a call is
 //! about, and where it must look at all of them it asks for that ([`Output::Survey`]) and goes on with the answer.
 //! After each call [`Transports::take_outputs`] has what is to be done. Handshakes, paths and packets are others'
-//! business, and so is whether somebody is a supernode at all.
+//! business, and whether somebody is a supernode it is told.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -241,7 +241,7 @@ impl Transports {
         core::mem::take(&mut self.outputs)
     }
 
-    /// How the links stand, which was wished for.
+    /// How the links stand, which was asked for.
     pub(crate) fn on_survey(&mut self, now: Instant, why: Why, survey: &Survey) {
         match why {
             Why::Blocked(key) => {

@@ -324,7 +324,7 @@ pub struct Whereabouts {
     pub nat: NatProfile,
     /// Which attempt this is, so that both sides try the same: a retry changes strategy.
     pub attempt: u8,
-    /// Its addresses; none at all for a peer that is not accepted (yet).
+    /// Its addresses.
     pub candidates: Candidates,
 }
 
