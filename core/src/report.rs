@@ -63,6 +63,7 @@ impl Report {
     }
 
     /// So many go on to another leg, with so many bytes together.
+    #[inline]
     pub(crate) fn on_forwarded(&mut self, count: usize, len: usize) {
         self.counters.forwarded_datagrams += count as u64;
         self.counters.forwarded_bytes += len as u64;

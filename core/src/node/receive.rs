@@ -59,6 +59,7 @@ impl Node {
     }
 
     /// Forwards the longest run of datagrams of one channel at the start of `data`, if we are its relay.
+    #[inline]
     fn forward(
         &mut self,
         now: Instant,

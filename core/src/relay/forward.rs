@@ -28,6 +28,7 @@ pub(crate) struct Forwarded {
 }
 
 /// The channel that a packet names, if it is a Relay packet that may be forwarded.
+#[inline]
 pub(crate) fn channel_of(packet: &[u8]) -> Option<ChannelId> {
     let (header, rest) = packet.split_first_chunk::<RELAY_HEADER_LEN>()?;
     let [kind, channel @ ..] = *header;
@@ -36,6 +37,7 @@ pub(crate) fn channel_of(packet: &[u8]) -> Option<ChannelId> {
 }
 
 /// The run at the start of `data`, which are datagrams of `stride` bytes each; none where the first one is too long.
+#[inline]
 pub(super) fn run(data: &[u8], stride: usize) -> Option<Run> {
     let header = data.get(..RELAY_HEADER_LEN)?;
     let (mut count, mut len) = (0, 0);

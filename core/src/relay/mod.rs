@@ -181,6 +181,7 @@ impl Relay {
     }
 
     /// What is to be kept of that for the next run, if it changed.
+    #[inline]
     pub(crate) fn poll_keep(&mut self) -> Option<Relayed> {
         self.quota.as_mut()?.poll_keep()
     }
@@ -265,6 +266,7 @@ impl Relay {
     /// run that goes the same way, and where to. None if this node is not the relay of that channel.
     ///
     /// One lookup and one accounting step for the whole GSO batch; no allocation, no copy.
+    #[inline]
     pub(crate) fn forward(
         &mut self,
         now: Instant,
@@ -282,6 +284,7 @@ impl Relay {
         Some(Ok(Forwarded { run, to }))
     }
 
+    #[inline]
     fn count_forwarded(&mut self, now: Instant, bytes: u64) {
         let second = now.as_micros() / 1_000_000;
         if self.second.0 != second {
@@ -292,6 +295,7 @@ impl Relay {
     }
 
     /// Takes so many bytes out of a channel's limits, and out of the relay's own; where they go on to.
+    #[inline]
     fn take(
         now: Instant,
         ch: &mut Channel,

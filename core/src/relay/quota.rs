@@ -65,6 +65,7 @@ impl Quota {
     }
 
     /// What is to be kept for the next run, if that changed.
+    #[inline]
     pub(super) fn poll_keep(&mut self) -> Option<Relayed> {
         core::mem::take(&mut self.to_keep).then_some(Relayed { since_s: self.used.since_s, bytes: self.kept })
     }
