@@ -151,7 +151,7 @@ impl Peers {
 
     /// Tells the application which path a user link uses now, unless it has been told.
     pub(crate) fn announce(&mut self, key: PeerKey) {
-        let Some(route) = self.get(key).filter(|p| p.is_up()).and_then(|p| p.paths.current()) else { return };
+        let Some(route) = self.route_in_use(key) else { return };
         let Some(path) = self.path_info(&route) else { return };
         let Some(peer) = self.get_mut(key) else { return };
         let id = peer.id;
@@ -166,6 +166,11 @@ impl Peers {
         if let Some(traffic) = self.key_of(id).and_then(|key| self.get_mut(key)?.traffic.as_mut()) {
             traffic.announced = None;
         }
+    }
+
+    /// Where the packets of a link that is up go.
+    fn route_in_use(&self, key: PeerKey) -> Option<Route> {
+        self.get(key).filter(|p| p.is_up())?.paths.current()
     }
 
     /// How a route is shown.
@@ -234,7 +239,7 @@ impl Peers {
 
     /// Queues a goodbye on the path in use. It is sealed now: the keys will be gone when it is polled.
     pub(crate) fn say_goodbye(&mut self, now: Instant, key: PeerKey) {
-        let Some(route) = self.get(key).filter(|p| p.is_up()).and_then(|p| p.paths.current()) else { return };
+        let Some(route) = self.route_in_use(key) else { return };
         self.send_sealed(now, key, route, &Message::Close);
     }
 
