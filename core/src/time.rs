@@ -43,6 +43,11 @@ impl Instant {
         self.0.get() - 1
     }
 
+    /// Whole seconds since the origin.
+    pub const fn as_secs(self) -> u64 {
+        self.as_micros() / 1_000_000
+    }
+
     /// Time since `earlier`; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.as_micros().saturating_sub(earlier.as_micros()))
@@ -85,7 +90,7 @@ impl Sub<Duration> for Instant {
 
 impl fmt::Debug for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:06}s", self.as_micros() / 1_000_000, self.as_micros() % 1_000_000)
+        write!(f, "{}.{:06}s", self.as_secs(), self.as_micros() % 1_000_000)
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) struct InnerInits {
 impl InnerInits {
     /// Counts one; whether it is within the limit.
     pub(super) fn take(&mut self, now: Instant, via: PeerKey) -> bool {
-        let second = now.as_micros() / 1_000_000;
+        let second = now.as_secs();
         if self.second != second {
             (self.second, self.by_link) = (second, BTreeMap::new());
         }

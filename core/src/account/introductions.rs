@@ -24,7 +24,7 @@ pub(super) struct Introductions {
 impl Introductions {
     /// Counts one; whether it is within the limits.
     pub(super) fn take(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
-        let second = now.as_micros() / 1_000_000;
+        let second = now.as_secs();
         if second != self.second {
             self.in_last_second = if self.second + 1 == second { self.in_second } else { 0 };
             self.in_second = 0;
@@ -46,7 +46,7 @@ impl Introductions {
 
     /// How many were within them in the last full second.
     pub(super) fn per_second(&self, now: Instant) -> u32 {
-        match (now.as_micros() / 1_000_000).saturating_sub(self.second) {
+        match now.as_secs().saturating_sub(self.second) {
             0 => self.in_last_second,
             1 => self.in_second,
             _ => 0,

@@ -58,13 +58,13 @@ impl NetworkClock {
         let mut votes: Vec<i64> = self.votes.values().copied().collect();
         votes.sort_unstable();
         let middle = votes.get((votes.len() - 1) / 2)?;
-        let time_s = middle.saturating_add_unsigned(now.as_micros() / 1_000_000);
+        let time_s = middle.saturating_add_unsigned(now.as_secs());
         u64::try_from(time_s).ok().map(|s| WallTime::from_micros(s.saturating_mul(1_000_000)))
     }
 }
 
 fn origin_s(now: Instant, time_s: u64) -> i64 {
-    time_s.cast_signed().saturating_sub_unsigned(now.as_micros() / 1_000_000)
+    time_s.cast_signed().saturating_sub_unsigned(now.as_secs())
 }
 
 #[cfg(test)]

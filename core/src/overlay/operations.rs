@@ -120,14 +120,14 @@ impl World {
 
     fn advert(&self, n: u8, sequence: u64, capabilities: Capabilities) -> Box<[u8]> {
         let addresses = [address(n).into()].into_iter().collect();
-        let (issued_s, lifetime_s) = (WALL_S + self.now.as_micros() / 1_000_000, 3_600);
+        let (issued_s, lifetime_s) = (WALL_S + self.now.as_secs(), 3_600);
         Advert { id: id(n), sequence, issued_s, lifetime_s, capabilities, leaves_max: 9, relay_kbps: 0, addresses }
             .sign(&key(n))
     }
 
     fn record(&self, n: u8, home: PeerId, sequence: u64) -> Box<[u8]> {
         let homes = [(home, address(n).into())].into_iter().collect();
-        let issued_s = WALL_S + self.now.as_micros() / 1_000_000;
+        let issued_s = WALL_S + self.now.as_secs();
         Record { id: id(n), sequence, issued_s, lifetime_s: 3_600, homes }.sign(&key(n))
     }
 

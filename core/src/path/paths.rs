@@ -187,7 +187,7 @@ impl Paths {
             return true;
         }
         #[expect(clippy::cast_possible_truncation, reason = "told from the next one by its low bits")]
-        let stretch = (now.as_micros() / 1_000_000 / STRANGERS_EVERY.as_secs()) as u32;
+        let stretch = (now.as_secs() / STRANGERS_EVERY.as_secs()) as u32;
         if self.strangers_in != stretch {
             (self.strangers, self.strangers_in) = (0, stretch);
         }

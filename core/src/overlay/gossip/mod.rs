@@ -247,7 +247,7 @@ impl Gossip {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         neighbour.missed = neighbour.missed.saturating_add(1);
         let mut hints = s.members.hints(now);
-        let [a, b, c, d, ..] = s.wall.map_or(now.as_micros() / 1_000_000, WallTime::as_secs).to_le_bytes();
+        let [a, b, c, d, ..] = s.wall.map_or(now.as_secs(), WallTime::as_secs).to_le_bytes();
         // The table leaves one place free for this.
         let _ = hints.try_push(LoadHint {
             id_prefix: shelf::id_prefix(&self.me),
