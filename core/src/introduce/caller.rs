@@ -4,12 +4,12 @@
 //! at home, by what the node knows ([`Known`]) or by a lookup. *Dialling*, where the peer turns out to be a supernode:
 //! it is reached at its own addresses. *Asking*, otherwise: one home after the other is asked for an introduction, with
 //! an Init that the node builds ([`CallOutput::Build`], [`Calls::on_init_built`]); the same Init is repeated to the
-//! same home. *Pausing*: a lookup that failed, or a round over all homes in vain, is followed by another one. Beside all this, the
-//! peer's addresses on the LAN are tried, if it has announced any.
+//! same home. *Pausing*: a lookup that failed, or a round over all homes in vain, is followed by another one. Beside
+//! all this, the peer's addresses on the LAN are tried, if it has announced any.
 //!
 //! The call is over when the link is up ([`Calls::finish`]), when the peer refuses us, or when every stage was tried so
-//! often as it may ([`CallOutput::Failed`]). It holds no links, packets or keys: what it wants done it says by [`Calls::poll_output`], and
-//! what came of it is told to it.
+//! often as it may ([`CallOutput::Failed`]). It holds no links, packets or keys: what it wants done it says by
+//! [`Calls::poll_output`], and what came of it is told to it.
 //!
 //! [`Calls`] also remembers homes that a ticket named, so that no lookup is needed, until they prove to be of no use,
 //! and who announced itself [on the LAN](Lan).

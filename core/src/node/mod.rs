@@ -78,7 +78,7 @@ use crate::wire::address::is_sendable;
 /// Timers that fire within one call before the node takes it for a mistake of its own and goes on a millisecond later.
 const TIMEOUT_STEPS_MAX: usize = 1 << 22;
 
-/// The one public state machine. See the module.
+/// The one public state machine: the rooms, and the latest moment that it was told.
 pub struct Node {
     /// The latest moment that any call named.
     now: Instant,

@@ -5,7 +5,7 @@ use crate::identity::PeerId;
 use crate::net::PeerKey;
 use crate::path::Route;
 
-/// See the module. To be carried out in their order, and what one of them causes before the next.
+/// What is wanted of others. To be carried out in their order, and what one of them causes before the next.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Output {
     /// A question on a route, on the path in use where there is none: [`Peers::challenge`](super::Peers::challenge),

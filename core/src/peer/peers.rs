@@ -18,7 +18,7 @@ use crate::random::{KeyRng, Seed};
 use crate::time::{Deadlines, Instant, WallTime};
 use crate::wire::message::ChannelLimits;
 
-/// See [the room](super).
+/// All peers of this node, what finds them, and what is to be sent to them.
 pub(crate) struct Peers {
     pub(super) me: Arc<Identity>,
     /// Tokens, ephemeral keys, sessions.

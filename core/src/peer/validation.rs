@@ -165,8 +165,8 @@ impl Peers {
     }
 
     /// We are in another network: has all paths asked whether they still work. What a user link uses has a second to
-    /// answer. Where we are a leaf, one that is kept up for the network's sake is shaken hands with anew: that moves it here in one round trip,
-    /// and brings it back where the other side has forgotten us while we slept.
+    /// answer. Where we are a leaf, one that is kept up for the network's sake is shaken hands with anew: that moves it
+    /// here in one round trip, and brings it back where the other side has forgotten us while we slept.
     pub(crate) fn on_moved(&mut self, now: Instant, key: PeerKey, is_leaf: bool) {
         self.challenge_all(key);
         let Some(peer) = self.get_mut(key) else { return };

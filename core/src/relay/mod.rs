@@ -108,7 +108,7 @@ pub(crate) struct Closed {
     pub leg: PeerKey,
 }
 
-/// All channels of a relay, and those of which it is an end. See the module.
+/// All channels of a relay, those of which it is an end, and what it may carry in all.
 #[derive(Debug)]
 pub(crate) struct Relay {
     /// What a channel that is opened here may carry.
@@ -286,7 +286,7 @@ impl Relay {
 
     #[inline]
     fn count_forwarded(&mut self, now: Instant, bytes: u64) {
-        let second = now.as_micros() / 1_000_000;
+        let second = now.as_secs();
         if self.second.0 != second {
             self.last_second_bytes = if self.second.0 + 1 == second { self.second.1 } else { 0 };
             self.second = (second, 0);
@@ -351,7 +351,7 @@ impl Relay {
 
     /// Bytes forwarded in the last full second.
     pub(crate) fn bytes_per_second(&self, now: Instant) -> u64 {
-        match (now.as_micros() / 1_000_000).saturating_sub(self.second.0) {
+        match now.as_secs().saturating_sub(self.second.0) {
             0 => self.last_second_bytes,
             1 => self.second.1,
             _ => 0,
