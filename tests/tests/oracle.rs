@@ -8,7 +8,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use handfast_core::Instant;
-use handfast_tests::kinds;
+use handfast_tests::kinds::{self, Kind};
 use handfast_tests::nat::{Nat, PORT_FIRST, PORTS};
 use handfast_tests::oracle::{Side, Verdict, verdict};
 use handfast_tests::random::Dice;
@@ -217,39 +217,52 @@ fn wins(strategy: Strategy, sides: [&Side; 2], n: u64) -> u64 {
 
 #[test]
 fn what_is_possible_on_the_routers_is_what_the_oracle_says() {
-    const GAMES: u64 = 3;
     let kinds: Vec<_> =
         kinds::all().into_iter().filter(|k| !k.side.ipv6 && !k.side.routers.iter().any(|r| r.blocks_udp)).collect();
-    let mut wrong = Vec::new();
+    let pairs: Vec<_> = (0..kinds.len()).flat_map(|n| (n..kinds.len()).map(move |m| (n, m))).collect();
     let mut counts = std::collections::BTreeMap::new();
-    for (n, one) in kinds.iter().enumerate() {
-        for other in &kinds[n..] {
-            let sides = [&one.side, &other.side];
-            let verdict = verdict(sides[0], sides[1]);
-            *counts.entry(verdict.class()).or_insert(0) += 1;
-            let [plain, foreseen] = [Strategy::Plain, Strategy::Foresee].map(|s| wins(s, sides, GAMES));
-            let fine = match verdict {
-                Verdict::Direct => plain == GAMES,
-                Verdict::DirectByPrediction => plain == 0 && foreseen >= 1,
-                // Where a game is lost in less than 1 of 50, two in three is a bug.
-                Verdict::DirectByBirthday(chance) => {
-                    plain <= 1 && foreseen <= 1 && (guessed(sides, GAMES) + 1 >= GAMES || chance.low < 0.9)
-                }
-                Verdict::Luck(_) => plain == 0,
-                // Some ports are met by chance in a few of a hundred games.
-                Verdict::Relay(_) => plain <= 1 && foreseen <= 1 && guessed(sides, GAMES) <= 1,
-            };
-            if !fine {
-                let guessed = guessed(sides, GAMES);
-                wrong.push(format!(
-                    "{} and {}: {verdict:?}, but of {GAMES} games {plain} plain, {foreseen} foreseen, {guessed} guessed",
-                    one.name, other.name
-                ));
-            }
-        }
+    for (n, m) in &pairs {
+        *counts.entry(verdict(&kinds[*n].side, &kinds[*m].side).class()).or_insert(0) += 1;
     }
+    // No game depends on another, so as many are played at once as there are cores.
+    let threads = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
+    let judge_some = |first: usize| {
+        let some = pairs.iter().skip(first).step_by(threads);
+        some.filter_map(|(n, m)| judge(&kinds[*n], &kinds[*m])).collect::<Vec<String>>()
+    };
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|first| scope.spawn(move || judge_some(first))).collect();
+        running.into_iter().flat_map(|thread| thread.join().expect("no game panics")).collect()
+    });
     assert!(counts.len() == 5 && counts.values().all(|n| *n >= 5), "{counts:?}");
     assert!(wrong.is_empty(), "{} pairs:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// What is wrong where games between the two end otherwise than the oracle says.
+fn judge(one: &Kind, other: &Kind) -> Option<String> {
+    const GAMES: u64 = 3;
+    let sides = [&one.side, &other.side];
+    let verdict = verdict(sides[0], sides[1]);
+    let [plain, foreseen] = [Strategy::Plain, Strategy::Foresee].map(|s| wins(s, sides, GAMES));
+    let fine = match verdict {
+        Verdict::Direct => plain == GAMES,
+        Verdict::DirectByPrediction => plain == 0 && foreseen >= 1,
+        // Where a game is lost in less than 1 of 50, two in three is a bug.
+        Verdict::DirectByBirthday(chance) => {
+            plain <= 1 && foreseen <= 1 && (guessed(sides, GAMES) + 1 >= GAMES || chance.low < 0.9)
+        }
+        Verdict::Luck(_) => plain == 0,
+        // Some ports are met by chance in a few of a hundred games.
+        Verdict::Relay(_) => plain <= 1 && foreseen <= 1 && guessed(sides, GAMES) <= 1,
+    };
+    let what = || {
+        let guessed = guessed(sides, GAMES);
+        format!(
+            "{} and {}: {verdict:?}, but of {GAMES} games {plain} plain, {foreseen} foreseen, {guessed} guessed",
+            one.name, other.name
+        )
+    };
+    (!fine).then(what)
 }
 
 /// The better of the two ways to guess.

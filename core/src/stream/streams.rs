@@ -233,13 +233,12 @@ impl Streams {
 
     /// Moves the streams that wait for this peer into its link, as far as there is room.
     pub(crate) fn open_waiting(&mut self, now: Instant, view: &View) {
-        let unopened = self.table.unopened(&view.id);
-        if unopened.is_empty() {
+        if !self.waits_for(&view.id) {
             return;
         }
         self.ensure(now, view);
-        for stream in unopened {
-            let Some(service) = self.table.waiting(stream).map(|waiting| waiting.service) else { continue };
+        // One at a time: a link has room for few, and there may be many.
+        while let Some((stream, service)) = self.table.first_unopened(&view.id) {
             let Some(quic) = self.quic(view.key) else { return };
             let Ok(local) = quic.open(now, &service) else { break };
             self.table.link(stream, (view.key, local));
@@ -251,7 +250,7 @@ impl Streams {
 
     /// Ends the streams that wait for a peer that cannot be reached.
     pub(crate) fn end_waiting(&mut self, id: &PeerId, end: StreamEnd) {
-        for stream in self.table.unopened(id) {
+        while let Some((stream, _)) = self.table.first_unopened(id) {
             self.table.end(stream, end);
             self.outputs.push_back(Output::Event(Event::StreamEnded { stream, end }));
         }

@@ -144,15 +144,16 @@ impl Table {
         self.counts.get(&key).copied().unwrap_or(0)
     }
 
-    /// Streams to this peer that have no link yet.
-    pub(super) fn unopened(&self, id: &PeerId) -> Vec<StreamKey> {
+    /// The first of the streams to this peer that have no link yet, and the service that it is for.
+    pub(super) fn first_unopened(&self, id: &PeerId) -> Option<(StreamKey, ServiceName)> {
         let range = (*id, StreamKey(0))..=(*id, StreamKey(u64::MAX));
-        self.unopened.range(range).map(|(_, stream)| *stream).collect()
+        let (_, stream) = self.unopened.range(range).next()?;
+        Some((*stream, self.by_key.get(stream)?.waiting.as_ref()?.service))
     }
 
-    /// Whether a stream to this peer waits for its link.
+    /// Whether there is one.
     pub(super) fn waits_for(&self, id: &PeerId) -> bool {
-        self.unopened.range((*id, StreamKey(0))..=(*id, StreamKey(u64::MAX))).next().is_some()
+        self.first_unopened(id).is_some()
     }
 
     // ---- one stream ----
