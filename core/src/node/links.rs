@@ -1,7 +1,5 @@
 //! Links that came up, moved, were replaced, or ended: what that means for everything that hangs on them.
 
-use core::time::Duration;
-
 use super::Node;
 use crate::api::{CommandError, Event, StreamEnd};
 use crate::identity::PeerId;
@@ -12,9 +10,6 @@ use crate::relay::Closed;
 use crate::time::Instant;
 use crate::wire::message::Message;
 use crate::wire::packet::ChannelId;
-
-/// How long `leave` may take at most, from the caller's view.
-pub const LEAVE_MAX: Duration = Duration::from_secs(1);
 
 impl Node {
     // ---- what the peers' room wants ----

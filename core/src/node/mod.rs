@@ -33,7 +33,6 @@
 mod handshake;
 mod introduce;
 mod keepalive;
-mod lan;
 mod links;
 mod messages;
 mod nat;
@@ -47,14 +46,15 @@ mod transport;
 mod traverse;
 
 use crate::api::{
-    Access, CommandError, Config, ConfigError, Counters, Event, Read, Role, Saved, StreamEnd, StreamError, StreamKey,
+    Access, CommandError, Config, ConfigError, Counters, Event, PathInfo, Read, Role, Saved, Status, StreamEnd,
+    StreamError, StreamKey,
 };
-use crate::net::{Network, Path, Received, SocketId, SocketRefused, SocketRequest, Transmit};
+use crate::net::{LanNode, Network, Path, Received, SocketId, SocketRefused, SocketRequest, Transmit};
 use core::net::SocketAddr;
+use core::time::Duration;
 use std::sync::Arc;
 
 pub use crate::stream::DATAGRAM_DATA_MAX;
-pub use links::LEAVE_MAX;
 
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
@@ -68,13 +68,15 @@ use crate::random::Seed;
 use crate::relay::{Limits, Relay};
 use crate::report::Report;
 use crate::stream::{Services, Streams};
-use crate::ticket::Ticket;
+use crate::ticket::{TICKET_HOMES_MAX, Ticket};
 use crate::time::{Instant, WallTime, earliest};
 use crate::transport::Transports;
 use crate::traverse::Traversal;
 use crate::wire::ServiceName;
 use crate::wire::address::is_sendable;
 
+/// How long [`Node::leave`] may take at most, from the caller's view.
+pub const LEAVE_MAX: Duration = Duration::from_secs(1);
 /// Timers that fire within one call before the node takes it for a mistake of its own and goes on a millisecond later.
 const TIMEOUT_STEPS_MAX: usize = 1 << 22;
 
@@ -233,6 +235,25 @@ impl Node {
             self.rooms_network(now);
             self.keepalive_on_network(now);
         }
+        self.settle(now);
+    }
+
+    /// A node announced itself on the local network, or did so again with other addresses.
+    pub fn handle_lan_node(&mut self, now: Instant, node: &LanNode) {
+        if self.overlay.is_leaving() {
+            return;
+        }
+        let is_linked = self.peers.up_key(&node.peer).is_some();
+        if self.calls.handle_lan_node(now, &mut self.account, self.transports.network(), node, is_linked) {
+            self.carry_calls(now);
+            self.overlay.hear_of(now, &self.calls.lan().supernodes());
+            self.settle(now);
+        }
+    }
+
+    /// A node of the local network has gone, or its announcement has run out. Links to it stay.
+    pub fn handle_lan_node_gone(&mut self, now: Instant, peer: PeerId) {
+        self.calls.handle_lan_node_gone(&peer);
         self.settle(now);
     }
 
@@ -483,6 +504,23 @@ impl Node {
     /// Counters since start.
     pub fn counters(&self) -> &Counters {
         self.report.counters()
+    }
+
+    /// What the node knows of itself and of those around it.
+    pub fn status(&self, now: Instant) -> Status {
+        self.own_status(now)
+    }
+
+    /// The path in use to `peer`, and its smoothed round trip.
+    pub fn path_of(&self, peer: &PeerId) -> Option<(PathInfo, Option<Duration>)> {
+        let peer = self.peers.by_id(peer).filter(|p| p.is_up())?;
+        Some((self.peers.path_info(&peer.current()?)?, peer.paths().rtt()))
+    }
+
+    /// A ticket for this node: itself, its homes, a service.
+    pub fn ticket(&self, service: Option<ServiceName>) -> Ticket {
+        let homes = self.overlay.contacts().into_iter().take(TICKET_HOMES_MAX).collect();
+        Ticket { peer: self.id(), homes, service }
     }
 
     /// Carries out what the rooms want, and moves the deadlines of the peers that were touched.

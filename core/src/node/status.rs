@@ -1,19 +1,14 @@
 //! What a node knows of itself, for people and programs that ask.
 
-use core::time::Duration;
-
 use super::Node;
-use crate::api::{PathInfo, PeerStatus, Status};
-use crate::identity::PeerId;
+use crate::api::{PeerStatus, Status};
 use crate::net::PeerKey;
 use crate::peer::Peer;
-use crate::ticket::{TICKET_HOMES_MAX, Ticket};
 use crate::time::Instant;
-use crate::wire::ServiceName;
 
 impl Node {
-    /// What the node knows of itself and of those around it.
-    pub fn status(&self, now: Instant) -> Status {
+    /// The body of `status`.
+    pub(super) fn own_status(&self, now: Instant) -> Status {
         let duty = self.peers.own_duty();
         Status {
             id: self.id(),
@@ -52,17 +47,5 @@ impl Node {
             relayed_bytes,
             control: !peer.is_user(),
         })
-    }
-
-    /// A ticket for this node: itself, its homes, a service.
-    pub fn ticket(&self, service: Option<ServiceName>) -> Ticket {
-        let homes = self.overlay.contacts().into_iter().take(TICKET_HOMES_MAX).collect();
-        Ticket { peer: self.id(), homes, service }
-    }
-
-    /// The path in use to `peer`, and its smoothed round trip.
-    pub fn path_of(&self, peer: &PeerId) -> Option<(PathInfo, Option<Duration>)> {
-        let peer = self.peers.by_id(peer).filter(|p| p.is_up())?;
-        Some((self.peers.path_info(&peer.current()?)?, peer.paths().rtt()))
     }
 }

@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::output::{Location, Output};
-use super::state::{Overlay, Side};
+use super::state::{Acting, Overlay};
 use crate::identity::PeerId;
 use crate::introduce::LookupFailure;
 use crate::overlay::advert::{Advert, Capabilities, statement};
@@ -97,8 +97,8 @@ impl Overlay {
                 }
             }
             Message::DialBackOrder { peer, address, nonce } => {
-                let Self { side, out, members, .. } = self;
-                if let Side::Supernode(s) = side {
+                let Self { acting, out, members, .. } = self;
+                if let Acting::Supernode(s) = acting {
                     let has_link = about.is_linked;
                     s.dial_backs.on_order(now, &from, peer, address.into(), nonce, has_link, members, out);
                 }
@@ -176,8 +176,8 @@ impl Overlay {
         contacted: &[[u8; 4]],
         port: u16,
     ) {
-        let Self { side, out, random, .. } = self;
-        if let Side::Supernode(s) = side {
+        let Self { acting, out, random, .. } = self;
+        if let Acting::Supernode(s) = acting {
             let linked: Vec<PeerId> = s.gossip.linked().copied().collect();
             let to = OrderTo { linked: &linked, choice: &mut random.peer_choice };
             s.dial_backs.on_request(now, from, remote, nonce, contacted, port, to, out);

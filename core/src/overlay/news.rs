@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 
 use super::output::Output;
 use super::serving::Situation;
-use super::state::{Overlay, Side};
+use super::state::{Acting, Overlay};
 use crate::identity::PeerId;
 use crate::introduce::LookupFailure;
 use crate::overlay::directory::LookupOutcome;
@@ -106,8 +106,8 @@ impl Overlay {
 
     /// Something authentic came from this peer.
     pub(crate) fn on_heard(&mut self, now: Instant, id: &PeerId) {
-        let Self { side, members, .. } = self;
-        if let Side::Supernode(s) = side {
+        let Self { acting, members, .. } = self;
+        if let Acting::Supernode(s) = acting {
             s.gossip.on_heard(now, id, members);
             s.registrations.on_heard(id);
         }
@@ -151,9 +151,9 @@ impl Overlay {
 
     /// When something is next to be done.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let side = match &self.side {
-            Side::Leaf(homes) => homes.poll_timeout(),
-            Side::Supernode(s) => earliest(s.gossip.poll_timeout(), s.registrations.poll_timeout()),
+        let acting = match &self.acting {
+            Acting::Leaf(homes) => homes.poll_timeout(),
+            Acting::Supernode(s) => earliest(s.gossip.poll_timeout(), s.registrations.poll_timeout()),
         };
         let others = [
             self.members.poll_timeout(),
@@ -162,7 +162,7 @@ impl Overlay {
             self.dial_back.poll_timeout(),
             self.role.poll_timeout(),
         ];
-        others.into_iter().fold(side, earliest)
+        others.into_iter().fold(acting, earliest)
     }
 
     // ---- what is wanted ----

@@ -11,7 +11,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::output::{Output, When};
-use super::state::{Overlay, Side};
+use super::state::{Acting, Overlay};
 use super::turn::{Move, Turn};
 use crate::api::Event;
 use crate::identity::PeerId;
@@ -70,7 +70,7 @@ impl Overlay {
 
     /// Ceases to serve where the address that is advertised is not ours any more, as far as this host can tell.
     pub(crate) fn check_address(&mut self, now: Instant, network: &Network) {
-        let Side::Supernode(s) = &self.side else { return };
+        let Acting::Supernode(s) = &self.acting else { return };
         let Some(address) = s.advertise.first().copied().filter(|_| self.terms.is_auto()) else { return };
         let is_lost = match s.way {
             Way::Own => !network.has(address.ip()),
@@ -96,9 +96,9 @@ impl Overlay {
         if !self.terms.is_auto() {
             return;
         }
-        let advertised = match &self.side {
-            Side::Supernode(s) => s.advertise.first().copied(),
-            Side::Leaf(_) => None,
+        let advertised = match &self.acting {
+            Acting::Supernode(s) => s.advertise.first().copied(),
+            Acting::Leaf(_) => None,
         };
         let is_elsewhere =
             seen.zip(advertised).is_some_and(|(seen, own)| seen.is_ipv4() == own.is_ipv4() && seen.ip() != own.ip());
@@ -119,7 +119,7 @@ impl Overlay {
     // ---- how ----
 
     fn begin_serving(&mut self, now: Instant, address: SocketAddr, situation: &Situation<'_>) {
-        let Side::Leaf(homes) = &mut self.side else { return };
+        let Acting::Leaf(homes) = &mut self.acting else { return };
         let way = if self.dial_back.port().is_some() {
             Way::Mapped
         } else if situation.network.has(address.ip()) {
@@ -166,7 +166,7 @@ impl Overlay {
                 self.turn_next(now, Move::Review);
             }
             Move::Cease { addresses, neighbours, leaves } => {
-                self.side = self.terms.leaf(self.me.id());
+                self.acting = self.terms.leaf(self.me.id());
                 self.members.set_max(LEAF_ADVERTS_MAX);
                 self.records = RecordStore::new(0);
                 self.out.push_back(Output::Duty(Duty::Binding));
@@ -192,7 +192,7 @@ impl Overlay {
     fn become_supernode(&mut self, now: Instant, address: SocketAddr, way: Way) {
         self.members.set_max(SUPERNODE_ADVERTS_MAX);
         self.records = RecordStore::new(RECORDS_MAX);
-        self.side = self.terms.supernode(now, self.me.id(), &[address], way, &mut self.random);
+        self.acting = self.terms.supernode(now, self.me.id(), &[address], way, &mut self.random);
         // A router that merely lets everybody in forgets like any other.
         self.out.push_back(Output::Duty(if way == Way::Open { Duty::Binding } else { Duty::Liveness }));
         self.role.on_began(now, address);

@@ -1,4 +1,4 @@
-//! [`Overlay`]: its two sides, what both of them work on, and what is known without asking anybody.
+//! [`Overlay`]: as what it acts, a leaf or a supernode, what both work on, and what is known without asking anybody.
 
 use core::net::SocketAddr;
 use std::collections::VecDeque;
@@ -20,8 +20,8 @@ use crate::random::{Generators, Seed};
 use crate::time::{Instant, WallTime};
 use crate::wire::message::Load;
 
-/// What this node does for others.
-pub(super) enum Side {
+/// As what this node acts now, with all that goes with it.
+pub(super) enum Acting {
     Leaf(Box<Homes>),
     Supernode(Box<Supernode>),
 }
@@ -51,14 +51,14 @@ impl Terms {
         matches!(self.role, Role::Auto)
     }
 
-    /// The side of a leaf.
-    pub(super) fn leaf(&self, me: PeerId) -> Side {
+    /// Acts as a leaf.
+    pub(super) fn leaf(&self, me: PeerId) -> Acting {
         // One that may serve leaves a supernode more alone: those that nothing was sent to are its witnesses.
         let drawn = if self.is_auto() { DRAWN_AUTO_MAX } else { DRAWN_MAX };
-        Side::Leaf(Box::new(Homes::new(me, drawn)))
+        Acting::Leaf(Box::new(Homes::new(me, drawn)))
     }
 
-    /// That of a supernode.
+    /// Acts as a supernode.
     pub(super) fn supernode(
         &self,
         now: Instant,
@@ -66,10 +66,10 @@ impl Terms {
         advertise: &[SocketAddr],
         way: Way,
         random: &mut Generators,
-    ) -> Side {
+    ) -> Acting {
         let leaves = u32::try_from(self.leaves_max).unwrap_or(u32::MAX);
         let own = OwnAdvert::new(now, advertise, leaves, self.relay_kbps);
-        Side::Supernode(Box::new(Supernode {
+        Acting::Supernode(Box::new(Supernode {
             advertise: advertise.to_vec(),
             way,
             gossip: Gossip::new(now, me, own, random),
@@ -79,7 +79,7 @@ impl Terms {
     }
 }
 
-/// This node as a part of the network: its side of it, a leaf's or a supernode's, and the stores that both work on.
+/// This node as a part of the network: the leaf or the supernode that it acts as, and the stores that both work on.
 pub(crate) struct Overlay {
     pub(super) me: Arc<Identity>,
     pub(super) terms: Terms,
@@ -87,7 +87,7 @@ pub(crate) struct Overlay {
     /// The own wall clock, as it was told.
     wall: Option<(Instant, WallTime)>,
     pub(super) clock: NetworkClock,
-    pub(super) side: Side,
+    pub(super) acting: Acting,
     pub(super) sequence: Sequence,
     pub(super) members: MembershipTable,
     pub(super) records: RecordStore,
@@ -117,7 +117,7 @@ impl Overlay {
             relay_kbps: u32::try_from(config.relay_rate_bps.div_ceil(1_000)).unwrap_or(u32::MAX),
             relay_bps_max: config.duty_rate_bps,
         };
-        let (side, adverts_max, records_max) = match &terms.role {
+        let (acting, adverts_max, records_max) = match &terms.role {
             Role::Leaf | Role::Auto => (terms.leaf(id), LEAF_ADVERTS_MAX, 0),
             Role::Supernode { advertise } => {
                 (terms.supernode(now, id, advertise, Way::Own, &mut random), SUPERNODE_ADVERTS_MAX, RECORDS_MAX)
@@ -130,7 +130,7 @@ impl Overlay {
             random,
             wall: None,
             clock: NetworkClock::default(),
-            side,
+            acting,
             sequence: Sequence::new(saved.sequence),
             members: MembershipTable::new(id, adverts_max),
             records: RecordStore::new(records_max),
@@ -155,19 +155,19 @@ impl Overlay {
         self.wall = Some((now, wall));
     }
 
-    // ---- what the sides work on ----
+    // ---- what both work on ----
 
-    /// The leaf's side with its means, if this node is one.
+    /// The leaf with its means, if this node is one.
     pub(super) fn leaf(&mut self, now: Instant) -> Option<(&mut Homes, Means<'_>)> {
         let wall = self.wall_time(now);
-        let Self { me, random, members, sequence, out, side, .. } = self;
-        match side {
-            Side::Leaf(homes) => Some((homes, Means { key: me.secret(), wall, random, members, sequence, out })),
-            Side::Supernode(_) => None,
+        let Self { me, random, members, sequence, out, acting, .. } = self;
+        match acting {
+            Acting::Leaf(homes) => Some((homes, Means { key: me.secret(), wall, random, members, sequence, out })),
+            Acting::Supernode(_) => None,
         }
     }
 
-    /// The supernode's side with what it fills, if this node is one.
+    /// The supernode with what it fills, if this node is one.
     pub(super) fn supernode(&mut self, now: Instant) -> Option<(&mut Supernode, Stores<'_>)> {
         let (supernode, stores, ..) = self.signing(now)?;
         Some((supernode, stores))
@@ -176,10 +176,10 @@ impl Overlay {
     /// The same, and with what it takes to sign an advert.
     pub(super) fn signing(&mut self, now: Instant) -> Option<(&mut Supernode, Stores<'_>, &SecretKey, &mut Sequence)> {
         let wall = self.wall_time(now);
-        let Self { me, random, members, records, sequence, out, side, .. } = self;
-        match side {
-            Side::Leaf(_) => None,
-            Side::Supernode(s) => Some((s, Stores { wall, random, members, records, out }, me.secret(), sequence)),
+        let Self { me, random, members, records, sequence, out, acting, .. } = self;
+        match acting {
+            Acting::Leaf(_) => None,
+            Acting::Supernode(s) => Some((s, Stores { wall, random, members, records, out }, me.secret(), sequence)),
         }
     }
 
@@ -223,33 +223,33 @@ impl Overlay {
 
     /// Where peers are to ask for it: at itself, if it serves, or at its homes, the best first.
     pub(crate) fn contacts(&self) -> Vec<(PeerId, SocketAddr)> {
-        match &self.side {
-            Side::Leaf(homes) => homes.registered().collect(),
-            Side::Supernode(s) => s.advertise.iter().map(|address| (self.me.id(), *address)).collect(),
+        match &self.acting {
+            Acting::Leaf(homes) => homes.registered().collect(),
+            Acting::Supernode(s) => s.advertise.iter().map(|address| (self.me.id(), *address)).collect(),
         }
     }
 
     /// Whether this leaf is registered there.
     pub(crate) fn is_home(&self, id: &PeerId) -> bool {
-        matches!(&self.side, Side::Leaf(homes) if homes.registered().any(|(home, _)| home == *id))
+        matches!(&self.acting, Acting::Leaf(homes) if homes.registered().any(|(home, _)| home == *id))
     }
 
     /// Whether this node serves others now.
     pub(crate) fn is_serving(&self) -> bool {
-        matches!(self.side, Side::Supernode(_))
+        matches!(self.acting, Acting::Supernode(_))
     }
 
     /// What this node is to others now.
     pub(crate) fn present_role(&self) -> Role {
-        match &self.side {
-            Side::Leaf(_) => Role::Leaf,
-            Side::Supernode(s) => Role::Supernode { advertise: s.advertise.clone() },
+        match &self.acting {
+            Acting::Leaf(_) => Role::Leaf,
+            Acting::Supernode(s) => Role::Supernode { advertise: s.advertise.clone() },
         }
     }
 
     /// Whether this leaf knows no supernode at all.
     pub(crate) fn is_lost(&self) -> bool {
-        matches!(&self.side, Side::Leaf(homes) if homes.is_lost())
+        matches!(&self.acting, Acting::Leaf(homes) if homes.is_lost())
     }
 
     /// Whether the link to this peer is needed here.
@@ -257,9 +257,9 @@ impl Overlay {
         if self.helpers.contains(id) {
             return true;
         }
-        match &self.side {
-            Side::Leaf(homes) => homes.needs(id),
-            Side::Supernode(s) => s.gossip.needs(id) || (s.registrations.needs(id) && !s.registrations.contains(id)),
+        match &self.acting {
+            Acting::Leaf(homes) => homes.needs(id),
+            Acting::Supernode(s) => s.gossip.needs(id) || (s.registrations.needs(id) && !s.registrations.contains(id)),
         }
     }
 
@@ -278,9 +278,9 @@ impl Overlay {
 
     /// Supernodes that links are up to, as far as this room asked for them: whom to ask, the best first.
     pub(crate) fn linked(&self) -> Vec<PeerId> {
-        match &self.side {
-            Side::Leaf(homes) => homes.linked().collect(),
-            Side::Supernode(s) => s.gossip.linked().copied().collect(),
+        match &self.acting {
+            Acting::Leaf(homes) => homes.linked().collect(),
+            Acting::Supernode(s) => s.gossip.linked().copied().collect(),
         }
     }
 
@@ -299,28 +299,28 @@ impl Overlay {
 
     /// The homes at which this leaf is registered now, the best first.
     pub(crate) fn own_homes(&self) -> Vec<(PeerId, SocketAddr)> {
-        match &self.side {
-            Side::Leaf(homes) => homes.registered().collect(),
-            Side::Supernode(_) => Vec::new(),
+        match &self.acting {
+            Acting::Leaf(homes) => homes.registered().collect(),
+            Acting::Supernode(_) => Vec::new(),
         }
     }
 
     /// Whether a leaf is registered here.
     pub(crate) fn is_registered(&self, id: &PeerId) -> bool {
-        matches!(&self.side, Side::Supernode(s) if s.registrations.contains(id))
+        matches!(&self.acting, Acting::Supernode(s) if s.registrations.contains(id))
     }
 
     /// How many leaves are.
     pub(crate) fn leaves(&self) -> usize {
-        match &self.side {
-            Side::Leaf(_) => 0,
-            Side::Supernode(s) => s.registrations.len(),
+        match &self.acting {
+            Acting::Leaf(_) => 0,
+            Acting::Supernode(s) => s.registrations.len(),
         }
     }
 
     /// Where a peer is at home, as far as this node knows without asking: here, or by its record.
     pub(crate) fn homes_of(&self, id: &PeerId) -> Vec<(PeerId, SocketAddr)> {
-        if let Side::Supernode(s) = &self.side
+        if let Acting::Supernode(s) = &self.acting
             && s.registrations.contains(id)
         {
             return s.advertise.first().map(|address| (self.me.id(), *address)).into_iter().collect();
@@ -331,9 +331,11 @@ impl Overlay {
 
     /// How loaded this node is; a leaf is not.
     pub(crate) fn load(&self, carried: Carried) -> Load {
-        match &self.side {
-            Side::Leaf(_) => Load::default(),
-            Side::Supernode(s) => carried.load(s.registrations.len(), self.terms.leaves_max, self.terms.relay_bps_max),
+        match &self.acting {
+            Acting::Leaf(_) => Load::default(),
+            Acting::Supernode(s) => {
+                carried.load(s.registrations.len(), self.terms.leaves_max, self.terms.relay_bps_max)
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::output::{Output, When};
 use super::serving::Situation;
-use super::state::{Overlay, Side};
+use super::state::{Acting, Overlay};
 use crate::identity::PeerId;
 use crate::net::{Family, Network};
 use crate::overlay::advert::shelf::id_prefix;
@@ -134,7 +134,7 @@ impl Overlay {
 
     /// How many known supernodes could be witnesses: of different prefixes, and sent nothing.
     pub(super) fn count_fresh(&mut self, now: Instant) {
-        let Self { members, dial_back, side, .. } = self;
+        let Self { members, dial_back, acting, .. } = self;
         let (mut prefixes, mut fresh, mut stale) = (BTreeSet::new(), 0, Vec::new());
         for (id, advert) in members.iter() {
             let ips = || advert.addresses.iter().map(|a| SocketAddr::from(*a).ip());
@@ -145,15 +145,15 @@ impl Overlay {
             }
         }
         // A leaf is told of so many at a time; as long as it knows fewer, it knows them all.
-        let are_all = match side {
-            Side::Leaf(homes) => {
+        let are_all = match acting {
+            Acting::Leaf(homes) => {
                 // Those that were named, and have not said yet who they are.
                 let named = homes.known().filter(|(id, ..)| members.get(id).is_none());
                 let is_fresh = |id: &PeerId, at: SocketAddr| dial_back.is_fresh(now, id, core::iter::once(at.ip()));
                 stale.extend(named.filter(|(id, at, _)| !is_fresh(id, *at)).map(|(id, ..)| id_prefix(&id)));
                 homes.had_listing() && members.len() < LISTING_LEAF_MAX
             }
-            Side::Supernode(_) => true,
+            Acting::Supernode(_) => true,
         };
         stale.truncate(CONTACTED_MAX);
         dial_back.set_fresh(now, fresh, are_all, stale);

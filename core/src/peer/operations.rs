@@ -246,7 +246,7 @@ impl Side {
     }
 }
 
-/// Reads operations from bytes. See the module.
+/// Reads operations from `bytes`, carries them out on two peers, and has them end in one link.
 pub fn drive(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let mut sides = [Side::new(1), Side::new(2)];

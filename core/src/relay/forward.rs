@@ -36,14 +36,18 @@ pub(crate) fn channel_of(packet: &[u8]) -> Option<ChannelId> {
     (kind == Kind::Relay as u8 && is_relayable).then_some(ChannelId(channel))
 }
 
-/// The run at the start of `data`, which are datagrams of `stride` bytes each; none where the first one is too long.
+/// The run at the start of `data`, which are datagrams of `stride` bytes each, the first of them a Relay packet; none
+/// where that one is too long.
 #[inline]
 pub(super) fn run(data: &[u8], stride: usize) -> Option<Run> {
     let header = data.get(..RELAY_HEADER_LEN)?;
-    let (mut count, mut len) = (0, 0);
+    let (mut count, mut len) = (1, data.len().min(stride));
+    if len > RECEIVE_LEN_MAX {
+        return None;
+    }
     while len < data.len() && count < SEGMENTS_MAX {
         let next = &data[len..data.len().min(len + stride)];
-        if !next.starts_with(header) || channel_of(next).is_none() || next.len() > RECEIVE_LEN_MAX {
+        if !next.starts_with(header) || channel_of(next).is_none() {
             break;
         }
         len += next.len();

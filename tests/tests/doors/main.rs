@@ -14,12 +14,13 @@
 //! what is listed and does no harm any more. The message names files and lines of everything, and ends with the list as
 //! it would have to be.
 //!
-//! `limits.rs` holds another text to the code, the limits that `PROTOCOL.md` states; `names.rs` holds the files that
-//! texts name.
+//! `limits.rs` holds another text to the code, the limits that `PROTOCOL.md` states; `names.rs` the files that texts
+//! name; `sizes.rs` holds how long files, and the node, may be.
 
 mod limits;
 mod names;
 mod reader;
+mod sizes;
 mod trees;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
