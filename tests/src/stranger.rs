@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use handfast_core::internal::{
-    Epoch, Identity, InitFixed, KeyRng, LinkStreams, Macs, PACKET_LEN_MIN, PeerKeys, Side, initiate,
+    Epoch, Identity, InitFixed, Initiation, KeyRng, LinkStreams, Macs, PACKET_LEN_MIN, PeerKeys, Side, initiate,
 };
 use handfast_core::wire::packet::{DATA_HEADER_LEN, Kind};
 use handfast_core::{DATAGRAM_LEN_MAX, Instant, SecretKey};
@@ -36,17 +36,11 @@ impl Stranger {
     /// Links to the node of `to`, which must answer whoever comes.
     pub fn connect(w: &mut World, to: HostId, seed: u8) -> Self {
         let host = w.add_bystander();
-        let (peer, address) = w.contact(to);
+        let (_, address) = w.contact(to);
         let own = SocketAddr::new(w.ip(host), 1_000);
-        let me = Identity::new(SecretKey::from_bytes(&[seed; 32]));
-        let keys = &mut KeyRng::new([seed; 32]);
-        let peer = PeerKeys::new(peer).expect("a good key");
-        let fixed = InitFixed { time_us: w.wall(to).as_micros(), session: 1 };
-        let mut init = [0; DATAGRAM_LEN_MAX];
         // A plain link, without an early message.
-        let made = initiate(&me, &peer, keys, 1, fixed, &[0, 0], Macs::Plain, &mut init);
-        let (mut initiation, len) = made.expect("it fits");
-        w.inject(host, own, address, init[..len].to_vec());
+        let (mut initiation, init) = init(w, to, seed, &[0, 0]);
+        w.inject(host, own, address, init);
         w.run_for(ms(500));
         let mut body = [0; DATAGRAM_LEN_MAX];
         let answers = core::mem::take(w.hosts[host.0].capture.as_mut().expect("captured"));
@@ -107,6 +101,17 @@ impl Stranger {
         }
         while self.quic.poll_event().is_some() {}
     }
+}
+
+/// The Init of somebody with the key `[seed; 32]` to the node of `to`, with this body.
+pub fn init(w: &World, to: HostId, seed: u8, body: &[u8]) -> (Initiation, Vec<u8>) {
+    let me = Identity::new(SecretKey::from_bytes(&[seed; 32]));
+    let peer = PeerKeys::new(w.contact(to).0).expect("a good key");
+    let fixed = InitFixed { time_us: w.wall(to).as_micros(), session: 1 };
+    let mut init = [0; DATAGRAM_LEN_MAX];
+    let keys = &mut KeyRng::new([seed; 32]);
+    let (initiation, len) = initiate(&me, &peer, keys, 1, fixed, body, Macs::Plain, &mut init).expect("it fits");
+    (initiation, init[..len].to_vec())
 }
 
 /// Writes 1-RTT packets of a connection of which it saw the first.

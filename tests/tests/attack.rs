@@ -2,9 +2,12 @@
 
 use core::net::SocketAddr;
 
-use handfast_core::{Event, PathInfo};
+use handfast_core::wire::address::{Candidate, CandidateKind};
+use handfast_core::wire::message::{InitBody, Whereabouts};
+use handfast_core::wire::nat::NatProfile;
+use handfast_core::{Access, DropReason, Event, PathInfo};
 use handfast_tests::host::Seen;
-use handfast_tests::stranger::{Stranger, stream_frame};
+use handfast_tests::stranger::{Stranger, init, stream_frame};
 use handfast_tests::{Chance, Faults, HostId, NatSpec, Place, World, ms, secs};
 
 /// Worlds of a test that states a share: enough that luck does not decide.
@@ -502,6 +505,32 @@ fn regression_a_copied_init_is_answered_where_it_first_came_from_only() {
     }
     assert_eq!(inbound(&w, victim).len(), 2, "the Response, and the same again");
     assert_eq!(inbound(&w, attacker).len(), 0);
+}
+
+/// Candidates come only through a home. Such an Init from an address was called misplaced, but had been answered in
+/// part: its sender was entered, its candidates taken, and the same Init again got the Response.
+#[test]
+fn regression_an_init_with_candidates_from_an_address_changes_nothing() {
+    let mut w = World::new(32);
+    let s = w.add_supernode();
+    w.run_for(secs(10));
+    w.with(s, |node, now| node.offer(now, "open".parse().expect("a service name"), Access::Any)).expect("room");
+    let (attacker, victim) = (w.add_bystander(), w.add_bystander());
+    let address = SocketAddr::new(w.ip(victim), 9);
+    let candidates = [Candidate { address: address.into(), kind: CandidateKind::Host }].into_iter().collect();
+    let whereabouts = Whereabouts { nat: NatProfile::default(), attempt: 0, candidates };
+    let mut body = [0; 200];
+    let body = postcard::to_slice(&InitBody::Introduced { whereabouts }, &mut body).expect("it fits");
+    let (_, init) = init(&w, s, 9, body);
+    let to = w.contact(s).1;
+    let before = w.status(s).counters.dropped;
+    for _ in 0..2 {
+        w.inject(attacker, SocketAddr::new(w.ip(attacker), 1_000), to, init.clone());
+        w.run_for(secs(2));
+    }
+    let dropped = w.status(s).counters.dropped[DropReason::WrongPath as usize] - before[DropReason::WrongPath as usize];
+    assert_eq!(dropped, 2);
+    assert_eq!((inbound(&w, attacker).len(), inbound(&w, victim).len()), (0, 0));
 }
 
 /// A link with a stream did not end by disuse, and a stream whose first byte never comes was one.

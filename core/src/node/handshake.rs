@@ -137,15 +137,12 @@ impl Node {
         let body: InitBody<'_> = postcard::from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
         match body {
             InitBody::Direct { early } => self.on_direct_init(now, arrival, accepted, early, packet.len()),
-            // Candidates come only inside introductions.
             InitBody::Introduced { .. } => {
-                let response = self.on_introduced_init(now, arrival.route(), accepted, body, packet.len());
-                let bytes = response.map_err(|_| DropReason::Limited)?;
-                if let Arrival::Relayed(_) = arrival {
-                    self.peers.answer(now, &mut self.account, arrival, bytes);
-                    return Ok(());
-                }
-                Err(DropReason::WrongPath)
+                // Candidates come only inside introductions.
+                let Arrival::Relayed(route) = arrival else { return Err(DropReason::WrongPath) };
+                let response = self.on_introduced_init(now, route, accepted, body, packet.len());
+                self.peers.answer(now, &mut self.account, arrival, response.map_err(|_| DropReason::Limited)?);
+                Ok(())
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Links that came up, moved, were replaced, or ended: what that means for everything that hangs on them.
 
+use std::collections::BTreeSet;
+
 use super::Node;
 use crate::api::{CommandError, Event, StreamEnd};
 use crate::identity::PeerId;
@@ -163,6 +165,15 @@ impl Node {
         }
     }
 
+    /// The same where only these links can have one.
+    fn remove_paths_among(&mut self, now: Instant, keys: &BTreeSet<PeerKey>, gone: impl Fn(&Route) -> bool) {
+        for key in keys {
+            if self.peers.has_path(*key, &gone) {
+                self.remove_paths_of(now, *key, &gone);
+            }
+        }
+    }
+
     /// The same for one link.
     pub(super) fn remove_paths_of(&mut self, now: Instant, key: PeerKey, gone: impl Fn(&Route) -> bool) {
         self.peers.remove_paths(key, gone);
@@ -174,8 +185,9 @@ impl Node {
 
     /// A relay says that a channel is gone.
     pub(super) fn on_channel_closed(&mut self, now: Instant, relay: PeerKey, channel: ChannelId) {
-        if self.relay.on_closed(relay, channel) {
-            self.remove_paths(now, |route| *route == Route::Relayed { channel, via: relay });
+        if let Some(end) = self.relay.on_closed(relay, channel) {
+            let is_gone = |route: &Route| *route == Route::Relayed { channel, via: relay };
+            self.remove_paths_among(now, &BTreeSet::from([end]), is_gone);
         }
     }
 
@@ -205,9 +217,11 @@ impl Node {
         let Some(gone) = self.peers.forget(key) else { return };
         self.forget_traversal(now, key);
         self.nat.forget(key);
+        // A supernode has links by the thousand, and few of them, if any, go through this one.
+        let ends = self.relay.ends_through(key).map(|(_, end)| end).collect();
         let closed = self.relay.forget(now, key);
         self.tell_closed(closed);
-        self.remove_paths(now, |route| matches!(route, Route::Relayed { via, .. } if *via == key));
+        self.remove_paths_among(now, &ends, |route| matches!(route, Route::Relayed { via, .. } if *via == key));
         if gone.was_up && gone.was_user {
             self.report.tell(Event::PeerGone { peer: gone.id });
         }

@@ -186,6 +186,11 @@ impl Peers {
         self.iter().filter(|(_, p)| p.paths.routes().any(|r| gone(&r))).map(|(key, _)| key).collect()
     }
 
+    /// Whether a link has such a path.
+    pub(crate) fn has_path(&self, key: PeerKey, is_meant: impl Fn(&Route) -> bool) -> bool {
+        self.get(key).is_some_and(|peer| peer.paths.routes().any(|route| is_meant(&route)))
+    }
+
     /// Removes such paths from one link. [`Self::choose`] is to be called after it.
     pub(crate) fn remove_paths(&mut self, key: PeerKey, gone: impl Fn(&Route) -> bool) {
         if let Some(peer) = self.get_mut(key) {

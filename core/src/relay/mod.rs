@@ -449,14 +449,12 @@ impl Relay {
         self.ends.is_relay(link)
     }
 
-    /// A peer says that a channel is gone: whether it was the relay of it.
+    /// A peer says that a channel is gone: who is at its other end, if that peer was the relay of it.
     #[must_use]
-    pub(crate) fn on_closed(&mut self, relay: PeerKey, channel: ChannelId) -> bool {
-        let is_its_own = self.ends.get(channel).is_some_and(|way| way.via == relay);
-        if is_its_own {
-            self.ends.remove(channel);
-        }
-        is_its_own
+    pub(crate) fn on_closed(&mut self, relay: PeerKey, channel: ChannelId) -> Option<PeerKey> {
+        let way = self.ends.get(channel).filter(|way| way.via == relay)?;
+        self.ends.remove(channel);
+        Some(way.end)
     }
 
     // ---- inside ----
@@ -674,9 +672,9 @@ mod tests {
         let mut relay = relaying(0, 0);
         let [a, via, other] = [1, 2, 3].map(|n| end(n).peer);
         relay.add_end(ID, Way { end: a, via });
-        assert!(!relay.on_closed(other, ID) && relay.end(ID).is_some());
-        assert!(relay.on_closed(via, ID) && relay.end(ID).is_none());
-        assert!(!relay.on_closed(via, ID), "it is gone");
+        assert!(relay.on_closed(other, ID).is_none() && relay.end(ID).is_some());
+        assert!(relay.on_closed(via, ID).is_some() && relay.end(ID).is_none());
+        assert!(relay.on_closed(via, ID).is_none(), "it is gone");
         for gone in [a, via] {
             relay.add_end(ID, Way { end: a, via });
             assert!(relay.relays_for_us(via));
