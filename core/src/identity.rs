@@ -124,7 +124,7 @@ impl PeerId {
     }
 
     /// The sign bit of the Edwards point: with the X25519 key it gives the `PeerId` back.
-    pub const fn sign_bit(&self) -> bool {
+    pub(crate) const fn sign_bit(&self) -> bool {
         self.0[31] & 0x80 != 0
     }
 
@@ -140,7 +140,7 @@ impl PeerId {
     ///
     /// # Errors
     /// As of [`from_noise`](Self::from_noise).
-    pub fn from_noise_unless(
+    pub(crate) fn from_noise_unless(
         public: &[u8; 32],
         sign: bool,
         known: impl FnOnce(&Self) -> bool,
@@ -259,7 +259,7 @@ impl SecretKey {
     }
 
     /// The X25519 private key of this node's handshakes. The caller zeroizes it.
-    pub fn noise_private(&self) -> NoisePrivate {
+    pub(crate) fn noise_private(&self) -> NoisePrivate {
         NoisePrivate(self.0.to_scalar_bytes())
     }
 }
@@ -272,7 +272,7 @@ impl fmt::Debug for SecretKey {
 
 /// An X25519 private key; zeroized when dropped.
 #[derive(Clone)]
-pub struct NoisePrivate(pub(crate) [u8; 32]);
+pub(crate) struct NoisePrivate(pub(crate) [u8; 32]);
 
 impl Drop for NoisePrivate {
     fn drop(&mut self) {

@@ -45,7 +45,7 @@ pub use net::{
     DropReason, Ecn, Family, LanNode, Mapping, MappingProtocol, Network, Path, Received, SocketId, SocketKind,
     SocketRefused, SocketRequest, Transmit, Transport,
 };
-pub use node::{DATAGRAM_DATA_MAX, LEAVE_MAX, Node};
+pub use node::{DATAGRAM_DATA_MAX, Node};
 pub use ticket::Ticket;
 pub use time::{Instant, WallTime};
 pub use wire::{DATAGRAM_LEN_MAX, ServiceName};

@@ -1,6 +1,7 @@
 //! Words that every room shares: sockets and paths, what io hands in and takes out, verdicts on datagrams, the key of a
 //! peer. They stand below all machines, so that none has to import another one for a word.
 
+use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use core::num::NonZeroU16;
 use core::ops::Range;
@@ -123,6 +124,23 @@ pub enum DropReason {
     BadContents,
 }
 
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Truncated => "empty, or cut short",
+            Self::TooLong => "longer than any datagram of the protocol",
+            Self::Malformed => "its header cannot be read",
+            Self::UnknownReceiver => "no link, handshake or channel has its index",
+            Self::Unauthentic => "its mac, tag or handshake is wrong",
+            Self::Replayed => "it came before, or is too old to tell",
+            Self::Limited => "a rate or a table is at its limit",
+            Self::WrongPath => "it came where it may not",
+            Self::Quota => "the rate or the quota of a relay is used up",
+            Self::BadContents => "its contents make no sense",
+        })
+    }
+}
+
 /// Addresses of this host, as far as io can tell. Exhaustive, since io makes it: of what it has found and
 /// `..Network::default()`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -240,11 +258,18 @@ pub enum SocketKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SocketRefused;
 
+impl fmt::Display for SocketRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the socket could not be opened")
+    }
+}
+impl core::error::Error for SocketRefused {}
+
 /// A peer of this node: a slot and its generation, so that a late event never hits the next tenant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct PeerKey {
+pub(crate) struct PeerKey {
     /// The slot.
-    pub index: u32,
+    pub(crate) index: u32,
     /// How often the slot was used before.
-    pub generation: u32,
+    pub(crate) generation: u32,
 }

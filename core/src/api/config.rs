@@ -107,15 +107,12 @@ impl Config {
 pub enum ConfigError {
     /// A supernode without an address, or with one that nobody can send to.
     Advertise,
-    /// Saved state that is damaged. Nothing was changed.
-    Saved,
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Advertise => "a supernode needs an address that others can send to",
-            Self::Saved => "the saved state is damaged",
         })
     }
 }

@@ -191,8 +191,8 @@ impl World {
                 let before = self.stand;
                 self.stand = match n % 6 {
                     0 => Stand::Leaf,
-                    1 => Stand::Candidate { is_asking: false },
-                    2 => Stand::Candidate { is_asking: true },
+                    1 => Stand::Willing { is_asking: false },
+                    2 => Stand::Willing { is_asking: true },
                     3 | 4 => Stand::Volunteer,
                     _ => Stand::Leaving,
                 };

@@ -32,7 +32,7 @@ pub(crate) enum Stand {
     /// A leaf.
     Leaf,
     /// A leaf that would serve.
-    Candidate {
+    Willing {
         /// Supernodes are being asked for dial-backs: that comes first, an examination may use up witnesses.
         is_asking: bool,
     },
@@ -310,8 +310,8 @@ impl Nat {
                 self.examiner.check_again(now, false);
                 return self.out.push_back(Output::Checked { seen: None, came_in: Some(true) });
             }
-            Stand::Candidate { is_asking: true } => return self.examiner.postpone(now, WAIT),
-            Stand::Leaf | Stand::Candidate { .. } | Stand::Volunteer => {}
+            Stand::Willing { is_asking: true } => return self.examiner.postpone(now, WAIT),
+            Stand::Leaf | Stand::Willing { .. } | Stand::Volunteer => {}
         }
         let is_serving = around.stand.is_serving();
         let targets = targets(around, Family::V4, TARGETS);

@@ -163,8 +163,8 @@ fn what_this_node_is_to_others_decides_whether_it_is_examined() {
         nat.on_around(s(4), &around);
         (!probes(&drain(&mut nat)).is_empty(), nat.poll_timeout())
     };
-    assert!(begin(Stand::Leaf).0 && begin(Stand::Volunteer).0 && begin(Stand::Candidate { is_asking: false }).0);
-    assert_eq!(begin(Stand::Candidate { is_asking: true }), (false, Some(s(6))), "witnesses come first");
+    assert!(begin(Stand::Leaf).0 && begin(Stand::Volunteer).0 && begin(Stand::Willing { is_asking: false }).0);
+    assert_eq!(begin(Stand::Willing { is_asking: true }), (false, Some(s(6))), "witnesses come first");
     assert_eq!(begin(Stand::Appointed), (false, None));
     assert_eq!(begin(Stand::Leaving), (false, None));
 }

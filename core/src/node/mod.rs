@@ -75,8 +75,6 @@ use crate::traverse::Traversal;
 use crate::wire::ServiceName;
 use crate::wire::address::is_sendable;
 
-/// How long [`Node::leave`] may take at most, from the caller's view.
-pub const LEAVE_MAX: Duration = Duration::from_secs(1);
 /// Timers that fire within one call before the node takes it for a mistake of its own and goes on a millisecond later.
 const TIMEOUT_STEPS_MAX: usize = 1 << 22;
 

@@ -210,7 +210,7 @@ impl Node {
     }
 
     fn survey_links(&mut self, now: Instant, why: Why) {
-        let over_udp = self.peers.iter().filter(|(_, p)| p.is_kept_over_udp()).map(|(key, _)| key).collect();
+        let over_udp = self.peers.wanted().filter(|(_, p)| p.is_kept_over_udp()).map(|(key, _)| key).collect();
         let waiting = self.peers.iter().filter_map(|(_, p)| {
             let (udp, body) = p.asking_over_udp()?;
             Some(Waiting { peer: p.id(), udp, body: body.into(), asking: p.asking_sockets() })

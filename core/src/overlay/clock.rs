@@ -1,6 +1,6 @@
 //! Whether the own wall clock is right: what supernodes say of theirs.
 //!
-//! Statements hold for an hour of wall time, so a node whose clock is wrong would find all adverts expired, and every
+//! Statements hold for hours of wall time, so a node whose clock is wrong would find all adverts expired, and every
 //! supernode its record. Each linked supernode tells the time with its load; their times are kept as distances from
 //! our monotonic clock, so that neither time going by nor a jump of our own wall clock changes them. As long as half
 //! of them agree with the own clock, that is used; else the one in the middle. What a node tells is always its own

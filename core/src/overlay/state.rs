@@ -216,7 +216,7 @@ impl Overlay {
             _ if self.is_leaving => Stand::Leaving,
             (true, true) => Stand::Volunteer,
             (false, true) => Stand::Appointed,
-            (true, false) => Stand::Candidate { is_asking: self.is_asking() },
+            (true, false) => Stand::Willing { is_asking: self.is_asking() },
             (false, false) => Stand::Leaf,
         }
     }

@@ -342,7 +342,7 @@ fn helpers_are_those_that_can_be_spared() {
 #[test]
 fn what_a_node_is_to_others_and_where_it_is_asked_for() {
     let stands = [overlay(Role::Leaf), overlay(Role::Auto), supernode()].map(|node| node.stand());
-    assert_eq!(stands, [Stand::Leaf, Stand::Candidate { is_asking: false }, Stand::Appointed]);
+    assert_eq!(stands, [Stand::Leaf, Stand::Willing { is_asking: false }, Stand::Appointed]);
     assert_eq!(supernode().contacts(), [(key(99).peer_id(), own())]);
     let mut leaf = registered(Role::Leaf);
     assert_eq!(leaf.contacts(), leaf.own_homes());

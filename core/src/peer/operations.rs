@@ -226,6 +226,7 @@ impl Side {
         let peer = self.peers.get(self.key).expect("nobody forgets it");
         assert!(peer.pending.len() <= PENDING_MAX && peer.attempts.len() <= ATTEMPTS_MAX);
         assert!(self.peers.unconfirmed() <= UNCONFIRMED_MAX);
+        assert!(self.peers.wanted().map(|(key, _)| key).eq(peer.is_wanted().then_some(self.key)));
     }
 
     /// Each part that may be due, unless an earlier one was the end.

@@ -285,7 +285,7 @@ impl Peers {
         if !self.get(key).is_some_and(is_home) {
             return;
         }
-        let other = self.iter().find(|(other, p)| *other != key && is_home(p)).map(|(other, _)| other);
+        let other = self.wanted().find(|(other, p)| *other != key && is_home(p)).map(|(other, _)| other);
         if let Some(other) = other
             && let Some(peer) = self.get_mut(other)
         {

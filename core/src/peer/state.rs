@@ -56,7 +56,7 @@ pub(crate) struct Peer {
     pub(super) epoch_since: Instant,
     /// A room of the node (home, gossip, an introduction) needs the link.
     pub(super) wanted: bool,
-    /// The peer said that it is a registered leaf or a supernode keeps us as such: only it keeps the link alive.
+    /// How this side keeps the link alive, if it does.
     pub(super) duty: Duty,
     /// When something last needed this link.
     pub(super) needed: Instant,

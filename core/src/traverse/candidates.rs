@@ -1,4 +1,5 @@
-//! This node's own candidates, gathered and ranked.
+//! Candidates: this node's own, gathered in the order in which they are named, and a peer's, ranked by what a check
+//! costs.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -40,6 +41,34 @@ pub(crate) fn gather(network: &Network, reflexive: &[SocketAddr]) -> Candidates 
         }
     }
     all
+}
+
+/// What a candidate costs, cheapest first; the router's strategy concerns those from [`Cost::Reflexive`] on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Cost {
+    /// An address of its host: on our LAN, if anywhere.
+    Host,
+    /// No router translates it.
+    Ipv6,
+    /// Its router lets everybody in there.
+    Mapped,
+    /// Behind its router.
+    Reflexive,
+    /// On our own external address.
+    Hairpin,
+}
+
+impl Cost {
+    /// What one of the peer costs us, whose external addresses are `own`.
+    pub(super) fn of(kind: CandidateKind, address: SocketAddr, own: &[IpAddr]) -> Self {
+        match kind {
+            CandidateKind::Host => Self::Host,
+            _ if address.is_ipv6() => Self::Ipv6,
+            _ if own.contains(&address.ip()) => Self::Hairpin,
+            CandidateKind::Mapped => Self::Mapped,
+            CandidateKind::ServerReflexive | CandidateKind::PeerReflexive => Self::Reflexive,
+        }
+    }
 }
 
 #[cfg(test)]

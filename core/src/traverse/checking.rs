@@ -3,39 +3,17 @@
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
+use super::candidates::Cost;
 use super::case::{Case, Output};
 use super::checks::Checks;
 use super::target::Queued;
 use super::traversal::Traversal;
 use crate::account::Grant;
 use crate::path::Route;
-use crate::wire::address::{CandidateKind, Prefix, is_sendable};
+use crate::wire::address::{Prefix, is_sendable};
 
 /// Addresses behind our own router are tried from outside only when the way inside has not worked for so long.
 const HAIRPIN_AFTER: Duration = Duration::from_millis(200);
-
-/// What a candidate costs, cheapest first; the router's strategy concerns those from [`Cost::Reflexive`] on.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Cost {
-    Host,
-    Ipv6,
-    Mapped,
-    Reflexive,
-    /// On our own external address.
-    Hairpin,
-}
-
-impl Cost {
-    fn of(kind: CandidateKind, address: SocketAddr, own: &[IpAddr]) -> Self {
-        match kind {
-            CandidateKind::Host => Self::Host,
-            _ if address.is_ipv6() => Self::Ipv6,
-            _ if own.contains(&address.ip()) => Self::Hairpin,
-            CandidateKind::Mapped => Self::Mapped,
-            CandidateKind::ServerReflexive | CandidateKind::PeerReflexive => Self::Reflexive,
-        }
-    }
-}
 
 impl Traversal {
     /// Starts a check list over the peer's candidates, unless a direct path works.

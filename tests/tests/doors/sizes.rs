@@ -9,8 +9,8 @@ const FILE_LINES_MAX: usize = 600;
 /// Most lines of `core/src/node/`, of which a sixth are the public calls with their documentation. `ARCHITECTURE.md`
 /// says what they are.
 const NODE_LINES_MAX: usize = 2_950;
-/// Most fields of `Node`: a room each, the clock, and a little room for the next one.
-const NODE_FIELDS_MAX: usize = 15;
+/// Most fields of `Node`: the machines, the report and the clock.
+const NODE_FIELDS_MAX: usize = 13;
 
 /// How many lines go before the tests of a file; none of those that are tests altogether.
 fn lines_of(name: &str, text: &str) -> usize {

@@ -16,8 +16,8 @@ use crate::time::{Instant, WallTime};
 use crate::wire::address::Address;
 use crate::wire::message::ADVERT_ADDRESSES_MAX;
 
-/// An advert or record is renewed between this and [`RENEW_AFTER`] + [`RENEW_JITTER`], so within its hour a renewal
-/// may be lost once.
+/// An advert is renewed between this and [`RENEW_AFTER`] + [`RENEW_JITTER`], so within its hour a renewal may be lost
+/// once.
 const RENEW_AFTER: Duration = Duration::from_secs(20 * 60);
 /// See [`RENEW_AFTER`].
 const RENEW_JITTER: Duration = Duration::from_secs(10 * 60);

@@ -1,12 +1,12 @@
 //! The leaf's side: finding two homes and keeping them.
 //!
-//! Candidates come from the user, from an earlier run and from adverts. A few are linked, asked for their load, and
+//! Prospects come from the user, from an earlier run and from adverts. A few are linked, asked for their load, and
 //! the best two become homes: each gets a [`Message::Register`] with the record that names both. The life of a
-//! candidate is in [`candidate`](super::candidate); the room's own is one question, asked after everything that
+//! prospect is in [`prospect`](super::prospect); the room's own is one question, asked after everything that
 //! happens ([`Homes::advance`]): are there two homes, and if not, what is the next step? Steps are: choose among those
 //! linked, draw others, and, when all have failed, wait, ever longer, and begin another sweep.
 //!
-//! Two random choices: of all candidates a few are drawn, and of those that answer the less loaded are taken, so that
+//! Two random choices: of all prospects a few are drawn, and of those that answer the less loaded are taken, so that
 //! leaves do not all run to the one that was idle a minute ago, nor all to the few that everybody is told of. Whom
 //! the user named is therefore asked for adverts first, and only when these have come ([`Homes::on_listed`]) are
 //! those drawn among whom homes are chosen; where that takes longer than [`SETTLE`], the first best must do. Homes of
@@ -18,10 +18,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use arrayvec::ArrayVec;
 
-use super::candidate::{Candidate, Link, Question};
 use super::choice::Choice;
 use super::listing::Listing;
 use super::means::Means;
+use super::prospect::{Link, Prospect, Question};
 use super::sweep::Sweep;
 use crate::api::{Event, Save};
 use crate::identity::PeerId;
@@ -32,9 +32,9 @@ use crate::overlay::pack::send;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
 use crate::wire::message::{Load, Message, RECORD_HOMES_MAX, Refusal};
 
-/// Most candidates remembered; at the limit one that never worked and that nobody told us to join makes room.
-const CANDIDATES_MAX: usize = 64;
-/// Candidates drawn while homes are being chosen: two to become homes and one to compare with, and to be seen by.
+/// Most prospects remembered; at the limit one that never worked and that nobody told us to join makes room.
+const PROSPECTS_MAX: usize = 64;
+/// Prospects drawn while homes are being chosen: two to become homes and one to compare with, and to be seen by.
 pub(crate) const DRAWN_MAX: usize = 3;
 /// The same for a node that may serve others, where those that nothing was sent to are to be its witnesses.
 pub(crate) const DRAWN_AUTO_MAX: usize = 2;
@@ -54,11 +54,11 @@ const RENEW_AFTER: Duration = Duration::from_secs(4 * 3600);
 // Two renewals may fail.
 const _: () = assert!(RENEW_AFTER.as_secs() * 3 <= RECORD_LIFETIME_MAX.as_secs());
 
-/// A leaf's homes: the candidates, those chosen of them, and the signed record that names these.
+/// A leaf's homes: the prospects, those chosen of them, and the signed record that names these.
 pub(crate) struct Homes {
     me: PeerId,
     drawn_max: usize,
-    candidates: BTreeMap<PeerId, Candidate>,
+    prospects: BTreeMap<PeerId, Prospect>,
     deadlines: Deadlines<PeerId>,
     /// Those that are homes or have been asked to be, best first.
     chosen: ArrayVec<PeerId, RECORD_HOMES_MAX>,
@@ -77,13 +77,13 @@ pub(crate) struct Homes {
 }
 
 impl Homes {
-    /// The room of the leaf `me`, which draws so many candidates ([`DRAWN_MAX`]). Nothing happens before
+    /// The room of the leaf `me`, which draws so many prospects ([`DRAWN_MAX`]). Nothing happens before
     /// [`join`](Self::join).
     pub(crate) fn new(me: PeerId, drawn_max: usize) -> Self {
         Self {
             me,
             drawn_max,
-            candidates: BTreeMap::new(),
+            prospects: BTreeMap::new(),
             deadlines: Deadlines::default(),
             chosen: ArrayVec::new(),
             record: Box::default(),
@@ -103,8 +103,8 @@ impl Homes {
     pub(crate) fn rejoin(&mut self, now: Instant, anchors: &[(PeerId, SocketAddr)], m: &mut Means<'_>) {
         for (i, (peer, address)) in anchors.iter().enumerate() {
             self.learn(*peer, *address, true);
-            if let Some(candidate) = self.candidates.get_mut(peer) {
-                candidate.was_home |= i < RECORD_HOMES_MAX;
+            if let Some(prospect) = self.prospects.get_mut(peer) {
+                prospect.was_home |= i < RECORD_HOMES_MAX;
             }
         }
         self.advance(now, m);
@@ -129,8 +129,8 @@ impl Homes {
     /// The host's network is another one: who did not answer before may do so now, and there is no reason to wait.
     pub(crate) fn on_network(&mut self, now: Instant, m: &mut Means<'_>) {
         self.sweep = Sweep::default();
-        for candidate in self.candidates.values_mut().filter(|c| c.link == Link::Down) {
-            candidate.is_tried = false;
+        for prospect in self.prospects.values_mut().filter(|c| c.link == Link::Down) {
+            prospect.is_tried = false;
         }
         self.advance(now, m);
     }
@@ -139,39 +139,39 @@ impl Homes {
         if peer == self.me {
             return;
         }
-        if let Some(candidate) = self.candidates.get_mut(&peer) {
-            if candidate.address != address && candidate.link == Link::Down {
-                candidate.address = address;
-                candidate.is_tried = false;
+        if let Some(prospect) = self.prospects.get_mut(&peer) {
+            if prospect.address != address && prospect.link == Link::Down {
+                prospect.address = address;
+                prospect.is_tried = false;
             }
-            candidate.is_joined |= is_joined;
+            prospect.is_joined |= is_joined;
             return;
         }
-        if self.candidates.len() >= CANDIDATES_MAX {
-            let useless = |c: &Candidate| c.link == Link::Down && !c.is_joined && !c.is_proven;
-            let Some(useless) = self.candidates.iter().find(|(_, c)| useless(c)).map(|(peer, _)| *peer) else { return };
+        if self.prospects.len() >= PROSPECTS_MAX {
+            let useless = |c: &Prospect| c.link == Link::Down && !c.is_joined && !c.is_proven;
+            let Some(useless) = self.prospects.iter().find(|(_, c)| useless(c)).map(|(peer, _)| *peer) else { return };
             // It has no deadline: questions are asked of linked ones only.
-            self.candidates.remove(&useless);
+            self.prospects.remove(&useless);
         }
-        self.candidates.insert(peer, Candidate::new(address, is_joined));
+        self.prospects.insert(peer, Prospect::new(address, is_joined));
     }
 
     /// The homes at which this leaf is registered now, best first.
     pub(crate) fn registered(&self) -> impl Iterator<Item = (PeerId, SocketAddr)> {
         let registered =
-            |peer: &PeerId| self.candidates.get(peer).filter(|c| c.is_registered).map(|c| (*peer, c.address));
+            |peer: &PeerId| self.prospects.get(peer).filter(|c| c.is_registered).map(|c| (*peer, c.address));
         self.chosen.iter().filter_map(registered)
     }
 
     /// Linked supernodes: homes first, then others; whom to ask for a record.
     pub(crate) fn linked(&self) -> impl Iterator<Item = PeerId> {
-        let rest = self.candidates.iter().filter(|(peer, c)| c.link == Link::Up && !self.chosen.contains(peer));
+        let rest = self.prospects.iter().filter(|(peer, c)| c.link == Link::Up && !self.chosen.contains(peer));
         self.registered().map(|(peer, _)| peer).chain(rest.map(|(peer, _)| *peer))
     }
 
     /// All supernodes known, and whether the user or an earlier run named them.
     pub(crate) fn known(&self) -> impl Iterator<Item = (PeerId, SocketAddr, bool)> {
-        self.candidates.iter().map(|(peer, c)| (*peer, c.address, c.is_joined))
+        self.prospects.iter().map(|(peer, c)| (*peer, c.address, c.is_joined))
     }
 
     /// Whether a listing of adverts has come.
@@ -181,21 +181,21 @@ impl Homes {
 
     /// Whether any supernode is known at all.
     pub(crate) fn is_lost(&self) -> bool {
-        self.candidates.is_empty()
+        self.prospects.is_empty()
     }
 
     /// Whether the link to `peer` is wanted here.
     pub(crate) fn needs(&self, peer: &PeerId) -> bool {
-        !self.is_leaving && self.candidates.get(peer).is_some_and(|c| c.link != Link::Down)
+        !self.is_leaving && self.prospects.get(peer).is_some_and(|c| c.link != Link::Down)
     }
 
-    /// A link is up. If it is to a candidate, it is asked for its load.
+    /// A link is up. If it is to a prospect, it is asked for its load.
     pub(crate) fn on_link_up(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
-        let Some(candidate) = self.candidates.get_mut(&peer) else { return };
+        let Some(prospect) = self.prospects.get_mut(&peer) else { return };
         // A link that was opened for something else is used while it is useful.
-        candidate.link = Link::Up;
-        candidate.is_proven = true;
-        candidate.is_tried = true;
+        prospect.link = Link::Up;
+        prospect.is_proven = true;
+        prospect.is_tried = true;
         // With both homes at hand there is nothing to choose: the link is somebody else's.
         if !self.chosen.contains(&peer) && self.chosen.len() < RECORD_HOMES_MAX {
             self.ask(now, peer, Question::Load, m.out);
@@ -211,19 +211,19 @@ impl Homes {
 
     /// A link ended, or could not be opened.
     pub(crate) fn on_link_down(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
-        let Some(candidate) = self.candidates.get_mut(&peer) else { return };
-        if candidate.link == Link::Down {
+        let Some(prospect) = self.prospects.get_mut(&peer) else { return };
+        if prospect.link == Link::Down {
             return;
         }
-        candidate.link = Link::Down;
-        candidate.is_tried = true;
-        (candidate.is_drawn, candidate.was_home) = (false, false);
+        prospect.link = Link::Down;
+        prospect.is_tried = true;
+        (prospect.is_drawn, prospect.was_home) = (false, false);
         self.drop_question(&peer);
         self.unchoose(now, &peer, m);
         self.advance(now, m);
     }
 
-    /// This node gives up on a candidate whose link may still stand.
+    /// This node gives up on a prospect whose link may still stand.
     fn give_up(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
         m.out.push_back(Output::Release { peer });
         self.on_link_down(now, peer, m);
@@ -231,8 +231,8 @@ impl Homes {
 
     /// Takes a home off the list; the one that remains is told by a new record.
     fn unchoose(&mut self, now: Instant, peer: &PeerId, m: &mut Means<'_>) {
-        if let Some(candidate) = self.candidates.get_mut(peer) {
-            candidate.is_registered = false;
+        if let Some(prospect) = self.prospects.get_mut(peer) {
+            prospect.is_registered = false;
         }
         let before = self.chosen.len();
         self.chosen.retain(|chosen| chosen != peer);
@@ -248,11 +248,11 @@ impl Homes {
     }
 
     fn ask(&mut self, now: Instant, peer: PeerId, question: Question, out: &mut VecDeque<Output>) {
-        let Some(candidate) = self.candidates.get_mut(&peer) else { return };
-        let tries = candidate.question.filter(|(q, _)| *q == question).map_or(1, |(_, tries)| tries + 1);
-        candidate.question = Some((question, tries));
+        let Some(prospect) = self.prospects.get_mut(&peer) else { return };
+        let tries = prospect.question.filter(|(q, _)| *q == question).map_or(1, |(_, tries)| tries + 1);
+        prospect.question = Some((question, tries));
         let deadline = now + question.rto() * (1 << (tries - 1).min(8));
-        self.deadlines.set(peer, &mut candidate.deadline, Some(deadline));
+        self.deadlines.set(peer, &mut prospect.deadline, Some(deadline));
         match question {
             Question::Load | Question::Alive => send(out, peer, &Message::LoadRequest),
             Question::Register => {
@@ -263,9 +263,9 @@ impl Homes {
     }
 
     fn drop_question(&mut self, peer: &PeerId) {
-        if let Some(candidate) = self.candidates.get_mut(peer) {
-            candidate.question = None;
-            self.deadlines.set(*peer, &mut candidate.deadline, None);
+        if let Some(prospect) = self.prospects.get_mut(peer) {
+            prospect.question = None;
+            self.deadlines.set(*peer, &mut prospect.deadline, None);
         }
     }
 
@@ -279,10 +279,10 @@ impl Homes {
         m: &mut Means<'_>,
     ) {
         m.members.on_load(now, &from, load);
-        let Some(candidate) = self.candidates.get_mut(&from) else { return };
-        candidate.load = Some(load);
-        candidate.rtt = rtt.or(candidate.rtt);
-        if candidate.question.is_some_and(|(q, _)| q != Question::Register) {
+        let Some(prospect) = self.prospects.get_mut(&from) else { return };
+        prospect.load = Some(load);
+        prospect.rtt = rtt.or(prospect.rtt);
+        if prospect.question.is_some_and(|(q, _)| q != Question::Register) {
             self.drop_question(&from);
         }
         self.advance(now, m);
@@ -298,17 +298,17 @@ impl Homes {
         m: &mut Means<'_>,
     ) {
         m.members.on_load(now, &from, load);
-        let Some(candidate) = self.candidates.get_mut(&from) else { return };
-        candidate.load = Some(load);
+        let Some(prospect) = self.prospects.get_mut(&from) else { return };
+        prospect.load = Some(load);
         if !self.chosen.contains(&from) {
             return;
         }
         if refused.is_some() {
-            candidate.refused_until = Some(now + REFUSED_FOR + m.random.jitter.jitter(REFUSED_FOR));
+            prospect.refused_until = Some(now + REFUSED_FOR + m.random.jitter.jitter(REFUSED_FOR));
             self.give_up(now, from, m);
             return;
         }
-        let is_new = !core::mem::replace(&mut candidate.is_registered, true);
+        let is_new = !core::mem::replace(&mut prospect.is_registered, true);
         self.drop_question(&from);
         if is_new {
             self.sweep.on_success();
@@ -323,7 +323,7 @@ impl Homes {
     /// A home says that the other one is dead. It is asked: what others claim is a reason to look, no more.
     pub(crate) fn on_home_down(&mut self, now: Instant, from: PeerId, home: PeerId, m: &mut Means<'_>) {
         let is_home = |peer: &PeerId| self.chosen.contains(peer);
-        let is_asked = self.candidates.get(&home).is_none_or(|c| c.question.is_some());
+        let is_asked = self.prospects.get(&home).is_none_or(|c| c.question.is_some());
         if from != home && is_home(&from) && is_home(&home) && !is_asked {
             self.ask(now, home, Question::Alive, m.out);
         }
@@ -331,7 +331,7 @@ impl Homes {
 
     /// Signed bytes of an advert came. Only those that we have links to for this are listened to.
     pub(crate) fn on_advert(&mut self, now: Instant, from: PeerId, bytes: &[u8], m: &mut Means<'_>) {
-        if self.candidates.get(&from).is_none_or(|c| c.link != Link::Up) {
+        if self.prospects.get(&from).is_none_or(|c| c.link != Link::Up) {
             return;
         }
         self.listing.on_part(now, from, m.members.len(), &mut m.random.jitter);
@@ -345,7 +345,7 @@ impl Homes {
 
     /// Hints of load came, with which a listing ends: homes may be drawn among all that it named.
     pub(crate) fn on_listed(&mut self, now: Instant, from: PeerId, m: &mut Means<'_>) {
-        if self.candidates.get(&from).is_none_or(|c| c.link != Link::Up) {
+        if self.prospects.get(&from).is_none_or(|c| c.link != Link::Up) {
             return;
         }
         self.listing.on_part(now, from, m.members.len(), &mut m.random.jitter);
@@ -362,12 +362,12 @@ impl Homes {
 
     /// Says goodbye to the homes and does nothing any more.
     pub(crate) fn leave(&mut self, out: &mut VecDeque<Output>) {
-        for (peer, candidate) in &mut self.candidates {
-            if candidate.is_registered || self.chosen.contains(peer) {
+        for (peer, prospect) in &mut self.prospects {
+            if prospect.is_registered || self.chosen.contains(peer) {
                 send(out, *peer, &Message::Deregister);
             }
-            candidate.is_registered = false;
-            self.deadlines.set(*peer, &mut candidate.deadline, None);
+            prospect.is_registered = false;
+            self.deadlines.set(*peer, &mut prospect.deadline, None);
         }
         self.chosen.clear();
         self.is_leaving = true;
@@ -416,14 +416,14 @@ impl Homes {
 
     /// A question was not answered in time.
     fn on_silence(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
-        let Some(candidate) = self.candidates.get_mut(&peer) else { return };
-        candidate.deadline = None;
-        let Some((question, tries)) = candidate.question else { return };
+        let Some(prospect) = self.prospects.get_mut(&peer) else { return };
+        prospect.deadline = None;
+        let Some((question, tries)) = prospect.question else { return };
         if tries < question.tries_max() {
             self.ask(now, peer, question, m.out);
             return;
         }
-        candidate.question = None;
+        prospect.question = None;
         match question {
             // It has a link; it may be slow. It ranks as one of unknown load.
             Question::Load => {}
@@ -445,7 +445,7 @@ impl Homes {
     }
 
     fn count(&self, link: Link) -> usize {
-        self.candidates.values().filter(|c| c.link == link).count()
+        self.prospects.values().filter(|c| c.link == link).count()
     }
 
     /// Makes homes of those linked, once there was time to compare.
@@ -453,11 +453,11 @@ impl Homes {
         if self.chosen.len() >= RECORD_HOMES_MAX {
             return;
         }
-        let is_old = |c: &&Candidate| c.was_home && c.link == Link::Up;
-        let are_old_there = self.candidates.values().filter(is_old).count() >= RECORD_HOMES_MAX;
+        let is_old = |c: &&Prospect| c.was_home && c.link == Link::Up;
+        let are_old_there = self.prospects.values().filter(is_old).count() >= RECORD_HOMES_MAX;
         let is_compared = self.is_listed
             && self.count(Link::Dialling) == 0
-            && self.candidates.values().all(|c| c.link != Link::Up || c.is_weighed());
+            && self.prospects.values().all(|c| c.link != Link::Up || c.is_weighed());
         if !is_compared && !are_old_there && self.settle_at.is_some_and(|at| at > now) {
             return;
         }
@@ -473,8 +473,8 @@ impl Homes {
         while self.chosen.len() < RECORD_HOMES_MAX {
             let Some(best) = self.choice().best(now, &mut m.random.peer_choice) else { break };
             self.drop_question(&best);
-            if let Some(candidate) = self.candidates.get_mut(&best) {
-                candidate.is_drawn = true;
+            if let Some(prospect) = self.prospects.get_mut(&best) {
+                prospect.is_drawn = true;
             }
             self.chosen.push(best);
         }
@@ -486,7 +486,7 @@ impl Homes {
 
     /// Whom to choose among.
     fn choice(&self) -> Choice<'_> {
-        Choice { candidates: &self.candidates, chosen: &self.chosen }
+        Choice { prospects: &self.prospects, chosen: &self.chosen }
     }
 
     /// Signs a record that names the chosen ones and brings it to each of them.
@@ -495,7 +495,7 @@ impl Homes {
             self.renew_at = None;
             return;
         }
-        let home = |peer: &PeerId| self.candidates.get(peer).map(|c| (*peer, c.address.into()));
+        let home = |peer: &PeerId| self.prospects.get(peer).map(|c| (*peer, c.address.into()));
         let record = Record {
             id: self.me,
             sequence: m.sequence.next(m.wall, m.out),
@@ -515,33 +515,33 @@ impl Homes {
     fn begin_draw(&mut self, now: Instant) {
         self.is_listed = true;
         // Where there are few, those linked must do: the others are to be witnesses.
-        let is_sparing = self.drawn_max < DRAWN_MAX && self.candidates.len() <= FEW;
+        let is_sparing = self.drawn_max < DRAWN_MAX && self.prospects.len() <= FEW;
         if self.chosen.len() < RECORD_HOMES_MAX && !is_sparing {
             self.settle_at = Some(now + SETTLE);
-            for (peer, candidate) in &mut self.candidates {
-                candidate.is_drawn &= self.chosen.contains(peer) || candidate.was_home;
+            for (peer, prospect) in &mut self.prospects {
+                prospect.is_drawn &= self.chosen.contains(peer) || prospect.was_home;
             }
         }
     }
 
-    /// Draws candidates, and dials them, until enough are linked or about to be; when all have been tried, waits for
+    /// Draws prospects, and dials them, until enough are linked or about to be; when all have been tried, waits for
     /// the next sweep.
     fn draw(&mut self, now: Instant, m: &mut Means<'_>) {
-        let drawn = |homes: &Self| homes.candidates.values().filter(|c| c.is_drawn && c.link != Link::Down).count();
+        let drawn = |homes: &Self| homes.prospects.values().filter(|c| c.is_drawn && c.link != Link::Down).count();
         while self.chosen.len() < RECORD_HOMES_MAX && drawn(self) < self.drawn_max {
             let Some(peer) = self.choice().next_drawn(now, self.is_listed, m.members, &mut m.random.peer_choice) else {
                 break;
             };
-            let Some(candidate) = self.candidates.get_mut(&peer) else { break };
-            candidate.is_drawn = true;
-            candidate.is_tried = true;
-            if candidate.link == Link::Down {
-                candidate.link = Link::Dialling;
-                m.out.push_back(Output::Dial { peer, address: candidate.address });
+            let Some(prospect) = self.prospects.get_mut(&peer) else { break };
+            prospect.is_drawn = true;
+            prospect.is_tried = true;
+            if prospect.link == Link::Down {
+                prospect.link = Link::Dialling;
+                m.out.push_back(Output::Dial { peer, address: prospect.address });
             }
         }
         let is_waiting = self.chosen.len() < RECORD_HOMES_MAX && self.count(Link::Dialling) == 0;
-        let has_more = self.candidates.values().any(|c| c.link == Link::Down);
+        let has_more = self.prospects.values().any(|c| c.link == Link::Down);
         if is_waiting && has_more {
             self.sweep.wait(now, &mut m.random.jitter);
         } else {
@@ -550,23 +550,23 @@ impl Homes {
     }
 
     fn begin_sweep(&mut self, m: &mut Means<'_>) {
-        let idle = self.candidates.iter().filter(|(_, c)| c.link == Link::Down).map(|(peer, _)| *peer).collect();
+        let idle = self.prospects.iter().filter(|(_, c)| c.link == Link::Down).map(|(peer, _)| *peer).collect();
         for peer in self.sweep.begin(idle, &mut m.random.peer_choice) {
-            if let Some(candidate) = self.candidates.get_mut(&peer) {
-                candidate.is_tried = false;
+            if let Some(prospect) = self.prospects.get_mut(&peer) {
+                prospect.is_tried = false;
             }
         }
     }
 
     fn release_surplus(&mut self, out: &mut VecDeque<Output>) {
-        let surplus = |(peer, c): &(&PeerId, &Candidate)| c.link == Link::Up && !self.chosen.contains(peer);
-        let surplus: Vec<PeerId> = self.candidates.iter().filter(surplus).map(|(peer, _)| *peer).collect();
+        let surplus = |(peer, c): &(&PeerId, &Prospect)| c.link == Link::Up && !self.chosen.contains(peer);
+        let surplus: Vec<PeerId> = self.prospects.iter().filter(surplus).map(|(peer, _)| *peer).collect();
         for peer in surplus {
             self.drop_question(&peer);
-            if let Some(candidate) = self.candidates.get_mut(&peer) {
+            if let Some(prospect) = self.prospects.get_mut(&peer) {
                 // A cold spare.
-                candidate.link = Link::Down;
-                (candidate.is_tried, candidate.is_drawn) = (false, false);
+                prospect.link = Link::Down;
+                (prospect.is_tried, prospect.is_drawn) = (false, false);
                 out.push_back(Output::Release { peer });
             }
         }
@@ -574,8 +574,8 @@ impl Homes {
 
     /// Keeps homes and spares for the next run.
     fn save_anchors(&mut self, out: &mut VecDeque<Output>) {
-        let spare = |(peer, c): &(&PeerId, &Candidate)| c.is_proven && !self.chosen.contains(peer);
-        let spares = self.candidates.iter().filter(spare).map(|(peer, c)| (*peer, c.address));
+        let spare = |(peer, c): &(&PeerId, &Prospect)| c.is_proven && !self.chosen.contains(peer);
+        let spares = self.prospects.iter().filter(spare).map(|(peer, c)| (*peer, c.address));
         let anchors: Vec<_> = self.registered().chain(spares).take(ANCHORS_MAX).collect();
         if anchors != self.anchors {
             self.anchors.clone_from(&anchors);

@@ -4,12 +4,12 @@
 //! home dies. [`Registrations`] is the supernode's side: who is registered here, and whether the other homes of those
 //! leaves live. [`Carried`] says how much of that a supernode bears.
 
-mod candidate;
 mod choice;
 mod leaf;
 mod listing;
 mod load;
 mod means;
+mod prospect;
 mod registrations;
 mod sweep;
 

@@ -1,4 +1,4 @@
-//! Sweeps: when all candidates have failed, they are tried again after a while, ever later and in the end ever fewer.
+//! Sweeps: when all prospects have failed, they are tried again after a while, ever later and in the end ever fewer.
 
 use core::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::wire::message::RECORD_HOMES_MAX;
 const SWEEP_MIN: Duration = Duration::from_secs(1);
 /// See [`SWEEP_MIN`].
 const SWEEP_MAX: Duration = Duration::from_secs(300);
-/// After so many sweeps in vain, a sweep is no longer over all candidates but over [`RECORD_HOMES_MAX`] drawn ones:
+/// After so many sweeps in vain, a sweep is no longer over all prospects but over [`RECORD_HOMES_MAX`] drawn ones:
 /// with all supernodes gone, a leaf sends them next to nothing.
 const FULL_SWEEPS: u8 = 3;
 
-/// When all candidates are tried again, and how many such sweeps found nothing.
+/// When all prospects are tried again, and how many such sweeps found nothing.
 #[derive(Default)]
 pub(super) struct Sweep {
     at: Option<Instant>,

@@ -1,4 +1,4 @@
-//! A supernode that a leaf may make its home, and the order in which candidates are preferred.
+//! A supernode that a leaf may make its home: what is known of it, and what it was asked.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -7,10 +7,7 @@ use crate::time::Instant;
 use crate::wire::address::Prefix;
 use crate::wire::message::Load;
 
-/// Load assumed of a supernode that has not told its own.
-const LOAD_UNKNOWN: u8 = 128;
-
-/// Of the link to a candidate.
+/// Of the link to a prospect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Link {
     /// There is none.
@@ -21,7 +18,7 @@ pub(super) enum Link {
     Up,
 }
 
-/// What a candidate was asked and has not answered yet.
+/// What a prospect was asked and has not answered yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Question {
     /// Its load, to choose by.
@@ -50,8 +47,9 @@ impl Question {
     }
 }
 
+/// One that may become a home, or is one.
 #[derive(Clone, Debug)]
-pub(super) struct Candidate {
+pub(super) struct Prospect {
     pub(super) address: SocketAddr,
     /// Told by the user or kept from an earlier run: never forgotten in favour of others.
     pub(super) is_joined: bool,
@@ -62,7 +60,7 @@ pub(super) struct Candidate {
     pub(super) was_home: bool,
     /// Drawn to be compared with others and perhaps become a home.
     pub(super) is_drawn: bool,
-    /// Was dialled since the current sweep over all candidates began.
+    /// Was dialled since the current sweep over all prospects began.
     pub(super) is_tried: bool,
     pub(super) is_registered: bool,
     /// Refused us: not asked again before.
@@ -73,7 +71,7 @@ pub(super) struct Candidate {
     pub(super) rtt: Option<Duration>,
 }
 
-impl Candidate {
+impl Prospect {
     pub(super) fn new(address: SocketAddr, is_joined: bool) -> Self {
         Self {
             address,
@@ -106,17 +104,4 @@ impl Candidate {
     pub(super) fn is_weighed(&self) -> bool {
         self.question.is_none_or(|(q, _)| q != Question::Load)
     }
-
-    /// Order of choice among linked ones, least first: homes of the last run, those drawn, the less loaded, the
-    /// nearer. Small differences of load are none, and neither are those of less than a factor of two in distance:
-    /// else all leaves of a region would find the same one the best.
-    pub(super) fn rank(&self) -> (bool, bool, u8, u32) {
-        let distance = self.rtt.map_or(u32::MAX, |rtt| rtt.as_micros().checked_ilog2().unwrap_or(0));
-        (!self.was_home, !self.is_drawn, coarse(self.load), distance)
-    }
-}
-
-/// A load in steps in which differences count.
-pub(super) fn coarse(load: Option<Load>) -> u8 {
-    load.map_or(LOAD_UNKNOWN, Load::worst) / 16
 }
