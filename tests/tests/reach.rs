@@ -459,7 +459,7 @@ fn a_relay_that_has_used_up_its_month_says_so_to_both_ends_and_looks_full() {
     let mut w = World::new(56);
     for _ in 0..2 {
         w.add_supernode_with(|config| {
-            config.duty_quota_bytes = 400_000;
+            config.relay_total_quota_bytes = 400_000;
             config.relay_rate_bps = 0;
         });
     }

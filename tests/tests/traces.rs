@@ -183,8 +183,8 @@ fn small_relays() -> World {
         w.add_supernode_with(|config| {
             config.relay_rate_bps = 1_000_000;
             config.relay_quota_bytes = 1_000_000;
-            config.duty_rate_bps = 2_000_000;
-            config.duty_quota_bytes = 5_000_000;
+            config.relay_total_rate_bps = 2_000_000;
+            config.relay_total_quota_bytes = 5_000_000;
             config.leaves_max = 5;
         });
     }

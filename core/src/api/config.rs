@@ -67,10 +67,10 @@ pub struct Config {
     pub lan: bool,
     /// Most bits per second that this node relays for all together; 0 is unlimited. Pairs that want more than there is
     /// share it fairly.
-    pub duty_rate_bps: u64,
+    pub relay_total_rate_bps: u64,
     /// Most bytes that this node relays in 30 days; 0 is unlimited. They begin with the first byte relayed after the 30
     /// days before have ended, by the wall clock.
-    pub duty_quota_bytes: u64,
+    pub relay_total_quota_bytes: u64,
 }
 
 impl Config {
@@ -84,15 +84,20 @@ impl Config {
             relay_quota_bytes: 1 << 30,
             leaves_max: 100_000,
             lan: false,
-            duty_rate_bps: 0,
-            duty_quota_bytes: 0,
+            relay_total_rate_bps: 0,
+            relay_total_quota_bytes: 0,
         }
     }
 
     /// A node that serves others if it can, with small caps since nobody set it up for that: 20 Mbit/s, and 200 GB in
     /// 30 days.
     pub fn auto() -> Self {
-        Self { role: Role::Auto, duty_rate_bps: 20_000_000, duty_quota_bytes: 200_000_000_000, ..Self::leaf() }
+        Self {
+            role: Role::Auto,
+            relay_total_rate_bps: 20_000_000,
+            relay_total_quota_bytes: 200_000_000_000,
+            ..Self::leaf()
+        }
     }
 
     /// A supernode reachable at these addresses.

@@ -164,8 +164,8 @@ pub struct Status {
     pub auto: bool,
     /// What stands between it and the internet.
     pub reachability: Reachability,
-    /// What it relayed in the present 30 days, where [`Config::duty_quota_bytes`](super::Config::duty_quota_bytes) has
-    /// that counted.
+    /// What it relayed in the present 30 days, where that is counted
+    /// ([`Config::relay_total_quota_bytes`](super::Config::relay_total_quota_bytes)).
     pub relayed: Relayed,
     /// Addresses that supernodes saw us at, newest last, with who saw it.
     pub observed: Vec<(PeerId, SocketAddr)>,

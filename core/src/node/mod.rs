@@ -124,7 +124,7 @@ impl Node {
         let me = Arc::new(Identity::new(key));
         let services = Services::new(core::mem::take(&mut config.services), config.contacts.clone());
         let pair = Limits { rate_bps: config.relay_rate_bps, quota_bytes: config.relay_quota_bytes };
-        let all = Limits { rate_bps: config.duty_rate_bps, quota_bytes: config.duty_quota_bytes };
+        let all = Limits { rate_bps: config.relay_total_rate_bps, quota_bytes: config.relay_total_quota_bytes };
         Ok(Self {
             now,
             report: Report::default(),

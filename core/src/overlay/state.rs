@@ -15,7 +15,7 @@ use crate::overlay::directory::{Lookups, RECORDS_MAX, Record, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
 use crate::overlay::home::{Carried, DRAWN_AUTO_MAX, DRAWN_MAX, Homes, Means, Registrations};
 use crate::overlay::output::Output;
-use crate::overlay::role::{DialBack, DialBackDuty, RoleWatch, Way};
+use crate::overlay::role::{DialBack, DialBackOrders, RoleWatch, Way};
 use crate::random::{Generators, Seed};
 use crate::time::{Instant, WallTime};
 use crate::wire::message::Load;
@@ -32,7 +32,7 @@ pub(super) struct Supernode {
     pub(super) way: Way,
     pub(super) gossip: Gossip,
     pub(super) registrations: Registrations,
-    pub(super) dial_backs: DialBackDuty,
+    pub(super) dial_backs: DialBackOrders,
 }
 
 /// What was decided when the node was set up.
@@ -74,7 +74,7 @@ impl Terms {
             way,
             gossip: Gossip::new(now, me, own, random),
             registrations: Registrations::new(me, self.leaves_max),
-            dial_backs: DialBackDuty::new(),
+            dial_backs: DialBackOrders::new(),
         }))
     }
 }
@@ -115,7 +115,7 @@ impl Overlay {
             role: config.role.clone(),
             leaves_max: config.leaves_max,
             relay_kbps: u32::try_from(config.relay_rate_bps.div_ceil(1_000)).unwrap_or(u32::MAX),
-            relay_bps_max: config.duty_rate_bps,
+            relay_bps_max: config.relay_total_rate_bps,
         };
         let (acting, adverts_max, records_max) = match &terms.role {
             Role::Leaf | Role::Auto => (terms.leaf(id), LEAF_ADVERTS_MAX, 0),

@@ -137,13 +137,13 @@ impl Options {
 
     /// Most bits per second that this node relays for all together; 0 is unlimited.
     pub fn total_rate_bps(mut self, rate_bps: u64) -> Self {
-        self.config.duty_rate_bps = rate_bps;
+        self.config.relay_total_rate_bps = rate_bps;
         self
     }
 
     /// Most bytes that this node relays in 30 days; 0 is unlimited.
     pub fn total_quota_bytes(mut self, quota_bytes: u64) -> Self {
-        self.config.duty_quota_bytes = quota_bytes;
+        self.config.relay_total_quota_bytes = quota_bytes;
         self
     }
 
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(options.listen, [at(1), at(2)]);
         assert_eq!((options.listen_tcp, options.bootstrap), (vec![at(3)], vec![(peer, at(4))]));
         assert_eq!(options.config.role, Role::Supernode { advertise: vec![at(0)] });
-        assert_eq!((options.config.duty_rate_bps, options.config.contacts), (6, Access::Any));
+        assert_eq!((options.config.relay_total_rate_bps, options.config.contacts), (6, Access::Any));
         assert!(options.port_mapping && !options.config.lan && options.state_file.is_none());
     }
 }

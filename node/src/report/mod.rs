@@ -411,8 +411,8 @@ impl RelayLimits {
         Self {
             rate_bps: config.relay_rate_bps,
             quota_bytes: config.relay_quota_bytes,
-            total_rate_bps: config.duty_rate_bps,
-            total_quota_bytes: config.duty_quota_bytes,
+            total_rate_bps: config.relay_total_rate_bps,
+            total_quota_bytes: config.relay_total_quota_bytes,
         }
     }
 

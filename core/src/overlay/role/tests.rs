@@ -88,13 +88,13 @@ fn where_nobody_can_try_nothing_is_concluded() {
 
 #[test]
 fn an_order_goes_to_one_that_was_not_contacted_and_seldom() {
-    let (mut duty, mut random) = (DialBackDuty::new(), generators(4));
+    let (mut orders, mut random) = (DialBackOrders::new(), generators(4));
     let linked = [id(1), id(2), id(3)];
     let contacted = [1, 2].map(|n| crate::overlay::advert::shelf::id_prefix(&id(n)));
     let mut ask = |now, contacted: &[[u8; 4]]| {
         let mut out = VecDeque::new();
         let to = OrderTo { linked: &linked, choice: &mut random.peer_choice };
-        duty.on_request(now, id(9), at(10), [7; 8], contacted, 0, to, &mut out);
+        orders.on_request(now, id(9), at(10), [7; 8], contacted, 0, to, &mut out);
         out
     };
     let reply = |output: &Output| {
@@ -121,14 +121,14 @@ fn an_order_goes_to_one_that_was_not_contacted_and_seldom() {
 
 #[test]
 fn orders_are_taken_from_supernodes_only_and_seldom() {
-    let mut duty = DialBackDuty::new();
+    let mut orders = DialBackOrders::new();
     let mut members = MembershipTable::new(id(0), 10);
     let mut own = OwnAdvert::new(s(0), &[reporter(1)], 1, 0);
     let (_, bytes) = own.make(s(0), Some(wall_at(s(0))), &key(1), 1, &mut generators(1).jitter);
     members.insert(s(0), &id(1), Some(wall_at(s(0))), &bytes).unwrap();
     let mut order = |now, from: u8, peer: u8, address, has_link| {
         let mut out = VecDeque::new();
-        duty.on_order(now, &id(from), id(peer), address, [7; 8], has_link, &members, &mut out);
+        orders.on_order(now, &id(from), id(peer), address, [7; 8], has_link, &members, &mut out);
         out.pop_front()
     };
     assert_eq!(order(s(1), 2, 9, at(10), false), None, "no supernode");
@@ -263,9 +263,9 @@ fn a_mapped_port_is_asked_for_and_nothing_of_another_port_holds() {
 
 #[test]
 fn an_order_has_the_address_that_is_seen_and_only_the_port_may_be_named() {
-    let (mut duty, mut random, mut out) = (DialBackDuty::new(), generators(10), VecDeque::new());
+    let (mut orders, mut random, mut out) = (DialBackOrders::new(), generators(10), VecDeque::new());
     let to = OrderTo { linked: &[id(3)], choice: &mut random.peer_choice };
-    duty.on_request(s(1), id(9), at(10), [7; 8], &[], 7_000, to, &mut out);
+    orders.on_request(s(1), id(9), at(10), [7; 8], &[], 7_000, to, &mut out);
     let Some(Output::Send { messages, .. }) = out.pop_front() else { panic!() };
     let order = Message::DialBackOrder { peer: id(9), address: at(7_000).into(), nonce: [7; 8] };
     assert_eq!(decode_next(&mut &*messages), Ok(order));

@@ -39,7 +39,7 @@ pub(crate) struct OrderTo<'a> {
 }
 
 /// How much dialling a supernode still does for others: rates by requester, by supernode that orders, and by address.
-pub(crate) struct DialBackDuty {
+pub(crate) struct DialBackOrders {
     requests: RateTable<PeerId>,
     /// By whom is dialled and by where: an order names both, and neither must become a flood.
     dials: RateTable<PeerId>,
@@ -47,7 +47,7 @@ pub(crate) struct DialBackDuty {
     prefixes: RateTable<Prefix>,
 }
 
-impl DialBackDuty {
+impl DialBackOrders {
     /// Nobody has asked yet.
     pub(crate) fn new() -> Self {
         Self {
