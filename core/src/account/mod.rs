@@ -21,7 +21,7 @@ pub(crate) use rate::{Rate, RateTable};
 use self::anti_amplification::Ledger;
 use self::budget::Budget;
 use self::inner_inits::InnerInits;
-use self::introductions::Introductions;
+use self::introductions::IntroductionRates;
 use crate::identity::PeerId;
 use crate::net::PeerKey;
 use crate::time::Instant;
@@ -32,7 +32,7 @@ pub(crate) struct Account {
     ledger: Ledger,
     budget: Budget,
     inner_inits: InnerInits,
-    introductions: Introductions,
+    introductions: IntroductionRates,
 }
 
 impl Account {
