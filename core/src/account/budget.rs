@@ -16,7 +16,8 @@ use crate::wire::address::{CANDIDATES_MAX, Prefix};
 const PACKETS_MAX: u8 = 10;
 /// And bytes of UDP payload.
 const BYTES_MAX: u16 = 1_024;
-/// Most IP addresses on the account. At the limit the oldest is struck; the prefix's [`Budget`] still holds.
+/// Most IP addresses on the account. At the limit the oldest entry or attestation is struck; the
+/// prefix's [`Budget`] still holds.
 const ADDRESSES_MAX: usize = 32;
 /// What an address got longer ago than this is forgotten: the peer may be there now.
 const AGE_MAX: Duration = Duration::from_secs(600);
@@ -76,7 +77,8 @@ impl Exposure {
         let known = self.list.iter().position(|s| s.ip == ip);
         let at = known.unwrap_or_else(|| {
             if self.list.is_full() {
-                self.list.remove(0);
+                let oldest = (0..self.list.len()).min_by_key(|at| self.list[*at].since);
+                self.list.remove(oldest.unwrap_or(0));
             }
             self.list.push(Spent { ip, since: now, packets: 0, bytes: 0, attested: false });
             self.list.len() - 1
@@ -368,6 +370,19 @@ mod tests {
         for n in 0..100u8 {
             assert!(exposure.admit(at(601), IpAddr::from([198, 51, 100, n]), 1, 42));
         }
-        assert!(exposure.list.len() <= ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn the_oldest_on_the_account_goes_and_not_who_was_just_attested() {
+        let mut exposure = Exposure::default();
+        let ip = |n: u8| IpAddr::from([198, 51, 100, n]);
+        for n in 0..32 {
+            assert!(exposure.admit(at(n.into()), ip(n), 10, 10));
+        }
+        exposure.attest(at(40), ip(0));
+        assert!(exposure.admit(at(41), ip(32), 1, 10));
+        assert!(exposure.is_attested(at(41), ip(0)));
+        assert!(!exposure.has_room(at(41), ip(2), 1, 10), "it is still on the account");
+        assert!(exposure.has_room(at(41), ip(1), 10, 10), "it was the oldest");
     }
 }
