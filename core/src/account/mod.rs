@@ -36,7 +36,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// An authentic request of `bytes` came from an address.
+    /// A request of `bytes` came from an address: an Init whose mac1 is right, or an authentic packet.
     pub(crate) fn received(&mut self, now: Instant, from: SocketAddr, bytes: usize) {
         self.ledger.received(now, from, bytes);
     }
@@ -126,6 +126,6 @@ impl Account {
 
     /// Forgets what is old.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        self.ledger.sweep(now);
+        self.ledger.forget_old(now);
     }
 }
