@@ -4,7 +4,7 @@ use core::fmt;
 use core::num::NonZeroU64;
 use core::ops::{Add, AddAssign, Sub};
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A moment on a monotonic clock: microseconds since an origin that the caller picks.
 ///
@@ -183,10 +183,137 @@ impl<K: Ord + Copy> Deadlines<K> {
     }
 }
 
+/// A map of at most `MAX` entries, each with a moment: at the limit the oldest is struck for a new one.
+///
+/// The entries are kept in the order of their moments too, so that neither this nor forgetting the old ones costs more
+/// as the map grows. Deliberately it cannot be iterated.
+#[derive(Debug)]
+pub struct Aged<K, V, const MAX: usize> {
+    map: BTreeMap<K, (Instant, V)>,
+    order: BTreeSet<(Instant, K)>,
+}
+
+impl<K, V, const MAX: usize> Default for Aged<K, V, MAX> {
+    fn default() -> Self {
+        Self { map: BTreeMap::new(), order: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Copy, V, const MAX: usize> Aged<K, V, MAX> {
+    /// Whether a new entry strikes an old one.
+    pub fn is_full(&self) -> bool {
+        self.map.len() >= MAX
+    }
+
+    /// The entry of `key`, and its moment.
+    pub fn get(&self, key: &K) -> Option<&(Instant, V)> {
+        self.map.get(key)
+    }
+
+    /// Enters `key` with this moment, whether it was there or not.
+    pub fn insert(&mut self, at: Instant, key: K, value: V) {
+        self.remove(&key);
+        self.get_or_insert(at, key, value);
+    }
+
+    /// The entry of `key`, which keeps the moment that it has; a new one, with this moment, if there is none.
+    pub fn get_or_insert(&mut self, at: Instant, key: K, value: V) -> &mut V {
+        if !self.map.contains_key(&key) {
+            if self.is_full() {
+                self.pop_oldest_if(|_| true);
+            }
+            self.order.insert((at, key));
+        }
+        &mut self.map.entry(key).or_insert((at, value)).1
+    }
+
+    /// Removes the entry of `key`.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        let (at, value) = self.map.remove(key)?;
+        self.order.remove(&(at, *key));
+        if self.map.is_empty() {
+            // An empty tree would keep its root.
+            *self = Self::default();
+        }
+        Some(value)
+    }
+
+    /// The moment of the oldest entry.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    /// Removes and returns the oldest entry, if its moment is one of these.
+    pub fn pop_oldest_if(&mut self, is_meant: impl FnOnce(Instant) -> bool) -> Option<(K, V)> {
+        let (_, key) = *self.order.first().filter(|(at, _)| is_meant(*at))?;
+        Some((key, self.remove(&key)?))
+    }
+
+    /// Removes the oldest entries, as long as their moments are these.
+    pub fn forget_while(&mut self, is_old: impl Fn(Instant) -> bool) {
+        while self.pop_oldest_if(&is_old).is_some() {}
+    }
+}
+
 /// The earlier of two optional moments; `None` is never.
 pub fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::ChoiceRng;
+
+    const MAX: usize = 40;
+    type Entries = Vec<(u8, (Instant, usize))>;
+
+    /// What [`Aged`] does, by looking through all entries.
+    fn insert_naively(model: &mut Entries, at: Instant, key: u8, value: usize) {
+        if model.len() >= MAX {
+            let oldest = (0..model.len()).min_by_key(|i| (model[*i].1.0, model[*i].0)).expect("it is full");
+            model.remove(oldest);
+        }
+        model.push((key, (at, value)));
+    }
+
+    #[test]
+    fn aged_entries_are_those_of_a_map_that_is_searched_for_its_oldest() {
+        let mut chance = ChoiceRng::new([7; 32]);
+        let (mut aged, mut model) = (Aged::<u8, usize, MAX>::default(), Entries::new());
+        for n in 0..5_000 {
+            let key = u8::try_from(chance.below(2 * MAX)).expect("small");
+            // Often the same moment, and not always a later one than before.
+            let at = Instant::from_micros((n / 8 + chance.below(20)) as u64);
+            let known = model.iter().position(|(other, _)| *other == key);
+            match chance.below(40) {
+                0..=19 => {
+                    known.map(|place| model.remove(place));
+                    insert_naively(&mut model, at, key, n);
+                    aged.insert(at, key, n);
+                }
+                20..=34 => {
+                    if known.is_none() {
+                        insert_naively(&mut model, at, key, n);
+                    }
+                    let value = aged.get_or_insert(at, key, n);
+                    assert_eq!(model.iter().find(|(other, _)| *other == key).map(|(_, (_, n))| *n), Some(*value));
+                }
+                35..=38 => assert_eq!(aged.remove(&key), known.map(|place| model.remove(place).1.1)),
+                _ => {
+                    model.retain(|(_, (moment, _))| *moment >= at);
+                    aged.forget_while(|moment| moment < at);
+                }
+            }
+            for key in 0..2 * MAX as u8 {
+                assert_eq!(aged.get(&key), model.iter().find(|(other, _)| *other == key).map(|(_, entry)| entry));
+            }
+            assert_eq!(aged.oldest(), model.iter().map(|(_, (at, _))| *at).min());
+            assert_eq!((aged.map.len(), aged.order.len()), (model.len(), model.len()));
+            assert_eq!(aged.is_full(), model.len() == MAX);
+        }
     }
 }

@@ -2,16 +2,15 @@
 //!
 //! Nobody gets an answer larger, in bytes or packets, than what came from the address since it was last proven; and
 //! what we send unasked (our Inits, connectivity checks, dial-backs) is counted per address too. A proven address is
-//! struck from the entry. Every answer to an unproven address goes through [`Ledger::answer`], which is where the
+//! struck from the account. Every answer to an unproven address goes through [`Ledger::answer`], which is where the
 //! rule is asserted.
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::BTreeMap;
 
-use crate::time::Instant;
+use crate::time::{Aged, Instant};
 
-/// Most addresses on the entry. At the limit the oldest is struck, which only ever makes us say less: an address
+/// Most addresses on the account. At the limit the oldest is struck, which only ever makes us say less: an address
 /// without an entry has received nothing and so gets nothing.
 const ADDRESSES_MAX: usize = 4_096;
 /// An entry is forgotten after this.
@@ -19,9 +18,8 @@ const AGE_MAX: Duration = Duration::from_secs(60);
 /// Unasked packets to one address within [`AGE_MAX`]: one attempt of ten checks, or three dials (threat D1).
 const UNASKED_MAX: u32 = 10;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Entry {
-    since: Instant,
     received: u64,
     received_packets: u32,
     answered: u64,
@@ -32,12 +30,12 @@ struct Entry {
 /// What came from each unproven address, and what went there in answer or unasked.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    entries: BTreeMap<SocketAddr, Entry>,
-    swept: Option<Instant>,
+    /// Each with the moment of the first thing entered.
+    entries: Aged<SocketAddr, Entry, ADDRESSES_MAX>,
 }
 
 impl Ledger {
-    /// An authentic request of `bytes` came from an address.
+    /// A request of `bytes` came from an address: an Init whose mac1 is right, or an authentic packet.
     pub(crate) fn received(&mut self, now: Instant, from: SocketAddr, bytes: usize) {
         let entry = self.entry(now, from);
         entry.received += bytes as u64;
@@ -71,32 +69,14 @@ impl Ledger {
         self.entries.remove(&address);
     }
 
-    /// Forgets old entries, if that was not done lately.
-    pub(crate) fn sweep(&mut self, now: Instant) {
-        if self.swept.is_none_or(|at| now.since(at) > AGE_MAX) {
-            self.swept = Some(now);
-            self.entries.retain(|_, a| now.since(a.since) <= AGE_MAX);
-            if self.entries.is_empty() {
-                // An empty tree would keep its root.
-                self.entries = BTreeMap::new();
-            }
-        }
+    /// Forgets old entries.
+    pub(crate) fn forget_old(&mut self, now: Instant) {
+        self.entries.forget_while(|since| now.since(since) > AGE_MAX);
     }
 
     fn entry(&mut self, now: Instant, address: SocketAddr) -> &mut Entry {
-        if self.entries.len() >= ADDRESSES_MAX && !self.entries.contains_key(&address) {
-            let oldest = self.entries.iter().min_by_key(|(_, a)| a.since).map(|(address, _)| *address);
-            if let Some(oldest) = oldest {
-                self.entries.remove(&oldest);
-            }
-        }
-        let fresh =
-            Entry { since: now, received: 0, received_packets: 0, answered: 0, answered_packets: 0, unasked: 0 };
-        let entry = self.entries.entry(address).or_insert(fresh);
-        if now.since(entry.since) > AGE_MAX {
-            *entry = fresh;
-        }
-        entry
+        self.forget_old(now);
+        self.entries.get_or_insert(now, address, Entry::default())
     }
 }
 
@@ -127,6 +107,24 @@ mod tests {
         for n in 0..10_000u32 {
             ledger.received(Instant::from_micros(n.into()), SocketAddr::from((n.to_be_bytes(), 7)), 1);
         }
-        assert!(ledger.entries.len() <= ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn the_oldest_is_struck_although_more_came_from_it_since() {
+        let mut ledger = Ledger::default();
+        let max = u32::try_from(ADDRESSES_MAX).expect("small");
+        let moment = |us: u32| Instant::from_micros(us.into());
+        let address = |n: u32| SocketAddr::from((n.to_be_bytes(), 7));
+        // The lower the number, the later it came; then all come again.
+        (0..max).for_each(|us| ledger.received(moment(us), address(max - 1 - us), 1));
+        (0..max).for_each(|n| ledger.received(moment(max), address(n), 1));
+        for n in 0..100 {
+            let (oldest, next) = (address(max - 1 - n), address(max - 2 - n));
+            assert!(ledger.entries.get(&oldest).is_some());
+            ledger.received(moment(max), address(max + n), 1);
+            assert!(ledger.entries.get(&oldest).is_none() && ledger.answer(moment(max), next, 1));
+        }
+        ledger.forget_old(moment(max - 2) + AGE_MAX);
+        assert_eq!(ledger.entries.oldest(), Some(moment(max - 2)));
     }
 }

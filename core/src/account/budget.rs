@@ -9,14 +9,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use arrayvec::ArrayVec;
 
-use crate::time::Instant;
+use crate::time::{Aged, Instant};
 use crate::wire::address::{CANDIDATES_MAX, Prefix};
 
 /// Packets to an IP address, all its ports together, before it has shown that the peer is there.
 const PACKETS_MAX: u8 = 10;
 /// And bytes of UDP payload.
 const BYTES_MAX: u16 = 1_024;
-/// Most IP addresses on the account. At the limit the oldest is struck; the prefix's [`Budget`] still holds.
+/// Most IP addresses on the account. At the limit the oldest entry or attestation is struck; the
+/// prefix's [`Budget`] still holds.
 const ADDRESSES_MAX: usize = 32;
 /// What an address got longer ago than this is forgotten: the peer may be there now.
 const AGE_MAX: Duration = Duration::from_secs(600);
@@ -76,7 +77,8 @@ impl Exposure {
         let known = self.list.iter().position(|s| s.ip == ip);
         let at = known.unwrap_or_else(|| {
             if self.list.is_full() {
-                self.list.remove(0);
+                let oldest = (0..self.list.len()).min_by_key(|at| self.list[*at].since);
+                self.list.remove(oldest.unwrap_or(0));
             }
             self.list.push(Spent { ip, since: now, packets: 0, bytes: 0, attested: false });
             self.list.len() - 1
@@ -139,21 +141,22 @@ pub(crate) enum Grant {
 struct Count {
     window: Duration,
     most: u8,
-    taken: BTreeMap<Prefix, (Instant, u8)>,
+    /// Each with the moment from which it counts.
+    taken: Aged<Prefix, u8, PREFIXES_MAX>,
 }
 
 impl Count {
-    const fn new(window: Duration, most: u8) -> Self {
-        Self { window, most, taken: BTreeMap::new() }
+    fn new(window: Duration, most: u8) -> Self {
+        Self { window, most, taken: Aged::default() }
     }
 
     fn take(&mut self, now: Instant, ip: IpAddr) -> bool {
-        self.taken.retain(|_, (since, _)| now.since(*since) < self.window);
+        self.taken.forget_while(|since| now.since(since) >= self.window);
         let prefix = Prefix::of(ip);
-        if self.taken.len() >= PREFIXES_MAX && !self.taken.contains_key(&prefix) {
+        if self.taken.is_full() && self.taken.get(&prefix).is_none() {
             return false;
         }
-        let (_, n) = self.taken.entry(prefix).or_insert((now, 0));
+        let n = self.taken.get_or_insert(now, prefix, 0);
         let fits = *n < self.most;
         *n += u8::from(fits);
         fits
@@ -170,8 +173,10 @@ type Taken = VecDeque<(Instant, u64)>;
 /// answered within a day has a larger budget of its own. That a peer is let in exempts it from nothing.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    attempts: BTreeMap<Scope, Taken>,
-    proven: BTreeMap<IpAddr, Instant>,
+    /// Each with the moment of its oldest.
+    attempts: Aged<Scope, Taken, PREFIXES_MAX>,
+    /// Each with the moment when it last answered.
+    proven: Aged<IpAddr, (), PROVEN_MAX>,
     charges: u64,
     predictions: Count,
     birthdays: Count,
@@ -180,8 +185,8 @@ pub(crate) struct Budget {
 impl Default for Budget {
     fn default() -> Self {
         Self {
-            attempts: BTreeMap::new(),
-            proven: BTreeMap::new(),
+            attempts: Aged::default(),
+            proven: Aged::default(),
             charges: 0,
             predictions: Count::new(Duration::from_secs(60), 3),
             // Should a home of ours lie together with a peer, three times 20 s an hour is all they get.
@@ -211,45 +216,44 @@ impl Budget {
 
     /// All addresses that this was charged for have answered, or were sent nothing.
     pub(crate) fn give_back(&mut self, charge: Charge) {
-        let Some(taken) = self.attempts.get_mut(&charge.scope) else { return };
+        let Some(mut taken) = self.attempts.remove(&charge.scope) else { return };
         taken.retain(|(_, number)| *number != charge.number);
-        if taken.is_empty() {
-            self.attempts.remove(&charge.scope);
+        self.put_back(charge.scope, taken);
+    }
+
+    /// Enters again what is left of a scope's attempts, if anything is.
+    fn put_back(&mut self, scope: Scope, taken: Taken) {
+        if let Some((oldest, _)) = taken.front() {
+            self.attempts.insert(*oldest, scope, taken);
         }
     }
 
     /// A peer answered from this IP address, or a home of ours sees it there.
     pub(crate) fn proven(&mut self, now: Instant, ip: IpAddr) {
-        if self.proven.len() >= PROVEN_MAX && !self.proven.contains_key(&ip) {
-            let oldest = self.proven.iter().min_by_key(|(_, at)| **at).map(|(ip, _)| *ip);
-            oldest.and_then(|oldest| self.proven.remove(&oldest));
-        }
-        self.proven.insert(ip, now);
+        self.proven.insert(now, ip, ());
     }
 
     fn scope_of(&mut self, now: Instant, ip: IpAddr) -> Scope {
         match self.proven.get(&ip) {
-            Some(at) if now.since(*at) < PROVEN_AGE_MAX => Scope::Proven(ip),
+            Some((at, ())) if now.since(*at) < PROVEN_AGE_MAX => Scope::Proven(ip),
             _ => Scope::Prefix(Prefix::of(ip)),
         }
     }
 
     fn charge(&mut self, now: Instant, scope: Scope) -> Grant {
-        self.attempts.retain(|_, taken| {
-            while taken.front().is_some_and(|(at, _)| now.since(*at) >= ATTEMPTS_EVERY) {
-                taken.pop_front();
-            }
-            !taken.is_empty()
-        });
+        let has_run_out = |at: Instant| now.since(at) >= ATTEMPTS_EVERY;
+        while let Some((scope, mut taken)) = self.attempts.pop_oldest_if(has_run_out) {
+            taken.retain(|(at, _)| !has_run_out(*at));
+            self.put_back(scope, taken);
+        }
         let most = match scope {
             Scope::Prefix(_) => PREFIX_ATTEMPTS_MAX,
             Scope::Proven(_) => PROVEN_ATTEMPTS_MAX,
         };
-        if self.attempts.len() >= PREFIXES_MAX && !self.attempts.contains_key(&scope) {
-            let next = self.attempts.values().filter_map(|taken| taken.front()).map(|(at, _)| *at).min();
-            return Grant::Held(next.unwrap_or(now) + ATTEMPTS_EVERY);
+        if self.attempts.is_full() && self.attempts.get(&scope).is_none() {
+            return Grant::Held(self.attempts.oldest().unwrap_or(now) + ATTEMPTS_EVERY);
         }
-        let taken = self.attempts.entry(scope).or_default();
+        let taken = self.attempts.get_or_insert(now, scope, Taken::new());
         if let Some((oldest, _)) = taken.front().filter(|_| taken.len() >= most) {
             return Grant::Held(*oldest + ATTEMPTS_EVERY);
         }
@@ -335,10 +339,74 @@ mod tests {
         for n in 0..10_000u32 {
             budget.proven(at(day), IpAddr::from(n.to_be_bytes()));
         }
-        assert!(budget.proven.len() <= PROVEN_MAX);
         let others = (0..10_000u32).map(|n| SocketAddr::new(IpAddr::from((n << 8 | 1).to_be_bytes()), 7));
         let given = others.filter(|to| take(&mut budget, at(day), &[*to]).0 == 1).count();
-        assert!(given <= PREFIXES_MAX && budget.attempts.len() <= PREFIXES_MAX, "{given}");
+        assert!(given <= PREFIXES_MAX, "{given}");
+    }
+
+    #[test]
+    fn of_the_proven_the_one_longest_silent_goes() {
+        let mut budget = Budget::default();
+        let ip = |n: u32| IpAddr::from((0x2000_0000 + n).to_be_bytes());
+        let max = u32::try_from(PROVEN_MAX).expect("small");
+        (0..max).for_each(|n| budget.proven(at(0), ip(n)));
+        // All answer again, in the opposite order.
+        (0..max).rev().for_each(|n| budget.proven(Instant::from_micros((max - n).into()), ip(n)));
+        for n in 0..100 {
+            assert!(budget.proven.get(&ip(max - 1 - n)).is_some());
+            budget.proven(at(1), ip(max + n));
+            assert!(budget.proven.get(&ip(max - 1 - n)).is_none());
+        }
+    }
+
+    #[test]
+    fn attempts_and_predictions_are_those_that_a_search_through_all_would_allow() {
+        let mut chance = crate::random::ChoiceRng::new([5; 32]);
+        let mut budget = Budget::default();
+        // Attempts by prefix, with their charges, and since when how many predictions were taken.
+        let mut attempts: Vec<(u8, Instant, Charge)> = Vec::new();
+        let mut predictions: BTreeMap<u8, (Instant, u8)> = BTreeMap::new();
+        let mut now = at(0);
+        for _ in 0..5_000 {
+            now += Duration::from_secs(chance.below(3) as u64);
+            let n = u8::try_from(chance.below(40)).expect("small");
+            let to = SocketAddr::from(([192, 0, n, 1], 7));
+            attempts.retain(|(_, at, _)| now - *at < ATTEMPTS_EVERY);
+            predictions.retain(|_, (since, _)| now - *since < Duration::from_secs(60));
+            if chance.below(4) == 0 && !attempts.is_empty() {
+                let (_, _, charge) = attempts.remove(chance.below(attempts.len()));
+                budget.give_back(charge);
+            }
+            let theirs = || attempts.iter().filter(|(other, ..)| *other == n);
+            let held =
+                (theirs().count() >= PREFIX_ATTEMPTS_MAX).then(|| theirs().map(|(_, at, _)| *at).min()).flatten();
+            match (budget.take(now, core::iter::once(to))[0].1, held) {
+                (Grant::Given(Some(charge)), None) => attempts.push((n, now, charge)),
+                (grant, held) => assert_eq!(Some(grant), held.map(|at| Grant::Held(at + ATTEMPTS_EVERY))),
+            }
+            assert_eq!(budget.attempts.oldest(), attempts.iter().map(|(_, at, _)| *at).min());
+            let (_, count) = predictions.entry(n).or_insert((now, 0));
+            assert_eq!(budget.take_prediction(now, to.ip()), *count < 3);
+            *count += 1;
+        }
+    }
+
+    #[test]
+    fn at_the_limit_no_new_prefix_is_tried_before_the_oldest_has_run_out() {
+        let mut budget = Budget::default();
+        let to = |n: u32| SocketAddr::new(IpAddr::from((0x2000_0000 + (n << 8)).to_be_bytes()), 7);
+        let max = u32::try_from(PREFIXES_MAX).expect("small");
+        let moment = |n: u32| Instant::from_micros((max - n).into());
+        let charges: Vec<Charge> = (0..max).rev().flat_map(|n| take(&mut budget, moment(n), &[to(n)]).1).collect();
+        let held = |budget: &mut Budget| budget.take(at(1), core::iter::once(to(max)))[0].1;
+        assert_eq!(held(&mut budget), Grant::Held(moment(max - 1) + ATTEMPTS_EVERY));
+        assert_eq!(take(&mut budget, at(1), &[to(max - 1)]).0, 1, "one that is known");
+        budget.give_back(charges[1]);
+        assert!(matches!(held(&mut budget), Grant::Given(_)), "there is room for one");
+        assert_eq!(
+            budget.take(at(1), core::iter::once(to(max - 2)))[0].1,
+            Grant::Held(moment(max - 1) + ATTEMPTS_EVERY)
+        );
     }
 
     #[test]
@@ -368,6 +436,19 @@ mod tests {
         for n in 0..100u8 {
             assert!(exposure.admit(at(601), IpAddr::from([198, 51, 100, n]), 1, 42));
         }
-        assert!(exposure.list.len() <= ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn the_oldest_on_the_account_goes_and_not_who_was_just_attested() {
+        let mut exposure = Exposure::default();
+        let ip = |n: u8| IpAddr::from([198, 51, 100, n]);
+        for n in 0..32 {
+            assert!(exposure.admit(at(n.into()), ip(n), 10, 10));
+        }
+        exposure.attest(at(40), ip(0));
+        assert!(exposure.admit(at(41), ip(32), 1, 10));
+        assert!(exposure.is_attested(at(41), ip(0)));
+        assert!(!exposure.has_room(at(41), ip(2), 1, 10), "it is still on the account");
+        assert!(exposure.has_room(at(41), ip(1), 10, 10), "it was the oldest");
     }
 }

@@ -13,7 +13,7 @@ const PER_SECOND_MAX: u32 = 20;
 
 /// Those of the current second.
 #[derive(Debug, Default)]
-pub(super) struct Introductions {
+pub(super) struct IntroductionRates {
     second: u64,
     by_callee: BTreeMap<PeerId, u32>,
     by_prefix: BTreeMap<Prefix, u32>,
@@ -21,7 +21,7 @@ pub(super) struct Introductions {
     in_last_second: u32,
 }
 
-impl Introductions {
+impl IntroductionRates {
     /// Counts one; whether it is within the limits.
     pub(super) fn take(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
         let second = now.as_secs();
@@ -69,10 +69,10 @@ mod tests {
 
     #[test]
     fn each_callee_and_each_prefix_has_a_limit_and_each_second_begins_anew() {
-        let mut account = Introductions::default();
+        let mut account = IntroductionRates::default();
         let caller: SocketAddr = "192.0.2.1:7".parse().expect("an address");
         let near: SocketAddr = "192.0.2.200:8".parse().expect("an address");
-        let taken = |account: &mut Introductions, ms, callee, from| {
+        let taken = |account: &mut IntroductionRates, ms, callee, from| {
             (0..100).filter(|_| account.take(at(ms), callee, from)).count()
         };
         assert_eq!(taken(&mut account, 0, id(1), Some(caller)), 20);
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_last_full_second_is_told() {
-        let mut account = Introductions::default();
+        let mut account = IntroductionRates::default();
         assert_eq!(account.per_second(at(0)), 0);
         assert_eq!((0..30).filter(|_| account.take(at(5_000), id(1), None)).count(), 20);
         assert_eq!(account.per_second(at(5_999)), 0, "it is not over");

@@ -21,7 +21,7 @@ pub(crate) use rate::{Rate, RateTable};
 use self::anti_amplification::Ledger;
 use self::budget::Budget;
 use self::inner_inits::InnerInits;
-use self::introductions::Introductions;
+use self::introductions::IntroductionRates;
 use crate::identity::PeerId;
 use crate::net::PeerKey;
 use crate::time::Instant;
@@ -32,11 +32,11 @@ pub(crate) struct Account {
     ledger: Ledger,
     budget: Budget,
     inner_inits: InnerInits,
-    introductions: Introductions,
+    introductions: IntroductionRates,
 }
 
 impl Account {
-    /// An authentic request of `bytes` came from an address.
+    /// A request of `bytes` came from an address: an Init whose mac1 is right, or an authentic packet.
     pub(crate) fn received(&mut self, now: Instant, from: SocketAddr, bytes: usize) {
         self.ledger.received(now, from, bytes);
     }
@@ -126,6 +126,6 @@ impl Account {
 
     /// Forgets what is old.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        self.ledger.sweep(now);
+        self.ledger.forget_old(now);
     }
 }

@@ -14,7 +14,7 @@ pub(crate) mod operations;
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::account::Account;
 use crate::net::{DropReason, Family, Path, PeerKey, SocketId};
@@ -23,7 +23,7 @@ use crate::time::Instant;
 use crate::wire::packet::DATA_OVERHEAD;
 
 /// Most late answers that one leaf may wait for. At the limit its probes are dropped.
-const DELAYED_PER_PEER_MAX: u8 = 8;
+const DELAYED_PER_PEER_MAX: usize = 8;
 /// Most late answers in all: 100 000 leaves measuring once a day for 4 minutes each come to 280 at a time. At the limit
 /// likewise.
 const DELAYED_MAX: usize = 16_384;
@@ -96,12 +96,16 @@ impl Alternates {
     }
 }
 
+/// Where a late answer stands: when it is due, and its number.
+type Place = (Instant, u64);
+
 /// Answers to probes that wait for their moment, or to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct ProbeReplies {
     /// Late answers, by when they are due.
-    due: BTreeMap<(Instant, u64), (PeerKey, Path, [u8; 8])>,
-    per_peer: BTreeMap<PeerKey, u8>,
+    due: BTreeMap<Place, (PeerKey, Path, [u8; 8])>,
+    /// The same by who waits.
+    by_peer: BTreeSet<(PeerKey, Place)>,
     next: u64,
     outputs: VecDeque<ReplyOutput>,
 }
@@ -136,33 +140,35 @@ impl ProbeReplies {
     }
 
     fn add(&mut self, at: Instant, asked: &Asked) -> Result<(), DropReason> {
-        let count = self.per_peer.get(&asked.peer).copied().unwrap_or(0);
-        if count >= DELAYED_PER_PEER_MAX || self.due.len() >= DELAYED_MAX {
+        if self.places_of(asked.peer).count() >= DELAYED_PER_PEER_MAX || self.due.len() >= DELAYED_MAX {
             return Err(DropReason::Limited);
         }
-        self.per_peer.insert(asked.peer, count + 1);
-        self.due.insert((at, self.next), (asked.peer, asked.path, asked.token));
+        let place = (at, self.next);
+        self.by_peer.insert((asked.peer, place));
+        self.due.insert(place, (asked.peer, asked.path, asked.token));
         self.next += 1;
         Ok(())
     }
 
     /// A link is gone, and nothing waits for it.
     pub(crate) fn forget(&mut self, peer: PeerKey) {
-        if self.per_peer.remove(&peer).is_some() {
-            self.due.retain(|_, (other, ..)| *other != peer);
+        let places: Vec<Place> = self.places_of(peer).collect();
+        for place in places {
+            self.by_peer.remove(&(peer, place));
+            self.due.remove(&place);
         }
+    }
+
+    fn places_of(&self, peer: PeerKey) -> impl Iterator<Item = Place> + '_ {
+        let from = (peer, (Instant::ZERO, 0));
+        self.by_peer.range(from..).map_while(move |(other, place)| (*other == peer).then_some(*place))
     }
 
     /// Answers that are due.
     pub(crate) fn handle_timeout(&mut self, now: Instant, alternates: &Alternates) {
         while let Some(first) = self.due.first_entry().filter(|entry| entry.key().0 <= now) {
-            let (peer, path, token) = first.remove();
-            if let Some(count) = self.per_peer.get_mut(&peer) {
-                *count -= 1;
-                if *count == 0 {
-                    self.per_peer.remove(&peer);
-                }
-            }
+            let (place, (peer, path, token)) = first.remove_entry();
+            self.by_peer.remove(&(peer, place));
             self.answer(alternates, peer, path, token, false);
         }
     }
@@ -265,6 +271,26 @@ mod tests {
         let tcp = Asked { path: Path { socket: SocketId::TCP_FIRST, ..long.path }, ..long };
         assert_eq!(replies.on_probe(at(0), &mut account, &alternates, &tcp), Err(DropReason::WrongPath));
         assert_eq!(answers(&mut replies), [(0, 0, 0)]);
+    }
+
+    #[test]
+    fn of_many_that_wait_only_who_is_gone_is_forgotten() {
+        let (mut replies, mut account) = (ProbeReplies::default(), Account::default());
+        let peer = |index: u32| PeerKey { index, generation: 1 };
+        let per_peer = u32::try_from(DELAYED_PER_PEER_MAX).expect("small");
+        let most = u32::try_from(DELAYED_MAX).expect("small");
+        for n in 0..most {
+            let asked = Asked { peer: peer(n % (most / per_peer)), ..asked(1 + u64::from(n % 200), false) };
+            assert_eq!(replies.on_probe(at(0), &mut account, &Alternates::default(), &asked), Ok(()));
+        }
+        let another = Asked { peer: peer(most), ..asked(1, false) };
+        let result = replies.on_probe(at(0), &mut account, &Alternates::default(), &another);
+        assert_eq!(result, Err(DropReason::Limited));
+        (0..most / per_peer).filter(|index| index % 3 > 0).for_each(|index| replies.forget(peer(index)));
+        assert_eq!((replies.due.len(), replies.by_peer.len()), (683 * 8, 683 * 8));
+        assert!(replies.due.values().all(|(peer, ..)| peer.index % 3 == 0));
+        replies.handle_timeout(at(200), &Alternates::default());
+        assert!(replies.due.is_empty() && replies.by_peer.is_empty());
     }
 
     #[test]

@@ -247,6 +247,33 @@ fn serving(network: &Network) -> (Overlay, Vec<Output>) {
     (node, outputs)
 }
 
+#[test]
+fn a_dial_back_that_nobody_waits_for_has_no_supernodes_counted() {
+    let network = Network::default();
+    let situation = Situation { network: &network, seen: Some(own()), lets_in: None, carried: Carried::default() };
+    let mut node = registered(Role::Auto);
+    node.join(s(5), &[(id(2), address(2))]);
+    node.on_link_up(s(6), id(2), SHOWN);
+    let asked = nonce(&drain(&mut node)).expect("two are linked");
+    let bytes = advert(3, Capabilities::HOME);
+    let message = Message::Signed { kind: SignedKind::Advert, bytes: &bytes };
+    let _ = node.handle_message(s(6), id(1), message, &About::default());
+    assert!(node.members.get(&id(3)).is_some(), "one that could be a witness");
+    // A count that finds one would have it asked again at once.
+    let starve = |node: &mut Overlay, now| {
+        node.dial_back.set_fresh(now, 0, true, Vec::new());
+        node.dial_back.handle_timeout(now, &mut node.random, &mut node.out);
+        node.dial_back.poll_timeout()
+    };
+    let again_at = starve(&mut node, s(11));
+    assert!(again_at > Some(s(12)));
+    node.on_dialled_back(s(12), &id(9), address(9), asked, &situation);
+    node.on_dial_back_reply(s(12), &id(9), asked, None);
+    assert_eq!((node.dial_back.poll_timeout(), node.reachable()), (again_at, None));
+    node.count_fresh(s(12));
+    assert_eq!(node.dial_back.poll_timeout(), Some(s(12)));
+}
+
 fn place(outputs: &[Output], wanted: &Output) -> usize {
     outputs.iter().position(|output| output == wanted).unwrap_or_else(|| panic!("{wanted:?} is not wanted"))
 }

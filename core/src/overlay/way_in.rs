@@ -72,12 +72,19 @@ impl Overlay {
         nonce: [u8; 8],
         situation: &Situation<'_>,
     ) {
+        if !self.dial_back.awaits(nonce) {
+            // Any stranger can send one: it is not worth a look at all supernodes.
+            return;
+        }
         self.count_fresh(now);
         self.dial_back.on_dial_back(now, id, remote, nonce, &mut self.random, &mut self.out);
         self.consider_serving(now, situation);
     }
 
     pub(super) fn on_dial_back_reply(&mut self, now: Instant, from: &PeerId, nonce: [u8; 8], refused: Option<Refusal>) {
+        if !self.dial_back.awaits(nonce) {
+            return;
+        }
         self.count_fresh(now);
         self.dial_back.on_reply(now, from, nonce, refused, &mut self.random, &mut self.out);
     }

@@ -29,7 +29,7 @@ use self::quota::Quota;
 use crate::api::Relayed;
 use crate::identity::PeerId;
 use crate::net::{DropReason, Path, PeerKey};
-use crate::time::{Instant, WallTime, earliest};
+use crate::time::{Aged, Deadlines, Instant, WallTime};
 use crate::wire::packet::ChannelId;
 
 /// Most channels of one relay. At the limit an introduction is refused as busy.
@@ -40,7 +40,7 @@ pub(crate) const CHANNELS_PER_PEER_MAX: usize = 256;
 pub(crate) const CHANNEL_IDLE_MAX: Duration = Duration::from_secs(600);
 /// Quotas count per day.
 const QUOTA_PERIOD: Duration = Duration::from_secs(86_400);
-/// Most pairs whose daily use is remembered. At the limit the one idle longest is forgotten.
+/// Most pairs whose daily use is remembered. At the limit the one whose day began first is forgotten.
 const PAIRS_MAX: usize = 65_536;
 /// The bucket holds what the rate gives in so long, but never less than [`BURST_MIN`].
 const BURST: Duration = Duration::from_millis(250);
@@ -85,16 +85,19 @@ struct Channel {
     /// Bytes that may pass now.
     tokens: u64,
     refilled: Instant,
-    /// Bytes left of the day's quota, taken from the pair's account at opening and settled at closing. An older channel
+    /// Bytes left of the day's quota, taken from what the pair has at opening and settled at closing. An older channel
     /// of a pair has some left even where the day has no limit: the rate is the pair's, not the channel's.
     quota_left: Option<u64>,
     used: u64,
     share: Share,
     last: Instant,
+    /// When to look whether it is idle: not after the moment when it is, and no packet moves this.
+    look: Option<Instant>,
 }
 
+/// What a pair used in its present day.
 #[derive(Debug, Clone, Copy)]
-struct Account {
+struct DayUse {
     since: Instant,
     bytes: u64,
 }
@@ -116,7 +119,10 @@ pub(crate) struct Relay {
     ends: Ends,
     map: BTreeMap<ChannelId, Channel>,
     by_leg: BTreeSet<(PeerKey, ChannelId)>,
-    accounts: BTreeMap<(PeerId, PeerId), Account>,
+    /// The bytes that each pair used in its day, which began at the moment of the entry.
+    days: Aged<(PeerId, PeerId), u64, PAIRS_MAX>,
+    /// When each channel is next looked at.
+    looks: Deadlines<ChannelId>,
     sweep: Option<Instant>,
     /// What all pairs may have together, where that is capped.
     fair: Option<Box<FairShare>>,
@@ -152,7 +158,8 @@ impl Relay {
             ends: Ends::default(),
             map: BTreeMap::new(),
             by_leg: BTreeSet::new(),
-            accounts: BTreeMap::new(),
+            days: Aged::default(),
+            looks: Deadlines::default(),
             sweep: None,
             fair: (all.rate_bps != 0).then(|| Box::new(FairShare::new(now, all.rate_bps))),
             exhausted: quota.as_ref().is_some_and(|quota| !quota.has(1)),
@@ -212,7 +219,7 @@ impl Relay {
         let pair = pair(a.id, b.id);
         let closed = self.close_older(now, a.peer, pair);
         let (quota_left, tokens) = self.take_over(now, a.peer, pair, limits);
-        let channel = Channel {
+        let mut channel = Channel {
             legs: [Leg::new(&a), Leg::new(&b)],
             pair,
             limits,
@@ -222,7 +229,9 @@ impl Relay {
             used: 0,
             share: Share::default(),
             last: now,
+            look: None,
         };
+        self.looks.set(id, &mut channel.look, Some(now + CHANNEL_IDLE_MAX));
         self.map.insert(id, channel);
         self.by_leg.insert((a.peer, id));
         self.by_leg.insert((b.peer, id));
@@ -243,7 +252,7 @@ impl Relay {
     /// little, so that what is under way on it still arrives.
     fn take_over(&mut self, now: Instant, leg: PeerKey, pair: (PeerId, PeerId), limits: Limits) -> (Option<u64>, u64) {
         let ids: Vec<ChannelId> = self.of_leg(leg).collect();
-        let mut spoken_for = self.account(now, pair).bytes;
+        let mut spoken_for = self.day_use(now, pair).bytes;
         let mut tokens = burst(limits);
         for id in ids {
             if let Some(channel) = self.map.get_mut(&id).filter(|c| c.pair == pair) {
@@ -387,17 +396,11 @@ impl Relay {
 
     /// Closes one channel; returns both legs.
     pub(crate) fn close(&mut self, now: Instant, id: ChannelId) -> Vec<Closed> {
-        let Some(channel) = self.map.remove(&id) else { return Vec::new() };
-        let mut account = self.account(now, channel.pair);
-        account.bytes = account.bytes.saturating_add(channel.used);
-        if self.accounts.len() >= PAIRS_MAX && !self.accounts.contains_key(&channel.pair) {
-            let oldest = self.accounts.iter().min_by_key(|(_, a)| a.since).map(|(pair, _)| *pair);
-            if let Some(pair) = oldest {
-                self.accounts.remove(&pair);
-            }
-        }
+        let Some(mut channel) = self.map.remove(&id) else { return Vec::new() };
+        self.looks.set(id, &mut channel.look, None);
         if channel.limits.quota_bytes != 0 {
-            self.accounts.insert(channel.pair, account);
+            let day = self.day_use(now, channel.pair);
+            self.days.insert(day.since, channel.pair, day.bytes.saturating_add(channel.used));
         }
         channel
             .legs
@@ -414,17 +417,27 @@ impl Relay {
         if self.sweep.is_none_or(|at| now < at) {
             return Vec::new();
         }
-        let idle: Vec<ChannelId> =
-            self.map.iter().filter(|(_, c)| now.since(c.last) >= CHANNEL_IDLE_MAX).map(|(id, _)| *id).collect();
+        let mut idle = Vec::new();
+        while let Some(id) = self.looks.pop_due(now) {
+            let Some(channel) = self.map.get_mut(&id) else { continue };
+            channel.look = None;
+            let idle_at = channel.last + CHANNEL_IDLE_MAX;
+            if idle_at <= now {
+                idle.push(id);
+            } else {
+                self.looks.set(id, &mut channel.look, Some(idle_at));
+            }
+        }
+        idle.sort_unstable();
         let closed = idle.into_iter().flat_map(|id| self.close(now, id)).collect();
-        self.accounts.retain(|_, a| now.since(a.since) < QUOTA_PERIOD);
+        self.days.forget_while(|since| now.since(since) >= QUOTA_PERIOD);
         self.sweep = (!self.map.is_empty()).then(|| now + SWEEP);
         closed
     }
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        earliest(self.sweep, None)
+        self.sweep
     }
 
     // ---- channels that others relay ----
@@ -463,11 +476,11 @@ impl Relay {
         self.by_leg.range((peer, ChannelId([0; 6]))..=(peer, ChannelId([0xff; 6]))).map(|(_, id)| *id)
     }
 
-    /// The pair's account of today, as a copy; a new day starts a new one.
-    fn account(&self, now: Instant, pair: (PeerId, PeerId)) -> Account {
-        match self.accounts.get(&pair) {
-            Some(account) if now.since(account.since) < QUOTA_PERIOD => *account,
-            _ => Account { since: now, bytes: 0 },
+    /// What the pair used today; a new day begins with nothing.
+    fn day_use(&self, now: Instant, pair: (PeerId, PeerId)) -> DayUse {
+        match self.days.get(&pair) {
+            Some(&(since, bytes)) if now.since(since) < QUOTA_PERIOD => DayUse { since, bytes },
+            _ => DayUse { since: now, bytes: 0 },
         }
     }
 }
@@ -587,6 +600,63 @@ mod tests {
         assert_eq!(closed.len(), 2);
         assert!(relay.len() == 0);
         assert_eq!(relay.poll_timeout(), None);
+    }
+
+    #[test]
+    fn the_channels_closed_are_those_that_a_search_through_all_finds_idle() {
+        let mut chance = crate::random::ChoiceRng::new([3; 32]);
+        let (mut relay, mut last) = (relaying(0, 0), BTreeMap::new());
+        let ends: Vec<[End; 2]> = (0..30).map(|n| [end(2 * n), end(2 * n + 1)]).collect();
+        for s in (0..20_000).step_by(10) {
+            let (n, now) = (chance.below(ends.len()), at(s));
+            let id = ChannelId([u8::try_from(n).expect("small"); 6]);
+            match chance.below(8) {
+                0 => drop((relay.close(now, id), last.remove(&id))),
+                1..=3 if !last.contains_key(&id) => {
+                    let _ = relay.open(now, id, ends[n]);
+                    last.insert(id, now);
+                }
+                4 if forward(&mut relay, now, id, &path(2 * n as u16), 100).is_ok() => drop(last.insert(id, now)),
+                _ => {}
+            }
+            let is_due = relay.poll_timeout().is_some_and(|at| at <= now);
+            let mut closed: Vec<ChannelId> = relay.handle_timeout(now).iter().map(|closed| closed.channel).collect();
+            closed.dedup();
+            let idle = last.iter().filter(|(_, at)| is_due && now - **at >= CHANNEL_IDLE_MAX);
+            assert_eq!(closed, idle.map(|(id, _)| *id).collect::<Vec<_>>());
+            last.retain(|id, _| !closed.contains(id));
+            assert_eq!((relay.len(), relay.looks.len()), (last.len(), last.len()));
+        }
+    }
+
+    #[test]
+    fn of_too_many_pairs_the_one_whose_day_began_first_is_forgotten() {
+        let mut relay = relaying(0, 1_000);
+        let ids: Vec<PeerId> = (0..600u16)
+            .map(|n| {
+                let mut secret = [1; 32];
+                secret[..2].copy_from_slice(&n.to_be_bytes());
+                SecretKey::from_bytes(&secret).peer_id()
+            })
+            .collect();
+        let [a, b] = [end(1), end(2)];
+        let ends = |n: usize| [End { id: ids[n % 256], ..a }, End { id: ids[256 + n / 256], ..b }];
+        let pair_of = |n: usize| pair(ends(n)[0].id, ends(n)[1].id);
+        let use_some = |relay: &mut Relay, us: usize, n: usize| {
+            let now = Instant::from_micros(us as u64);
+            open(relay, now, ID, ends(n)[0], ends(n)[1]);
+            assert!(forward(relay, now, ID, &path(1), 100).is_ok());
+            relay.close(now, ID);
+        };
+        (0..PAIRS_MAX).for_each(|n| use_some(&mut relay, n, n));
+        // What it uses later in its day does not make it a newer one.
+        (0..10).for_each(|n| use_some(&mut relay, PAIRS_MAX, n));
+        assert_eq!(relay.days.get(&pair_of(0)), Some(&(Instant::from_micros(0), 200)));
+        for n in 0..1_000 {
+            use_some(&mut relay, PAIRS_MAX, PAIRS_MAX + n);
+            assert!(relay.days.get(&pair_of(n)).is_none() && relay.days.get(&pair_of(n + 1)).is_some());
+        }
+        assert!(relay.days.is_full());
     }
 
     #[test]

@@ -128,6 +128,11 @@ impl DialBack {
         self.current.is_some() || self.requests > 0
     }
 
+    /// Whether this is the nonce of the try under way.
+    pub(crate) fn awaits(&self, nonce: [u8; 8]) -> bool {
+        self.current.as_ref().is_some_and(|t| t.nonce == nonce)
+    }
+
     /// How many known supernodes could be witnesses, and whether others there are none; and those that could not be.
     pub(crate) fn set_fresh(&mut self, now: Instant, fresh: usize, are_all: bool, stale: Vec<[u8; 4]>) {
         self.stale = stale.into();
@@ -250,10 +255,9 @@ impl DialBack {
         random: &mut Generators,
         out: &mut VecDeque<Output>,
     ) {
-        let is_awaited = self.current.as_ref().is_some_and(|t| t.nonce == nonce);
         let ip = canonical(remote).ip();
         let is_blind = self.blind_until.is_some_and(|until| now < until);
-        if !is_awaited || is_blind {
+        if !self.awaits(nonce) || is_blind {
             return;
         }
         if !self.is_fresh(now, from, core::iter::once(ip)) {
