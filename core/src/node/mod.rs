@@ -124,7 +124,7 @@ impl Node {
         };
         let seed = Seed::new(seed);
         let me = Arc::new(Identity::new(key));
-        let services = Services::new(core::mem::take(&mut config.services), config.contacts.clone());
+        let services = Services::new(core::mem::take(&mut config.services), &config.contacts);
         let pair = Limits { rate_bps: config.relay_rate_bps, quota_bytes: config.relay_quota_bytes };
         let all = Limits { rate_bps: config.duty_rate_bps, quota_bytes: config.duty_quota_bytes };
         Ok(Self {
@@ -314,14 +314,14 @@ impl Node {
     ///
     /// [`CommandError::Limit`] where too many services are offered already.
     pub fn offer(&mut self, now: Instant, service: ServiceName, access: Access) -> Result<(), CommandError> {
-        self.streams.services_mut().offer(service, access)?;
+        self.streams.offer(service, access)?;
         self.settle(now);
         Ok(())
     }
 
     /// Withdraws a service. Open streams stay.
     pub fn withdraw(&mut self, now: Instant, service: &ServiceName) {
-        self.streams.services_mut().withdraw(service);
+        self.streams.withdraw(service);
         self.settle(now);
     }
 
