@@ -46,8 +46,8 @@ mod transport;
 mod traverse;
 
 use crate::api::{
-    Access, CommandError, Config, ConfigError, Counters, Event, PathInfo, Read, Role, Saved, Status, StreamEnd,
-    StreamError, StreamKey,
+    Access, CommandError, Config, ConfigError, Counters, Event, PathInfo, PeerStatus, Read, Role, Saved, Status,
+    StreamEnd, StreamError, StreamKey,
 };
 use crate::net::{LanNode, Network, Path, Received, SocketId, SocketRefused, SocketRequest, Transmit};
 use core::net::SocketAddr;
@@ -515,6 +515,12 @@ impl Node {
     pub fn path_of(&self, peer: &PeerId) -> Option<(PathInfo, Option<Duration>)> {
         let peer = self.peers.by_id(peer).filter(|p| p.is_up())?;
         Some((self.peers.path_info(&peer.current()?)?, peer.paths().rtt()))
+    }
+
+    /// What [`Node::status`] says of `peer`, if its link is up.
+    pub fn peer_status(&self, now: Instant, peer: &PeerId) -> Option<PeerStatus> {
+        let key = self.peers.key_of(peer)?;
+        self.status_of(now, key, self.peers.get(key)?)
     }
 
     /// A ticket for this node: itself, its homes, a service.

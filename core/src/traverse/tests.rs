@@ -36,7 +36,7 @@ fn checked(alone: &Alone) -> Vec<usize> {
 
 fn reason(alone: &Alone, nth: usize) -> Option<RelayReason> {
     let one = &alone.peers[nth];
-    alone.machine.relay_reason(alone.now, one.key, &Alone::view(one), &alone.around())
+    alone.machine.relay_reason(alone.now, one.key, &Alone::view(one), || alone.around())
 }
 
 #[test]

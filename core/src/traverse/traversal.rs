@@ -275,13 +275,13 @@ impl Traversal {
         self.poll_timeout_of(key).is_some()
     }
 
-    /// Why a link is relayed, if it is.
+    /// Why a link is relayed, if it is. Most are not, and need not be told what is around.
     pub(crate) fn relay_reason(
         &self,
         now: Instant,
         key: PeerKey,
         peer: &View<'_>,
-        around: &Around,
+        around: impl FnOnce() -> Around,
     ) -> Option<RelayReason> {
         if peer.paths.current()?.is_direct() {
             return None;
@@ -289,7 +289,7 @@ impl Traversal {
         let Some(target) = self.targets.get(&key).filter(|t| !t.whereabouts.candidates.is_empty()) else {
             return Some(RelayReason::NotTriedYet);
         };
-        match self.strategy(key, now, peer, around) {
+        match self.strategy(key, now, peer, &around()) {
             Strategy::RelayOnly(why) => Some(why),
             _ if let Some(held) = &target.held => Some(RelayReason::BudgetHeld { wait: held.until.since(now) }),
             _ if target.effort.is_some() || target.checks.is_some() => Some(RelayReason::Trying),
