@@ -217,7 +217,8 @@ fn act(duo: &mut Duo, bytes: &mut Bytes<'_>, number: usize) {
         (10, _) => node.withdraw(now, &service()),
         (11, _) => node.leave(now),
         _ => {
-            let _ = (node.status(now), node.ticket(None).to_string(), node.path_of(&other));
+            let _ = (node.status(now), node.peer_status(now, &other));
+            let _ = (node.ticket(None).to_string(), node.path_of(&other));
         }
     }
 }

@@ -158,7 +158,12 @@ impl World {
 
     /// A node's status.
     pub fn status(&self, host: HostId) -> Status {
-        self.node(host).status(self.now)
+        let node = self.node(host);
+        let status = node.status(self.now);
+        for peer in &status.peers {
+            assert_eq!(node.peer_status(self.now, &peer.peer).as_ref(), Some(peer), "asked for alone");
+        }
+        status
     }
 
     /// All packets of a host so far; subtract an earlier value to get an interval.

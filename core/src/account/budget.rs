@@ -105,8 +105,10 @@ const PROVEN_MAX: usize = 4_096;
 
 /// Whom an attempt is charged to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Scope {
+pub(crate) enum Scope {
+    /// Everybody whose IP address has this prefix and is not proven.
     Prefix(Prefix),
+    /// An IP address that has proven itself.
     Proven(IpAddr),
 }
 
@@ -118,12 +120,9 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Whether an attempt at this IP address would be charged to the same.
-    pub(crate) fn concerns(&self, ip: IpAddr) -> bool {
-        match self.scope {
-            Scope::Prefix(prefix) => prefix == Prefix::of(ip),
-            Scope::Proven(proven) => proven == ip,
-        }
+    /// Who else would have been charged the same.
+    pub(crate) fn scope(&self) -> Scope {
+        self.scope
     }
 }
 

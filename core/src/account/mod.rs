@@ -15,7 +15,7 @@ mod rate;
 
 use core::net::{IpAddr, SocketAddr};
 
-pub(crate) use budget::{ADDRESSES_PER_ATTEMPT_MAX, Charge, Exposure, Grant};
+pub(crate) use budget::{ADDRESSES_PER_ATTEMPT_MAX, Charge, Exposure, Grant, Scope};
 pub(crate) use rate::{Rate, RateTable};
 
 use self::anti_amplification::Ledger;

@@ -126,8 +126,6 @@ struct Introduction<H> {
     at: Instant,
     /// The callee's answer, as it goes to the caller; kept, since it may be asked for again.
     answer: Option<Box<[u8]>>,
-    /// The caller's own link was not confirmed when the answer came: it goes out when it is.
-    is_parked: bool,
     /// What to repeat to the callee until it answers, how often that was done, and when it is due.
     repeat: Option<(Box<[u8]>, usize, Instant)>,
     /// The caller's own Init, and until when it is held back.
@@ -155,8 +153,8 @@ pub(crate) struct Introductions<H> {
     holds: BTreeSet<(Instant, ChannelId)>,
     repeats: BTreeSet<(Instant, ChannelId)>,
     sweep: Option<Instant>,
-    /// How many answers are parked.
-    parked: usize,
+    /// Those whose answer came before the caller's own link was confirmed: it goes out when it is.
+    parked: BTreeSet<(PeerKey, ChannelId)>,
     /// Introductions admitted since the start, and datagrams and bytes of UDP payload that all cost, both ways.
     costs: (u64, u64, u64),
     out: VecDeque<HomeOutput<H>>,
@@ -174,7 +172,7 @@ impl<H> Introductions<H> {
             holds: BTreeSet::new(),
             repeats: BTreeSet::new(),
             sweep: None,
-            parked: 0,
+            parked: BTreeSet::new(),
             costs: (0, 0, 0),
             out: VecDeque::new(),
         }
@@ -258,13 +256,10 @@ impl<H> Introductions<H> {
 
     /// The caller's link was confirmed: what was parked for it goes out.
     pub(crate) fn on_link_up(&mut self, caller: PeerKey) {
-        if self.parked == 0 {
-            return;
-        }
-        for introduction in self.by_channel.values_mut().filter(|one| one.caller == caller && one.is_parked) {
-            introduction.is_parked = false;
-            self.parked -= 1;
-            let answer = introduction.answer.clone();
+        let first = (caller, ChannelId([0; 6]));
+        while let Some(&(_, channel)) = self.parked.range(first..).next().filter(|(whose, _)| *whose == caller) {
+            self.parked.remove(&(caller, channel));
+            let answer = self.by_channel.get(&channel).and_then(|introduction| introduction.answer.clone());
             self.out.extend(answer.map(|message| HomeOutput::Reply { caller, message }));
         }
     }
@@ -302,9 +297,8 @@ impl<H> Introductions<H> {
         } else if caller_is_up {
             self.count(len + ANSWER_OVERHEAD);
             self.out.push_back(HomeOutput::Reply { caller, message });
-        } else if let Some(introduction) = self.by_channel.get_mut(&channel) {
-            introduction.is_parked = true;
-            self.parked += 1;
+        } else {
+            self.parked.insert((caller, channel));
         }
         if response.is_err() {
             self.out.push_back(HomeOutput::Close { channel });
@@ -377,7 +371,7 @@ impl<H> Introductions<H> {
             by_call: self.by_call.len(),
             held: self.holds.len(),
             repeated: self.repeats.len(),
-            parked: self.parked,
+            parked: self.parked.len(),
         }
     }
 
@@ -417,7 +411,6 @@ impl<H> Introductions<H> {
             call,
             at: now,
             answer: None,
-            is_parked: false,
             repeat: message.clone().map(|message| (message, 0, repeat_at)),
             hold: None,
         };
@@ -456,7 +449,7 @@ impl<H> Introductions<H> {
     fn forget(&mut self, channel: ChannelId) {
         let Some(introduction) = self.by_channel.remove(&channel) else { return };
         self.by_call.remove(&introduction.call);
-        self.parked -= usize::from(introduction.is_parked);
+        self.parked.remove(&(introduction.caller, channel));
         if let Some((_, until)) = introduction.hold {
             self.holds.remove(&(until, channel));
         }

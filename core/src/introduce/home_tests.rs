@@ -241,3 +241,41 @@ fn a_leaf_is_told_where_a_peer_of_it_is_seen() {
     assert_eq!(vouch(Some(seen), FREE), Some(HomeOutput::Bring { callee: CALLEE, message }));
     assert_eq!((0..100).filter(|_| vouch(Some(seen), FREE).is_some()).count(), 19, "as many as it is introduced to");
 }
+
+#[test]
+fn a_link_that_comes_up_gets_its_own_parked_answers_and_no_others() {
+    let mut rig = Rig::new();
+    let mut choices = Seed::new([5; 32]).choices("test");
+    let mut below = |n| choices.below(n) as u32;
+    // As a plain list has it: who called, and in which channel.
+    let mut parked: Vec<(PeerKey, ChannelId)> = Vec::new();
+    let (mut ms, mut released) = (0, 0);
+    for n in 0..3_000_u32 {
+        let caller = PeerKey { index: below(8), generation: 1 };
+        if below(4) > 0 {
+            // Not so often that the callee's limit refuses any.
+            ms += 60;
+            let mut init = init(0);
+            init[INIT_HEADER_LEN..][..4].copy_from_slice(&n.to_le_bytes());
+            let asked = Asked { caller: (caller, id(1)), ..asked(&init) };
+            rig.home.on_introduce(at(ms), &mut rig.account, asked, FREE);
+            let channel = rig.home.channel_of(id(1), &init).expect("admitted");
+            let _ = rig.outputs();
+            assert_eq!(rig.reply(channel, Ok(b"yes"), false), []);
+            parked.push((caller, channel));
+        } else if below(20) == 0 {
+            ms += 120_000;
+            let _ = rig.wait(ms);
+            parked.clear();
+        } else {
+            rig.home.on_link_up(caller);
+            let mut due: Vec<ChannelId> = parked.extract_if(.., |one| one.0 == caller).map(|one| one.1).collect();
+            due.sort_unstable();
+            released += due.len();
+            let due = due.into_iter().map(|channel| HomeOutput::Reply { caller, message: answer(channel, Ok(b"yes")) });
+            assert_eq!(rig.outputs(), due.collect::<Vec<_>>());
+        }
+        assert_eq!(rig.home.sizes().parked, parked.len());
+    }
+    assert!(released > 500, "{released} answers");
+}

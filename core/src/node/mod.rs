@@ -46,8 +46,8 @@ mod transport;
 mod traverse;
 
 use crate::api::{
-    Access, CommandError, Config, ConfigError, Counters, Event, PathInfo, Read, Role, Saved, Status, StreamEnd,
-    StreamError, StreamKey,
+    Access, CommandError, Config, ConfigError, Counters, Event, PathInfo, PeerStatus, Read, Role, Saved, Status,
+    StreamEnd, StreamError, StreamKey,
 };
 use crate::net::{LanNode, Network, Path, Received, SocketId, SocketRefused, SocketRequest, Transmit};
 use core::net::SocketAddr;
@@ -122,7 +122,7 @@ impl Node {
         };
         let seed = Seed::new(seed);
         let me = Arc::new(Identity::new(key));
-        let services = Services::new(core::mem::take(&mut config.services), config.contacts.clone());
+        let services = Services::new(core::mem::take(&mut config.services), &config.contacts);
         let pair = Limits { rate_bps: config.relay_rate_bps, quota_bytes: config.relay_quota_bytes };
         let all = Limits { rate_bps: config.relay_total_rate_bps, quota_bytes: config.relay_total_quota_bytes };
         Ok(Self {
@@ -312,14 +312,14 @@ impl Node {
     ///
     /// [`CommandError::Limit`] where too many services are offered already.
     pub fn offer(&mut self, now: Instant, service: ServiceName, access: Access) -> Result<(), CommandError> {
-        self.streams.services_mut().offer(service, access)?;
+        self.streams.offer(service, access)?;
         self.settle(now);
         Ok(())
     }
 
     /// Withdraws a service. Open streams stay.
     pub fn withdraw(&mut self, now: Instant, service: &ServiceName) {
-        self.streams.services_mut().withdraw(service);
+        self.streams.withdraw(service);
         self.settle(now);
     }
 
@@ -513,6 +513,12 @@ impl Node {
     pub fn path_of(&self, peer: &PeerId) -> Option<(PathInfo, Option<Duration>)> {
         let peer = self.peers.by_id(peer).filter(|p| p.is_up())?;
         Some((self.peers.path_info(&peer.current()?)?, peer.paths().rtt()))
+    }
+
+    /// What [`Node::status`] says of `peer`, if its link is up.
+    pub fn peer_status(&self, now: Instant, peer: &PeerId) -> Option<PeerStatus> {
+        let key = self.peers.key_of(peer)?;
+        self.status_of(now, key, self.peers.get(key)?)
     }
 
     /// A ticket for this node: itself, its homes, a service.

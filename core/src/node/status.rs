@@ -22,7 +22,7 @@ impl Node {
             reachable: self.overlay.reachable(),
             homes: self.overlay.own_homes(),
             lan_nodes: self.calls.lan().iter().collect(),
-            peers: self.peers.iter().filter_map(|(key, peer)| self.peer_status(now, key, peer)).collect(),
+            peers: self.peers.iter().filter_map(|(key, peer)| self.status_of(now, key, peer)).collect(),
             supernodes: self.overlay.supernode_status(now),
             load: self.overlay.load(self.carried(now)),
             leaves: self.overlay.leaves(),
@@ -33,7 +33,8 @@ impl Node {
         }
     }
 
-    fn peer_status(&self, now: Instant, key: PeerKey, peer: &Peer) -> Option<PeerStatus> {
+    /// What it says of one peer.
+    pub(super) fn status_of(&self, now: Instant, key: PeerKey, peer: &Peer) -> Option<PeerStatus> {
         let (rx_bytes, tx_bytes, relayed_bytes) = peer.bytes();
         let current = peer.current().filter(|_| peer.is_up())?;
         Some(PeerStatus {

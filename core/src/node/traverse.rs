@@ -82,7 +82,7 @@ impl Node {
 
     /// Why a link is relayed, if it is.
     pub(crate) fn relay_reason(&self, now: Instant, key: PeerKey) -> Option<RelayReason> {
-        self.traversal.relay_reason(now, key, &View::of(self.peers.get(key)?, now)?, &self.around())
+        self.traversal.relay_reason(now, key, &View::of(self.peers.get(key)?, now)?, || self.around())
     }
 
     // ---- what happened ----

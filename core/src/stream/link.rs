@@ -68,7 +68,7 @@ impl LinkStreams {
             rest_at: None,
             failover: Failover::default(),
             stuck_until: None,
-            set: Set::default(),
+            set: Set::new(side.quic()),
             words: Words::default(),
             events: VecDeque::new(),
         }
@@ -270,6 +270,12 @@ impl LinkStreams {
         self.set.is_empty() && self.conn.is_none() && self.words.len() == 0 && self.events.is_empty()
     }
 
+    /// What must hold between calls.
+    #[cfg(any(test, feature = "operations"))]
+    pub(super) fn assert_consistent(&self) {
+        self.set.assert_consistent();
+    }
+
     fn std(&self, at: Instant) -> StdInstant {
         self.origin + Duration::from_micros(at.as_micros())
     }
@@ -381,7 +387,6 @@ impl LinkStreams {
         while let Some(event) = self.conn.as_mut().and_then(|conn| conn.quic.poll()) {
             self.on_event(event);
         }
-        self.set.note_named();
         self.attach_waiting();
         self.failover.on_change(self.now, self.conn.as_deref());
         self.set_rest();
@@ -435,6 +440,7 @@ impl LinkStreams {
         let (Some(conn), Some(stream)) = (&mut self.conn, self.set.by_id(id)) else { return };
         let Some(one) = self.set.get_mut(stream) else { return };
         let notes = what(one, &mut conn.quic);
+        self.set.note_named(stream);
         self.tell(stream, &notes);
         self.forget_if_over(stream);
     }
@@ -485,7 +491,9 @@ impl LinkStreams {
         self.now = now;
         let one = self.set.get_mut(stream).ok_or(StreamError::Unknown)?;
         let quic = self.conn.as_mut().filter(|_| one.id.is_some()).map(|conn| &mut conn.quic);
-        call(one, quic)
+        let result = call(one, quic);
+        self.set.note_named(stream);
+        result
     }
 
     /// Opens the streams that waited for a connection, or for the peer to allow more of them.
@@ -493,7 +501,7 @@ impl LinkStreams {
         if self.conn.is_none() || self.closing {
             return;
         }
-        for stream in self.set.waiting() {
+        while let Some(stream) = self.set.first_waiting() {
             let (Some(conn), Some(one)) = (&mut self.conn, self.set.get_mut(stream)) else { return };
             let Some(id) = conn.quic.streams().open(Dir::Bi) else { return };
             let notes = one.attach(&mut conn.quic, id);

@@ -63,7 +63,7 @@ impl End {
     fn new(n: u8, side: Side) -> Self {
         #[allow(clippy::disallowed_methods)] // Only translates, as QUIC insists on it.
         let origin = std::time::Instant::now();
-        let services = Services::new(BTreeMap::new(), Access::Peers([].into()));
+        let services = Services::new(BTreeMap::new(), &Access::Peers([].into()));
         Self {
             streams: Streams::new(&Seed::new([n; 32]), origin, services),
             side,
@@ -253,9 +253,9 @@ impl Ends {
         let (now, end) = (self.now, &mut self.both[n]);
         let key = end.key(link);
         match bytes.u8() % 9 {
-            0 => drop(end.streams.services_mut().offer(name("x"), Access::Any)),
-            1 => drop(end.streams.services_mut().offer(name("x"), Access::Peers([id(0)].into()))),
-            2 => end.streams.services_mut().withdraw(&name("x")),
+            0 => drop(end.streams.offer(name("x"), Access::Any)),
+            1 => drop(end.streams.offer(name("x"), Access::Peers([id(0)].into()))),
+            2 => end.streams.withdraw(&name("x")),
             3 => end.streams.on_path(now, key, Change::Upgrade),
             4 => end.streams.on_recovered(now, key),
             5 => {

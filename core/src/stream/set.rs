@@ -1,7 +1,7 @@
 //! The streams of one link, by our name and by QUIC's.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use quinn_proto::{Connection, Side, StreamId, VarInt};
 
@@ -15,14 +15,18 @@ use crate::time::Instant;
 pub(super) const NAME_WAIT: Duration = Duration::from_secs(60);
 
 /// The streams of one link, under both names, and those of the peer that have not named a service yet.
-#[derive(Default)]
 pub(super) struct Set {
+    side: Side,
     all: BTreeMap<LocalStream, One>,
     /// Those that have their place in the present connection.
     by_id: BTreeMap<StreamId, LocalStream>,
+    /// Those that wait for one.
+    waiting: BTreeSet<LocalStream>,
+    /// How many this end opened.
+    ours: usize,
     next: u64,
     /// Streams of the peer that do not say yet to what, in order, and until when they may not.
-    unnamed: VecDeque<(Instant, LocalStream)>,
+    unnamed: BTreeMap<LocalStream, Instant>,
     /// No fewer pieces than QUIC holds of all of them.
     pieces: usize,
     /// Those of the packet that is being handled.
@@ -30,25 +34,47 @@ pub(super) struct Set {
 }
 
 impl Set {
+    /// Of this end of the link.
+    pub(super) fn new(side: Side) -> Self {
+        Self {
+            side,
+            all: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            ours: 0,
+            next: 0,
+            unnamed: BTreeMap::new(),
+            pieces: 0,
+            coming: Vec::new(),
+        }
+    }
+
     pub(super) fn insert(&mut self, one: One) -> LocalStream {
         let stream = LocalStream(self.next);
         self.next += 1;
-        if let Some(id) = one.id {
-            self.by_id.insert(id, stream);
+        match one.id {
+            Some(id) => drop(self.by_id.insert(id, stream)),
+            None => drop(self.waiting.insert(stream)),
         }
+        self.ours += usize::from(one.is_ours(self.side));
         self.all.insert(stream, one);
         stream
     }
 
     /// The stream has its place in a connection now.
     pub(super) fn on_attached(&mut self, stream: LocalStream, id: StreamId) {
+        self.waiting.remove(&stream);
         self.by_id.insert(id, stream);
     }
 
     pub(super) fn remove(&mut self, stream: LocalStream) {
-        if let Some(id) = self.all.remove(&stream).and_then(|one| one.id) {
-            self.by_id.remove(&id);
+        let Some(one) = self.all.remove(&stream) else { return };
+        match one.id {
+            Some(id) => drop(self.by_id.remove(&id)),
+            None => drop(self.waiting.remove(&stream)),
         }
+        self.ours -= usize::from(one.is_ours(self.side));
+        self.unnamed.remove(&stream);
     }
 
     pub(super) fn get(&self, stream: LocalStream) -> Option<&One> {
@@ -69,41 +95,35 @@ impl Set {
 
     /// Whether any is more than a promise of the peer's: ours, or one whose service it has named.
     pub(super) fn has_named(&self) -> bool {
-        self.all.values().any(|one| !one.is_unnamed())
+        self.all.len() > self.unnamed.len()
     }
 
     /// The peer opened this one, and has not named its service yet.
     pub(super) fn await_name(&mut self, now: Instant, stream: LocalStream) {
         if self.get(stream).is_some_and(One::is_unnamed) {
-            self.unnamed.push_back((now + NAME_WAIT, stream));
+            self.unnamed.insert(stream, now + NAME_WAIT);
         }
     }
 
     /// Until when the next one that is not named must be.
     pub(super) fn name_due(&self) -> Option<Instant> {
-        self.unnamed.front().map(|(at, _)| *at)
+        self.unnamed.first_key_value().map(|(_, at)| *at)
     }
 
-    /// Notes which have been named, or ended.
-    pub(super) fn note_named(&mut self) {
-        while let Some((_, stream)) = self.unnamed.front()
-            && self.all.get(stream).is_none_or(|one| !one.is_unnamed())
-        {
-            self.unnamed.pop_front();
+    /// Something happened on this stream: notes whether that named it.
+    pub(super) fn note_named(&mut self, stream: LocalStream) {
+        if self.get(stream).is_some_and(|one| !one.is_unnamed()) {
+            self.unnamed.remove(&stream);
         }
     }
 
     /// Ends those that were not named in time: their peer only wants us to hold them.
     pub(super) fn refuse_overdue(&mut self, now: Instant, mut quic: Option<&mut Connection>) {
-        self.note_named();
-        while self.name_due().is_some_and(|at| at <= now)
-            && let Some((_, stream)) = self.unnamed.pop_front()
-        {
+        while let Some((&stream, _)) = self.unnamed.first_key_value().filter(|(_, at)| **at <= now) {
             if let (Some(quic), Some(one)) = (quic.as_deref_mut(), self.get(stream)) {
                 one.abort(quic, CODE_MALFORMED);
             }
             self.remove(stream);
-            self.note_named();
         }
     }
 
@@ -143,8 +163,8 @@ impl Set {
     }
 
     /// How many this end opened.
-    pub(super) fn ours(&self, side: Side) -> usize {
-        self.all.values().filter(|one| one.is_ours(side)).count()
+    pub(super) fn ours(&self) -> usize {
+        self.ours
     }
 
     /// How many have their place in the present connection.
@@ -152,16 +172,15 @@ impl Set {
         self.by_id.len()
     }
 
-    /// Those that wait for one.
-    pub(super) fn waiting(&self) -> Vec<LocalStream> {
-        if self.by_id.len() == self.all.len() {
-            return Vec::new();
-        }
-        self.all.iter().filter(|(_, one)| one.id.is_none()).map(|(stream, _)| *stream).collect()
+    /// The first of those that wait for one.
+    pub(super) fn first_waiting(&self) -> Option<LocalStream> {
+        self.waiting.first().copied()
     }
 
     /// Takes out those of the present connection, in QUIC's order.
     pub(super) fn take_attached(&mut self) -> Vec<(LocalStream, One)> {
+        self.unnamed.clear();
+        self.ours = self.waiting.len();
         let attached = core::mem::take(&mut self.by_id).into_values();
         attached.filter_map(|stream| Some((stream, self.all.remove(&stream)?))).collect()
     }
@@ -169,6 +188,74 @@ impl Set {
     /// Takes out all, in the order in which they were opened.
     pub(super) fn take_all(&mut self) -> Vec<(LocalStream, One)> {
         self.by_id.clear();
+        self.waiting.clear();
+        self.unnamed.clear();
+        self.ours = 0;
         core::mem::take(&mut self.all).into_iter().collect()
+    }
+
+    /// What must hold between calls: all that is kept of the streams is what a look at each of them says.
+    #[cfg(any(test, feature = "operations"))]
+    pub(super) fn assert_consistent(&self) {
+        let those = |which: &dyn Fn(&One) -> bool| -> Vec<LocalStream> {
+            self.all.iter().filter(|(_, one)| which(one)).map(|(stream, _)| *stream).collect()
+        };
+        assert_eq!(self.ours, those(&|one| one.is_ours(self.side)).len());
+        assert!(self.waiting.iter().eq(&those(&|one| one.id.is_none())));
+        assert!(self.unnamed.keys().eq(&those(&One::is_unnamed)));
+        assert_eq!(self.by_id.len() + self.waiting.len(), self.all.len());
+        assert!(self.by_id.iter().all(|(id, stream)| self.get(*stream).is_some_and(|one| one.id == Some(*id))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn_proto::Dir;
+
+    use super::*;
+    use crate::random::Seed;
+
+    #[test]
+    fn what_is_kept_of_streams_is_what_a_look_at_each_says() {
+        let mut choices = Seed::new([9; 32]).choices("test");
+        let mut below = |n| choices.below(n) as u64;
+        let service = "x".parse().expect("a service name");
+        let mut set = Set::new(Side::Client);
+        let mut ids = 0;
+        let mut id = |side| {
+            ids += 1;
+            StreamId::new(side, Dir::Bi, ids)
+        };
+        for round in 0..5_000 {
+            let now = Instant::from_micros(round * 1_000_000);
+            let stream = LocalStream(set.next.saturating_sub(below(20)));
+            match below(16) {
+                0..4 => drop(set.insert(One::opening(&service))),
+                4..8 => {
+                    let stream = set.insert(One::incoming(id(Side::Server)));
+                    set.await_name(now, stream);
+                }
+                8..10 => {
+                    if let Some(stream) = set.first_waiting() {
+                        let id = id(Side::Client);
+                        set.get_mut(stream).expect("it waits").id = Some(id);
+                        set.on_attached(stream, id);
+                    }
+                }
+                10..12 => {
+                    if let Some(one) = set.get_mut(stream).filter(|one| one.is_unnamed()) {
+                        one.stop(None, 0).expect("it has not ended");
+                        set.note_named(stream);
+                    }
+                }
+                12..14 => set.remove(stream),
+                14 => set.refuse_overdue(now, None),
+                _ if below(20) > 0 => {}
+                _ if below(2) == 0 => drop(set.take_attached()),
+                _ => drop(set.take_all()),
+            }
+            set.assert_consistent();
+            assert_eq!(set.has_named(), set.all.values().any(|one| !one.is_unnamed()));
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::link::LinkStreams;
 use super::ready::Ready;
 use super::refusals::Refusals;
 use super::table::Table;
-use crate::api::{CommandError, Event, Read, StreamEnd, StreamError, StreamKey};
+use crate::api::{Access, CommandError, Event, Read, StreamEnd, StreamError, StreamKey};
 use crate::identity::PeerId;
 use crate::net::PeerKey;
 use crate::path::Change;
@@ -131,9 +131,14 @@ impl Streams {
         &self.services
     }
 
-    /// The same, to be changed.
-    pub(crate) fn services_mut(&mut self) -> &mut Services {
-        &mut self.services
+    /// Offers a service, or changes who may use it.
+    pub(crate) fn offer(&mut self, service: ServiceName, access: Access) -> Result<(), CommandError> {
+        self.services.offer(service, access)
+    }
+
+    /// Withdraws one.
+    pub(crate) fn withdraw(&mut self, service: &ServiceName) {
+        self.services.withdraw(service);
     }
 
     // ---- the application's streams ----
@@ -550,6 +555,7 @@ impl Streams {
             assert_eq!(link.busy, in_use, "it was told whether the link has streams");
             assert!(self.table.count_of(*key) <= streams, "the application knows of no stream that is not there");
             assert!(link.datagrams.len() <= DATAGRAMS_MAX);
+            link.quic.iter().for_each(|quic| quic.assert_consistent());
         }
     }
 

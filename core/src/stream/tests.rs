@@ -16,10 +16,10 @@ fn incoming(ends: &Ends, end: usize) -> usize {
 #[test]
 fn a_stream_goes_both_ways_and_leaves_nothing() {
     let mut ends = Ends::new();
-    ends.both[SERVER].streams.services_mut().offer(name("x"), Access::Any).expect("room");
+    ends.both[SERVER].streams.offer(name("x"), Access::Any).expect("room");
     // Whoever opens it: a server has its client called.
     for (from, to) in [(CLIENT, SERVER), (SERVER, CLIENT)] {
-        ends.both[to].streams.services_mut().offer(name("x"), Access::Any).expect("room");
+        ends.both[to].streams.offer(name("x"), Access::Any).expect("room");
         let here = ends.open(from, 0, "x");
         let now = ends.now;
         assert_eq!(ends.both[from].streams.write(now, here, b"hello"), Ok(5));
@@ -65,7 +65,7 @@ fn nothing_is_open_to_a_peer_one_word() {
         assert_eq!(ends.sent, before, "nothing waits half alive");
         assert!(ends.both.iter().all(|end| !end.streams.has_quic(end.key(0))));
         // As soon as something is open, it is.
-        ends.both[to].streams.services_mut().offer(name("x"), Access::Peers([id(0)].into())).expect("room");
+        ends.both[to].streams.offer(name("x"), Access::Peers([id(0)].into())).expect("room");
         ends.open(from, 0, "x");
         ends.open(from, 1, "x");
         ends.run(SECOND);
@@ -77,10 +77,10 @@ fn nothing_is_open_to_a_peer_one_word() {
 #[test]
 fn what_runs_stays_when_a_service_is_withdrawn() {
     let mut ends = Ends::new();
-    ends.both[SERVER].streams.services_mut().offer(name("x"), Access::Any).expect("room");
+    ends.both[SERVER].streams.offer(name("x"), Access::Any).expect("room");
     let here = ends.open(CLIENT, 0, "x");
     ends.run(SECOND);
-    ends.both[SERVER].streams.services_mut().withdraw(&name("x"));
+    ends.both[SERVER].streams.withdraw(&name("x"));
     let there = ends.both[SERVER].open.pop().expect("it came in");
     ends.both[SERVER].streams.accept(ends.now, there).expect("unanswered");
     ends.run(SECOND);

@@ -7,6 +7,7 @@ use core::time::Duration;
 use super::case::{Case, Output};
 use super::strategy::Strategy;
 use super::traversal::Traversal;
+use crate::account::Scope;
 use crate::identity::PeerId;
 use crate::wire::message::PunchState;
 
@@ -87,7 +88,7 @@ impl Traversal {
         let is_news = effort.on_attested(ip);
         let is_plain = effort.strategy() == Strategy::Plain;
         case.account.peer_seen(now, ip);
-        self.wake(|held| held == ip);
+        self.wake(Scope::Proven(ip));
         if is_news && is_plain {
             self.restart_checks(case, address);
         }

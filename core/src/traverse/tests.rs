@@ -1,12 +1,18 @@
 //! [`Traversal`] with nothing around it: who gets checks, in which order, and what is said of it.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use super::attestation::Named;
 use super::operations::Alone;
+use super::traversal::Traversal;
+use crate::account::Scope;
 use crate::api::RelayReason;
 use crate::identity::SecretKey;
+use crate::net::PeerKey;
+use crate::random::Seed;
+use crate::time::Instant;
+use crate::wire::address::Prefix;
 use crate::wire::message::PunchState;
 use crate::wire::nat::NatProfile;
 
@@ -30,7 +36,7 @@ fn checked(alone: &Alone) -> Vec<usize> {
 
 fn reason(alone: &Alone, nth: usize) -> Option<RelayReason> {
     let one = &alone.peers[nth];
-    alone.machine.relay_reason(alone.now, one.key, &Alone::view(one), &alone.around())
+    alone.machine.relay_reason(alone.now, one.key, &Alone::view(one), || alone.around())
 }
 
 #[test]
@@ -136,4 +142,79 @@ fn regression_a_dial_that_the_exposure_refuses_costs_nobody_an_attempt() {
     }
     let left = (0..9).filter(|_| alone.account.take_attempt(alone.now, at)).count();
     assert_eq!(left, 2, "others may still be looked for there");
+}
+
+/// Who waits as a plain list would have it: the key, the turn, the addresses, and until when.
+#[derive(Default)]
+struct Naive(Vec<(PeerKey, u64, Vec<IpAddr>, Instant)>);
+
+impl Naive {
+    fn poll_turn(&mut self, now: Instant) -> Option<(PeerKey, u64)> {
+        let due = self.0.iter().filter(|one| one.3 <= now).min_by_key(|one| one.1).map(|one| one.0)?;
+        let at = self.0.iter().position(|one| one.0 == due)?;
+        let (key, turn, ..) = self.0.remove(at);
+        Some((key, turn))
+    }
+
+    fn wake(&mut self, is_freer: impl Fn(IpAddr) -> bool) {
+        for (.., until) in self.0.iter_mut().filter(|one| one.2.iter().any(|ip| is_freer(*ip))) {
+            *until = Instant::ZERO;
+        }
+    }
+}
+
+#[test]
+fn turns_are_those_of_a_plain_list() {
+    let mut choices = Seed::new([3; 32]).choices("test");
+    let mut below = |n| choices.below(n) as u8;
+    let mut machine = Traversal::new(&Seed::new([1; 32]));
+    let mut naive = Naive::default();
+    let (mut now, mut served) = (Instant::ZERO, 0);
+    let address = |n: u8| SocketAddr::from(([192, 0, n % 3, n % 2], 7));
+    for _ in 0..5_000 {
+        let key = PeerKey { index: u32::from(below(12)), generation: 0 };
+        let to = address(below(6));
+        match below(8) {
+            0..4 => {
+                let until = now + Duration::from_secs(below(9).into());
+                let _ = machine.target(key);
+                match naive.0.iter_mut().find(|one| one.0 == key) {
+                    Some((.., addresses, before)) => {
+                        addresses.push(to.ip());
+                        *before = until.min(*before);
+                    }
+                    None => naive.0.push((key, machine.turns, vec![to.ip()], until)),
+                }
+                machine.hold(key, &[(to, until)], None);
+            }
+            4 => {
+                machine.stop_waiting(key);
+                naive.0.retain(|one| one.0 != key);
+            }
+            5 => {
+                machine.wake(Scope::Proven(to.ip()));
+                naive.wake(|ip| ip == to.ip());
+            }
+            6 => {
+                machine.wake(Scope::Prefix(Prefix::of(to.ip())));
+                naive.wake(|ip| Prefix::of(ip) == Prefix::of(to.ip()));
+            }
+            _ => now += Duration::from_secs(below(4).into()),
+        }
+        machine.assert_consistent();
+        if below(4) == 0 {
+            // All or some of those whose turn has come.
+            for _ in 0..below(6) {
+                let turn = machine.poll_turn(now).map(|(key, held)| (key, held.turn));
+                assert_eq!(turn, naive.poll_turn(now));
+                served += usize::from(turn.is_some());
+            }
+        }
+        let is_due = naive.0.iter().any(|one| one.3 <= now);
+        assert_eq!(machine.is_turn_due(now), is_due);
+        if !is_due {
+            assert_eq!(machine.poll_timeout(), naive.0.iter().map(|one| one.3).min());
+        }
+    }
+    assert!(served > 500, "{served} turns");
 }

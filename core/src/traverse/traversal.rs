@@ -8,12 +8,13 @@ use super::candidates::gather;
 use super::case::{Around, Case, Output, View};
 use super::strategy::{Strategy, choose};
 use super::target::{Target, retry_wait};
-use crate::account::{Account, Exposure};
+use crate::account::{Account, Exposure, Scope};
 use crate::api::RelayReason;
 use crate::net::{Network, PeerKey, SocketId};
 use crate::queue;
 use crate::random::{ChoiceRng, KeyRng, Seed};
 use crate::time::Instant;
+use crate::wire::address::Prefix;
 use crate::wire::message::{Message, Whereabouts};
 use crate::wire::nat::{NatProfile, PortAssignment};
 
@@ -31,8 +32,10 @@ pub(crate) struct Traversal {
     pub(super) birthday: Option<PeerKey>,
     /// When our router's counter was last found to be moved on too fast.
     pub(super) counter_rushed: Option<Instant>,
-    /// Those whose checks the budget holds back, in the order of their turns.
-    pub(super) queue: BTreeMap<u64, PeerKey>,
+    /// Those whose checks the budget holds back: when it frees for each, as far as is known, and whose turn it is.
+    pub(super) queue: BTreeSet<(Instant, u64, PeerKey)>,
+    /// The same ones by each address that they wait for.
+    pub(super) awaited: BTreeSet<(Prefix, IpAddr, PeerKey)>,
     pub(super) turns: u64,
     pub(super) outputs: VecDeque<Output>,
 }
@@ -45,7 +48,8 @@ impl Traversal {
             targets: BTreeMap::new(),
             birthday: None,
             counter_rushed: None,
-            queue: BTreeMap::new(),
+            queue: BTreeSet::new(),
+            awaited: BTreeSet::new(),
             turns: 0,
             outputs: VecDeque::new(),
         }
@@ -216,7 +220,7 @@ impl Traversal {
     pub(crate) fn attest(&mut self, now: Instant, key: PeerKey, ip: IpAddr, account: &mut Account) {
         self.target(key).exposure.attest(now, ip);
         account.peer_seen(now, ip);
-        self.wake(|held| held == ip);
+        self.wake(Scope::Proven(ip));
     }
 
     /// Whether the peer is known to be at this address: it answered from there, or a home of ours said so.
@@ -271,13 +275,13 @@ impl Traversal {
         self.poll_timeout_of(key).is_some()
     }
 
-    /// Why a link is relayed, if it is.
+    /// Why a link is relayed, if it is. Most are not, and need not be told what is around.
     pub(crate) fn relay_reason(
         &self,
         now: Instant,
         key: PeerKey,
         peer: &View<'_>,
-        around: &Around,
+        around: impl FnOnce() -> Around,
     ) -> Option<RelayReason> {
         if peer.paths.current()?.is_direct() {
             return None;
@@ -285,7 +289,7 @@ impl Traversal {
         let Some(target) = self.targets.get(&key).filter(|t| !t.whereabouts.candidates.is_empty()) else {
             return Some(RelayReason::NotTriedYet);
         };
-        match self.strategy(key, now, peer, around) {
+        match self.strategy(key, now, peer, &around()) {
             Strategy::RelayOnly(why) => Some(why),
             _ if let Some(held) = &target.held => Some(RelayReason::BudgetHeld { wait: held.until.since(now) }),
             _ if target.effort.is_some() || target.checks.is_some() => Some(RelayReason::Trying),

@@ -111,9 +111,7 @@ impl Programs {
             }
             Wish::SendDatagram { peer, data, reply } => answer(&reply, node.send_datagram(now, peer, &data)),
             Wish::PathOf { peer, reply } => answer(&reply, node.path_of(&peer)),
-            Wish::StatusOf { peer, reply } => {
-                answer(&reply, node.status(now).peers.into_iter().find(|found| found.peer == peer));
-            }
+            Wish::StatusOf { peer, reply } => answer(&reply, node.peer_status(now, &peer)),
             Wish::Status { reply } => answer(&reply, node.status(now)),
             Wish::Ticket { service, reply } => answer(&reply, node.ticket(service)),
             Wish::Subscribe { reply } => answer(&reply, self.subscribers.add()),

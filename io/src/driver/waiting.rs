@@ -3,6 +3,8 @@
 //! Answers come as events; a lost ping has none, so everyone who waits has a deadline after which the loop forgets
 //! them. The caller measures its own patience; forgetting late harms nobody.
 
+use std::collections::BTreeMap;
+
 use handfast_core::{ConnectError, Instant, PathInfo, PeerId, StreamEnd};
 
 use super::command::Reply;
@@ -12,70 +14,73 @@ use crate::api::{OpenError, Pong};
 type Waited<T> = Result<T, OpenError>;
 
 struct Waiter<T> {
-    peer: PeerId,
-    /// Of a ping: its number.
-    sequence: u64,
     until: Instant,
     reply: Reply<Waited<T>>,
+}
+
+impl<T> Waiter<T> {
+    fn answer(self, with: Waited<T>) {
+        // Whoever gave up meanwhile does not hear it.
+        let _ = self.reply.send(with);
+    }
 }
 
 /// All that wait.
 #[derive(Default)]
 pub(super) struct Waiting {
-    links: Vec<Waiter<PathInfo>>,
-    pongs: Vec<Waiter<Pong>>,
+    links: BTreeMap<PeerId, Vec<Waiter<PathInfo>>>,
+    /// By the number of the ping, which no other has.
+    pongs: BTreeMap<(PeerId, u64), Waiter<Pong>>,
 }
 
 impl Waiting {
     /// `reply` is to hear when the link to `peer` is up.
     pub(super) fn for_link(&mut self, peer: PeerId, until: Instant, reply: Reply<Waited<PathInfo>>) {
-        self.links.push(Waiter { peer, sequence: 0, until, reply });
+        self.links.entry(peer).or_default().push(Waiter { until, reply });
     }
 
     /// `reply` is to hear the answer to ping number `sequence`.
     pub(super) fn for_pong(&mut self, peer: PeerId, sequence: u64, until: Instant, reply: Reply<Waited<Pong>>) {
-        self.pongs.push(Waiter { peer, sequence, until, reply });
+        self.pongs.insert((peer, sequence), Waiter { until, reply });
     }
 
     /// The link is up.
     pub(super) fn on_link(&mut self, peer: PeerId, path: PathInfo) {
-        answer(&mut self.links, |waiter| waiter.peer == peer, || Ok(path));
+        self.links.remove(&peer).into_iter().flatten().for_each(|waiter| waiter.answer(Ok(path)));
     }
 
     /// An answer to a ping.
     pub(super) fn on_pong(&mut self, peer: PeerId, sequence: u64, pong: Pong) {
-        answer(&mut self.pongs, |waiter| waiter.peer == peer && waiter.sequence == sequence, || Ok(pong));
+        if let Some(waiter) = self.pongs.remove(&(peer, sequence)) {
+            waiter.answer(Ok(pong));
+        }
     }
 
     /// The peer cannot be reached.
     pub(super) fn on_failed(&mut self, peer: PeerId, error: ConnectError) {
-        answer(&mut self.links, |waiter| waiter.peer == peer, || Err(error.into()));
-        answer(&mut self.pongs, |waiter| waiter.peer == peer, || Err(error.into()));
+        self.end(peer, error.into());
     }
 
     /// This node has cut the peer off.
     pub(super) fn on_cut(&mut self, peer: PeerId) {
-        let gone = OpenError::Ended(StreamEnd::PeerGone);
-        answer(&mut self.links, |waiter| waiter.peer == peer, || Err(gone));
-        answer(&mut self.pongs, |waiter| waiter.peer == peer, || Err(gone));
+        self.end(peer, OpenError::Ended(StreamEnd::PeerGone));
     }
 
     /// Forgets those whose patience is over.
     pub(super) fn forget(&mut self, now: Instant) {
-        self.links.retain(|waiter| waiter.until > now);
-        self.pongs.retain(|waiter| waiter.until > now);
+        self.links.retain(|_, waiters| {
+            waiters.retain(|waiter| waiter.until > now);
+            !waiters.is_empty()
+        });
+        self.pongs.retain(|_, waiter| waiter.until > now);
     }
-}
 
-fn answer<T>(waiters: &mut Vec<Waiter<T>>, wanted: impl Fn(&Waiter<T>) -> bool, with: impl Fn() -> Waited<T>) {
-    waiters.retain(|waiter| {
-        let found = wanted(waiter);
-        if found {
-            // Whoever gave up meanwhile does not hear it.
-            let _ = waiter.reply.send(with());
+    fn end(&mut self, peer: PeerId, why: OpenError) {
+        self.links.remove(&peer).into_iter().flatten().for_each(|waiter| waiter.answer(Err(why)));
+        while let Some((&ping, _)) = self.pongs.range((peer, 0)..=(peer, u64::MAX)).next() {
+            self.pongs.remove(&ping).into_iter().for_each(|waiter| waiter.answer(Err(why)));
         }
-        !found
-    });
+    }
 }
 
 #[cfg(test)]
@@ -116,9 +121,17 @@ mod tests {
     fn patience_ends() {
         let mut waiting = Waiting::default();
         let (reply, answer) = sync_channel(1);
+        let (link, link_answer) = sync_channel(1);
+        let (patient, patient_answer) = sync_channel(1);
         waiting.for_pong(peer(1), 1, Instant::ZERO + Duration::from_secs(1), reply);
+        waiting.for_link(peer(1), Instant::ZERO + Duration::from_secs(1), link);
+        waiting.for_link(peer(1), Instant::ZERO + Duration::from_secs(2), patient);
         waiting.forget(Instant::ZERO + Duration::from_secs(1));
         assert!(matches!(answer.try_recv(), Err(TryRecvError::Disconnected)));
+        assert!(matches!(link_answer.try_recv(), Err(TryRecvError::Disconnected)));
+        assert!(matches!(patient_answer.try_recv(), Err(TryRecvError::Empty)));
+        waiting.forget(Instant::ZERO + Duration::from_secs(2));
+        assert!(waiting.links.is_empty() && waiting.pongs.is_empty(), "nothing is kept of them");
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// If the node leaves, or a key is weak. Nothing was changed then.
+    /// If the node leaves. Nothing was changed then.
     pub fn join(&self, known: &[(PeerId, SocketAddr)]) -> Result<(), CommandError> {
         self.command(|reply| Wish::Join { known: known.to_vec(), reply })
     }
@@ -83,7 +83,7 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// If the node leaves, or the ticket is of no use: this node's own, or one with a weak key.
+    /// If the node leaves.
     pub fn learn(&self, ticket: &Ticket) -> Result<(), CommandError> {
         self.command(|reply| Wish::Learn { ticket: ticket.clone(), reply })
     }

@@ -3,7 +3,7 @@
 //! When the process has no file descriptors left, accepting pauses for [`PAUSE`] and what is connected lives on: the
 //! connection stays in the kernel's queue, and trying again at once would only spin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ struct Listener {
     socket: mio::net::TcpListener,
     peer: PeerId,
     service: ServiceName,
-    /// The kernel may have connections for us.
-    ready: bool,
 }
 
 /// All of them, by a number that is never used again.
 #[derive(Default)]
 pub(crate) struct Listeners {
     by_number: BTreeMap<usize, Listener>,
+    /// Those for which the kernel may have connections.
+    ready: BTreeSet<usize>,
     next: usize,
     paused_until: Option<Instant>,
     complaint: Seldom,
@@ -49,12 +49,14 @@ impl Listeners {
         let number = self.next;
         registry.register(&mut socket, token(number), Interest::READABLE)?;
         self.next += 1;
-        self.by_number.insert(number, Listener { socket, peer, service, ready: true });
+        self.by_number.insert(number, Listener { socket, peer, service });
+        self.ready.insert(number);
         Ok(number)
     }
 
     /// Closes a listener; its connections live on.
     pub(crate) fn close(&mut self, number: usize, registry: &Registry) {
+        self.ready.remove(&number);
         if let Some(mut listener) = self.by_number.remove(&number) {
             // Closing deregisters anyway.
             let _ = registry.deregister(&mut listener.socket);
@@ -63,14 +65,14 @@ impl Listeners {
 
     /// mio has news of a listener.
     pub(crate) fn set_ready(&mut self, number: usize) {
-        if let Some(listener) = self.by_number.get_mut(&number) {
-            listener.ready = true;
+        if self.by_number.contains_key(&number) {
+            self.ready.insert(number);
         }
     }
 
     /// When there is something to do: `now` if at once, later while paused.
     pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
-        self.by_number.values().any(|listener| listener.ready).then_some(self.paused_until.unwrap_or(now))
+        (!self.ready.is_empty()).then_some(self.paused_until.unwrap_or(now))
     }
 
     /// Connections that came, each with where it goes.
@@ -80,12 +82,13 @@ impl Listeners {
             return accepted;
         }
         self.paused_until = None;
-        for listener in self.by_number.values_mut().filter(|listener| listener.ready) {
+        for number in self.ready.clone() {
+            let Some(listener) = self.by_number.get(&number) else { continue };
             for _ in 0..ACCEPTS_PER_TURN {
                 match listener.socket.accept() {
                     Ok((socket, _)) => accepted.push((socket, listener.peer, listener.service)),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        listener.ready = false;
+                        self.ready.remove(&number);
                         break;
                     }
                     // accept(2): errors of the one connection, which is gone; the next may be well.

@@ -51,6 +51,8 @@ pub(crate) struct Tcp {
     listeners: Vec<Listener>,
     connections: BTreeMap<SocketId, Connection>,
     connecting: BTreeMap<SocketId, Connecting>,
+    /// Those that may have something for us.
+    readable: BTreeSet<SocketId>,
     /// Those with frames that the kernel has not been given.
     unflushed: BTreeSet<SocketId>,
     /// Those that ended, for the core to hear of.
@@ -72,6 +74,7 @@ impl Tcp {
             listeners: Vec::new(),
             connections: BTreeMap::new(),
             connecting: BTreeMap::new(),
+            readable: BTreeSet::new(),
             unflushed: BTreeSet::new(),
             ended: Vec::new(),
             next: SocketId::TCP_FIRST.0,
@@ -120,6 +123,7 @@ impl Tcp {
         if let Some(connection) = self.connections.get_mut(&id) {
             if readable {
                 connection.set_readable();
+                self.readable.insert(id);
             }
             if writable && connection.set_writable() {
                 self.unflushed.insert(id);
@@ -138,7 +142,7 @@ impl Tcp {
 
     /// Whether there is something to do at once.
     pub(crate) fn is_busy(&self) -> bool {
-        self.connections.values().any(Connection::is_readable)
+        !self.readable.is_empty()
             || !self.ended.is_empty()
             || (self.paused_until.is_none() && self.listeners.iter().any(|listener| listener.ready))
     }
@@ -166,7 +170,7 @@ impl Tcp {
             let Connecting { socket, remote, request, .. } = connecting;
             match (error, there, socket.local_addr()) {
                 (None, true, Ok(local)) => {
-                    self.connections.insert(id, Connection::new(socket, remote));
+                    self.add(id, socket, remote);
                     results.push((request, Ok((id, local))));
                 }
                 (error, ..) => {
@@ -197,7 +201,7 @@ impl Tcp {
                         let interest = Interest::READABLE | Interest::WRITABLE;
                         if self.registry.register(&mut socket, (self.token)(id), interest).is_ok() {
                             let remote = canonical(remote);
-                            self.connections.insert(id, Connection::new(socket, remote));
+                            self.add(id, socket, remote);
                             accepted.push((id, remote));
                         }
                     }
@@ -220,7 +224,7 @@ impl Tcp {
     /// The next connection after `last` that may have something for us.
     pub(crate) fn next_readable(&self, last: Option<SocketId>) -> Option<SocketId> {
         let after = last.map_or(0, |id| id.0.saturating_add(1));
-        self.connections.range(SocketId(after)..).find(|(_, connection)| connection.is_readable()).map(|(id, _)| *id)
+        self.readable.range(SocketId(after)..).next().copied()
     }
 
     /// Reads once from a connection: the path that what `inbox` then holds came on.
@@ -229,6 +233,8 @@ impl Tcp {
         let path = Path { socket: id, remote: connection.remote(), local: None };
         if !connection.read(inbox) {
             self.end(id);
+        } else if !connection.is_readable() {
+            self.readable.remove(&id);
         }
         Some(path)
     }
@@ -266,6 +272,13 @@ impl Tcp {
         }
     }
 
+    /// A connection that is open.
+    fn add(&mut self, id: SocketId, socket: mio::net::TcpStream, remote: SocketAddr) {
+        self.connections.insert(id, Connection::new(socket, remote));
+        // What came before it was asked about has no hint of its own.
+        self.readable.insert(id);
+    }
+
     fn end(&mut self, id: SocketId) {
         self.close(id);
         self.ended.push(id);
@@ -278,6 +291,7 @@ impl Tcp {
 
     /// Closes a connection, after one more try to get rid of what waits in it.
     pub(crate) fn close(&mut self, id: SocketId) {
+        self.readable.remove(&id);
         if let Some(mut connection) = self.connections.remove(&id) {
             let _ = connection.flush();
             connection.deregister(&self.registry);
@@ -338,6 +352,8 @@ mod tests {
                 self.inbox.for_each(|packet| self.packets.push(packet.to_vec()));
             }
             self.tcp.flush();
+            let readable = self.tcp.connections.iter().filter(|(_, connection)| connection.is_readable());
+            assert!(self.tcp.readable.iter().eq(readable.map(|(id, _)| id)));
             self.ended += self.tcp.take_ended().len();
         }
     }

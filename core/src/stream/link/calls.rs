@@ -15,8 +15,7 @@ impl LinkStreams {
     /// `Blocked` at [`STREAMS_MAX`] streams of ours; nothing tells when there is room again.
     pub fn open(&mut self, now: Instant, service: &ServiceName) -> Result<LocalStream, StreamError> {
         self.now = now;
-        let side = self.side.quic();
-        if self.set.ours(side) >= STREAMS_MAX as usize {
+        if self.set.ours() >= STREAMS_MAX as usize {
             return Err(StreamError::Blocked);
         }
         if self.side == Side::Client && (self.conn.is_none() || self.resting || self.closing) {
