@@ -188,7 +188,7 @@ impl<K: Ord + Copy> Deadlines<K> {
 /// The entries are kept in the order of their moments too, so that neither this nor forgetting the old ones costs more
 /// as the map grows. Deliberately it cannot be iterated.
 #[derive(Debug)]
-pub struct Aged<K, V, const MAX: usize> {
+pub(crate) struct Aged<K, V, const MAX: usize> {
     map: BTreeMap<K, (Instant, V)>,
     order: BTreeSet<(Instant, K)>,
 }
@@ -201,23 +201,23 @@ impl<K, V, const MAX: usize> Default for Aged<K, V, MAX> {
 
 impl<K: Ord + Copy, V, const MAX: usize> Aged<K, V, MAX> {
     /// Whether a new entry strikes an old one.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.map.len() >= MAX
     }
 
     /// The entry of `key`, and its moment.
-    pub fn get(&self, key: &K) -> Option<&(Instant, V)> {
+    pub(crate) fn get(&self, key: &K) -> Option<&(Instant, V)> {
         self.map.get(key)
     }
 
     /// Enters `key` with this moment, whether it was there or not.
-    pub fn insert(&mut self, at: Instant, key: K, value: V) {
+    pub(crate) fn insert(&mut self, at: Instant, key: K, value: V) {
         self.remove(&key);
         self.get_or_insert(at, key, value);
     }
 
     /// The entry of `key`, which keeps the moment that it has; a new one, with this moment, if there is none.
-    pub fn get_or_insert(&mut self, at: Instant, key: K, value: V) -> &mut V {
+    pub(crate) fn get_or_insert(&mut self, at: Instant, key: K, value: V) -> &mut V {
         if !self.map.contains_key(&key) {
             if self.is_full() {
                 self.pop_oldest_if(|_| true);
@@ -228,7 +228,7 @@ impl<K: Ord + Copy, V, const MAX: usize> Aged<K, V, MAX> {
     }
 
     /// Removes the entry of `key`.
-    pub fn remove(&mut self, key: &K) -> Option<V> {
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         let (at, value) = self.map.remove(key)?;
         self.order.remove(&(at, *key));
         if self.map.is_empty() {
@@ -239,18 +239,18 @@ impl<K: Ord + Copy, V, const MAX: usize> Aged<K, V, MAX> {
     }
 
     /// The moment of the oldest entry.
-    pub fn oldest(&self) -> Option<Instant> {
+    pub(crate) fn oldest(&self) -> Option<Instant> {
         self.order.first().map(|(at, _)| *at)
     }
 
     /// Removes and returns the oldest entry, if its moment is one of these.
-    pub fn pop_oldest_if(&mut self, is_meant: impl FnOnce(Instant) -> bool) -> Option<(K, V)> {
+    pub(crate) fn pop_oldest_if(&mut self, is_meant: impl FnOnce(Instant) -> bool) -> Option<(K, V)> {
         let (_, key) = *self.order.first().filter(|(at, _)| is_meant(*at))?;
         Some((key, self.remove(&key)?))
     }
 
     /// Removes the oldest entries, as long as their moments are these.
-    pub fn forget_while(&mut self, is_old: impl Fn(Instant) -> bool) {
+    pub(crate) fn forget_while(&mut self, is_old: impl Fn(Instant) -> bool) {
         while self.pop_oldest_if(&is_old).is_some() {}
     }
 }

@@ -4,7 +4,7 @@
 //! has passed is as good as one never seen, so it can be forgotten: that is what bounds the table.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::time::Instant;
 
@@ -29,26 +29,31 @@ impl Rate {
 
 /// One limit for all sources together, and one per source.
 #[derive(Debug)]
-pub(crate) struct RateTable<K: Ord> {
+pub(crate) struct RateTable<K> {
     each: Rate,
     all: Rate,
     sources_max: usize,
     used: BTreeMap<K, Instant>,
-    /// From then on no source owes anything.
-    owed_until: Instant,
+    /// The same, so that those who owe nothing are found first.
+    order: BTreeSet<(Instant, K)>,
     all_used: Instant,
 }
 
-impl<K: Ord> RateTable<K> {
+impl<K: Ord + Copy> RateTable<K> {
     /// At the limit `sources_max`, sources that owe nothing are forgotten; if none does, new ones are refused.
     pub(crate) fn new(each: Rate, all: Rate, sources_max: usize) -> Self {
-        Self { each, all, sources_max, used: BTreeMap::new(), owed_until: Instant::ZERO, all_used: Instant::ZERO }
+        Self { each, all, sources_max, used: BTreeMap::new(), order: BTreeSet::new(), all_used: Instant::ZERO }
     }
 
-    /// Forgets all sources once none of them owes anything. Costs a comparison: call it whenever time passes.
+    /// Forgets the sources that owe nothing any more.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if self.owed_until <= now {
-            self.used.clear();
+        while let Some((_, source)) = self.order.first().filter(|(used, _)| *used <= now).copied() {
+            self.order.pop_first();
+            self.used.remove(&source);
+        }
+        if self.used.is_empty() {
+            // An empty tree would keep its root.
+            (self.used, self.order) = (BTreeMap::new(), BTreeSet::new());
         }
     }
 
@@ -61,7 +66,7 @@ impl<K: Ord> RateTable<K> {
             return self.each.allows(used, now);
         }
         if self.used.len() >= self.sources_max {
-            self.used.retain(|_, used| *used > now);
+            self.handle_timeout(now);
         }
         self.used.len() < self.sources_max
     }
@@ -69,10 +74,11 @@ impl<K: Ord> RateTable<K> {
     /// Charges `source` for one request that [`allows`](Self::allows) let pass.
     pub(crate) fn charge(&mut self, now: Instant, source: K) {
         let used = self.used.entry(source).or_insert(now);
+        self.order.remove(&(*used, source));
         *used = self.each.charge(*used, now);
-        self.owed_until = self.owed_until.max(*used);
+        self.order.insert((*used, source));
         self.all_used = self.all.charge(self.all_used, now);
-        debug_assert!(self.used.len() <= self.sources_max);
+        debug_assert!(self.used.len() <= self.sources_max && self.order.len() == self.used.len());
     }
 
     /// Both at once.
@@ -82,5 +88,62 @@ impl<K: Ord> RateTable<K> {
             self.charge(now, source);
         }
         allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Seed;
+
+    /// As a plain list has it: until when each source has used what it was given.
+    #[derive(Default)]
+    struct Naive {
+        used: Vec<(u8, Instant)>,
+        all_used: Option<Instant>,
+    }
+
+    const EACH: Rate = Rate { interval: Duration::from_secs(10), burst: 2 };
+    const ALL: Rate = Rate { interval: Duration::from_secs(1), burst: 4 };
+    const SOURCES_MAX: usize = 8;
+
+    impl Naive {
+        fn take(&mut self, now: Instant, source: u8) -> bool {
+            let all_used = self.all_used.unwrap_or(Instant::ZERO);
+            self.used.retain(|(_, used)| *used > now);
+            let known = self.used.iter().position(|(other, _)| *other == source);
+            let used = known.map_or(now, |at| self.used[at].1);
+            if !ALL.allows(all_used, now)
+                || !EACH.allows(used, now)
+                || (known.is_none() && self.used.len() >= SOURCES_MAX)
+            {
+                return false;
+            }
+            if let Some(at) = known {
+                self.used.remove(at);
+            }
+            self.used.push((source, EACH.charge(used, now)));
+            self.all_used = Some(ALL.charge(all_used, now));
+            true
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_is_what_a_plain_list_would_allow() {
+        let mut choices = Seed::new([8; 32]).choices("test");
+        let mut table = RateTable::new(EACH, ALL, SOURCES_MAX);
+        let (mut naive, mut now) = (Naive::default(), Instant::ZERO);
+        let mut given = 0;
+        for _ in 0..20_000 {
+            now += Duration::from_millis(choices.below(2_000) as u64);
+            if choices.below(10) == 0 {
+                table.handle_timeout(now);
+            }
+            let source = choices.below(20) as u8;
+            let is_given = table.take(now, source);
+            assert_eq!(is_given, naive.take(now, source));
+            given += u32::from(is_given);
+        }
+        assert!((5_000..19_000).contains(&given), "{given}");
     }
 }
