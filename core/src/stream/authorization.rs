@@ -163,7 +163,9 @@ mod tests {
                 assert_eq!(services.let_in(&id(n)), allowed, "peer {n} of {model:?}");
             }
         }
-        model.keys().for_each(|service| services.withdraw(service));
+        for service in model.keys() {
+            services.withdraw(service);
+        }
         assert_eq!((services.open, services.granted), (0, [(id(0), 1)].into()), "nothing is left of services gone");
     }
 }
