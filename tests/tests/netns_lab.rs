@@ -54,13 +54,22 @@ fn wait_heard(host: &Host, remotes: &[String]) {
     assert!(heard.is_some(), "no answer from {remotes:?}");
 }
 
-/// Where the echoes saw the talker, in the order of `remotes`.
+/// Where the echoes saw the talker, in the order of `remotes`. On a busy machine one of them may not have its turn within
+/// the first second.
 fn seen(host: &Host, port: u16, remotes: &[String]) -> Vec<SocketAddr> {
-    let lines = heard(talking(host, port, 1, remotes));
+    let mut lines = BTreeSet::new();
+    let of = |lines: &BTreeSet<String>, remote: &String| -> Vec<String> {
+        lines.iter().filter_map(|line| line.strip_prefix(&format!("{remote} "))).map(str::to_owned).collect()
+    };
+    let all = wait_for(LIMIT, || {
+        lines.extend(heard(talking(host, port, 1, remotes)));
+        remotes.iter().all(|remote| !of(&lines, remote).is_empty()).then_some(())
+    });
+    assert!(all.is_some(), "not all of {remotes:?} answered: {lines:?}");
     let said = |remote: &String| {
-        let of: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix(&format!("{remote} "))).collect();
-        assert_eq!(of.len(), 1, "{remote} was seen in one place: {lines:?}");
-        of[0].parse().expect("an address")
+        let places = of(&lines, remote);
+        assert_eq!(places.len(), 1, "{remote} was seen in one place: {lines:?}");
+        places[0].parse().expect("an address")
     };
     remotes.iter().map(said).collect()
 }
