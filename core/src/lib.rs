@@ -65,6 +65,7 @@ pub mod internal {
     /// Each machine driven alone: bytes are operations.
     #[cfg(any(test, feature = "operations"))]
     pub mod operations {
+        pub use crate::account::operations::drive as account;
         pub use crate::introduce::operations::{drive_calls as calls, drive_introductions as introductions};
         pub use crate::keepalive::operations::drive as measuring;
         pub use crate::lan::operations::drive as lan;
@@ -72,6 +73,7 @@ pub mod internal {
         pub use crate::nat::probe_replies::operations::drive as probe_replies;
         pub use crate::overlay::operations::drive as overlay;
         pub use crate::peer::operations::drive as peers;
+        pub use crate::relay::operations::drive as relay;
         pub use crate::stream::operations::drive as application;
         pub use crate::transport::operations::drive as transport;
         pub use crate::traverse::operations::drive as traverse;

@@ -16,7 +16,8 @@ mod wire;
 pub use link::{cookie, handshake};
 pub use node::{datagram, peer};
 pub use operations::{
-    application, calls, introductions, lan, measuring, nat, overlay, peers, probe_replies, transport, traverse,
+    account, application, calls, introductions, lan, measuring, nat, overlay, peers, probe_replies, relay, transport,
+    traverse,
 };
 pub use portmap::{mapper, nat_pmp, pcp};
 pub use statement::{advert, record};
@@ -28,6 +29,7 @@ pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its program and of its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("account", account),
     ("advert", advert),
     ("application", application),
     ("calls", calls),
@@ -50,6 +52,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("peers", peers),
     ("probe_replies", probe_replies),
     ("record", record),
+    ("relay", relay),
     ("response_body", response_body),
     ("roundtrip", roundtrip),
     ("stream", stream),

@@ -3,6 +3,11 @@
 
 use handfast_core::internal::operations;
 
+/// What strangers may use of a node, from a few addresses.
+pub fn account(bytes: &[u8]) {
+    operations::account(bytes);
+}
+
 /// The applications' streams and datagrams at the two ends of a few links.
 pub fn application(bytes: &[u8]) {
     operations::application(bytes);
@@ -41,6 +46,11 @@ pub fn overlay(bytes: &[u8]) {
 /// Two sides' peers: handshakes that cross, are lost, doubled and late.
 pub fn peers(bytes: &[u8]) {
     operations::peers(bytes);
+}
+
+/// A relay's channels: only what comes from a leg goes on, only to the other one, and within the limits.
+pub fn relay(bytes: &[u8]) {
+    operations::relay(bytes);
 }
 
 /// Answers to the probes of a few leaves, at once and late.

@@ -11,6 +11,8 @@ mod anti_amplification;
 mod budget;
 mod inner_inits;
 mod introductions;
+#[cfg(any(test, feature = "operations"))]
+pub(crate) mod operations;
 mod rate;
 
 use core::net::{IpAddr, SocketAddr};

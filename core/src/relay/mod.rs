@@ -15,6 +15,8 @@
 mod ends;
 mod fair;
 mod forward;
+#[cfg(any(test, feature = "operations"))]
+pub(crate) mod operations;
 mod quota;
 
 use core::time::Duration;
