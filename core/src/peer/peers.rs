@@ -1,6 +1,6 @@
 //! [`Peers`]: all of them, their deadlines, and the handshakes that wait to be confirmed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::indices::Indices;
@@ -35,8 +35,8 @@ pub(crate) struct Peers {
     pub(super) pace: Pace,
     /// How links that this node needs are kept alive from its side.
     own_duty: Duty,
-    /// Those whose link a room needs: few, also where there are leaves by the thousand.
-    wanted: BTreeSet<PeerKey>,
+    /// Those whose link a room needs, in order: few, also where there are leaves by the thousand.
+    wanted: Vec<PeerKey>,
     deadlines: Deadlines<PeerKey>,
     touched: Vec<PeerKey>,
     /// The clock of Inits, ours and others'.
@@ -61,7 +61,7 @@ impl Peers {
             outgoing: VecDeque::new(),
             pace: Pace::UNKNOWN,
             own_duty,
-            wanted: BTreeSet::new(),
+            wanted: Vec::new(),
             deadlines: Deadlines::default(),
             touched: Vec::new(),
             freshness: Freshness::new(clock_mark),
@@ -162,7 +162,9 @@ impl Peers {
     /// Forgets a peer with its keys, handshakes and deadline.
     pub(super) fn remove(&mut self, key: PeerKey) -> Option<Box<Peer>> {
         let mut peer = self.table.remove(key)?;
-        self.wanted.remove(&key);
+        if let Ok(at) = self.wanted.binary_search(&key) {
+            self.wanted.remove(at);
+        }
         self.deadlines.set(key, &mut peer.deadline, None);
         let attempts = peer.attempts.iter().map(|attempt| attempt.index);
         let old = peer.old_epoch.as_ref().map(|old| old.0.local_index());
@@ -270,10 +272,12 @@ impl Peers {
         let own_duty = self.own_duty;
         if let Some(peer) = self.table.get_mut(key) {
             peer.wanted = wanted;
-            if wanted {
-                self.wanted.insert(key);
-            } else {
-                self.wanted.remove(&key);
+            match self.wanted.binary_search(&key) {
+                Err(at) if wanted => self.wanted.insert(at, key),
+                Ok(at) if !wanted => {
+                    self.wanted.remove(at);
+                }
+                _ => {}
             }
             if wanted && peer.duty == Duty::None {
                 peer.duty = own_duty;
