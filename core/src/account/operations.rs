@@ -10,13 +10,13 @@ use crate::wire::address::Prefix;
 
 const ADDRESSES: u8 = 6;
 /// What an unproven address may get unasked from one node while it is remembered (threat D1).
-const UNASKED_MAX: u64 = 10;
+const UNASKED: u64 = 10;
 /// The same of what a peer names, from one link.
-const PACKETS_MAX: u64 = 10;
-const BYTES_MAX: u64 = 1_024;
+const PACKETS: u64 = 10;
+const BYTES: u64 = 1_024;
 /// Attempts at a prefix, or at a proven address, within [`MINUTE`].
-const ATTEMPTS_MAX: usize = 3;
-const PROVEN_ATTEMPTS_MAX: usize = 30;
+const ATTEMPTS: usize = 3;
+const PROVEN_ATTEMPTS: usize = 30;
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -69,7 +69,7 @@ pub fn drive(bytes: &[u8]) {
                 }
                 given.unasked.1 += 1;
                 // The minute of the account began with anything that was entered, so two of its minutes meet in ours.
-                assert!(given.unasked.1 <= 2 * UNASKED_MAX);
+                assert!(given.unasked.1 <= 2 * UNASKED);
             }
             7 => {
                 // From then on it gets what it likes; what it got is forgotten.
@@ -86,7 +86,7 @@ pub fn drive(bytes: &[u8]) {
                     }
                     given.exposed.1 += u64::from(packets);
                     given.exposed.2 += u64::from(len);
-                    assert!(given.exposed.1 <= 2 * PACKETS_MAX && given.exposed.2 <= 2 * BYTES_MAX);
+                    assert!(given.exposed.1 <= 2 * PACKETS && given.exposed.2 <= 2 * BYTES);
                 }
             }
             10 if op & 0x80 == 0 => exposure.attest(now, to.ip()),
@@ -123,9 +123,9 @@ fn attempt(account: &mut Account, now: Instant, n: u8, all: &mut [Given]) {
         Grant::Held(until) => assert!(until > now, "it could be tried at once"),
     }
     let (scope, most) = if is_proven(&all[usize::from(n)]) {
-        (super::Scope::Proven(to.ip()), PROVEN_ATTEMPTS_MAX)
+        (super::Scope::Proven(to.ip()), PROVEN_ATTEMPTS)
     } else {
-        (super::Scope::Prefix(Prefix::of(to.ip())), ATTEMPTS_MAX)
+        (super::Scope::Prefix(Prefix::of(to.ip())), ATTEMPTS)
     };
     let charged = all.iter().flat_map(|given| &given.attempts).filter(|(_, charge)| charge.scope() == scope);
     assert!(charged.count() <= most, "attempts at {scope:?}");
