@@ -32,28 +32,32 @@ pub(crate) struct Forwarded {
 pub(crate) fn channel_of(packet: &[u8]) -> Option<ChannelId> {
     let (header, rest) = packet.split_first_chunk::<RELAY_HEADER_LEN>()?;
     let [kind, channel @ ..] = *header;
-    let is_relayable = rest.first().and_then(|kind| Kind::from_byte(*kind)).is_some_and(Kind::is_relayable);
-    (kind == Kind::Relay as u8 && is_relayable).then_some(ChannelId(channel))
+    (kind == Kind::Relay as u8 && is_relayable(rest)).then_some(ChannelId(channel))
+}
+
+/// Whether such a packet may be inside of a Relay packet.
+#[inline]
+fn is_relayable(packet: &[u8]) -> bool {
+    packet.first().and_then(|kind| Kind::from_byte(*kind)).is_some_and(Kind::is_relayable)
 }
 
 /// The run at the start of `data`, which are datagrams of `stride` bytes each, the first of them a Relay packet; none
 /// where that one is too long.
 #[inline]
 pub(super) fn run(data: &[u8], stride: usize) -> Option<Run> {
-    let header = data.get(..RELAY_HEADER_LEN)?;
-    let (mut count, mut len) = (1, data.len().min(stride));
-    if len > RECEIVE_LEN_MAX {
+    let first = data.len().min(stride);
+    if first > RECEIVE_LEN_MAX {
         return None;
     }
-    while len < data.len() && count < SEGMENTS_MAX {
-        let next = &data[len..data.len().min(len + stride)];
-        if !next.starts_with(header) || channel_of(next).is_none() {
-            break;
-        }
-        len += next.len();
-        count += 1;
+    if first == data.len() {
+        // Most are alone.
+        return Some(Run { count: NonZeroUsize::MIN, len: first });
     }
-    Some(Run { count: NonZeroUsize::new(count)?, len })
+    let header = data.first_chunk::<RELAY_HEADER_LEN>()?;
+    let goes_along =
+        |packet: &&[u8]| packet.split_first_chunk().is_some_and(|(other, rest)| other == header && is_relayable(rest));
+    let count = 1 + data.chunks(stride).take(SEGMENTS_MAX).skip(1).take_while(goes_along).count();
+    Some(Run { count: NonZeroUsize::new(count)?, len: data.len().min(count.saturating_mul(stride)) })
 }
 
 #[cfg(test)]
