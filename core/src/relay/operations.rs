@@ -30,8 +30,12 @@ struct Known {
     carried: u64,
 }
 
-const fn key(peer: usize) -> PeerKey {
-    PeerKey { index: peer as u32, generation: 1 }
+fn number(peer: usize) -> u8 {
+    u8::try_from(peer).expect("there are few")
+}
+
+fn key(peer: usize) -> PeerKey {
+    PeerKey { index: number(peer).into(), generation: 1 }
 }
 
 fn path(place: u8) -> Path {
@@ -54,7 +58,7 @@ pub fn drive(bytes: &[u8]) {
     let all = Limits { rate_bps: or_none(4, 400_000), quota_bytes: or_none(8, ALL_QUOTA) };
     let mut now = Instant::ZERO;
     let mut relay = Relay::new(now, pair, all, Relayed::default());
-    let mut peers: Vec<Peer> = (0..PEERS as u8)
+    let mut peers: Vec<Peer> = (0..number(PEERS))
         .map(|n| Peer { id: SecretKey::from_bytes(&[n; 32]).peer_id(), path: Some(path(n)), before: None })
         .collect();
     let mut open: BTreeMap<ChannelId, Known> = BTreeMap::new();
@@ -74,7 +78,7 @@ pub fn drive(bytes: &[u8]) {
                 }
             }
             0..10 => {
-                let place = if op & 0x80 == 0 { peers[at].path.unwrap_or(path(at as u8)) } else { path(op) };
+                let place = if op & 0x80 == 0 { peers[at].path.unwrap_or(path(number(at))) } else { path(op) };
                 let count = 1 + usize::from(bytes.u8() % 4);
                 let stride = 8 + usize::from(bytes.u8()) * 4;
                 forward(&mut relay, now, (some, place), (count, stride), &peers, &mut open, &mut total);
