@@ -16,8 +16,8 @@ use crate::wire::address::{CANDIDATES_MAX, Prefix};
 const PACKETS_MAX: u8 = 10;
 /// And bytes of UDP payload.
 const BYTES_MAX: u16 = 1_024;
-/// Most IP addresses on the account. At the limit the oldest entry or attestation is struck; the
-/// prefix's [`Budget`] still holds.
+/// Most IP addresses on the account. At the limit the oldest entry or attestation is struck; the prefix's [`Budget`]
+/// still holds.
 const ADDRESSES_MAX: usize = 32;
 /// What an address got longer ago than this is forgotten: the peer may be there now.
 const AGE_MAX: Duration = Duration::from_secs(600);
