@@ -289,11 +289,14 @@ impl Traversal {
         let Some(target) = self.targets.get(&key).filter(|t| !t.whereabouts.candidates.is_empty()) else {
             return Some(RelayReason::NotTriedYet);
         };
-        match self.strategy(key, now, peer, &around()) {
-            Strategy::RelayOnly(why) => Some(why),
-            _ if let Some(held) = &target.held => Some(RelayReason::BudgetHeld { wait: held.until.since(now) }),
-            _ if target.effort.is_some() || target.checks.is_some() => Some(RelayReason::Trying),
-            _ => Some(RelayReason::TriedInVain),
+        if let Strategy::RelayOnly(why) = self.strategy(key, now, peer, &around()) {
+            Some(why)
+        } else if let Some(held) = &target.held {
+            Some(RelayReason::BudgetHeld { wait: held.until.since(now) })
+        } else if target.effort.is_some() || target.checks.is_some() {
+            Some(RelayReason::Trying)
+        } else {
+            Some(RelayReason::TriedInVain)
         }
     }
 
