@@ -16,6 +16,7 @@ pub mod fault;
 pub mod host;
 pub mod invariant;
 pub mod kinds;
+pub mod liar;
 pub mod nat;
 pub mod netns;
 pub mod oracle;

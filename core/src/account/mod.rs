@@ -1,14 +1,15 @@
 //! What strangers have used, and may still use: the one room that every other asks before it does something for, or
 //! sends something to, somebody who has proven nothing.
 //!
-//! [`Account`] is the node's: what unproven addresses got in answer or unasked ([`anti_amplification`]), how many
-//! attempts were made towards a prefix ([`budget`]), how many Inits a relay or home brought, and how many introductions
-//! were done for whom. [`Exposure`] is the part of it that belongs to one link: what the addresses that its peer named
+//! [`Account`] is the node's: what unproven addresses got in answer or unasked ([`anti_amplification`]), what those got
+//! that others named ([`hearsay`]), how many attempts were made towards a prefix ([`budget`]), how many Inits a relay
+//! or home brought, and how many introductions were done for whom. [`Exposure`] is the part of it that belongs to one link: what the addresses that its peer named
 //! have got. [`Rate`] and [`RateTable`] limit by identity or prefix whoever asks often. A signature gives no standing
 //! here: who has many keys has one address.
 
 mod anti_amplification;
 mod budget;
+mod hearsay;
 mod inner_inits;
 mod introductions;
 #[cfg(any(test, feature = "operations"))]
@@ -22,17 +23,22 @@ pub(crate) use rate::{Rate, RateTable};
 
 use self::anti_amplification::Ledger;
 use self::budget::Budget;
+use self::hearsay::Hearsay;
 use self::inner_inits::InnerInits;
 use self::introductions::IntroductionRates;
 use crate::identity::PeerId;
 use crate::net::PeerKey;
 use crate::time::Instant;
 
+/// An Init by itself that asks for nothing.
+const BARE_INIT_LEN: usize = 153;
+
 /// All that one node keeps of what strangers have used.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     ledger: Ledger,
     budget: Budget,
+    hearsay: Hearsay,
     inner_inits: InnerInits,
     introductions: IntroductionRates,
 }
@@ -56,8 +62,23 @@ impl Account {
     }
 
     /// The address proved itself.
-    pub(crate) fn proven(&mut self, address: SocketAddr) {
+    pub(crate) fn proven(&mut self, now: Instant, address: SocketAddr) {
         self.ledger.proven(address);
+        self.hearsay.on_answer(now, address.ip());
+    }
+
+    /// Whether so many bytes may go unasked to an address that somebody else named; if so they are entered.
+    #[must_use]
+    pub(crate) fn to_hearsay(&mut self, now: Instant, to: SocketAddr, bytes: usize) -> bool {
+        self.hearsay.has_room(now, to.ip(), bytes)
+            && self.ledger.unasked(now, to)
+            && self.hearsay.take(now, to.ip(), bytes)
+    }
+
+    /// Whether there is room for an Init there, but for what this very address was sent in the last minute.
+    #[must_use]
+    pub(crate) fn has_room_for_hearsay(&mut self, now: Instant, ip: IpAddr) -> bool {
+        self.hearsay.has_room(now, ip, BARE_INIT_LEN)
     }
 
     /// Takes one attempt out of the budget of each prefix or proven IP address that the addresses fall in; says of each
@@ -129,5 +150,6 @@ impl Account {
     /// Forgets what is old.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.ledger.forget_old(now);
+        self.hearsay.forget_old(now);
     }
 }

@@ -73,7 +73,7 @@ pub fn drive(bytes: &[u8]) {
             }
             7 => {
                 // From then on it gets what it likes; what it got is forgotten.
-                account.proven(to);
+                account.proven(now, to);
                 (given.received, given.answered, given.unasked) = ((0, 0), (0, 0), (now, 0));
             }
             8..10 => {

@@ -24,6 +24,7 @@ use crate::api::{CommandError, ConnectError};
 use crate::identity::PeerId;
 use crate::lan::Lan;
 use crate::net::{DropReason, LanNode, Network};
+use crate::peer::Origin;
 use crate::queue;
 use crate::ticket::Ticket;
 use crate::time::{Deadlines, Instant};
@@ -392,7 +393,7 @@ impl Calls {
     // ---- inside ----
 
     /// Dials a peer that is called, and has no link to us, where it announced itself on the LAN. Each address counts as
-    /// one attempt.
+    /// one attempt, which is the account that these have.
     fn try_near(&mut self, now: Instant, account: &mut Account, id: PeerId, is_linked: bool) {
         let near = self.lan.addresses(&id);
         if near.is_empty() || is_linked {
@@ -401,7 +402,11 @@ impl Calls {
         let Some(call) = self.by_peer.get_mut(&id).filter(|call| call.near_dials < NEAR_DIALS_MAX) else { return };
         call.near_dials += 1;
         let admitted = account.take_attempts(now, near.into_iter());
-        self.out.extend(admitted.into_iter().map(|address| CallOutput::Dial { peer: id, address }));
+        self.out.extend(admitted.into_iter().map(|address| CallOutput::Dial {
+            peer: id,
+            address,
+            origin: Origin::Own,
+        }));
     }
 
     /// Finds out where a peer is: it is a supernode itself, its homes are known, or a lookup tells.
@@ -432,7 +437,11 @@ impl Calls {
         let Some(call) = self.by_peer.get_mut(&id) else { return };
         call.error = ConnectError::Unreachable;
         let own = call.homes.iter().filter(|(home, _)| *home == id);
-        self.out.extend(own.map(|(_, address)| CallOutput::Dial { peer: id, address: *address }));
+        let near = self.lan.addresses(&id);
+        self.out.extend(own.map(|(_, address)| {
+            let origin = if near.contains(address) { Origin::Own } else { Origin::Hearsay };
+            CallOutput::Dial { peer: id, address: *address, origin }
+        }));
     }
 
     /// Asks the n-th home of the peer for an introduction.

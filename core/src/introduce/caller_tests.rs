@@ -142,13 +142,13 @@ fn a_supernode_is_dialled_looked_up_and_dialled_again() {
     let (mut calls, mut account) = calls();
     let known = Known { addresses: vec![addr(5), addr(6)], ..Known::default() };
     calls.call(at(0), &mut account, id(2), &known).expect("taken");
-    let dials = [5, 6].map(|n| CallOutput::Dial { peer: id(2), address: addr(n) });
+    let dials = [5, 6].map(|n| CallOutput::Dial { peer: id(2), address: addr(n), origin: Origin::Hearsay });
     assert_eq!(outputs(&mut calls), dials);
     // It may be none any more; a lookup in vain leaves what is known.
     let known = Known { addresses: vec![addr(7)], ..Known::default() };
     let seen = run(&mut calls, &known);
     let [a, b] = dials;
-    let c = CallOutput::Dial { peer: id(2), address: addr(7) };
+    let c = CallOutput::Dial { peer: id(2), address: addr(7), origin: Origin::Hearsay };
     let expected = [
         (4_000, FORGET()),
         (4_000, LOOKUP()),
@@ -217,7 +217,7 @@ fn on_the_lan_a_peer_is_tried_three_times_beside_the_search() {
     };
     assert!(tell(&mut calls, false));
     assert_eq!(outputs(&mut calls), [], "nobody wants it");
-    let dial = CallOutput::Dial { peer: id(2), address: near };
+    let dial = CallOutput::Dial { peer: id(2), address: near, origin: Origin::Own };
     calls.call(at(0), &mut Account::default(), id(2), &Known::default()).expect("taken");
     assert_eq!(outputs(&mut calls), [dial.clone(), LOOKUP()]);
     assert!(tell(&mut calls, true));
@@ -252,7 +252,7 @@ fn homes_that_the_peer_itself_is_one_of_are_remembered() {
     calls.on_location(at(0), id(3), Ok(vec![home(4)]), &Known::default());
     assert_eq!(calls.sizes().1, 1, "it is a supernode, and not to be looked for again");
     calls.call(at(0), &mut account, id(2), &Known::default()).expect("taken");
-    assert_eq!(outputs(&mut calls), [CallOutput::Dial { peer: id(2), address: addr(2) }]);
+    assert_eq!(outputs(&mut calls), [CallOutput::Dial { peer: id(2), address: addr(2), origin: Origin::Hearsay }]);
 }
 
 #[test]

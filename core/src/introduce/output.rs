@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use super::Home;
 use crate::api::ConnectError;
 use crate::identity::PeerId;
+use crate::peer::Origin;
 
 /// Why a lookup gave no record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +87,8 @@ pub(crate) enum CallOutput {
         peer: PeerId,
         /// Where.
         address: SocketAddr,
+        /// Whose word that is.
+        origin: Origin,
     },
     /// Build an Init for the peer, for this home to carry: [`Calls::on_init_built`](super::Calls::on_init_built) takes
     /// it, and [`Calls::on_impossible`](super::Calls::on_impossible) that there can be none.

@@ -9,7 +9,7 @@ use crate::introduce::HeldInit;
 use crate::link::Accepted;
 use crate::net::{DropReason, Path, PeerKey};
 use crate::path::Route;
-use crate::peer::{Arrival, AttemptRoute, Request};
+use crate::peer::{Arrival, AttemptRoute, Manner, Origin, Request};
 use crate::relay::Way;
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
@@ -32,12 +32,26 @@ impl Node {
         packet
     }
 
-    /// Opens a link to a known address, unless one is up or under way there.
+    /// Opens a link at an address: unless this node knows better, by the word of whoever named it.
     pub(super) fn dial(
         &mut self,
         now: Instant,
         id: PeerId,
         address: SocketAddr,
+        named_by: Origin,
+        early: Option<Message<'_>>,
+    ) -> Option<PeerKey> {
+        let origin = if self.overlay.is_at(&id, address) { Origin::Own } else { named_by };
+        self.dial_in(now, id, address, Manner::by(origin), early)
+    }
+
+    /// The same in this manner, unless an Init is under way there.
+    pub(super) fn dial_in(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        address: SocketAddr,
+        manner: Manner,
         early: Option<Message<'_>>,
     ) -> Option<PeerKey> {
         if id == self.id() || !is_sendable(address) {
@@ -52,7 +66,8 @@ impl Node {
         if self.peers.is_asking(key, path) {
             return Some(key);
         }
-        self.attempt(now, key, AttemptRoute::Direct(path), &body)?;
+        self.peers.attempt_in(now, &mut self.account, key, (AttemptRoute::Direct(path), manner), &body)?;
+        self.carry_peers(now);
         self.transport_asked(now);
         Some(key)
     }
@@ -77,6 +92,10 @@ impl Node {
         }
         self.peers.install_finished(now, key, route, finished);
         self.transport_answered(now, key, &route, first);
+        if let (Some(remote), false) = (route.remote(), route.is_tcp()) {
+            self.account.proven(now, remote);
+            self.peers.id_of(key).inspect(|id| self.overlay.on_reached(now, *id, remote));
+        }
         self.choose_path(now, key);
         // The responder changes keys only when it sees the new ones used.
         self.peers.send(key, &Message::Confirm);

@@ -10,7 +10,7 @@ use crate::introduce::{
 };
 use crate::net::{DropReason, PeerKey};
 use crate::path::Route;
-use crate::peer::{AttemptRoute, Peer};
+use crate::peer::{AttemptRoute, Origin, Peer};
 use crate::relay::{End, Way};
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
@@ -93,7 +93,7 @@ impl Node {
                     }
                 }
                 CallOutput::Forget { peer } => self.overlay.forget_record(&peer),
-                CallOutput::Dial { peer, address } => drop(self.dial(now, peer, address, None)),
+                CallOutput::Dial { peer, address, origin } => drop(self.dial(now, peer, address, origin, None)),
                 CallOutput::Build { peer, home } => match self.introduced_init(now, peer, home.0) {
                     Some(init) => self.calls.on_init_built(peer, init),
                     None => self.calls.on_impossible(peer),
@@ -102,7 +102,7 @@ impl Node {
                     let message = Message::Introduce { peer, init: &init };
                     match self.peers.up_key(&home) {
                         Some(home) => self.peers.send(home, &message),
-                        None => drop(self.dial(now, home, address, Some(message))),
+                        None => drop(self.dial(now, home, address, Origin::Hearsay, Some(message))),
                     }
                 }
                 CallOutput::UseLink { peer } => match self.peers.up_key(&peer) {

@@ -8,7 +8,7 @@ use crate::nat::Nat;
 use crate::net::{Network, PeerKey};
 use crate::overlay::{About, Carried, LinkUp, Output, Situation, When, advertiser, dismissal};
 use crate::path::Route;
-use crate::peer::Peer;
+use crate::peer::{Manner, Origin, Peer};
 use crate::time::{Instant, earliest};
 use crate::wire::message::Message;
 
@@ -111,6 +111,7 @@ impl Node {
         let is_called = !self.calls.is_empty() && advertiser(&message).is_some_and(|peer| self.calls.contains(&peer));
         let about = About {
             remote: route.remote().filter(|_| !route.is_tcp()),
+            ip: route.remote().map(|remote| remote.ip()),
             is_proven: paths.is_some_and(|paths| paths.is_proven(&route)),
             rtt: paths.and_then(|paths| paths.rtt_of(&route)),
             is_linked: matches!(&message, Message::DialBackOrder { peer, .. } if self.peers.up_key(peer).is_some()),
@@ -150,8 +151,9 @@ impl Node {
             Output::Send { to, messages } => self.peers.send_to(&to, messages),
             Output::Dial { peer, address } => self.carry_dial(now, peer, address),
             Output::DialBack { peer, address, nonce } => {
-                self.dial(now, peer, address, Some(Message::DialBack { nonce }));
+                self.dial(now, peer, address, Origin::Hearsay, Some(Message::DialBack { nonce }));
             }
+            Output::Vet { peer, address } => self.carry_vet(now, peer, address),
             Output::Keep { peer } => self.peers.keep(&peer),
             Output::Release { peer } => {
                 let (needed, is_leaf_here) = (self.overlay.needs(&peer), self.overlay.is_registered(&peer));
@@ -179,12 +181,20 @@ impl Node {
 
     fn carry_dial(&mut self, now: Instant, peer: PeerId, address: SocketAddr) {
         let up = self.peers.up_key(&peer);
-        match up.or_else(|| self.dial(now, peer, address, None)) {
+        match up.or_else(|| self.dial(now, peer, address, Origin::Hearsay, None)) {
             Some(key) => self.peers.set_wanted(key, true),
             None => return self.overlay.on_link_down(now, &peer),
         }
         if up.is_some() {
             self.link_there(now, peer, false);
+        }
+    }
+
+    /// Asks a supernode, once, whether it is where it says, whatever link there is to it.
+    fn carry_vet(&mut self, now: Instant, peer: PeerId, address: SocketAddr) {
+        let has_room = self.account.has_room_for_hearsay(now, address.ip());
+        if !has_room || self.dial_in(now, peer, address, Manner::ONCE, None).is_none() {
+            self.overlay.on_vet_refused(now, &peer);
         }
     }
 

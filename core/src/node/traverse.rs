@@ -8,7 +8,7 @@ use crate::api::RelayReason;
 use crate::identity::PeerId;
 use crate::net::{Family, PeerKey, SocketId, SocketKind};
 use crate::path::Route;
-use crate::peer::Peer;
+use crate::peer::{Origin, Peer};
 use crate::time::Instant;
 use crate::transport::Purpose;
 use crate::traverse::{Around, Case, Home, Named, Output, Traversal, View};
@@ -62,7 +62,8 @@ impl Node {
                 }
                 Output::Close { sockets } => self.close_sockets(now, &sockets),
                 Output::Vouch { home, address, peer } => {
-                    let home = self.peers.up_key(&home).or_else(|| self.dial(now, home, address, None));
+                    let up = self.peers.up_key(&home);
+                    let home = up.or_else(|| self.dial(now, home, address, Origin::Hearsay, None));
                     if let Some(home) = home {
                         self.peers.need(now, home);
                         self.peers.send(home, &Message::Vouch { peer });

@@ -1,6 +1,6 @@
 //! Messages for this room, by kind: each goes to the part that it is for.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use super::output::{Location, Output};
@@ -13,6 +13,7 @@ use crate::overlay::home::Carried;
 use crate::overlay::pack::{PLAINTEXT_MAX, send};
 use crate::overlay::role::OrderTo;
 use crate::time::{Instant, WallTime};
+use crate::wire::address::Range;
 use crate::wire::message::{self, Load, LoadHint, Message, Refusal, SignedKind};
 
 /// What the node knows of a message, and of the link that it came on.
@@ -20,6 +21,8 @@ use crate::wire::message::{self, Load, LoadHint, Message, Refusal, SignedKind};
 pub(crate) struct About {
     /// Where it came from, if straight and by UDP.
     pub remote: Option<SocketAddr>,
+    /// From which IP address, if straight.
+    pub ip: Option<IpAddr>,
     /// The way that it came is proven to be the peer's.
     pub is_proven: bool,
     /// The round trip on that way, if it was measured.
@@ -82,7 +85,7 @@ impl Overlay {
                     s.gossip.on_adverts_request(now, from, &mut stores);
                 }
             }
-            Message::Signed { kind, bytes } => self.on_signed(now, from, kind, bytes, about.is_called),
+            Message::Signed { kind, bytes } => self.on_signed(now, (from, about.ip), kind, bytes, about.is_called),
             Message::Digest { kind, pull, entries } => {
                 if let Some((s, mut stores)) = self.supernode(now) {
                     s.gossip.on_digest(now, from, kind, pull, &entries, &mut stores);
@@ -90,7 +93,7 @@ impl Overlay {
             }
             Message::Hints(hints) => self.on_hints(now, from, &hints),
             Message::LoadRequest => return encoded(&self.load_reply(now, about.carried)),
-            Message::LoadReply { load, time_s } => self.on_load_reply(now, from, load, time_s, about.rtt),
+            Message::LoadReply { load, time_s } => self.on_load_reply(now, from, load, time_s, about),
             Message::DialBackRequest { nonce, contacted, port } => {
                 if let Some(remote) = about.remote.filter(|_| about.is_proven) {
                     self.on_dial_back_request(now, from, remote, nonce, &contacted, port);
@@ -98,7 +101,9 @@ impl Overlay {
             }
             Message::DialBackOrder { peer, address, nonce } => {
                 let Self { acting, out, members, .. } = self;
-                if let Acting::Supernode(s) = acting {
+                if let Acting::Supernode(s) = acting
+                    && Range::is_heard_right(SocketAddr::from(address).ip(), about.ip)
+                {
                     let has_link = about.is_linked;
                     s.dial_backs.on_order(now, &from, peer, address.into(), nonce, has_link, members, out);
                 }
@@ -196,16 +201,23 @@ impl Overlay {
 
     // ---- to either ----
 
-    fn on_signed(&mut self, now: Instant, from: PeerId, kind: SignedKind, bytes: &[u8], is_called: bool) {
+    fn on_signed(
+        &mut self,
+        now: Instant,
+        (from, ip): (PeerId, Option<IpAddr>),
+        kind: SignedKind,
+        bytes: &[u8],
+        is_called: bool,
+    ) {
         if let Some((s, mut stores)) = self.supernode(now) {
-            s.gossip.on_signed(now, from, kind, bytes, &mut stores);
+            s.gossip.on_signed(now, (from, ip), kind, bytes, &mut stores);
         }
         if kind == SignedKind::Advert {
             if is_called {
                 self.on_callee_advert(now, bytes);
             }
             if let Some((homes, mut m)) = self.leaf(now) {
-                homes.on_advert(now, from, bytes, &mut m);
+                homes.on_advert(now, (from, ip), bytes, &mut m);
             }
             if !self.is_serving() && self.dial_back.reachable().is_none() {
                 self.count_fresh(now);
@@ -241,12 +253,13 @@ impl Overlay {
         self.keep(from);
     }
 
-    fn on_load_reply(&mut self, now: Instant, from: PeerId, load: Load, time_s: u64, rtt: Option<Duration>) {
+    fn on_load_reply(&mut self, now: Instant, from: PeerId, load: Load, time_s: u64, about: &About) {
         if self.is_supernode(&from) {
-            self.clock.on_told(now, from, time_s);
+            let by = self.standing(now);
+            self.clock.on_told(now, from, about.ip, time_s, by);
         }
         if let Some((homes, mut m)) = self.leaf(now) {
-            homes.on_load_reply(now, from, load, rtt, &mut m);
+            homes.on_load_reply(now, from, load, about.rtt, &mut m);
         }
         if let Some((s, mut stores)) = self.supernode(now) {
             s.gossip.on_load_reply(now, from, load, &mut stores);

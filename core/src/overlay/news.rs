@@ -89,6 +89,20 @@ impl Overlay {
         self.keep(id);
     }
 
+    /// An Init of ours was answered there.
+    pub(crate) fn on_reached(&mut self, now: Instant, id: PeerId, address: SocketAddr) {
+        if let Some((s, mut stores)) = self.supernode(now) {
+            s.gossip.on_reached(now, id, address, &mut stores);
+        }
+    }
+
+    /// Nothing may be sent now to where a supernode is said to be.
+    pub(crate) fn on_vet_refused(&mut self, now: Instant, id: &PeerId) {
+        if let Some((s, mut stores)) = self.supernode(now) {
+            s.gossip.on_vet_refused(now, id, &mut stores);
+        }
+    }
+
     /// There is none any more, or it could not be opened.
     pub(crate) fn on_link_down(&mut self, now: Instant, id: &PeerId) {
         if let Some((homes, mut m)) = self.leaf(now) {
@@ -101,7 +115,6 @@ impl Overlay {
         self.lookups.on_link_down(now, id, &mut self.out);
         self.dial_back.on_link_down(id);
         self.helpers.retain(|helper| helper != id);
-        self.clock.forget(id);
     }
 
     /// Something authentic came from this peer.

@@ -106,6 +106,7 @@ impl World {
     fn message(&mut self, n: u8, message: Message<'_>, is_proven: bool) {
         let about = About {
             remote: Some(address(n)).filter(|_| is_proven),
+            ip: Some(address(n).ip()),
             is_proven,
             rtt: Some(Duration::from_millis(u64::from(n))),
             is_linked: matches!(&message, Message::DialBackOrder { peer, .. } if self.linked.contains(peer)),
@@ -160,6 +161,15 @@ impl World {
                         self.dialled.extend((0..PEERS).find(|n| id(*n) == peer));
                     }
                 }
+                // Some answer, some cannot be asked now, some are silent.
+                Output::Vet { peer, address } => match (0..PEERS).find(|n| id(*n) == peer).map(|n| n % 3) {
+                    Some(0) => {
+                        self.overlay.on_reached(self.now, peer, address);
+                        assert!(!self.overlay.is_serving() || self.overlay.is_at(&peer, address));
+                    }
+                    Some(1) => self.overlay.on_vet_refused(self.now, &peer),
+                    _ => {}
+                },
                 Output::DialBack { .. } => assert!(self.overlay.is_serving()),
                 Output::Dismiss { .. } => assert!(!self.overlay.is_serving()),
                 Output::Serving => assert!(self.overlay.is_serving()),

@@ -30,6 +30,15 @@ pub(crate) enum Output {
         /// Where.
         address: SocketAddr,
     },
+    /// Ask a supernode that is known by hearsay, with one Init, whether it is where it says, also where a link is up:
+    /// [`on_reached`](super::Overlay::on_reached) follows if it answers, and
+    /// [`on_vet_refused`](super::Overlay::on_vet_refused) at once if nothing may be sent there now.
+    Vet {
+        /// Whom.
+        peer: PeerId,
+        /// Where it says that it is.
+        address: SocketAddr,
+    },
     /// Open a link to this address, from which no packet of the peer ever came here, with
     /// [`Message::DialBack`](crate::wire::message::Message::DialBack) as its early message. Nobody waits for it; the
     /// node closes it when nothing else needs it.

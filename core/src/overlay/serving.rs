@@ -201,11 +201,13 @@ impl Overlay {
 
     fn greet(&mut self, now: Instant, carried: Carried, named: &[(PeerId, SocketAddr)]) {
         let load = self.load(carried);
+        // As a leaf it took their word; who passes an advert on has been there.
+        let told = self.members.drain();
         let Some((s, mut stores, key, sequence)) = self.signing(now) else { return };
         s.gossip.set_load(load);
         // The own advert first: it is what neighbours are greeted with.
         s.gossip.handle_timeout(now, key, sequence, &mut stores);
         s.gossip.join(now, named, &mut stores);
-        s.gossip.meet_all(now, &mut stores);
+        s.gossip.hear_again(now, &told, &mut stores);
     }
 }

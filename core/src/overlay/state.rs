@@ -4,13 +4,13 @@ use core::net::SocketAddr;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::clock::NetworkClock;
+use super::clock::{NetworkClock, Standing};
 use super::turn::Turn;
 use crate::api::{Config, Role, Saved, SupernodeStatus};
 use crate::identity::{PeerId, SecretKey};
 use crate::link::Identity;
 use crate::nat::Stand;
-use crate::overlay::advert::{Advert, LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
+use crate::overlay::advert::{LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
 use crate::overlay::directory::{Lookups, RECORDS_MAX, Record, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
 use crate::overlay::home::{Carried, DRAWN_AUTO_MAX, DRAWN_MAX, Homes, Means, Registrations};
@@ -190,7 +190,12 @@ impl Overlay {
 
     /// The time for statements: by the own wall clock, unless that is wrong.
     pub(super) fn wall_time(&self, now: Instant) -> Option<WallTime> {
-        self.clock.time(now, self.own_wall(now), !self.is_serving())
+        self.clock.time(now, self.standing(now))
+    }
+
+    /// What others' clocks stand against.
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        Standing { own: self.own_wall(now), is_leaf: !self.is_serving(), voters: self.members.spread().max(1) }
     }
 
     // ---- what is known ----
@@ -268,11 +273,18 @@ impl Overlay {
         self.members.contains(id) || self.needs(id)
     }
 
-    /// Where a supernode says that it is.
+    /// Where a supernode is, and where else it says that it is.
     pub(crate) fn supernode_addresses(&self, id: &PeerId) -> Vec<SocketAddr> {
-        match self.members.get(id) {
-            Some(advert) => advert.addresses.iter().map(|a| (*a).into()).collect(),
-            None => Vec::new(),
+        let (Some(at), Some(advert)) = (self.members.address(id), self.members.get(id)) else { return Vec::new() };
+        let others = advert.usable(Some(at.ip())).filter(|other| *other != at);
+        core::iter::once(at).chain(others).collect()
+    }
+
+    /// Whether a supernode is at this address, as the user says or as this node found.
+    pub(crate) fn is_at(&self, id: &PeerId, address: SocketAddr) -> bool {
+        match &self.acting {
+            Acting::Leaf(homes) => homes.is_at(id, address),
+            Acting::Supernode(s) => s.gossip.is_at(id, address, &self.members),
         }
     }
 
@@ -291,10 +303,12 @@ impl Overlay {
 
     /// The same, for whoever asks what this node knows.
     pub(crate) fn supernode_status(&self, now: Instant) -> Vec<SupernodeStatus> {
-        let status = |(id, advert): (&PeerId, &Advert)| {
-            Some(SupernodeStatus { peer: *id, address: advert.address()?, load: self.members.load(now, id) })
+        let status = |(id, address): (&PeerId, SocketAddr)| SupernodeStatus {
+            peer: *id,
+            address,
+            load: self.members.load(now, id),
         };
-        self.members.iter().filter_map(status).collect()
+        self.members.addresses().map(status).collect()
     }
 
     /// The homes at which this leaf is registered now, the best first.

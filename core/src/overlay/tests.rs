@@ -190,7 +190,9 @@ fn a_long_answer_needs_a_proven_path_and_a_dial_back_one_over_udp() {
     let bytes = advert(3, Capabilities::ALL);
     let message = Message::Signed { kind: SignedKind::Advert, bytes: &bytes };
     let _ = node.handle_message(s(1), id(3), message, &About::default());
-    assert!(drain(&mut node).contains(&Output::Keep { peer: id(3) }), "it is a neighbour now");
+    assert_eq!(drain(&mut node), [Output::Vet { peer: id(3), address: address(3) }]);
+    node.on_reached(s(1), id(3), address(3));
+    assert!(!drain(&mut node).is_empty() && node.needs(&id(3)), "it is a neighbour now");
     let request = || Message::DialBackRequest { nonce: [5; 8], contacted: ArrayVec::new(), port: 0 };
     let proven = About { is_proven: true, ..About::default() };
     let direct = About { remote: Some(address(2)), ..proven };

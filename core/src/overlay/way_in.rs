@@ -143,11 +143,11 @@ impl Overlay {
     pub(super) fn count_fresh(&mut self, now: Instant) {
         let Self { members, dial_back, acting, .. } = self;
         let (mut prefixes, mut fresh, mut stale) = (BTreeSet::new(), 0, Vec::new());
-        for (id, advert) in members.iter() {
-            let ips = || advert.addresses.iter().map(|a| SocketAddr::from(*a).ip());
-            if !dial_back.is_fresh(now, id, ips()) {
+        for ((id, advert), (_, at)) in members.iter().zip(members.addresses()) {
+            let ips = advert.addresses.iter().map(|a| SocketAddr::from(*a).ip());
+            if !dial_back.is_fresh(now, id, ips) {
                 stale.push(id_prefix(id));
-            } else if ips().next().is_some_and(|ip| Prefix::is_exempt(ip) || prefixes.insert(Prefix::of(ip))) {
+            } else if Prefix::is_exempt(at.ip()) || prefixes.insert(Prefix::of(at.ip())) {
                 fresh += 1;
             }
         }
@@ -193,8 +193,7 @@ impl Overlay {
         linked: &BTreeSet<PeerId>,
     ) -> bool {
         let (mut unlinked, mut left) = (Vec::new(), 0);
-        for (id, advert) in self.members.iter() {
-            let Some(address) = advert.address().filter(SocketAddr::is_ipv4) else { continue };
+        for (id, address) in self.members.addresses().filter(|(_, address)| address.is_ipv4()) {
             if !linked.contains(id) && !except.contains(&address.ip()) {
                 unlinked.push((*id, address));
             }

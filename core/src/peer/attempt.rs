@@ -23,6 +23,34 @@ pub(crate) enum AttemptRoute {
     Introduced(PeerId),
 }
 
+/// Who says that a peer is where an Init of ours goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// The user does, or this node found it there before: no stranger aims us.
+    Own,
+    /// Somebody else: the address may be a victim's, and what it gets is on one account for all that name it.
+    Hearsay,
+}
+
+/// How an Init is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Manner {
+    /// Whose word its address rests on.
+    pub(crate) origin: Origin,
+    /// How often, while it is not answered.
+    pub(super) sends_max: u8,
+}
+
+impl Manner {
+    /// As often as any, by this word.
+    pub(crate) const fn by(origin: Origin) -> Self {
+        Self { origin, sends_max: ATTEMPT_WAITS.len() as u8 }
+    }
+
+    /// To an address that nobody has been found at yet, once: it costs its owner no more than its naming cost.
+    pub(crate) const ONCE: Self = Self { origin: Origin::Hearsay, sends_max: 1 };
+}
+
 impl AttemptRoute {
     /// Along a route that the link has.
     pub(super) fn along(route: Route) -> Self {
@@ -35,6 +63,7 @@ pub(super) struct Attempt {
     pub(super) initiation: Initiation,
     pub(super) index: u32,
     pub(super) route: AttemptRoute,
+    pub(super) manner: Manner,
     pub(super) packet: Box<[u8]>,
     /// The plaintext body, to build the Init again with a cookie.
     pub(super) body: Box<[u8]>,

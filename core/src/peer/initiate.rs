@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 
-use super::attempt::{ATTEMPT_WAITS, Attempt, AttemptRoute};
+use super::attempt::{Attempt, AttemptRoute, Manner, Origin};
 use super::outbox::fits_relayed;
 use super::outgoing::Outgoing;
 use super::output::Output;
@@ -76,10 +76,22 @@ impl Peers {
         route: AttemptRoute,
         body: &InitBody<'_>,
     ) -> Option<Box<[u8]>> {
+        self.attempt_in(now, account, key, (route, Manner::by(Origin::Own)), body)
+    }
+
+    /// The same, sent in this manner.
+    pub(crate) fn attempt_in(
+        &mut self,
+        now: Instant,
+        account: &mut Account,
+        key: PeerKey,
+        (route, manner): (AttemptRoute, Manner),
+        body: &InitBody<'_>,
+    ) -> Option<Box<[u8]>> {
         let time_us = self.init_time(now);
         let mut bytes = [0; DATAGRAM_LEN_MAX];
         let body = postcard::to_slice(body, &mut bytes).ok()?;
-        let attempt = self.build_attempt(now, time_us, key, route, body, None)?;
+        let attempt = self.build_attempt(now, time_us, key, (route, manner), body, None)?;
         let packet = attempt.packet.clone();
         let peer = self.table.get_mut(key)?;
         if peer.attempts.len() >= ATTEMPTS_MAX {
@@ -88,7 +100,7 @@ impl Peers {
         }
         peer.attempts.push(attempt);
         self.touch(key);
-        self.send_attempt(now, account, key, route, &packet);
+        self.send_attempt(now, account, key, (route, manner.origin), &packet);
         Some(packet)
     }
 
@@ -97,7 +109,7 @@ impl Peers {
         now: Instant,
         time_us: u64,
         key: PeerKey,
-        route: AttemptRoute,
+        (route, manner): (AttemptRoute, Manner),
         body: &[u8],
         cookie: Option<&[u8; 16]>,
     ) -> Option<Attempt> {
@@ -121,6 +133,7 @@ impl Peers {
             initiation,
             index,
             route,
+            manner,
             packet: out[..len].into(),
             body: body.into(),
             sent: 1,
@@ -130,11 +143,22 @@ impl Peers {
         })
     }
 
-    fn send_attempt(&mut self, now: Instant, account: &mut Account, key: PeerKey, route: AttemptRoute, packet: &[u8]) {
+    fn send_attempt(
+        &mut self,
+        now: Instant,
+        account: &mut Account,
+        key: PeerKey,
+        (route, origin): (AttemptRoute, Origin),
+        packet: &[u8],
+    ) {
         match route {
             AttemptRoute::Direct(path) => {
                 let proven = self.get(key).is_some_and(|p| p.paths.is_proven(&Route::from(path)));
-                if proven || path.socket.is_tcp() || account.unasked(now, path.remote) {
+                let mut may_be_sent = || match origin {
+                    Origin::Own => account.unasked(now, path.remote),
+                    Origin::Hearsay => account.to_hearsay(now, path.remote, packet.len()),
+                };
+                if proven || path.socket.is_tcp() || may_be_sent() {
                     self.push(Outgoing::Raw { path, bytes: packet.into() });
                 }
             }
@@ -155,14 +179,14 @@ impl Peers {
             if attempt.due() > now {
                 return true;
             }
-            let is_over = usize::from(attempt.sent) >= ATTEMPT_WAITS.len()
-                || matches!(attempt.route, AttemptRoute::Introduced(_));
+            let is_over =
+                attempt.sent >= attempt.manner.sends_max || matches!(attempt.route, AttemptRoute::Introduced(_));
             if is_over {
                 over.push(attempt.index);
             } else {
                 attempt.sent += 1;
                 attempt.at = now;
-                again.push((attempt.route, attempt.packet.clone()));
+                again.push(((attempt.route, attempt.manner.origin), attempt.packet.clone()));
             }
             !is_over
         });
@@ -176,8 +200,8 @@ impl Peers {
         for index in over.into_iter().rev() {
             self.indices.free(index);
         }
-        for (route, packet) in again {
-            self.send_attempt(now, account, key, route, &packet);
+        for (to, packet) in again {
+            self.send_attempt(now, account, key, to, &packet);
         }
         failed
     }
@@ -266,8 +290,9 @@ impl Peers {
         let at = peer.attempts.iter().position(|a| a.index == receiver).ok_or(DropReason::UnknownReceiver)?;
         let old = peer.attempts.remove(at);
         self.indices.free(old.index);
-        let mut attempt =
-            self.build_attempt(now, time_us, key, old.route, &old.body, Some(cookie)).ok_or(DropReason::Limited)?;
+        let mut attempt = self
+            .build_attempt(now, time_us, key, (old.route, old.manner), &old.body, Some(cookie))
+            .ok_or(DropReason::Limited)?;
         attempt.sent = old.sent + 1;
         attempt.first = old.first;
         let packet = attempt.packet.clone();
@@ -275,7 +300,7 @@ impl Peers {
             peer.attempts.push(attempt);
         }
         self.touch(key);
-        self.send_attempt(now, account, key, old.route, &packet);
+        self.send_attempt(now, account, key, (old.route, old.manner.origin), &packet);
         Ok(())
     }
 

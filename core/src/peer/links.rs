@@ -140,7 +140,7 @@ impl Peers {
     pub(crate) fn choose(&mut self, now: Instant, account: &mut Account, key: PeerKey) -> Option<Chosen> {
         let chosen = self.get_mut(key)?.choose(now)?;
         self.touch(key);
-        chosen.new.and_then(|route| route.remote()).into_iter().for_each(|remote| account.proven(remote));
+        chosen.new.and_then(|route| route.remote()).into_iter().for_each(|remote| account.proven(now, remote));
         self.announce(key);
         if chosen.is_first && self.is_up(key) {
             self.flush_waiting(key);

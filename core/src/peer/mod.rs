@@ -40,7 +40,7 @@ mod traffic;
 mod validation;
 mod ways;
 
-pub(crate) use attempt::AttemptRoute;
+pub(crate) use attempt::{AttemptRoute, Manner, Origin};
 pub(crate) use due::Ended;
 pub(crate) use outbox::MESSAGES_LEN_MAX;
 pub(crate) use outgoing::{OUTGOING_MAX, Outgoing};

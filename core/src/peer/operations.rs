@@ -175,7 +175,7 @@ impl Side {
     fn choose(&mut self, now: Instant) {
         self.peers.choose(now, &mut self.account, self.key);
         self.peers.flush_waiting(self.key);
-        self.account.proven(self.path.remote);
+        self.account.proven(now, self.path.remote);
     }
 
     /// Nothing is left of the other side but its name, and how late its last Init was.

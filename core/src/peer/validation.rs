@@ -100,7 +100,7 @@ impl Peers {
         let Some(peer) = self.get_mut(key) else { return false };
         let is_proof = peer.on_challenge_reply(now, route, token, checked);
         if is_proof {
-            route.remote().into_iter().for_each(|remote| account.proven(remote));
+            route.remote().into_iter().for_each(|remote| account.proven(now, remote));
             peer.on_path_answered(now, route);
         }
         is_proof

@@ -90,12 +90,67 @@ impl Prefix {
         }
     }
 
+    /// The first address of it.
+    pub fn first(self) -> IpAddr {
+        self.with_rest(0)
+    }
+
+    /// The last one.
+    pub fn last(self) -> IpAddr {
+        self.with_rest(0xff)
+    }
+
+    fn with_rest(self, rest: u8) -> IpAddr {
+        match self {
+            Self::V4([a, b, c]) => IpAddr::from([a, b, c, rest]),
+            Self::V6(prefix) => {
+                let mut ip = [rest; 16];
+                ip.iter_mut().zip(prefix).for_each(|(to, from)| *to = from);
+                IpAddr::from(ip)
+            }
+        }
+    }
+
     /// Whether limits per prefix are lifted: loopback and private ranges, where a whole test network may live.
     pub fn is_exempt(ip: IpAddr) -> bool {
         match ip.to_canonical() {
             IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
             IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
         }
+    }
+}
+
+/// Which of the ranges an address is in that mean something else in each network.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Range {
+    /// None of them: it means the same everywhere.
+    Public,
+    /// This host.
+    Loopback,
+    /// This link.
+    LinkLocal,
+    /// RFC 1918, told apart by the first octet of the range, and RFC 4193, by 0.
+    Private(u8),
+}
+
+impl Range {
+    /// The range of an address.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            ip if ip.is_loopback() => Self::Loopback,
+            IpAddr::V4(ip) if ip.is_link_local() => Self::LinkLocal,
+            IpAddr::V4(ip) if ip.is_private() => Self::Private(ip.octets()[0]),
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => Self::LinkLocal,
+            IpAddr::V6(ip) if ip.is_unique_local() => Self::Private(0),
+            IpAddr::V4(_) | IpAddr::V6(_) => Self::Public,
+        }
+    }
+
+    /// Whether an address may be believed that was heard from somebody at `over`, or through others where there is
+    /// none: a private one means something only where it is said.
+    pub fn is_heard_right(ip: IpAddr, over: Option<IpAddr>) -> bool {
+        let range = Self::of(ip);
+        range == Self::Public || over.is_some_and(|over| Self::of(over) == range)
     }
 }
 

@@ -1,20 +1,24 @@
 //! The supernodes that this node knows, with what they said of themselves and what was seen of them.
 //!
-//! Filled by [`MembershipTable::insert`] with signed bytes from anybody; emptied by time. Limits keep one network
-//! prefix from filling it. Load comes from the supernode itself or, worth less, from hints of others; suspicion is what
+//! A supernode fills it with those that it has been to: they answered a handshake that this node began at an address
+//! that their advert names ([`Found::Here`]), and stay while newer adverts name that address ([`MembershipTable::renew`]).
+//! All others are [hearsay](super::Hearsay). A leaf, which passes nothing on, fills it with what it is told, to draw
+//! from ([`Found::Told`]). Time empties it. Limits keep one network prefix from filling it: they bind when it is more
+//! than half full, so that in a small network all agree on who is there. Load comes from the supernode itself or, worth less, from hints of others; suspicion is what
 //! this node's own gossip found, or, worth less again, what others say.
 //!
-//! An advert without [`Capabilities::HOME`] takes back those before it. It is kept and passed on like any other, so
+//! An advert that [offers nothing](Advert::is_withdrawn) takes back those before it. It is kept and passed on like any other, so
 //! that none of those comes back, but whom it speaks of is no supernode.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeMap;
 
 use arrayvec::ArrayVec;
 
+use super::Advert;
 use super::shelf::{Refused, Shelf, id_prefix};
-use super::{Advert, Capabilities};
+use super::statement::StatementError;
 use crate::identity::PeerId;
 use crate::random::ChoiceRng;
 use crate::time::{Instant, WallTime};
@@ -25,8 +29,10 @@ use crate::wire::message::{DigestEntry, HINTS_MAX, Load, LoadHint};
 pub(crate) const SUPERNODE_ADVERTS_MAX: usize = 1024;
 /// Most that a leaf keeps: plenty to choose two homes from.
 pub(crate) const LEAF_ADVERTS_MAX: usize = 64;
-/// Most supernodes of one [`Prefix`] in the membership table (as geth does per table).
+/// Most supernodes of one [`Prefix`] in the membership table (as geth does per table), once it is more than half full.
 const PREFIX_MAX: u16 = 10;
+/// A table with fewer places has no limit per prefix.
+const PREFIX_TABLE_MIN: usize = 64;
 /// What a supernode said itself is not overruled by hints of others for so long.
 const LOAD_FIRST_HAND: Duration = Duration::from_secs(60);
 /// A load older than this says nothing any more.
@@ -52,8 +58,19 @@ struct HeardLoad {
     first_hand: bool,
 }
 
+/// How this node comes to know where a supernode is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Found {
+    /// It answered there.
+    Here(SocketAddr),
+    /// Somebody at this IP address says so, or says it through others.
+    Told(Option<IpAddr>),
+}
+
 struct Known {
     advert: Advert,
+    /// Where it is dialled: where it was found, or where it prefers to be.
+    address: SocketAddr,
     load: Option<HeardLoad>,
     suspicion: Suspicion,
 }
@@ -64,13 +81,15 @@ pub(crate) struct MembershipTable {
     adverts_max: usize,
     shelf: Shelf<Advert, Known>,
     prefixes: BTreeMap<Prefix, u16>,
+    /// How many are where prefixes do not count.
+    exempt: usize,
     dead: usize,
 }
 
 impl MembershipTable {
     /// An empty table of the node `me`.
     pub(crate) fn new(me: PeerId, adverts_max: usize) -> Self {
-        Self { me, adverts_max, shelf: Shelf::new(), prefixes: BTreeMap::new(), dead: 0 }
+        Self { me, adverts_max, shelf: Shelf::new(), prefixes: BTreeMap::new(), exempt: 0, dead: 0 }
     }
 
     /// Another limit from now on. What is there beyond it expires.
@@ -78,41 +97,78 @@ impl MembershipTable {
         self.adverts_max = adverts_max;
     }
 
-    /// Takes signed bytes that came from the neighbour `from`. When the membership table is full, a dead one makes
-    /// room, or the newcomer is refused: those known and proven come first.
+    /// Takes signed bytes that came from `from`. When the membership table is full, a dead one makes room, or the
+    /// newcomer is refused: those known and proven come first.
     pub(crate) fn insert(
         &mut self,
         now: Instant,
         from: &PeerId,
         wall: Option<WallTime>,
         bytes: &[u8],
+        found: Found,
+    ) -> Result<Advert, Refused> {
+        let address = |advert: &Advert, _: Option<&Known>| match found {
+            Found::Here(address) => Ok(address),
+            Found::Told(over) => advert.usable(over).next().ok_or(Refused::Bad(StatementError::BadValue)),
+        };
+        self.take(now, from, wall, bytes, address)
+    }
+
+    /// Takes a newer advert of a supernode that is here, if it still names the address where that is, or takes all back.
+    pub(crate) fn renew(
+        &mut self,
+        now: Instant,
+        from: &PeerId,
+        wall: Option<WallTime>,
+        bytes: &[u8],
+    ) -> Result<Advert, Refused> {
+        let address = |advert: &Advert, old: Option<&Known>| {
+            let stays = |old: &&Known| advert.names(old.address) || advert.is_withdrawn();
+            old.filter(stays).map(|old| old.address).ok_or(Refused::Unproven)
+        };
+        self.take(now, from, wall, bytes, address)
+    }
+
+    fn take(
+        &mut self,
+        now: Instant,
+        from: &PeerId,
+        wall: Option<WallTime>,
+        bytes: &[u8],
+        address: impl Fn(&Advert, Option<&Known>) -> Result<SocketAddr, Refused>,
     ) -> Result<Advert, Refused> {
         let (me, prefixes) = (self.me, &self.prefixes);
         let is_full = self.shelf.len() >= self.adverts_max;
         let may_replace = self.dead > 0;
+        let is_limited = self.adverts_max >= PREFIX_TABLE_MIN && self.shelf.len() * 2 > self.adverts_max;
         let checked = self.shelf.examine(now, from, wall, bytes, |shelf, advert: &Advert| {
             if advert.id == me {
                 return Err(Refused::Own);
             }
             let old = shelf.value(&advert.id);
+            if advert.is_withdrawn() && old.is_none() {
+                // There is nothing to take back.
+                return Err(Refused::Known);
+            }
+            let prefix = counted_prefix(address(advert, old)?);
             if old.is_none() && is_full && !may_replace {
                 return Err(Refused::Full);
             }
-            let prefix = counted_prefix(advert);
             let crowded = prefix.is_some_and(|p| prefixes.get(&p).is_some_and(|count| *count >= PREFIX_MAX));
-            if crowded && old.is_none_or(|known| counted_prefix(&known.advert) != prefix) {
+            if is_limited && crowded && old.is_none_or(|known| counted_prefix(known.address) != prefix) {
                 return Err(Refused::Crowded);
             }
             Ok(())
         })?;
-        if is_full && !self.shelf.contains(&checked.statement.id) {
-            self.remove_one_dead();
-        }
         let advert = checked.statement.clone();
-        let mut known = Known { advert: advert.clone(), load: None, suspicion: Suspicion::Alive };
-        if let Some(old) = self.shelf.value(&advert.id) {
+        let old = self.shelf.value(&advert.id);
+        let mut known = Known::new(advert.clone(), address(&advert, old)?);
+        if let Some(old) = old {
             known.load = old.load;
             known.suspicion = old.suspicion;
+        }
+        if is_full && !self.shelf.contains(&advert.id) {
+            self.remove_one_dead();
         }
         self.count(&known, true);
         if let Some(old) = self.shelf.put(&checked, bytes, known) {
@@ -124,7 +180,10 @@ impl MembershipTable {
     /// Takes the own advert: others may ask for it like for any other. It is no candidate for anything here.
     pub(crate) fn put_own(&mut self, now: Instant, advert: Advert, bytes: &[u8]) {
         debug_assert_eq!(advert.id, self.me);
-        let known = Known { advert: advert.clone(), load: None, suspicion: Suspicion::Alive };
+        let Some(address) = advert.usable(None).chain(advert.addresses.iter().map(|a| (*a).into())).next() else {
+            return;
+        };
+        let known = Known::new(advert.clone(), address);
         self.count(&known, true);
         let old = self.shelf.remove(&self.me);
         if let Some(old) = old {
@@ -137,12 +196,27 @@ impl MembershipTable {
         if known.suspicion == Suspicion::Dead {
             self.dead = if add { self.dead + 1 } else { self.dead.saturating_sub(1) };
         }
-        let Some(prefix) = counted_prefix(&known.advert) else { return };
+        let Some(prefix) = counted_prefix(known.address) else {
+            self.exempt = if add { self.exempt + 1 } else { self.exempt.saturating_sub(1) };
+            return;
+        };
         let count = self.prefixes.entry(prefix).or_insert(0);
         *count = if add { *count + 1 } else { count.saturating_sub(1) };
         if *count == 0 {
             self.prefixes.remove(&prefix);
         }
+    }
+
+    /// In how many different prefixes those here are, where prefixes count, and how many are elsewhere.
+    pub(crate) fn spread(&self) -> usize {
+        self.prefixes.len() + self.exempt
+    }
+
+    /// Takes all adverts out, as they travel, each with where its supernode is.
+    pub(crate) fn drain(&mut self) -> Vec<(Box<[u8]>, SocketAddr)> {
+        let all = self.shelf.iter().map(|(known, bytes)| (bytes.into(), known.address)).collect();
+        *self = Self::new(self.me, self.adverts_max);
+        all
     }
 
     fn remove_one_dead(&mut self) {
@@ -165,12 +239,20 @@ impl MembershipTable {
 
     /// Its advert, unless it has taken that back.
     pub(crate) fn get(&self, id: &PeerId) -> Option<&Advert> {
-        self.shelf.value(id).map(|known| &known.advert).filter(|advert| advert.capabilities.has(Capabilities::HOME))
+        self.shelf.value(id).map(|known| &known.advert).filter(|advert| !advert.is_withdrawn())
     }
 
-    /// Its preferred address.
+    /// Where it is: where it was found, or where it prefers to be.
     pub(crate) fn address(&self, id: &PeerId) -> Option<SocketAddr> {
-        self.get(id)?.address()
+        let known = self.shelf.value(id)?;
+        (!known.advert.is_withdrawn()).then_some(known.address)
+    }
+
+    /// All supernodes but this one, and where each is.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (&PeerId, SocketAddr)> {
+        let all = self.shelf.iter().map(|(known, _)| known);
+        let others = all.filter(|known| known.advert.id != self.me && !known.advert.is_withdrawn());
+        others.map(|known| (&known.advert.id, known.address))
     }
 
     /// Its advert as it travels.
@@ -181,7 +263,7 @@ impl MembershipTable {
     /// All supernodes but this one.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Advert)> {
         let adverts = self.shelf.iter().map(|(known, _)| (&known.advert.id, &known.advert));
-        adverts.filter(|(id, advert)| **id != self.me && advert.capabilities.has(Capabilities::HOME))
+        adverts.filter(|(id, advert)| **id != self.me && !advert.is_withdrawn())
     }
 
     /// At most `max` adverts as they travel, the own one among them and dead ones not, beginning at a random one.
@@ -283,8 +365,13 @@ impl MembershipTable {
     }
 }
 
-/// The prefix that an advert counts against; none in ranges where limits are lifted.
-fn counted_prefix(advert: &Advert) -> Option<Prefix> {
-    let ip = advert.address()?.ip();
-    (!Prefix::is_exempt(ip)).then(|| Prefix::of(ip))
+impl Known {
+    fn new(advert: Advert, address: SocketAddr) -> Self {
+        Self { advert, address, load: None, suspicion: Suspicion::Alive }
+    }
+}
+
+/// The prefix that an address counts against; none in ranges where limits are lifted.
+fn counted_prefix(address: SocketAddr) -> Option<Prefix> {
+    (!Prefix::is_exempt(address.ip())).then(|| Prefix::of(address.ip()))
 }

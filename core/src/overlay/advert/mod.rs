@@ -3,30 +3,33 @@
 //! An [`Advert`] names the addresses at which the internet reaches a supernode and what it is able to do. It says
 //! nothing that moves by the minute: load travels beside it, unsigned (see
 //! [`LoadHint`](crate::wire::message::LoadHint)). [`OwnAdvert`] makes and renews the own one; [`MembershipTable`] keeps
-//! those of others and forgets them when they expire.
+//! those of others and forgets them when they expire; [`Hearsay`] holds what a supernode is told of those that it has
+//! not been to.
 //!
 //! The envelope, in [`statement`], is shared with the records of the [`directory`](crate::overlay::directory), and so
 //! is the [`shelf`] that stores either: both are signed by the one they speak of, and for both a valid signature gives
 //! no right to storage.
 
+mod hearsay;
 mod membership;
 mod own;
 pub(crate) mod shelf;
 pub(crate) mod statement;
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use membership::{LEAF_ADVERTS_MAX, MembershipTable, SUPERNODE_ADVERTS_MAX, Suspicion};
+pub(crate) use hearsay::{Hearsay, Need, Teller};
+pub(crate) use membership::{Found, LEAF_ADVERTS_MAX, MembershipTable, SUPERNODE_ADVERTS_MAX, Suspicion};
 pub(crate) use own::{OwnAdvert, Sequence};
 pub(crate) use statement::StatementError;
 
 use self::statement::{LIFETIME_MAX, Statement};
 use crate::identity::{PeerId, SecretKey, SignatureKind};
-use crate::wire::address::{Address, is_sendable};
+use crate::wire::address::{Address, Range, is_sendable};
 use crate::wire::message::ADVERT_ADDRESSES_MAX;
 
 /// What a supernode is able to do: a set of bits. Unknown bits are kept and mean nothing.
@@ -92,9 +95,19 @@ impl Advert {
         Ok(advert)
     }
 
-    /// The preferred address.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.addresses.first().map(|a| (*a).into())
+    /// Its addresses, preferred first, as far as they mean something to whoever heard it from `over`.
+    pub(crate) fn usable(&self, over: Option<IpAddr>) -> impl Iterator<Item = SocketAddr> {
+        self.addresses.iter().map(|a| SocketAddr::from(*a)).filter(move |a| Range::is_heard_right(a.ip(), over))
+    }
+
+    /// Whether this is one of them.
+    pub(crate) fn names(&self, address: SocketAddr) -> bool {
+        self.addresses.contains(&address.into())
+    }
+
+    /// Whether it takes back those before it and offers nothing.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        !self.capabilities.has(Capabilities::HOME)
     }
 }
 

@@ -67,6 +67,8 @@ pub(crate) enum Refused {
     Bad(StatementError),
     /// The neighbour has used up its share of signature checks.
     Budget,
+    /// This node has not been at an address that it names.
+    Unproven,
     /// The table is full.
     Full,
     /// Too many of one prefix, or of one home.

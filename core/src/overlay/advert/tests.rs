@@ -31,9 +31,12 @@ fn members() -> MembershipTable {
     MembershipTable::new(key(0).peer_id(), SUPERNODE_ADVERTS_MAX)
 }
 
+/// Passed on by others.
+const TOLD: Found = Found::Told(None);
+
 /// Inserts as if from one neighbour.
 fn insert(members: &mut MembershipTable, now: Instant, bytes: &[u8]) -> Result<(), Refused> {
-    members.insert(now, &key(200).peer_id(), Some(wall_at(now)), bytes).map(|_| ())
+    members.insert(now, &key(200).peer_id(), Some(wall_at(now)), bytes, TOLD).map(|_| ())
 }
 
 #[test]
@@ -139,7 +142,7 @@ fn c4_adverts_from_the_future_are_refused() {
     members.handle_timeout(s(0) + LIFETIME_MAX);
     assert_eq!(members.len(), 0);
     // Without a wall clock the lifetime still counts.
-    members.insert(s(0), &key(200).peer_id(), None, &signed(1, 1, s(0))).unwrap();
+    members.insert(s(0), &key(200).peer_id(), None, &signed(1, 1, s(0)), TOLD).unwrap();
     assert_eq!(members.poll_timeout(), Some(s(3600)));
 }
 
@@ -150,13 +153,16 @@ fn c2_a_neighbour_that_floods_junk_is_cut_short() {
     let last = junk.len() - 1;
     junk[last] ^= 1;
     let flood = |members: &mut MembershipTable, from: u8, now: Instant| {
-        let results = (0..3000).map(|_| members.insert(now, &key(from).peer_id(), None, &junk));
+        let results = (0..3000).map(|_| members.insert(now, &key(from).peer_id(), None, &junk, TOLD));
         results.filter(|r| matches!(r, Err(Refused::Bad(StatementError::Signature)))).count()
     };
     // One neighbour, then several: what is verified at once is bounded by each and by all together.
     assert_eq!(flood(&mut members, 201, s(1)), 500);
-    assert_eq!(members.insert(s(1), &key(201).peer_id(), None, &signed(2, 1, s(0))), Err(Refused::Budget));
-    assert!(members.insert(s(1), &key(202).peer_id(), None, &signed(2, 1, s(0))).is_ok(), "others are not held back");
+    assert_eq!(members.insert(s(1), &key(201).peer_id(), None, &signed(2, 1, s(0)), TOLD), Err(Refused::Budget));
+    assert!(
+        members.insert(s(1), &key(202).peer_id(), None, &signed(2, 1, s(0)), TOLD).is_ok(),
+        "others are not held back"
+    );
     let rest: usize = (203..210).map(|from| flood(&mut members, from, s(1))).sum();
     assert_eq!(500 + 1 + rest, 1250);
     // A second later as much as a second allows.
@@ -176,13 +182,19 @@ fn what_is_known_costs_no_budget() {
 
 #[test]
 fn c6_one_prefix_does_not_fill_the_book() {
-    let mut members = members();
+    let mut members = MembershipTable::new(key(0).peer_id(), 64);
     let at = |n: u8, ip: [u8; 4], sequence| {
         let addresses = [Address::V4(ip, [1, 2])].into_iter().collect();
         Advert { addresses, ..advert(n, sequence, s(0)) }.sign(&key(n))
     };
+    // While it is not half full, diversity is no more than a preference.
     for n in 1..=10 {
         insert(&mut members, s(1), &at(n, [203, 0, 113, n], 1)).unwrap();
+    }
+    insert(&mut members, s(1), &at(12, [203, 0, 113, 12], 1)).unwrap();
+    insert(&mut members, s(1), &at(12, [203, 0, 115, 12], 2)).unwrap();
+    for n in 100..122 {
+        insert(&mut members, s(1), &at(n, [203, 1, n, n], 1)).unwrap();
     }
     assert_eq!(insert(&mut members, s(1), &at(11, [203, 0, 113, 11], 1)), Err(Refused::Crowded));
     // Renewal is no newcomer, moving in is one, and who moves out makes room.
@@ -192,9 +204,33 @@ fn c6_one_prefix_does_not_fill_the_book() {
     insert(&mut members, s(1), &at(1, [203, 0, 114, 1], 3)).unwrap();
     insert(&mut members, s(1), &at(11, [203, 0, 113, 11], 2)).unwrap();
     // Private ranges have no such limit.
-    for n in 20..50 {
-        insert(&mut members, s(1), &at(n, [127, 0, 0, 1], 1)).unwrap();
+    for n in 20..40 {
+        let told = members.insert(s(1), &key(200).peer_id(), None, &at(n, [127, 0, 0, 1], 1), TOLD);
+        assert_eq!(told.map(|_| ()), Err(Refused::Bad(StatementError::BadValue)), "it means us to us");
+        let here = Found::Told(Some([127, 0, 0, 1].into()));
+        members.insert(s(1), &key(200).peer_id(), None, &at(n, [127, 0, 0, 1], 1), here).unwrap();
     }
+}
+
+#[test]
+fn who_was_found_somewhere_stays_while_its_adverts_name_that_place() {
+    let mut members = members();
+    let (from, wall) = (key(200).peer_id(), Some(wall_at(s(1))));
+    let at = |a: u8, sequence, capabilities| {
+        let addresses = [Address::V4([203, 0, a, 1], [1, 2])].into_iter().collect();
+        Advert { addresses, capabilities, ..advert(1, sequence, s(0)) }.sign(&key(1))
+    };
+    let found = SocketAddr::from(([203, 0, 7, 1], 0x0102));
+    assert_eq!(members.renew(s(1), &from, wall, &at(7, 1, Capabilities::ALL)), Err(Refused::Unproven));
+    // A withdrawal of nothing leaves nothing.
+    let withdrawn = members.insert(s(1), &from, wall, &at(7, 1, Capabilities::default()), Found::Here(found));
+    assert_eq!((withdrawn, members.len()), (Err(Refused::Known), 0));
+    members.insert(s(1), &from, wall, &at(7, 1, Capabilities::ALL), Found::Here(found)).unwrap();
+    members.renew(s(1), &from, wall, &at(7, 2, Capabilities::ALL)).unwrap();
+    assert_eq!(members.renew(s(1), &from, wall, &at(8, 3, Capabilities::ALL)), Err(Refused::Unproven));
+    assert_eq!(members.address(&key(1).peer_id()), Some(found));
+    members.renew(s(1), &from, wall, &at(8, 4, Capabilities::default())).unwrap();
+    assert_eq!((members.contains(&key(1).peer_id()), members.address(&key(1).peer_id())), (false, None));
 }
 
 #[test]

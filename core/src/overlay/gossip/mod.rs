@@ -7,14 +7,20 @@
 //! Up to [`LINKS_MAX`] supernodes everybody keeps a link to everybody, which is what "to every supernode" rests on;
 //! larger networks need a view, which comes between [`MembershipTable`] and the neighbours here.
 //!
+//! Before a supernode is any of that, this node has been to it: what is heard of others waits as
+//! [hearsay](crate::overlay::advert::Hearsay) until they answered at the address that they advertise. Who is greeted by
+//! a newcomer therefore asks it there before it passes anything on, and to pass an advert on says that one did.
+//!
 //! A [`Neighbour`](neighbour) is a supernode that we were told to join, or whose advert is in the membership table. It
 //! is dialled, greeted when the link is up (own advert, digests: whatever was missed while there was no link is made up
 //! for), compared with in turn, and suspected when it does not answer. The room is handed the stores that it fills, in
 //! [`Stores`]; it answers with [`Output`]s.
 
+mod anchors;
 mod neighbour;
+mod standing;
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,15 +28,14 @@ use arrayvec::ArrayVec;
 
 use self::neighbour::{Neighbour, State};
 use crate::account::{Rate, RateTable};
-use crate::api::{Event, Save};
 use crate::identity::{PeerId, SecretKey};
 use crate::overlay::advert::statement::speaks_of;
-use crate::overlay::advert::{Capabilities, MembershipTable, OwnAdvert, Sequence, Suspicion, shelf};
+use crate::overlay::advert::{Hearsay, MembershipTable, OwnAdvert, Sequence, Suspicion, shelf};
 use crate::overlay::directory::RecordStore;
 use crate::overlay::output::Output;
 use crate::overlay::pack::{self, Packer};
 use crate::random::Generators;
-use crate::time::{Deadlines, Instant, WallTime, earliest};
+use crate::time::{Aged, Deadlines, Instant, WallTime, earliest};
 use crate::wire::message::{DIGEST_MAX, DigestEntry, Load, LoadHint, Message, SignedKind};
 
 /// Most neighbours that links are kept to.
@@ -53,6 +58,9 @@ const ANSWER_MAX: usize = 12;
 const LISTING_MAX: usize = 256;
 /// Most adverts that a listing has when a leaf asks: enough to draw two homes from.
 pub(crate) const LISTING_LEAF_MAX: usize = 16;
+/// Most peers of whom it is known where they answered an Init of ours; at the limit the oldest is forgotten, and is
+/// asked again when its advert comes.
+const REACHED_MAX: usize = 2_048;
 /// A question unanswered for so many rounds makes a suspect.
 const MISSED_MAX: u8 = 3;
 /// A suspect that stays silent so long is dead.
@@ -97,6 +105,9 @@ pub(crate) struct Gossip {
     me: PeerId,
     own: OwnAdvert,
     load: Load,
+    hearsay: Hearsay,
+    /// Where linked peers answered an Init of ours.
+    reached: Aged<PeerId, SocketAddr, REACHED_MAX>,
     neighbours: BTreeMap<PeerId, Neighbour>,
     dials: Deadlines<PeerId>,
     round_at: Instant,
@@ -124,6 +135,8 @@ impl Gossip {
             me,
             own,
             load: Load::default(),
+            hearsay: Hearsay::new(me),
+            reached: Aged::default(),
             neighbours: BTreeMap::new(),
             dials: Deadlines::default(),
             round_at: now + random.jitter.jitter(ROUND_JITTER),
@@ -142,14 +155,6 @@ impl Gossip {
             self.meet(now, *peer, Some(*address), now);
         }
         self.dial_due(now, s);
-    }
-
-    /// All supernodes in the membership table become neighbours: this node was a leaf, and knows them.
-    pub(crate) fn meet_all(&mut self, now: Instant, s: &mut Stores<'_>) {
-        let known: Vec<PeerId> = s.members.iter().map(|(peer, _)| *peer).collect();
-        for peer in known {
-            self.meet(now, peer, None, now + s.random.jitter.jitter(DIAL_SPREAD));
-        }
     }
 
     /// This node is a supernode no longer: those linked are told, and drop its advert.
@@ -209,6 +214,7 @@ impl Gossip {
 
     /// A link ended, or could not be opened.
     pub(crate) fn on_link_down(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
+        self.reached.remove(&peer);
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         let delay = neighbour.on_down(&mut s.random.jitter);
         self.dials.set(peer, &mut neighbour.due, Some(now + delay));
@@ -313,11 +319,12 @@ impl Gossip {
         }
     }
 
-    /// Signed bytes came over the link to `from`. Returns whether they were new.
+    /// Signed bytes came over the link to `from`, straight from the address `ip` if there is one. Returns whether they
+    /// were new.
     pub(crate) fn on_signed(
         &mut self,
         now: Instant,
-        from: PeerId,
+        (from, ip): (PeerId, Option<IpAddr>),
         kind: SignedKind,
         bytes: &[u8],
         s: &mut Stores<'_>,
@@ -338,28 +345,13 @@ impl Gossip {
         }
         let (me, members) = (self.me, &*s.members);
         let fresh = match kind {
-            SignedKind::Advert => return self.on_advert(now, from, bytes, s),
+            SignedKind::Advert => return self.on_advert(now, from, ip, bytes, s),
             SignedKind::Record => {
                 s.records.insert(now, &from, s.wall, bytes, |home| *home == me || members.contains(home)).is_ok()
             }
         };
         self.count_fresh(now, fresh, s);
         fresh
-    }
-
-    fn on_advert(&mut self, now: Instant, from: PeerId, bytes: &[u8], s: &mut Stores<'_>) -> bool {
-        let Ok(advert) = s.members.insert(now, &from, s.wall, bytes) else { return false };
-        self.count_fresh(now, true, s);
-        if !advert.capabilities.has(Capabilities::HOME) {
-            // It takes its adverts back.
-            return true;
-        }
-        let is_known = self.neighbours.contains_key(&advert.id);
-        self.meet(now, advert.id, None, now + s.random.jitter.jitter(DIAL_SPREAD));
-        if advert.id == from && !is_known {
-            self.on_link_up(now, from, s);
-        }
-        true
     }
 
     fn count_fresh(&mut self, now: Instant, fresh: bool, s: &mut Stores<'_>) {
@@ -431,6 +423,8 @@ impl Gossip {
         self.listings_given.handle_timeout(now);
         self.digests_taken.handle_timeout(now);
         self.renew(now, key, sequence, s);
+        self.hearsay.handle_timeout(now);
+        self.ask_heard(now, s.out);
         self.dial_due(now, s);
         if self.listing.as_ref().is_some_and(|l| l.at <= now) {
             self.repeat_listing(now, s);
@@ -445,7 +439,8 @@ impl Gossip {
     /// When something is next to be done.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let next = self.round_at.min(self.own.renew_at());
-        earliest(earliest(self.dials.next(), self.listing.as_ref().map(|l| l.at)), Some(next))
+        let others = [self.dials.next(), self.hearsay.poll_timeout(), self.listing.as_ref().map(|l| l.at)];
+        others.into_iter().fold(Some(next), earliest)
     }
 
     fn renew(&mut self, now: Instant, key: &SecretKey, sequence: &mut Sequence, s: &mut Stores<'_>) {
@@ -527,17 +522,6 @@ impl Gossip {
         }
         for peer in partners {
             self.exchange(now, peer, s);
-        }
-    }
-
-    /// Keeps some of the neighbours for the next run: a restarted supernode finds back by itself.
-    fn save_anchors(&mut self, s: &mut Stores<'_>) {
-        let address = |peer: &PeerId| Some((*peer, s.members.address(peer)?));
-        // In the order of ids, which is as good as any, and does not change with every round.
-        let anchors: Vec<_> = self.linked().filter_map(address).take(ANCHORS_MAX).collect();
-        if !anchors.is_empty() && anchors != self.anchors {
-            self.anchors.clone_from(&anchors);
-            s.out.push_back(Output::Event(Event::Save(Save::Anchors(anchors))));
         }
     }
 

@@ -153,17 +153,25 @@ fn strangers_may_say_who_they_are_and_nothing_else() {
         own.make(Instant::ZERO, Some(wall_at(Instant::ZERO)), &key(n), 1, &mut random.jitter).1
     };
     with_gossip(&mut net, all[0], |gossip, now, s| {
-        assert!(!gossip.on_signed(now, stranger, SignedKind::Record, &record, s));
-        assert!(!gossip.on_signed(now, stranger, SignedKind::Advert, &advert(101), s));
+        assert!(!gossip.on_signed(now, (stranger, None), SignedKind::Record, &record, s));
+        assert!(!gossip.on_signed(now, (stranger, None), SignedKind::Advert, &advert(101), s));
         gossip.on_digest(now, stranger, SignedKind::Advert, true, &[], s);
         assert!(s.out.is_empty());
-        assert!(gossip.on_signed(now, stranger, SignedKind::Advert, &advert(100), s));
-        assert!(!s.out.is_empty(), "now it is greeted");
+        assert!(!gossip.on_signed(now, (stranger, None), SignedKind::Advert, &advert(100), s));
+        let address = TestNet::address_of(100);
+        assert_eq!(s.out.drain(..).collect::<Vec<_>>(), [Output::Vet { peer: stranger, address }]);
+        gossip.on_signed(now, (stranger, None), SignedKind::Advert, &advert(100), s);
+        gossip.on_reached(now, stranger, TestNet::address_of(101), s);
+        assert!(s.out.is_empty() && !s.members.contains(&stranger), "it answered, but not where it says that it is");
+        gossip.on_reached(now, stranger, address, s);
+        assert!(!s.out.is_empty() && s.members.contains(&stranger), "now it is greeted");
+        s.out.clear();
         // A known one may pass on others, but no forgery.
         let mut forged = advert(102);
         forged[60] ^= 1;
-        assert!(!gossip.on_signed(now, stranger, SignedKind::Advert, &forged, s));
-        assert!(gossip.on_signed(now, stranger, SignedKind::Advert, &advert(102), s));
+        assert!(!gossip.on_signed(now, (stranger, None), SignedKind::Advert, &forged, s));
+        assert!(!gossip.on_signed(now, (stranger, None), SignedKind::Advert, &advert(102), s));
+        assert!(!s.members.contains(&key(102).peer_id()), "which this node sees for itself first");
     });
 }
 

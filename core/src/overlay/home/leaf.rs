@@ -12,7 +12,7 @@
 //! those drawn among whom homes are chosen; where that takes longer than [`SETTLE`], the first best must do. Homes of
 //! an earlier run are taken again without a draw.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,7 +25,7 @@ use super::prospect::{Link, Prospect, Question};
 use super::sweep::Sweep;
 use crate::api::{Event, Save};
 use crate::identity::PeerId;
-use crate::overlay::advert::Capabilities;
+use crate::overlay::advert::Found;
 use crate::overlay::directory::{RECORD_LIFETIME_MAX, Record};
 use crate::overlay::output::Output;
 use crate::overlay::pack::send;
@@ -184,6 +184,11 @@ impl Homes {
         self.prospects.is_empty()
     }
 
+    /// Whether a prospect is at this address, as the user says or as this leaf found in this run.
+    pub(crate) fn is_at(&self, peer: &PeerId, address: SocketAddr) -> bool {
+        self.prospects.get(peer).is_some_and(|c| c.address == address && (c.is_joined || c.is_proven))
+    }
+
     /// Whether the link to `peer` is wanted here.
     pub(crate) fn needs(&self, peer: &PeerId) -> bool {
         !self.is_leaving && self.prospects.get(peer).is_some_and(|c| c.link != Link::Down)
@@ -330,14 +335,19 @@ impl Homes {
     }
 
     /// Signed bytes of an advert came. Only those that we have links to for this are listened to.
-    pub(crate) fn on_advert(&mut self, now: Instant, from: PeerId, bytes: &[u8], m: &mut Means<'_>) {
+    pub(crate) fn on_advert(
+        &mut self,
+        now: Instant,
+        (from, ip): (PeerId, Option<IpAddr>),
+        bytes: &[u8],
+        m: &mut Means<'_>,
+    ) {
         if self.prospects.get(&from).is_none_or(|c| c.link != Link::Up) {
             return;
         }
         self.listing.on_part(now, from, m.members.len(), &mut m.random.jitter);
-        let Ok(advert) = m.members.insert(now, &from, m.wall, bytes) else { return };
-        let Some(address) = advert.address() else { return };
-        if advert.capabilities.has(Capabilities::HOME) {
+        let Ok(advert) = m.members.insert(now, &from, m.wall, bytes, Found::Told(ip)) else { return };
+        if let Some(address) = m.members.address(&advert.id) {
             self.learn(advert.id, address, false);
         }
         self.advance(now, m);

@@ -1,7 +1,7 @@
 //! A tiny network of rooms for tests: links that come up or do not, packets that arrive late or not at all, virtual
 //! time. It composes the rooms the way a node does, without cryptography and paths.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -60,7 +60,7 @@ pub(crate) struct TestNode {
 
 enum Delivery {
     Packet { from: PeerId, to: PeerId, bytes: Box<[u8]> },
-    Up { a: PeerId, b: PeerId },
+    Up { a: PeerId, b: PeerId, address: SocketAddr },
     Down { at: PeerId, of: PeerId },
 }
 
@@ -71,6 +71,7 @@ pub(crate) struct TestNet {
     /// How long a link stands after the other end crashed.
     pub notice_after: Duration,
     pub dials: Vec<(Instant, PeerId, PeerId)>,
+    pub vets: Vec<(Instant, PeerId, PeerId)>,
     links: BTreeSet<(PeerId, PeerId)>,
     wire: BTreeMap<(Instant, u64), Delivery>,
     next: u64,
@@ -89,6 +90,7 @@ impl TestNet {
             loss_percent: 0,
             notice_after: Duration::from_secs(60),
             dials: Vec::new(),
+            vets: Vec::new(),
             links: BTreeSet::new(),
             wire: BTreeMap::new(),
             next: 0,
@@ -209,9 +211,15 @@ impl TestNet {
                 if self.links.contains(&pair(me, peer)) {
                     self.link_up(me, peer);
                 } else if answers {
-                    self.post(DELAY * 2, Delivery::Up { a: me, b: peer });
+                    self.post(DELAY * 2, Delivery::Up { a: me, b: peer, address });
                 } else {
                     self.post(DIAL_FAILS_AFTER, Delivery::Down { at: me, of: peer });
+                }
+            }
+            Output::Vet { peer, address } => {
+                self.vets.push((self.now, me, peer));
+                if self.nodes.get(&peer).is_some_and(|n| n.is_up && n.address == address) {
+                    self.post(DELAY * 2, Delivery::Up { a: me, b: peer, address });
                 }
             }
             Output::Release { peer } => {
@@ -240,6 +248,16 @@ impl TestNet {
             | Output::Serving
             | Output::Ceased => panic!("no part alone wants that"),
         }
+    }
+
+    fn reached(&mut self, at: PeerId, peer: PeerId, address: SocketAddr) {
+        self.with(at, |node, now, out| {
+            let TestNode { gossip, members, records, random, .. } = node;
+            if let Some(gossip) = gossip {
+                let wall = Some(wall_at(now));
+                gossip.on_reached(now, peer, address, &mut Stores { wall, random, members, records, out });
+            }
+        });
     }
 
     fn link_up(&mut self, at: PeerId, peer: PeerId) {
@@ -276,11 +294,14 @@ impl TestNet {
 
     fn deliver(&mut self, delivery: Delivery) {
         match delivery {
-            Delivery::Up { a, b } => {
+            Delivery::Up { a, b, address } => {
                 if self.nodes[&a].is_up && self.nodes[&b].is_up {
-                    self.links.insert(pair(a, b));
-                    self.link_up(a, b);
-                    self.link_up(b, a);
+                    let is_new = self.links.insert(pair(a, b));
+                    self.reached(a, b, address);
+                    if is_new {
+                        self.link_up(a, b);
+                        self.link_up(b, a);
+                    }
                 } else {
                     self.link_down(a, b);
                 }
@@ -292,11 +313,12 @@ impl TestNet {
             }
             Delivery::Packet { from, to, bytes } => {
                 if self.links.contains(&pair(from, to)) {
+                    let ip = self.nodes.get(&from).map(|n| n.address.ip());
                     self.with(to, |node, now, out| {
                         let mut rest = &*bytes;
                         while !rest.is_empty() {
                             let message = decode_next(&mut rest).unwrap();
-                            node.on_message(now, from, message, out);
+                            node.on_message(now, (from, ip), message, out);
                         }
                     });
                 }
@@ -354,7 +376,13 @@ impl TestNode {
             || self.homes.as_ref().is_some_and(|h| h.needs(peer))
     }
 
-    fn on_message(&mut self, now: Instant, from: PeerId, message: Message<'_>, out: &mut VecDeque<Output>) {
+    fn on_message(
+        &mut self,
+        now: Instant,
+        (from, ip): (PeerId, Option<IpAddr>),
+        message: Message<'_>,
+        out: &mut VecDeque<Output>,
+    ) {
         let load = self.load;
         let Self { gossip, registrations, homes, members, records, random, key, sequence, .. } = self;
         let wall = Some(wall_at(now));
@@ -365,7 +393,7 @@ impl TestNode {
             match message {
                 Message::AdvertsRequest => gossip.on_adverts_request(now, from, s),
                 Message::Signed { kind, bytes } => {
-                    gossip.on_signed(now, from, kind, bytes, s);
+                    gossip.on_signed(now, (from, ip), kind, bytes, s);
                 }
                 Message::Digest { kind, pull, entries } => gossip.on_digest(now, from, kind, pull, &entries, s),
                 Message::Hints(hints) => gossip.on_hints(now, from, &hints, s),
@@ -386,7 +414,7 @@ impl TestNode {
         } else if let Some(homes) = homes {
             let m = &mut Means { key, wall, random, members, sequence, out };
             match message {
-                Message::Signed { bytes, .. } => homes.on_advert(now, from, bytes, m),
+                Message::Signed { bytes, .. } => homes.on_advert(now, (from, ip), bytes, m),
                 Message::LoadReply { load, .. } => homes.on_load_reply(now, from, load, Some(DELAY * 2), m),
                 Message::RegisterReply { refused, load } => homes.on_register_reply(now, from, refused, load, m),
                 Message::HomeDown { home } => homes.on_home_down(now, from, home, m),

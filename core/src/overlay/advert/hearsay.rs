@@ -1,0 +1,293 @@
+//! Adverts of supernodes that this node has not been to: what others say.
+//!
+//! Anybody can make a thousand keys and sign for each of them, so a signature gives no standing. What is heard of a
+//! supernode that is not in the [`MembershipTable`](super::MembershipTable) waits here, apart and few, and is told to
+//! nobody. [`Hearsay::poll_ask`] says whom to ask at the address that the advert names: with one Init, for one advert
+//! costs its address no more than it cost its sender. Who answers there has shown that the address is its own
+//! ([`Hearsay::on_reached`]), and goes over to the table; who is silent is forgotten.
+//!
+//! When is asked: at once, where the supernode says so itself over a link of its own; in a moment, where this node
+//! knows few; otherwise when two supernodes of different prefixes that it knows have passed the advert on, by which
+//! they say that they have been there, and then some time within ten minutes, so that a newcomer is not dialled by
+//! everybody at once.
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use arrayvec::ArrayVec;
+
+use super::Advert;
+use super::shelf::{Refused, Shelf};
+use super::statement::{StatementError, subject};
+use crate::identity::PeerId;
+use crate::random::ChoiceRng;
+use crate::time::{Deadlines, Instant, WallTime, earliest};
+use crate::wire::address::Prefix;
+
+/// Most adverts that wait, those that supernodes tell of themselves counted apart.
+const HEARD_MAX: usize = 256;
+/// Most of them of one [`Source`].
+const HEARD_OF_SOURCE_MAX: usize = 32;
+/// Most of them that claim to be in one prefix.
+const HEARD_IN_PREFIX_MAX: usize = 8;
+/// Supernodes of different prefixes that must have passed an advert on.
+const VOUCHERS: usize = 2;
+/// Within this time one is asked of whom enough have told.
+const ASK_SPREAD: Duration = Duration::from_secs(600);
+/// And within this where few are known, so that not everybody asks a newcomer at once.
+const ASK_SPREAD_FEW: Duration = Duration::from_secs(2);
+/// Who tells of itself again is asked again, but not sooner: two Inits that cross are answered on one side only.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Who has not answered then is forgotten.
+const SILENT_AFTER: Duration = Duration::from_secs(4);
+/// Where nothing may be sent now, that is tried again after this, and as much again at random.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+
+/// Whom what waits is charged to: everybody in a prefix, or a peer where prefixes do not count.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Source {
+    Prefix(Prefix),
+    Peer(PeerId),
+}
+
+/// Who tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Teller {
+    /// The peer.
+    pub id: PeerId,
+    /// Where its words come from, if straight.
+    pub ip: Option<IpAddr>,
+    /// It is in the membership table.
+    pub is_member: bool,
+}
+
+impl Teller {
+    fn source(&self) -> Source {
+        match self.ip.filter(|ip| !Prefix::is_exempt(*ip)) {
+            Some(ip) => Source::Prefix(Prefix::of(ip)),
+            None => Source::Peer(self.id),
+        }
+    }
+}
+
+/// How much others must say before somebody is asked whom this node has not heard itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Need {
+    /// Few supernodes are known: one word will do.
+    pub is_urgent: bool,
+    /// In how many different prefixes those are that could tell.
+    pub tellers: usize,
+}
+
+struct Heard {
+    id: PeerId,
+    source: Source,
+    /// It told of itself.
+    is_own: bool,
+    address: SocketAddr,
+    vouchers: ArrayVec<Source, VOUCHERS>,
+    asked_at: Option<Instant>,
+    due: Option<Instant>,
+}
+
+/// See [the module](self).
+pub(crate) struct Hearsay {
+    me: PeerId,
+    shelf: Shelf<Advert, Heard>,
+    sources: BTreeMap<Source, usize>,
+    prefixes: BTreeMap<Prefix, usize>,
+    /// How many told of themselves.
+    own: usize,
+    deadlines: Deadlines<PeerId>,
+}
+
+impl Hearsay {
+    /// Nobody has told the node `me` anything.
+    pub(crate) fn new(me: PeerId) -> Self {
+        Self {
+            me,
+            shelf: Shelf::new(),
+            sources: BTreeMap::new(),
+            prefixes: BTreeMap::new(),
+            own: 0,
+            deadlines: Deadlines::default(),
+        }
+    }
+
+    /// An advert came whose supernode this node has not been to, or that names none of the addresses at which it was.
+    pub(crate) fn hear(
+        &mut self,
+        now: Instant,
+        teller: &Teller,
+        wall: Option<WallTime>,
+        bytes: &[u8],
+        need: Need,
+        jitter: &mut ChoiceRng,
+    ) -> Result<PeerId, Refused> {
+        let source = teller.source();
+        match self.take(now, teller, wall, bytes) {
+            Ok(id) => self.count_word(now, id, source, teller, need, jitter),
+            // Once more the same: one more who says so.
+            Err(Refused::Known) => {
+                let known = subject(bytes).filter(|id| self.shelf.bytes(id) == Some(bytes)).ok_or(Refused::Known)?;
+                self.count_word(now, known, source, teller, need, jitter)
+            }
+            Err(refused) => Err(refused),
+        }
+    }
+
+    fn take(&mut self, now: Instant, teller: &Teller, wall: Option<WallTime>, bytes: &[u8]) -> Result<PeerId, Refused> {
+        let (source, me, own) = (teller.source(), self.me, self.own);
+        let (sources, prefixes) = (&self.sources, &self.prefixes);
+        let checked = self.shelf.examine(now, &teller.id, wall, bytes, |shelf, advert: &Advert| {
+            let Some(address) = advert.usable(teller.ip).next() else {
+                return Err(Refused::Bad(StatementError::BadValue));
+            };
+            if advert.id == me {
+                return Err(Refused::Own);
+            }
+            if advert.is_withdrawn() {
+                // There is nothing to take back.
+                return Err(Refused::Known);
+            }
+            let old = shelf.value(&advert.id);
+            let is_own = advert.id == teller.id;
+            let among = if is_own { own } else { shelf.len() - own };
+            if among >= HEARD_MAX && old.is_none() {
+                return Err(Refused::Full);
+            }
+            let of_source = sources.get(&source).copied().unwrap_or(0);
+            let prefix = Some(address.ip()).filter(|ip| !Prefix::is_exempt(*ip)).map(Prefix::of);
+            let in_prefix = prefix.and_then(|prefix| prefixes.get(&prefix)).copied().unwrap_or(0);
+            let is_new = old.is_none_or(|old| old.source != source);
+            if is_new && (of_source >= HEARD_OF_SOURCE_MAX || (!is_own && in_prefix >= HEARD_IN_PREFIX_MAX)) {
+                return Err(Refused::Crowded);
+            }
+            Ok(())
+        })?;
+        let id = checked.statement.id;
+        let address = checked.statement.usable(teller.ip).next().ok_or(StatementError::BadValue)?;
+        self.forget(&id);
+        let is_own = id == teller.id;
+        let heard = Heard { id, source, is_own, address, vouchers: ArrayVec::new(), asked_at: None, due: None };
+        self.count(&heard, 1);
+        self.shelf.put(&checked, bytes, heard);
+        Ok(id)
+    }
+
+    /// Somebody says that this supernode is where its advert says.
+    fn count_word(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        source: Source,
+        teller: &Teller,
+        need: Need,
+        jitter: &mut ChoiceRng,
+    ) -> Result<PeerId, Refused> {
+        let heard = self.shelf.value_mut(&id).ok_or(Refused::Known)?;
+        if teller.is_member && !heard.vouchers.contains(&source) {
+            let _ = heard.vouchers.try_push(source);
+        }
+        let is_vouched = !heard.vouchers.is_empty() && heard.vouchers.len() >= VOUCHERS.min(need.tellers);
+        let was_asked = heard.asked_at;
+        let at = if teller.id == id {
+            Some(now).filter(|_| was_asked.is_none_or(|at| now.since(at) >= ASK_AGAIN))
+        } else if was_asked.is_some() {
+            None
+        } else if need.is_urgent {
+            Some(now + jitter.jitter(ASK_SPREAD_FEW))
+        } else if is_vouched {
+            Some(now + jitter.jitter(ASK_SPREAD))
+        } else {
+            None
+        };
+        if let Some(at) = at
+            && heard.due.is_none_or(|due| due > at)
+        {
+            heard.asked_at = None;
+            self.deadlines.set(id, &mut heard.due, Some(at));
+        }
+        Ok(id)
+    }
+
+    /// Whom to ask now, and where. Who was asked and did not answer is forgotten.
+    pub(crate) fn poll_ask(&mut self, now: Instant) -> Option<(PeerId, SocketAddr)> {
+        while let Some(id) = self.deadlines.pop_due(now) {
+            let Some(heard) = self.shelf.value_mut(&id) else { continue };
+            heard.due = None;
+            if heard.asked_at.replace(now).is_some() {
+                self.forget(&id);
+                continue;
+            }
+            self.deadlines.set(id, &mut heard.due, Some(now + SILENT_AFTER));
+            return Some((id, heard.address));
+        }
+        None
+    }
+
+    /// Nothing may be sent there at the moment.
+    pub(crate) fn on_refused(&mut self, now: Instant, id: &PeerId, jitter: &mut ChoiceRng) {
+        let Some(heard) = self.shelf.value_mut(id) else { return };
+        heard.asked_at = None;
+        let again = now + REFUSED_FOR + jitter.jitter(REFUSED_FOR);
+        self.deadlines.set(*id, &mut heard.due, Some(again));
+    }
+
+    /// This peer answered an Init of ours at this address. Gives its advert, if it names that.
+    pub(crate) fn on_reached(&mut self, id: &PeerId, address: SocketAddr) -> Option<Box<[u8]>> {
+        let bytes = self.shelf.bytes(id)?;
+        let is_named = Advert::parse(bytes).is_ok_and(|advert| advert.names(address));
+        let bytes = is_named.then(|| bytes.into())?;
+        self.forget(id);
+        Some(bytes)
+    }
+
+    fn forget(&mut self, id: &PeerId) {
+        if let Some(mut heard) = self.shelf.remove(id) {
+            self.deadlines.set(*id, &mut heard.due, None);
+            self.count(&heard, -1);
+        }
+    }
+
+    fn count(&mut self, heard: &Heard, by: isize) {
+        fn add<K: Ord + Copy>(counts: &mut BTreeMap<K, usize>, key: K, by: isize) {
+            let count = counts.entry(key).or_insert(0);
+            *count = count.saturating_add_signed(by);
+            if *count == 0 {
+                counts.remove(&key);
+            }
+        }
+        add(&mut self.sources, heard.source, by);
+        if !Prefix::is_exempt(heard.address.ip()) {
+            add(&mut self.prefixes, Prefix::of(heard.address.ip()), by);
+        }
+        if heard.is_own {
+            self.own = self.own.saturating_add_signed(by);
+        }
+    }
+
+    /// Forgets what has expired.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        while let Some(mut heard) = self.shelf.pop_expired(now) {
+            self.deadlines.set(heard.id, &mut heard.due, None);
+            self.count(&heard, -1);
+        }
+    }
+
+    /// When something is next to be done.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        earliest(self.deadlines.next(), self.shelf.next_expiry())
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.shelf.len()
+    }
+}
+
+#[cfg(test)]
+#[path = "hearsay_tests.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+//! Who becomes known here: those that this node has been to.
+//!
+//! An advert of one that is in the membership table renews it. Any other is [hearsay](crate::overlay::advert::Hearsay)
+//! until its supernode answers an Init of ours at an address that the advert names, and that one counts although it was
+//! answered before the advert came.
+
+use core::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
+
+use super::{DIAL_SPREAD, Gossip, LINKS_MAX, Stores};
+use crate::identity::PeerId;
+use crate::overlay::advert::shelf::Refused;
+use crate::overlay::advert::{Advert, Found, MembershipTable, Need, Teller};
+use crate::overlay::output::Output;
+use crate::time::Instant;
+
+impl Gossip {
+    /// Adverts that this node was told of when it was a leaf: it goes to see.
+    pub(crate) fn hear_again(&mut self, now: Instant, adverts: &[(Box<[u8]>, SocketAddr)], s: &mut Stores<'_>) {
+        let need = Need { is_urgent: true, tellers: 0 };
+        for (bytes, at) in adverts {
+            let me = Teller { id: self.me, ip: Some(at.ip()), is_member: false };
+            // What has no place is heard of again.
+            let _ = self.hearsay.hear(now, &me, s.wall, bytes, need, &mut s.random.jitter);
+        }
+    }
+
+    /// An Init of ours was answered there.
+    pub(crate) fn on_reached(&mut self, now: Instant, peer: PeerId, address: SocketAddr, s: &mut Stores<'_>) {
+        self.reached.insert(now, peer, address);
+        self.vouch_for(now, peer, address, s);
+    }
+
+    /// Nothing may be sent now to where a supernode is said to be.
+    pub(crate) fn on_vet_refused(&mut self, now: Instant, peer: &PeerId, s: &mut Stores<'_>) {
+        self.hearsay.on_refused(now, peer, &mut s.random.jitter);
+    }
+
+    /// This node has been at an address of this peer: if its advert waits for that, it is known from now on.
+    fn vouch_for(&mut self, now: Instant, peer: PeerId, address: SocketAddr, s: &mut Stores<'_>) {
+        let Some(bytes) = self.hearsay.on_reached(&peer, address) else { return };
+        if let Ok(advert) = s.members.insert(now, &peer, s.wall, &bytes, Found::Here(address)) {
+            self.on_member(now, peer, &advert, s);
+        }
+    }
+
+    /// Whether this node has been to a supernode that is here, or was told by its user that it is there.
+    pub(crate) fn is_at(&self, peer: &PeerId, address: SocketAddr, members: &MembershipTable) -> bool {
+        members.address(peer) == Some(address)
+            || self.neighbours.get(peer).is_some_and(|neighbour| neighbour.joined == Some(address))
+    }
+
+    /// An advert came over the link to `from`, straight from the address `ip` if there is one. Returns whether it was new
+    /// to the membership table.
+    pub(super) fn on_advert(
+        &mut self,
+        now: Instant,
+        from: PeerId,
+        ip: Option<IpAddr>,
+        bytes: &[u8],
+        s: &mut Stores<'_>,
+    ) -> bool {
+        match s.members.renew(now, &from, s.wall, bytes) {
+            Ok(advert) => {
+                self.on_member(now, from, &advert, s);
+                true
+            }
+            Err(Refused::Unproven) => {
+                self.hear(now, from, ip, bytes, s);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// The advert of a supernode that this node has not been to.
+    fn hear(&mut self, now: Instant, from: PeerId, ip: Option<IpAddr>, bytes: &[u8], s: &mut Stores<'_>) {
+        let teller = Teller { id: from, ip, is_member: s.members.contains(&from) };
+        let need = Need { is_urgent: self.neighbours.len() < LINKS_MAX, tellers: s.members.spread() };
+        let Ok(peer) = self.hearsay.hear(now, &teller, s.wall, bytes, need, &mut s.random.jitter) else { return };
+        if let Some((_, address)) = self.reached.get(&peer).copied() {
+            self.vouch_for(now, peer, address, s);
+        }
+        self.ask_heard(now, s.out);
+    }
+
+    /// Asks those that are due.
+    pub(super) fn ask_heard(&mut self, now: Instant, out: &mut VecDeque<Output>) {
+        while let Some((peer, address)) = self.hearsay.poll_ask(now) {
+            out.push_back(Output::Vet { peer, address });
+        }
+    }
+
+    /// An advert came to the membership table.
+    fn on_member(&mut self, now: Instant, from: PeerId, advert: &Advert, s: &mut Stores<'_>) {
+        self.count_fresh(now, true, s);
+        if advert.is_withdrawn() {
+            return;
+        }
+        let is_known = self.neighbours.contains_key(&advert.id);
+        self.meet(now, advert.id, None, now + s.random.jitter.jitter(DIAL_SPREAD));
+        if advert.id == from && !is_known {
+            self.on_link_up(now, from, s);
+        }
+    }
+}
