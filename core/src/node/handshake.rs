@@ -57,12 +57,13 @@ impl Node {
         if id == self.id() || !is_sendable(address) {
             return None;
         }
-        let key = self.peers.enter(now, id)?;
+        let socket = self.transports.network().socket_for(address);
+        let key = self.peers.key_of(&id).or_else(|| socket.and_then(|_| self.peers.enter(now, id)))?;
         let body = InitBody::Direct { early };
         if self.dial_blocked(now, id, address, &body) {
             return Some(key);
         }
-        let path = Path { socket: self.transports.network().socket_for(address)?, remote: address, local: None };
+        let path = Path { socket: socket?, remote: address, local: None };
         if self.peers.is_asking(key, path) {
             return Some(key);
         }

@@ -108,11 +108,12 @@ impl Node {
         message: Message<'_>,
     ) {
         let paths = self.peers.get(key).map(Peer::paths);
+        let is_proven = paths.is_some_and(|paths| paths.is_proven(&route));
         let is_called = !self.calls.is_empty() && advertiser(&message).is_some_and(|peer| self.calls.contains(&peer));
         let about = About {
             remote: route.remote().filter(|_| !route.is_tcp()),
-            ip: route.remote().map(|remote| remote.ip()),
-            is_proven: paths.is_some_and(|paths| paths.is_proven(&route)),
+            ip: route.remote().filter(|_| is_proven).map(|remote| remote.ip()),
+            is_proven,
             rtt: paths.and_then(|paths| paths.rtt_of(&route)),
             is_linked: matches!(&message, Message::DialBackOrder { peer, .. } if self.peers.up_key(peer).is_some()),
             is_called,
@@ -149,6 +150,12 @@ impl Node {
     fn carry_output(&mut self, now: Instant, output: Output) {
         match output {
             Output::Send { to, messages } => self.peers.send_to(&to, messages),
+            Output::SendAt { to, address, messages } => {
+                let up = self.peers.up_key(&to);
+                if let Some(key) = up.or_else(|| self.dial(now, to, address, Origin::Hearsay, None)) {
+                    self.peers.send_bytes(key, None, messages, false);
+                }
+            }
             Output::Dial { peer, address } => self.carry_dial(now, peer, address),
             Output::DialBack { peer, address, nonce } => {
                 self.dial(now, peer, address, Origin::Hearsay, Some(Message::DialBack { nonce }));

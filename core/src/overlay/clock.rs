@@ -14,7 +14,6 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::BTreeMap;
 
 use crate::identity::PeerId;
 use crate::time::{Instant, WallTime};
@@ -37,6 +36,7 @@ const TIME_MAX_S: u64 = 7_258_118_400;
 /// A supernode's word for what time it is.
 #[derive(Clone, Copy, Debug)]
 struct Vote {
+    from: PeerId,
     /// Where it is, if that counts: there is one vote for each.
     prefix: Option<Prefix>,
     /// Wall time at the origin of our monotonic clock, in seconds.
@@ -48,7 +48,7 @@ struct Vote {
 /// The time that statements are judged by: the clocks of linked supernodes beside the own one.
 #[derive(Debug, Default)]
 pub(crate) struct NetworkClock {
-    votes: BTreeMap<PeerId, Vote>,
+    votes: Vec<Vote>,
 }
 
 /// What a vote stands against.
@@ -70,18 +70,21 @@ impl NetworkClock {
         if time_s == 0 || time_s > TIME_MAX_S {
             return;
         }
-        self.votes.retain(|_, vote| now.since(vote.at) < VOTE_HOLDS);
-        let is_new = !self.votes.contains_key(&from);
-        let is_taken = || prefix.is_some() && self.votes.values().any(|vote| vote.prefix == prefix);
+        self.votes.retain(|vote| now.since(vote.at) < VOTE_HOLDS);
+        let is_new = self.votes.iter().all(|vote| vote.from != from);
+        let is_taken = || prefix.is_some() && self.votes.iter().any(|vote| vote.prefix == prefix);
         if is_new && (self.votes.len() >= VOTES_MAX || is_taken()) {
             return;
         }
-        let vote = Vote { prefix, origin_s: origin_s(now, time_s), at: now };
-        if self.is_held(now, by).is_some_and(|held| vote.origin_s.abs_diff(held) > MOVE_MAX.as_secs()) {
-            self.votes.remove(&from);
-            return;
+        let vote = Vote { from, prefix, origin_s: origin_s(now, time_s), at: now };
+        // Who agrees with the own clock is heard in any case: the first to be met may have been liars.
+        let is_mine = by.own.is_some_and(|own| vote.origin_s.abs_diff(origin_s(now, own.as_secs())) < AGREE.as_secs());
+        let is_far =
+            !is_mine && self.is_held(now, by).is_some_and(|held| vote.origin_s.abs_diff(held) > MOVE_MAX.as_secs());
+        self.votes.retain(|vote| vote.from != from);
+        if !is_far {
+            self.votes.push(vote);
         }
-        self.votes.insert(from, vote);
     }
 
     /// The time in use, if most votes are for it.
@@ -91,7 +94,7 @@ impl NetworkClock {
     }
 
     fn agreeing(&self, with_s: i64) -> usize {
-        self.votes.values().filter(|vote| vote.origin_s.abs_diff(with_s) < AGREE.as_secs()).count()
+        self.votes.iter().filter(|vote| vote.origin_s.abs_diff(with_s) < AGREE.as_secs()).count()
     }
 
     /// The time for statements.
@@ -102,7 +105,7 @@ impl NetworkClock {
         if agreeing * 2 >= self.votes.len() + mine {
             return by.own;
         }
-        let mut votes: Vec<i64> = self.votes.values().map(|vote| vote.origin_s).collect();
+        let mut votes: Vec<i64> = self.votes.iter().map(|vote| vote.origin_s).collect();
         votes.sort_unstable();
         let middle = *votes.get((votes.len() - 1) / 2)?;
         if by.own.is_some() && self.agreeing(middle) < OVERRULE.min(by.voters / 2 + 1) {
@@ -200,6 +203,11 @@ mod tests {
             let time = clock.time(Instant::ZERO, by(own, true)).expect("known");
             assert!(time.as_secs().abs_diff(TRUE_S) < 10);
         }
+        // Liars that were met first have their day until as many honest ones have come.
+        let mut clock = told(&[TRUE_S + DAYS_40; 3]);
+        assert_eq!(clock.time(Instant::ZERO, by(wall(TRUE_S), true)), wall(TRUE_S + DAYS_40));
+        (3..6).for_each(|n| tell(&mut clock, n, TRUE_S));
+        assert_eq!(clock.time(Instant::ZERO, by(wall(TRUE_S), true)), wall(TRUE_S));
         // Who told the truth and then lies has no vote any more.
         let mut clock = told(&[TRUE_S; 5]);
         tell(&mut clock, 0, TRUE_S + DAYS_40);

@@ -7,8 +7,8 @@ use super::output::{Location, Output};
 use super::state::{Acting, Overlay};
 use crate::identity::PeerId;
 use crate::introduce::LookupFailure;
-use crate::overlay::advert::{Advert, Capabilities, statement};
-use crate::overlay::directory::LookupStart;
+use crate::overlay::advert::{Advert, Capabilities, MembershipTable, statement};
+use crate::overlay::directory::{HOLDERS_MAX, LookupStart, Whom};
 use crate::overlay::home::Carried;
 use crate::overlay::pack::{PLAINTEXT_MAX, send};
 use crate::overlay::role::OrderTo;
@@ -21,7 +21,7 @@ use crate::wire::message::{self, Load, LoadHint, Message, Refusal, SignedKind};
 pub(crate) struct About {
     /// Where it came from, if straight and by UDP.
     pub remote: Option<SocketAddr>,
-    /// From which IP address, if straight.
+    /// From which IP address, if straight and by a way that is proven.
     pub ip: Option<IpAddr>,
     /// The way that it came is proven to be the peer's.
     pub is_proven: bool,
@@ -43,6 +43,16 @@ pub(crate) fn advertiser(message: &Message<'_>) -> Option<PeerId> {
     }
 }
 
+/// Those other than this node that keep the record of `peer`.
+fn holders(members: &MembershipTable, me: PeerId, peer: &PeerId) -> Whom {
+    let mut holders = members.holders(peer, HOLDERS_MAX);
+    holders.retain(|(holder, _)| *holder != me);
+    Whom::Holders(holders)
+}
+
+/// A question that comes again within this asks for something newer.
+const AGAIN_WITHIN: Duration = Duration::from_secs(60);
+
 fn encoded(message: &Message<'_>) -> Option<Box<[u8]>> {
     let mut buf = [0; PLAINTEXT_MAX];
     let len = message::encode(message, &mut buf)?;
@@ -60,10 +70,16 @@ impl Overlay {
         about: &About,
     ) -> Option<Box<[u8]>> {
         match message {
-            Message::Lookup { peer } => self.on_lookup(from, peer),
+            Message::Lookup { peer } => self.on_lookup(now, from, peer),
             Message::LookupReply { peer, record } => {
                 let wall = self.wall_time(now);
                 self.lookups.on_reply(now, &from, wall, peer, record, &mut self.out);
+                // What is kept here is as new as what others have.
+                if let Some(bytes) = record.filter(|bytes| self.records.get(&peer).is_some_and(|own| own != *bytes))
+                    && let Some((s, mut stores)) = self.supernode(now)
+                {
+                    s.gossip.on_signed(now, (from, None), SignedKind::Record, bytes, &mut stores);
+                }
             }
             Message::Register { other_home, record } => self.on_register(now, from, other_home, record, about.carried),
             Message::RegisterReply { refused, load } => self.on_register_reply(now, from, refused, load),
@@ -137,7 +153,10 @@ impl Overlay {
     #[must_use]
     pub(crate) fn answer_early(&self, now: Instant, early: &Message<'_>, carried: Carried) -> Option<Box<[u8]>> {
         match early {
-            Message::Lookup { peer } if self.is_serving() => encoded(&self.records.answer(*peer)),
+            // What others keep is asked of them when it comes again.
+            Message::Lookup { peer } if self.is_serving() && self.records.get(peer).is_some() => {
+                encoded(&self.records.answer(*peer))
+            }
             Message::LoadRequest => encoded(&self.load_reply(now, carried)),
             // Nothing else may be repeated safely, or is worth it.
             _ => None,
@@ -146,7 +165,7 @@ impl Overlay {
 
     // ---- to a supernode ----
 
-    fn on_lookup(&mut self, from: PeerId, peer: PeerId) {
+    fn on_lookup(&mut self, now: Instant, from: PeerId, peer: PeerId) {
         if !self.is_serving() {
             return;
         }
@@ -155,8 +174,33 @@ impl Overlay {
         if let Some(bytes) = self.members.bytes(&peer) {
             send(&mut self.out, from, &Message::Signed { kind: SignedKind::Advert, bytes });
         }
-        send(&mut self.out, from, &self.records.answer(peer));
         self.is_pressing = true;
+        // Who asks again soon was not helped by what it heard.
+        let is_again = match &mut self.acting {
+            Acting::Supernode(s) if !self.members.contains(&from) => {
+                s.asked_lately.forget_while(|at| now.since(at) >= AGAIN_WITHIN);
+                let again = s.asked_lately.get(&from).is_some_and(|(_, last)| *last == peer);
+                s.asked_lately.insert(now, from, peer);
+                again && !s.registrations.contains(&peer)
+            }
+            _ => false,
+        };
+        // Another supernode asks those that keep it by itself.
+        if !is_again && self.records.get(&peer).is_some()
+            || self.members.contains(&peer)
+            || self.members.contains(&from)
+        {
+            return send(&mut self.out, from, &self.records.answer(peer));
+        }
+        if let Acting::Supernode(s) = &mut self.acting
+            && s.lookups_taken.take(now, from)
+        {
+            let whom = match holders(&self.members, self.me.id(), &peer) {
+                Whom::Holders(all) if is_again => Whom::AllHolders(all),
+                whom => whom,
+            };
+            self.lookups.start_for(now, from, peer, &whom, &mut self.out);
+        }
     }
 
     fn on_register(&mut self, now: Instant, leaf: PeerId, other_home: Option<PeerId>, record: &[u8], carried: Carried) {
@@ -168,7 +212,7 @@ impl Overlay {
         };
         let registered = s.registrations.on_register(now, leaf, other_home, record, load, &mut stores);
         if registered.is_record_new {
-            s.gossip.push_record(record, stores.out);
+            s.placing.put(record, stores.members, stores.out);
         }
     }
 
@@ -211,6 +255,7 @@ impl Overlay {
     ) {
         if let Some((s, mut stores)) = self.supernode(now) {
             s.gossip.on_signed(now, (from, ip), kind, bytes, &mut stores);
+            s.hand_over(now, &mut stores);
         }
         if kind == SignedKind::Advert {
             if is_called {
@@ -256,7 +301,8 @@ impl Overlay {
     fn on_load_reply(&mut self, now: Instant, from: PeerId, load: Load, time_s: u64, about: &About) {
         if self.is_supernode(&from) {
             let by = self.standing(now);
-            self.clock.on_told(now, from, about.ip, time_s, by);
+            let ip = self.members.address(&from).filter(|_| self.is_serving()).map(|at| at.ip()).or(about.ip);
+            self.clock.on_told(now, from, ip, time_s, by);
         }
         if let Some((homes, mut m)) = self.leaf(now) {
             homes.on_load_reply(now, from, load, about.rtt, &mut m);
@@ -277,9 +323,13 @@ impl Overlay {
     /// [`Output::Locate`] follows.
     #[must_use]
     pub(crate) fn start_lookup(&mut self, now: Instant, peer: PeerId) -> Option<Location> {
-        let supernodes = self.linked();
-        match self.lookups.start(now, peer, &supernodes, &mut self.out) {
+        let whom = match &self.acting {
+            Acting::Leaf(homes) => Whom::Homes(homes.linked().collect()),
+            Acting::Supernode(_) => holders(&self.members, self.me.id(), &peer),
+        };
+        match self.lookups.start(now, peer, &whom, &mut self.out) {
             LookupStart::Cached(record) => Some(Ok(record.addresses())),
+            LookupStart::Unknown => Some(Err(LookupFailure::Unknown)),
             LookupStart::Pending => None,
             LookupStart::Nobody => Some(Err(if self.is_lost() { LookupFailure::Lost } else { LookupFailure::Nobody })),
             LookupStart::Full => Some(Err(LookupFailure::NoAnswer)),

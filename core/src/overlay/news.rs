@@ -36,7 +36,7 @@ impl Overlay {
     /// Supernodes that a ticket names: where none is known at all, they too serve to start from.
     pub(crate) fn start_from(&mut self, now: Instant, named: &[(PeerId, SocketAddr)]) {
         if !named.is_empty() && self.is_lost() {
-            self.join(now, named);
+            self.hear_of(now, named);
         }
     }
 
@@ -82,6 +82,7 @@ impl Overlay {
         }
         if let Some((s, mut stores)) = self.supernode(now) {
             s.gossip.on_link_up(now, id, &mut stores);
+            s.hand_over(now, &mut stores);
         }
         if link.shows_us && self.is_supernode(&id) {
             self.on_shown(now, id);
@@ -93,6 +94,7 @@ impl Overlay {
     pub(crate) fn on_reached(&mut self, now: Instant, id: PeerId, address: SocketAddr) {
         if let Some((s, mut stores)) = self.supernode(now) {
             s.gossip.on_reached(now, id, address, &mut stores);
+            s.hand_over(now, &mut stores);
         }
     }
 
@@ -153,6 +155,16 @@ impl Overlay {
             s.gossip.set_load(load);
             s.gossip.handle_timeout(now, key, sequence, &mut stores);
             s.registrations.handle_timeout(now, &mut stores);
+            let (count, leaves) = (s.registrations.len(), &s.registrations);
+            s.placing.handle_timeout(
+                now,
+                count,
+                |after| leaves.after(after),
+                stores.records,
+                stores.members,
+                stores.out,
+            );
+            s.lookups_taken.handle_timeout(now);
             s.dial_backs.handle_timeout(now);
         }
         self.members.handle_timeout(now);
@@ -166,7 +178,10 @@ impl Overlay {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let acting = match &self.acting {
             Acting::Leaf(homes) => homes.poll_timeout(),
-            Acting::Supernode(s) => earliest(s.gossip.poll_timeout(), s.registrations.poll_timeout()),
+            Acting::Supernode(s) => {
+                let own = earliest(s.gossip.poll_timeout(), s.registrations.poll_timeout());
+                earliest(own, Some(s.placing.poll_timeout()).filter(|_| s.registrations.len() > 0))
+            }
         };
         let others = [
             self.members.poll_timeout(),

@@ -150,7 +150,7 @@ impl World {
             count += 1;
             assert!(count < OUTPUTS_MAX, "it never stops wanting");
             match output {
-                Output::Send { messages, .. } => self.check_sent(&messages),
+                Output::Send { messages, .. } | Output::SendAt { messages, .. } => self.check_sent(&messages),
                 Output::Dial { peer, .. } => {
                     assert!(!self.has_left, "who leaves dials nobody");
                     assert_ne!(peer, SecretKey::from_bytes(&[200; 32]).peer_id());

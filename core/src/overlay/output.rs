@@ -22,6 +22,15 @@ pub(crate) enum Output {
         /// One or more encoded [`Message`](crate::wire::message::Message)s, at most 1 100 bytes.
         messages: Box<[u8]>,
     },
+    /// The same, but where there is no link one is opened at this address, and closed by the node when it is not used.
+    SendAt {
+        /// To whom.
+        to: PeerId,
+        /// Where that is.
+        address: SocketAddr,
+        /// As above.
+        messages: Box<[u8]>,
+    },
     /// Open a link to a supernode at this address if there is none; `on_link_up` or `on_link_down` follows. Where a
     /// link is up already, `on_link_up` comes at once.
     Dial {

@@ -1,5 +1,6 @@
 //! Messages into Data packets: as many as fit, in order.
 
+use core::net::SocketAddr;
 use std::collections::VecDeque;
 
 use crate::identity::PeerId;
@@ -12,9 +13,10 @@ pub(crate) const PLAINTEXT_MAX: usize = 1100;
 /// Most signed statements in one Data packet.
 const SIGNED_MAX: usize = 7;
 
-/// Collects messages for one peer and hands them over as [`Output::Send`]s.
+/// Collects messages for one peer and hands them over as [`Output::Send`]s or [`Output::SendAt`]s.
 pub(crate) struct Packer<'a> {
     to: PeerId,
+    address: Option<SocketAddr>,
     buffer: Vec<u8>,
     signed: usize,
     out: &'a mut VecDeque<Output>,
@@ -22,7 +24,14 @@ pub(crate) struct Packer<'a> {
 
 impl<'a> Packer<'a> {
     pub(crate) fn new(to: PeerId, out: &'a mut VecDeque<Output>) -> Self {
-        Self { to, buffer: Vec::new(), signed: 0, out }
+        Self { to, address: None, buffer: Vec::new(), signed: 0, out }
+    }
+
+    /// For a supernode to which a link is opened if there is none.
+    pub(crate) fn dialling(to: PeerId, address: SocketAddr, out: &'a mut VecDeque<Output>) -> Self {
+        let mut packer = Self::new(to, out);
+        packer.address = Some(address);
+        packer
     }
 
     /// Adds a message. All of ours fit into one packet, so one that does not is left out.
@@ -44,7 +53,10 @@ impl<'a> Packer<'a> {
         self.signed = 0;
         if !self.buffer.is_empty() {
             let messages = core::mem::take(&mut self.buffer).into();
-            self.out.push_back(Output::Send { to: self.to, messages });
+            self.out.push_back(match self.address {
+                None => Output::Send { to: self.to, messages },
+                Some(address) => Output::SendAt { to: self.to, address, messages },
+            });
         }
     }
 }

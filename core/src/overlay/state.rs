@@ -1,24 +1,33 @@
 //! [`Overlay`]: as what it acts, a leaf or a supernode, what both work on, and what is known without asking anybody.
 
 use core::net::SocketAddr;
+use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::clock::{NetworkClock, Standing};
 use super::turn::Turn;
+use crate::account::{Rate, RateTable};
 use crate::api::{Config, Role, Saved, SupernodeStatus};
 use crate::identity::{PeerId, SecretKey};
 use crate::link::Identity;
 use crate::nat::Stand;
 use crate::overlay::advert::{LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
-use crate::overlay::directory::{Lookups, RECORDS_MAX, Record, RecordStore};
+use crate::overlay::directory::{Lookups, Placing, RECORDS_MAX, Record, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
 use crate::overlay::home::{Carried, DRAWN_AUTO_MAX, DRAWN_MAX, Homes, Means, Registrations};
 use crate::overlay::output::Output;
 use crate::overlay::role::{DialBack, DialBackOrders, RoleWatch, Way};
 use crate::random::{Generators, Seed};
-use crate::time::{Instant, WallTime};
+use crate::time::{Aged, Instant, WallTime};
 use crate::wire::message::Load;
+
+/// Lookups that a supernode does for one peer: each may cost it eight questions.
+const LOOKUPS_OF_ONE: Rate = Rate { interval: Duration::from_millis(200), burst: 20 };
+/// And for all together.
+const LOOKUPS: Rate = Rate { interval: Duration::from_millis(2), burst: 500 };
+/// Most peers whose rate is kept.
+const LOOKERS_MAX: usize = 4_096;
 
 /// As what this node acts now, with all that goes with it.
 pub(super) enum Acting {
@@ -32,7 +41,22 @@ pub(super) struct Supernode {
     pub(super) way: Way,
     pub(super) gossip: Gossip,
     pub(super) registrations: Registrations,
+    pub(super) placing: Placing,
+    /// Whom each peer asked for last.
+    pub(super) asked_lately: Aged<PeerId, PeerId, LOOKERS_MAX>,
+    /// Lookups done for others.
+    pub(super) lookups_taken: RateTable<PeerId>,
     pub(super) dial_backs: DialBackOrders,
+}
+
+impl Supernode {
+    /// Those who were met are given what they are to keep.
+    pub(super) fn hand_over(&mut self, now: Instant, s: &mut Stores<'_>) {
+        for (peer, address) in self.gossip.take_met() {
+            self.placing.on_met(now, peer, address);
+            self.placing.hand_over(peer, address, s.records, s.members, s.out);
+        }
+    }
 }
 
 /// What was decided when the node was set up.
@@ -74,6 +98,9 @@ impl Terms {
             way,
             gossip: Gossip::new(now, me, own, random),
             registrations: Registrations::new(me, self.leaves_max),
+            placing: Placing::new(now, me),
+            asked_lately: Aged::default(),
+            lookups_taken: RateTable::new(LOOKUPS_OF_ONE, LOOKUPS, LOOKERS_MAX),
             dial_backs: DialBackOrders::new(),
         }))
     }

@@ -12,6 +12,9 @@ use crate::time::Instant;
 pub(super) const ATTEMPT_WAITS: [Duration; 3] =
     [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
+/// One that is sent once is given up after as long.
+const ONCE_WAIT: Duration = Duration::from_millis(3_500);
+
 /// Where one of our Inits went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AttemptRoute {
@@ -78,6 +81,7 @@ impl Attempt {
     pub(super) fn due(&self) -> Instant {
         match self.route {
             AttemptRoute::Introduced(_) => self.first + Duration::from_secs(12),
+            _ if self.manner == Manner::ONCE => self.at + ONCE_WAIT,
             _ => self.at + ATTEMPT_WAITS[usize::from(self.sent.saturating_sub(1)).min(ATTEMPT_WAITS.len() - 1)],
         }
     }

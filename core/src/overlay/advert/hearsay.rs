@@ -20,6 +20,7 @@ use arrayvec::ArrayVec;
 use super::Advert;
 use super::shelf::{Refused, Shelf};
 use super::statement::{StatementError, subject};
+use crate::account::{Rate, RateTable};
 use crate::identity::PeerId;
 use crate::random::ChoiceRng;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
@@ -43,6 +44,16 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const SILENT_AFTER: Duration = Duration::from_secs(4);
 /// Where nothing may be sent now, that is tried again after this, and as much again at random.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
+
+/// Then it is forgotten.
+const REFUSALS_MAX: u8 = 3;
+/// Who is asked on the word of one [`Source`]: a network of some dozens may start behind one prefix at once; nobody has
+/// this node look at a thousand addresses.
+const ASKS_OF_SOURCE: Rate = Rate { interval: Duration::from_secs(1), burst: 64 };
+/// And in all.
+const ASKS: Rate = Rate { interval: Duration::from_millis(20), burst: 512 };
+/// Most sources whose rate is kept.
+const SOURCES_MAX: usize = 1_024;
 
 /// Whom what waits is charged to: everybody in a prefix, or a peer where prefixes do not count.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -86,8 +97,10 @@ struct Heard {
     /// It told of itself.
     is_own: bool,
     address: SocketAddr,
-    vouchers: ArrayVec<Source, VOUCHERS>,
+    /// Who passed it on, all different and of different prefixes.
+    vouchers: ArrayVec<(PeerId, Source), VOUCHERS>,
     asked_at: Option<Instant>,
+    refusals: u8,
     due: Option<Instant>,
 }
 
@@ -100,6 +113,8 @@ pub(crate) struct Hearsay {
     /// How many told of themselves.
     own: usize,
     deadlines: Deadlines<PeerId>,
+    /// How many are asked on whose word.
+    asks: RateTable<Source>,
 }
 
 impl Hearsay {
@@ -112,6 +127,7 @@ impl Hearsay {
             prefixes: BTreeMap::new(),
             own: 0,
             deadlines: Deadlines::default(),
+            asks: RateTable::new(ASKS_OF_SOURCE, ASKS, SOURCES_MAX),
         }
     }
 
@@ -141,7 +157,7 @@ impl Hearsay {
         let (source, me, own) = (teller.source(), self.me, self.own);
         let (sources, prefixes) = (&self.sources, &self.prefixes);
         let checked = self.shelf.examine(now, &teller.id, wall, bytes, |shelf, advert: &Advert| {
-            let Some(address) = advert.usable(teller.ip).next() else {
+            let Some(address) = advert.way(teller.ip) else {
                 return Err(Refused::Bad(StatementError::BadValue));
             };
             if advert.id == me {
@@ -167,10 +183,12 @@ impl Hearsay {
             Ok(())
         })?;
         let id = checked.statement.id;
-        let address = checked.statement.usable(teller.ip).next().ok_or(StatementError::BadValue)?;
+        let address = checked.statement.way(teller.ip).ok_or(StatementError::BadValue)?;
+        // A newer one is not asked for sooner.
+        let asked_at = self.shelf.value(&id).and_then(|old| old.asked_at);
         self.forget(&id);
         let is_own = id == teller.id;
-        let heard = Heard { id, source, is_own, address, vouchers: ArrayVec::new(), asked_at: None, due: None };
+        let heard = Heard { id, source, is_own, address, vouchers: ArrayVec::new(), asked_at, refusals: 0, due: None };
         self.count(&heard, 1);
         self.shelf.put(&checked, bytes, heard);
         Ok(id)
@@ -187,8 +205,9 @@ impl Hearsay {
         jitter: &mut ChoiceRng,
     ) -> Result<PeerId, Refused> {
         let heard = self.shelf.value_mut(&id).ok_or(Refused::Known)?;
-        if teller.is_member && !heard.vouchers.contains(&source) {
-            let _ = heard.vouchers.try_push(source);
+        let is_counted = heard.vouchers.iter().any(|(voucher, other)| *voucher == teller.id || *other == source);
+        if teller.is_member && !is_counted {
+            let _ = heard.vouchers.try_push((teller.id, source));
         }
         let is_vouched = !heard.vouchers.is_empty() && heard.vouchers.len() >= VOUCHERS.min(need.tellers);
         let was_asked = heard.asked_at;
@@ -204,7 +223,8 @@ impl Hearsay {
             None
         };
         if let Some(at) = at
-            && heard.due.is_none_or(|due| due > at)
+            && heard.due.is_none_or(|due| due > at || was_asked.is_some())
+            && self.asks.take(now, source)
         {
             heard.asked_at = None;
             self.deadlines.set(id, &mut heard.due, Some(at));
@@ -231,6 +251,11 @@ impl Hearsay {
     pub(crate) fn on_refused(&mut self, now: Instant, id: &PeerId, jitter: &mut ChoiceRng) {
         let Some(heard) = self.shelf.value_mut(id) else { return };
         heard.asked_at = None;
+        heard.refusals += 1;
+        // Who tells of itself does so again; others must not hold places for ever.
+        if heard.is_own || heard.refusals >= REFUSALS_MAX {
+            return self.forget(id);
+        }
         let again = now + REFUSED_FOR + jitter.jitter(REFUSED_FOR);
         self.deadlines.set(*id, &mut heard.due, Some(again));
     }
@@ -238,7 +263,7 @@ impl Hearsay {
     /// This peer answered an Init of ours at this address. Gives its advert, if it names that.
     pub(crate) fn on_reached(&mut self, id: &PeerId, address: SocketAddr) -> Option<Box<[u8]>> {
         let bytes = self.shelf.bytes(id)?;
-        let is_named = Advert::parse(bytes).is_ok_and(|advert| advert.names(address));
+        let is_named = Advert::parse(bytes).is_ok_and(|advert| advert.prefers(address));
         let bytes = is_named.then(|| bytes.into())?;
         self.forget(id);
         Some(bytes)
@@ -270,6 +295,7 @@ impl Hearsay {
 
     /// Forgets what has expired.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.asks.handle_timeout(now);
         while let Some(mut heard) = self.shelf.pop_expired(now) {
             self.deadlines.set(heard.id, &mut heard.due, None);
             self.count(&heard, -1);

@@ -1,7 +1,7 @@
 //! The supernodes that this node knows, with what they said of themselves and what was seen of them.
 //!
 //! A supernode fills it with those that it has been to: they answered a handshake that this node began at an address
-//! that their advert names ([`Found::Here`]), and stay while newer adverts name that address ([`MembershipTable::renew`]).
+//! that their advert prefers ([`Found::Here`]), and stay while newer ones do ([`MembershipTable::renew`]).
 //! All others are [hearsay](super::Hearsay). A leaf, which passes nothing on, fills it with what it is told, to draw
 //! from ([`Found::Told`]). Time empties it. Limits keep one network prefix from filling it: they bind when it is more
 //! than half full, so that in a small network all agree on who is there. Load comes from the supernode itself or, worth less, from hints of others; suspicion is what
@@ -12,7 +12,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrayvec::ArrayVec;
 
@@ -69,8 +69,8 @@ pub(crate) enum Found {
 
 struct Known {
     advert: Advert,
-    /// Where it is dialled: where it was found, or where it prefers to be.
-    address: SocketAddr,
+    /// Which of its addresses is dialled: where it was found, or where it prefers to be.
+    at: u8,
     load: Option<HeardLoad>,
     suspicion: Suspicion,
 }
@@ -109,12 +109,13 @@ impl MembershipTable {
     ) -> Result<Advert, Refused> {
         let address = |advert: &Advert, _: Option<&Known>| match found {
             Found::Here(address) => Ok(address),
-            Found::Told(over) => advert.usable(over).next().ok_or(Refused::Bad(StatementError::BadValue)),
+            Found::Told(over) => advert.way(over).ok_or(Refused::Bad(StatementError::BadValue)),
         };
         self.take(now, from, wall, bytes, address)
     }
 
-    /// Takes a newer advert of a supernode that is here, if it still names the address where that is, or takes all back.
+    /// Takes a newer advert of a supernode that is here, if it still prefers the address where that is, or takes all
+    /// back.
     pub(crate) fn renew(
         &mut self,
         now: Instant,
@@ -123,8 +124,8 @@ impl MembershipTable {
         bytes: &[u8],
     ) -> Result<Advert, Refused> {
         let address = |advert: &Advert, old: Option<&Known>| {
-            let stays = |old: &&Known| advert.names(old.address) || advert.is_withdrawn();
-            old.filter(stays).map(|old| old.address).ok_or(Refused::Unproven)
+            let stays = |old: &&Known| advert.prefers(old.address()) || advert.is_withdrawn();
+            old.filter(stays).map(Known::address).ok_or(Refused::Unproven)
         };
         self.take(now, from, wall, bytes, address)
     }
@@ -155,7 +156,7 @@ impl MembershipTable {
                 return Err(Refused::Full);
             }
             let crowded = prefix.is_some_and(|p| prefixes.get(&p).is_some_and(|count| *count >= PREFIX_MAX));
-            if is_limited && crowded && old.is_none_or(|known| counted_prefix(known.address) != prefix) {
+            if is_limited && crowded && old.is_none_or(|known| counted_prefix(known.address()) != prefix) {
                 return Err(Refused::Crowded);
             }
             Ok(())
@@ -193,10 +194,13 @@ impl MembershipTable {
     }
 
     fn count(&mut self, known: &Known, add: bool) {
+        if known.advert.id == self.me {
+            return;
+        }
         if known.suspicion == Suspicion::Dead {
             self.dead = if add { self.dead + 1 } else { self.dead.saturating_sub(1) };
         }
-        let Some(prefix) = counted_prefix(known.address) else {
+        let Some(prefix) = counted_prefix(known.address()) else {
             self.exempt = if add { self.exempt + 1 } else { self.exempt.saturating_sub(1) };
             return;
         };
@@ -214,7 +218,7 @@ impl MembershipTable {
 
     /// Takes all adverts out, as they travel, each with where its supernode is.
     pub(crate) fn drain(&mut self) -> Vec<(Box<[u8]>, SocketAddr)> {
-        let all = self.shelf.iter().map(|(known, bytes)| (bytes.into(), known.address)).collect();
+        let all = self.shelf.iter().map(|(known, bytes)| (bytes.into(), known.address())).collect();
         *self = Self::new(self.me, self.adverts_max);
         all
     }
@@ -245,14 +249,14 @@ impl MembershipTable {
     /// Where it is: where it was found, or where it prefers to be.
     pub(crate) fn address(&self, id: &PeerId) -> Option<SocketAddr> {
         let known = self.shelf.value(id)?;
-        (!known.advert.is_withdrawn()).then_some(known.address)
+        (!known.advert.is_withdrawn()).then(|| known.address())
     }
 
     /// All supernodes but this one, and where each is.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = (&PeerId, SocketAddr)> {
         let all = self.shelf.iter().map(|(known, _)| known);
         let others = all.filter(|known| known.advert.id != self.me && !known.advert.is_withdrawn());
-        others.map(|known| (&known.advert.id, known.address))
+        others.map(|known| (&known.advert.id, known.address()))
     }
 
     /// Its advert as it travels.
@@ -266,11 +270,42 @@ impl MembershipTable {
         adverts.filter(|(id, advert)| **id != self.me && !advert.is_withdrawn())
     }
 
-    /// At most `max` adverts as they travel, the own one among them and dead ones not, beginning at a random one.
+    /// At most `max` adverts as they travel, the own one among them and dead ones not, beginning at a random one; of each
+    /// prefix one before a second.
     pub(crate) fn listing(&self, max: usize, choice: &mut ChoiceRng) -> impl Iterator<Item = &[u8]> {
         let skip = if self.shelf.len() > max { choice.below(self.shelf.len()) } else { 0 };
         let ring = self.shelf.iter().skip(skip).chain(self.shelf.iter().take(skip));
-        ring.filter(|(known, _)| known.suspicion != Suspicion::Dead).map(|(_, bytes)| bytes).take(max)
+        let mut prefixes = BTreeSet::new();
+        let is_other =
+            |(known, _): &(&Known, _)| counted_prefix(known.address()).is_none_or(|prefix| prefixes.insert(prefix));
+        let living = ring.filter(|(known, _)| known.suspicion != Suspicion::Dead);
+        let (firsts, others): (Vec<_>, Vec<_>) = living.partition(is_other);
+        firsts.into_iter().chain(others).map(|(_, bytes)| bytes).take(max)
+    }
+
+    /// Whether a supernode is known and does not seem dead.
+    pub(crate) fn is_alive(&self, id: &PeerId) -> bool {
+        self.contains(id) && self.shelf.value(id).is_some_and(|known| known.suspicion != Suspicion::Dead)
+    }
+
+    /// The `max` supernodes that are to keep what is said of `id`, this one perhaps among them: nearest to it first, of
+    /// each prefix one, and others of these only where there are too few. Who seems dead keeps nothing.
+    pub(crate) fn holders(&self, id: &PeerId, max: usize) -> Vec<(PeerId, SocketAddr)> {
+        let (mut holders, mut others, mut prefixes) = (Vec::new(), Vec::new(), BTreeSet::new());
+        self.shelf.nearest_until(id, |known, _| {
+            if !known.advert.is_withdrawn() && known.suspicion != Suspicion::Dead && known.advert.id != *id {
+                let holder = (known.advert.id, known.address());
+                if counted_prefix(known.address()).is_none_or(|prefix| prefixes.insert(prefix)) {
+                    holders.push(holder);
+                } else if others.len() < max {
+                    others.push(holder);
+                }
+            }
+            holders.len() >= max
+        });
+        let missing = max.saturating_sub(holders.len());
+        holders.extend(others.into_iter().take(missing));
+        holders
     }
 
     /// Forgets what has expired.
@@ -366,8 +401,16 @@ impl MembershipTable {
 }
 
 impl Known {
+    /// At one of the addresses that it names, or, where it takes all back, at any.
     fn new(advert: Advert, address: SocketAddr) -> Self {
-        Self { advert, address, load: None, suspicion: Suspicion::Alive }
+        let at = advert.addresses.iter().position(|a| SocketAddr::from(*a) == address).unwrap_or(0);
+        Self { advert, at: u8::try_from(at).unwrap_or(0), load: None, suspicion: Suspicion::Alive }
+    }
+
+    fn address(&self) -> SocketAddr {
+        let at = self.advert.addresses.get(usize::from(self.at)).or(self.advert.addresses.first());
+        // An advert without addresses is not taken.
+        at.map_or(SocketAddr::from(([0; 4], 0)), |at| (*at).into())
     }
 }
 

@@ -100,9 +100,18 @@ impl Advert {
         self.addresses.iter().map(|a| SocketAddr::from(*a)).filter(move |a| Range::is_heard_right(a.ip(), over))
     }
 
-    /// Whether this is one of them.
-    pub(crate) fn names(&self, address: SocketAddr) -> bool {
-        self.addresses.contains(&address.into())
+    /// Where to go to see whether it is there, for whoever heard it from `over`: its preferred address of that family,
+    /// over which others there are told of it too.
+    pub(crate) fn way(&self, over: Option<IpAddr>) -> Option<SocketAddr> {
+        let same = |a: &SocketAddr| over.is_none_or(|over| over.is_ipv4() == a.is_ipv4());
+        self.usable(over).find(same).or_else(|| self.usable(over).next())
+    }
+
+    /// Whether this is the address of its family that it prefers: an advert that names a visited address second could
+    /// send others elsewhere first.
+    pub(crate) fn prefers(&self, address: SocketAddr) -> bool {
+        let mut usable = self.usable(Some(address.ip()));
+        usable.find(|a| a.is_ipv4() == address.is_ipv4()) == Some(address)
     }
 
     /// Whether it takes back those before it and offers nothing.

@@ -87,6 +87,14 @@ pub(crate) struct Checked<S> {
     expires: Instant,
 }
 
+impl<S> Checked<S> {
+    /// It goes at that moment, unless it ends sooner.
+    pub(crate) fn until(mut self, at: Instant) -> Self {
+        self.expires = self.expires.min(at);
+        self
+    }
+}
+
 /// Whose it is stands in its bytes, and in the value where that is needed.
 struct Item<T> {
     bytes: Box<[u8]>,
@@ -194,15 +202,18 @@ impl<S: Statement, T> Shelf<S, T> {
         self.take(&place)
     }
 
+    /// The same, with whose it is.
+    pub(crate) fn pop_expired_id(&mut self, now: Instant) -> Option<(PeerId, T)> {
+        self.budget.handle_timeout(now);
+        let &(_, place) = self.expiries.first().filter(|(at, _)| *at <= now)?;
+        // What is here was read before.
+        let id = self.items.get(&place).and_then(|item| statement::subject(&item.bytes))?;
+        Some((id, self.take(&place)?))
+    }
+
     /// The moment at which the next one ends.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         self.expiries.first().map(|(at, _)| *at)
-    }
-
-    /// Removes the one that ends first.
-    pub(crate) fn pop_soonest(&mut self) -> Option<T> {
-        let &(_, place) = self.expiries.first()?;
-        self.take(&place)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -228,6 +239,51 @@ impl<S: Statement, T> Shelf<S, T> {
     /// All, in order of their places, with the signed bytes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&T, &[u8])> {
         self.items.values().map(|item| (&item.value, &*item.bytes))
+    }
+
+    /// Those whose places are nearest to that of `id` by XOR, nearest first, until `take` has enough.
+    pub(crate) fn nearest_until<'a>(&'a self, id: &PeerId, mut has_enough: impl FnMut(&'a T, &'a [u8]) -> bool) {
+        let target = u128::from_be_bytes(place(id));
+        // All that share exactly so many first bits with the target lie in one stretch, and are nearer than all that
+        // share fewer. Where the table is sparse, most stretches are empty: those longer than any shared prefix.
+        let shared = |other: &Place| (u128::from_be_bytes(*other) ^ target).leading_zeros();
+        let at = target.to_be_bytes();
+        let (after, before) = (self.items.range(at..).next(), self.items.range(..at).next_back());
+        let longest = after.into_iter().chain(before).map(|(place, _)| shared(place)).max();
+        for bits in (0..=longest.unwrap_or(0)).rev() {
+            let (first, last) = stretch(target, bits);
+            let mut stretch: Vec<_> = self.items.range(first..=last).collect();
+            stretch.sort_unstable_by_key(|(place, _)| u128::from_be_bytes(**place) ^ target);
+            if stretch.into_iter().any(|(_, item)| has_enough(&item.value, &item.bytes)) {
+                return;
+            }
+        }
+    }
+
+    /// The `max` whose places are nearest to that of `id`, nearest first.
+    pub(crate) fn nearest(&self, id: &PeerId, max: usize) -> Vec<&[u8]> {
+        let mut nearest = Vec::new();
+        if max > 0 {
+            self.nearest_until(id, |_, bytes| {
+                nearest.push(bytes);
+                nearest.len() >= max
+            });
+        }
+        nearest
+    }
+
+    /// The statement of `id` is kept at least until then, or as long as it holds.
+    pub(crate) fn keep_until(&mut self, now: Instant, wall: Option<WallTime>, id: &PeerId, at: Instant) {
+        let place = place(id);
+        let Some(item) = self.items.get_mut(&place) else { return };
+        let left = statement::parse::<S>(&item.bytes).and_then(|statement| statement::time_left(&statement, wall));
+        let Ok(left) = left else { return };
+        let expires = at.min(now + left);
+        if expires > item.expires {
+            self.expiries.remove(&(item.expires, place));
+            item.expires = expires;
+            self.expiries.insert((expires, place));
+        }
     }
 
     /// The one whose place begins with these eight bytes.
@@ -269,6 +325,14 @@ impl<S: Statement, T> Shelf<S, T> {
         }
         lacking
     }
+}
+
+/// The first and the last place that share exactly so many first bits with the target; where these are all, itself.
+fn stretch(target: u128, bits: u32) -> (Place, Place) {
+    let Some(rest) = 127_u32.checked_sub(bits) else { return (target.to_be_bytes(), target.to_be_bytes()) };
+    let flipped = target ^ (1 << rest);
+    let low = (1_u128 << rest) - 1;
+    ((flipped & !low).to_be_bytes(), (flipped | low).to_be_bytes())
 }
 
 /// Serial number arithmetic (RFC 1982), since only the low bytes travel; zero stands for having nothing.

@@ -1,37 +1,71 @@
 //! Asking supernodes for a record.
 //!
-//! [`Lookups::start`] is handed the supernodes to ask, best first: home 1, home 2, then others that are linked. One
-//! is asked at a time; an answer that does not help, or none in time, moves on to the next. A record ends the lookup
-//! at once, if it is authentic and speaks of the peer asked for. "Unknown" is believed only of two supernodes, or of
-//! all there are: one alone may be new, or lie. Each lookup ends as one [`LookupOutcome`].
+//! A leaf asks its homes, and a home asks those that keep the record ([`Whom`]), best first. One is asked at a time; an
+//! answer that does not help, or none in time, moves on to the next. A record ends the lookup at once, if it is
+//! authentic and speaks of the peer asked for. "Unknown" is believed only of several, or of all there are: one alone
+//! may be new, or lie. Each lookup ends as one [`LookupOutcome`], for this node and for all that asked it meanwhile.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use arrayvec::ArrayVec;
 
 use super::Record;
+use super::placing::HOLDERS_MAX;
 use crate::identity::PeerId;
 use crate::overlay::advert::statement;
 use crate::overlay::output::Output;
-use crate::overlay::pack::send;
-use crate::time::{Deadlines, Instant, WallTime, earliest};
+use crate::overlay::pack::{Packer, send};
+use crate::time::{Aged, Deadlines, Instant, WallTime, earliest};
 use crate::wire::message::Message;
 
 /// Most lookups at one time; a further one is refused.
 const PENDING_MAX: usize = 256;
 /// Most supernodes asked for one record.
-pub(crate) const ASKED_MAX: usize = 4;
+pub(crate) const ASKED_MAX: usize = HOLDERS_MAX;
+/// Most of them that a leaf asks.
+const LEAF_ASKED_MAX: usize = 4;
+/// Most peers that wait here for one answer; others ask again.
+const ASKERS_MAX: usize = 16;
 /// How often each of them is asked before the lookup fails.
 const TRIES_MAX: u8 = 2;
-/// First retransmission time-out; doubles when all have been asked once (RFC 8489 §6.2.1 has the doubling).
-const RTO: Duration = Duration::from_secs(1);
-/// So many supernodes must say no, if there are so many.
+/// First retransmission time-out; doubles when all have been asked once (RFC 8489 §6.2.1 has the doubling). A leaf's
+/// home may have to ask others first.
+const LEAF_RTO: Duration = Duration::from_secs(1);
+/// The same of a home, which has the answer of some before its leaf asks the other home.
+const HOME_RTO: Duration = Duration::from_millis(300);
+/// So many homes must say no, if there are so many. Of those that keep records all must: some may sit around one place
+/// to deny what is there.
 const NO_MIN: usize = 2;
+/// That there is no record is remembered for so long.
+const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 /// Most answers remembered; at the limit the one that ends first goes.
 const CACHE_MAX: usize = 1024;
 /// How long an answer is remembered.
 const CACHE_FOR: Duration = Duration::from_secs(600);
+
+/// Whom to ask.
+#[derive(Clone, Debug)]
+pub(crate) enum Whom {
+    /// Supernodes that a leaf is linked to, homes first.
+    Homes(Vec<PeerId>),
+    /// The supernodes that keep the record, and where they are.
+    Holders(Vec<(PeerId, SocketAddr)>),
+    /// All of them at once, and the newest record counts: what one of them had, or this node itself, did not help.
+    AllHolders(Vec<(PeerId, SocketAddr)>),
+}
+
+impl Whom {
+    fn list(&self) -> ArrayVec<(PeerId, Option<SocketAddr>), ASKED_MAX> {
+        match self {
+            Self::Homes(homes) => homes.iter().take(LEAF_ASKED_MAX).map(|home| (*home, None)).collect(),
+            Self::Holders(all) | Self::AllHolders(all) => {
+                all.iter().take(ASKED_MAX).map(|(holder, at)| (*holder, Some(*at))).collect()
+            }
+        }
+    }
+}
 
 /// How a lookup ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,6 +83,8 @@ pub(crate) enum LookupOutcome {
 pub(crate) enum LookupStart {
     /// The answer is known.
     Cached(Record),
+    /// There was none a moment ago.
+    Unknown,
     /// An outcome will follow.
     Pending,
     /// There is nobody to ask.
@@ -59,58 +95,120 @@ pub(crate) enum LookupStart {
 
 struct Asked {
     supernode: PeerId,
+    address: Option<SocketAddr>,
     tries: u8,
     said_no: bool,
 }
 
 struct Pending {
     asked: ArrayVec<Asked, ASKED_MAX>,
+    /// The node itself wants to know.
+    is_own: bool,
+    /// Others that do.
+    askers: Vec<PeerId>,
+    no_min: usize,
+    rto: Duration,
+    /// All are asked at once; the newest record so far, and how long it holds.
+    newest: Option<Newest>,
     /// Index of the one whose answer is awaited.
     current: usize,
     deadline: Option<Instant>,
 }
 
+#[derive(Default)]
+struct Newest {
+    answers: usize,
+    found: Option<(Record, Box<[u8]>, Duration)>,
+}
+
 struct Cached {
     record: Record,
+    /// As it travels, where it may be passed on.
+    bytes: Option<Box<[u8]>>,
     deadline: Option<Instant>,
 }
 
 /// Lookups under way, their outcomes, and the records that earlier ones found.
 #[derive(Default)]
 pub(crate) struct Lookups {
-    pending: BTreeMap<PeerId, Pending>,
+    pending: BTreeMap<PeerId, Box<Pending>>,
     pending_deadlines: Deadlines<PeerId>,
     cache: BTreeMap<PeerId, Cached>,
     cache_deadlines: Deadlines<PeerId>,
+    unknown: Aged<PeerId, (), CACHE_MAX>,
     outcomes: VecDeque<(PeerId, LookupOutcome)>,
 }
 
 impl Lookups {
-    /// Begins to look for the record of `peer`, or says that it is known. Of `supernodes`, the first
-    /// [`ASKED_MAX`] are asked, in turn.
-    pub(crate) fn start(
-        &mut self,
-        now: Instant,
-        peer: PeerId,
-        supernodes: &[PeerId],
-        out: &mut VecDeque<Output>,
-    ) -> LookupStart {
+    /// Begins to look for the record of `peer`, or says that it is known.
+    pub(crate) fn start(&mut self, now: Instant, peer: PeerId, whom: &Whom, out: &mut VecDeque<Output>) -> LookupStart {
         if let Some(cached) = self.cache.get(&peer) {
             return LookupStart::Cached(cached.record.clone());
         }
+        let start = self.begin(now, peer, whom, out);
+        if let Some(pending) = self.pending.get_mut(&peer) {
+            pending.is_own = true;
+        }
+        start
+    }
+
+    /// The same for `asker`, who is answered at once or when the lookup ends; where nobody answers, neither is it.
+    pub(crate) fn start_for(
+        &mut self,
+        now: Instant,
+        asker: PeerId,
+        peer: PeerId,
+        whom: &Whom,
+        out: &mut VecDeque<Output>,
+    ) {
+        let is_known = |_: &&Cached| !matches!(whom, Whom::AllHolders(_));
+        if let Some(cached) = self.cache.get(&peer).filter(is_known) {
+            return send(out, asker, &Message::LookupReply { peer, record: cached.bytes.as_deref() });
+        }
+        match self.begin(now, peer, whom, out) {
+            LookupStart::Pending => {
+                let Some(pending) = self.pending.get_mut(&peer) else { return };
+                if pending.askers.len() < ASKERS_MAX && !pending.askers.contains(&asker) {
+                    pending.askers.push(asker);
+                }
+            }
+            LookupStart::Unknown | LookupStart::Nobody => {
+                send(out, asker, &Message::LookupReply { peer, record: None });
+            }
+            // It asks again, or another one.
+            LookupStart::Full | LookupStart::Cached(_) => {}
+        }
+    }
+
+    fn begin(&mut self, now: Instant, peer: PeerId, whom: &Whom, out: &mut VecDeque<Output>) -> LookupStart {
         if self.pending.contains_key(&peer) {
             return LookupStart::Pending;
         }
-        if supernodes.is_empty() {
+        self.unknown.forget_while(|at| now.since(at) >= UNKNOWN_FOR);
+        if self.unknown.get(&peer).is_some() {
+            return LookupStart::Unknown;
+        }
+        let list = whom.list();
+        if list.is_empty() {
             return LookupStart::Nobody;
         }
         if self.pending.len() >= PENDING_MAX {
             return LookupStart::Full;
         }
-        let asked = |supernode: &PeerId| Asked { supernode: *supernode, tries: 0, said_no: false };
-        let asked = supernodes.iter().take(ASKED_MAX).map(asked).collect();
-        self.pending.insert(peer, Pending { asked, current: 0, deadline: None });
-        self.ask(now, peer, 0, out);
+        let list_len = list.len();
+        let asked = |(supernode, address)| Asked { supernode, address, tries: 0, said_no: false };
+        let asked = list.into_iter().map(asked).collect();
+        let (no_min, rto) = match whom {
+            Whom::Homes(_) => (NO_MIN, LEAF_RTO),
+            Whom::Holders(_) => (ASKED_MAX, HOME_RTO),
+            Whom::AllHolders(_) => (ASKED_MAX, 2 * HOME_RTO),
+        };
+        let newest = matches!(whom, Whom::AllHolders(_)).then(Newest::default);
+        let all = if newest.is_some() { list_len } else { 1 };
+        let pending =
+            Pending { asked, is_own: false, askers: Vec::new(), no_min, rto, newest, current: 0, deadline: None };
+        self.pending.insert(peer, Box::new(pending));
+        (0..all).for_each(|index| self.ask(now, peer, index, out));
         LookupStart::Pending
     }
 
@@ -119,9 +217,12 @@ impl Lookups {
         let Some(asked) = pending.asked.get_mut(index) else { return };
         asked.tries += 1;
         pending.current = index;
-        let deadline = Some(now + RTO * u32::from(asked.tries));
+        let deadline = Some(now + pending.rto * u32::from(asked.tries));
         self.pending_deadlines.set(peer, &mut pending.deadline, deadline);
-        send(out, asked.supernode, &Message::Lookup { peer });
+        match asked.address {
+            None => send(out, asked.supernode, &Message::Lookup { peer }),
+            Some(address) => Packer::dialling(asked.supernode, address, out).push(&Message::Lookup { peer }),
+        }
     }
 
     /// The next one after the current that has neither said no nor been asked too often; or the end.
@@ -132,16 +233,32 @@ impl Lookups {
         let count = pending.asked.len();
         let next = (1..=count).map(|step| (pending.current + step) % count).find(open);
         match next {
-            Some(index) if no < NO_MIN => self.ask(now, peer, index, out),
+            Some(index) if no < pending.no_min => self.ask(now, peer, index, out),
             // All were asked, or two said no. One that said no while others are silent is all there is to believe.
-            _ if no > 0 => self.finish(peer, LookupOutcome::Unknown),
-            _ => self.finish(peer, LookupOutcome::NoAnswer),
+            _ if no > 0 => {
+                if pending.no_min > NO_MIN {
+                    self.unknown.insert(now, peer, ());
+                }
+                self.finish(peer, LookupOutcome::Unknown, out);
+            }
+            _ => self.finish(peer, LookupOutcome::NoAnswer, out),
         }
     }
 
-    fn finish(&mut self, peer: PeerId, outcome: LookupOutcome) {
-        if let Some(mut pending) = self.pending.remove(&peer) {
-            self.pending_deadlines.set(peer, &mut pending.deadline, None);
+    fn finish(&mut self, peer: PeerId, outcome: LookupOutcome, out: &mut VecDeque<Output>) {
+        let Some(mut pending) = self.pending.remove(&peer) else { return };
+        if self.pending.is_empty() {
+            // An empty tree would keep its root.
+            self.pending = BTreeMap::new();
+        }
+        self.pending_deadlines.set(peer, &mut pending.deadline, None);
+        let record = self.cache.get(&peer).and_then(|cached| cached.bytes.as_deref());
+        if outcome != LookupOutcome::NoAnswer {
+            for asker in pending.askers {
+                send(out, asker, &Message::LookupReply { peer, record });
+            }
+        }
+        if pending.is_own {
             self.outcomes.push_back((peer, outcome));
         }
     }
@@ -156,11 +273,25 @@ impl Lookups {
         record: Option<&[u8]>,
         out: &mut VecDeque<Output>,
     ) {
+        let record_bytes = record;
         let Some(pending) = self.pending.get_mut(&peer) else { return };
         let Some(index) = pending.asked.iter().position(|a| a.supernode == *from && a.tries > 0) else { return };
+        if let Some(newest) = &mut pending.newest {
+            let is_first = pending.asked.get_mut(index).is_some_and(|a| !core::mem::replace(&mut a.said_no, true));
+            newest.answers += usize::from(is_first);
+            let newer = |record: &Record| newest.found.as_ref().is_none_or(|(old, ..)| old.sequence < record.sequence);
+            if let Some((record, left)) = record.and_then(|bytes| check(peer, wall, bytes)).filter(|(r, _)| newer(r)) {
+                newest.found = Some((record, record_bytes.unwrap_or_default().into(), left));
+            }
+            if newest.answers == pending.asked.len() {
+                self.finish_newest(now, peer, out);
+            }
+            return;
+        }
         if let Some((record, left)) = record.and_then(|bytes| check(peer, wall, bytes)) {
-            self.remember(now, record.clone(), left);
-            self.finish(peer, LookupOutcome::Found(record));
+            let bytes = if pending.no_min > NO_MIN { record_bytes } else { None };
+            self.remember(now, record.clone(), bytes, left);
+            self.finish(peer, LookupOutcome::Found(record), out);
             return;
         }
         // A forged or stale record is worth as much as none.
@@ -169,7 +300,20 @@ impl Lookups {
         }
     }
 
-    fn remember(&mut self, now: Instant, record: Record, left: Duration) {
+    /// All have answered, or had time to.
+    fn finish_newest(&mut self, now: Instant, peer: PeerId, out: &mut VecDeque<Output>) {
+        let Some(newest) = self.pending.get_mut(&peer).and_then(|pending| pending.newest.take()) else { return };
+        match newest.found {
+            Some((record, bytes, left)) => {
+                self.remember(now, record.clone(), Some(&bytes), left);
+                self.finish(peer, LookupOutcome::Found(record), out);
+            }
+            None if newest.answers > 0 => self.finish(peer, LookupOutcome::Unknown, out),
+            None => self.finish(peer, LookupOutcome::NoAnswer, out),
+        }
+    }
+
+    fn remember(&mut self, now: Instant, record: Record, bytes: Option<&[u8]>, left: Duration) {
         let peer = record.id;
         self.forget(&peer);
         if self.cache.len() >= CACHE_MAX {
@@ -178,7 +322,7 @@ impl Lookups {
                 self.cache.remove(&soonest);
             }
         }
-        let mut cached = Cached { record, deadline: None };
+        let mut cached = Cached { record, bytes: bytes.map(Into::into), deadline: None };
         self.cache_deadlines.set(peer, &mut cached.deadline, Some(now + left.min(CACHE_FOR)));
         self.cache.insert(peer, cached);
     }
@@ -192,7 +336,8 @@ impl Lookups {
 
     /// A link to a supernode ended: what it was asked, others are asked.
     pub(crate) fn on_link_down(&mut self, now: Instant, supernode: &PeerId, out: &mut VecDeque<Output>) {
-        let is_current = |p: &Pending| p.asked.get(p.current).is_some_and(|a| a.supernode == *supernode);
+        let is_current =
+            |p: &Pending| p.newest.is_none() && p.asked.get(p.current).is_some_and(|a| a.supernode == *supernode);
         let waiting: Vec<PeerId> = self.pending.iter().filter(|(_, p)| is_current(p)).map(|(peer, _)| *peer).collect();
         for peer in waiting {
             self.advance(now, peer, out);
@@ -202,8 +347,11 @@ impl Lookups {
     /// Asks the next ones, forgets old answers.
     pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Output>) {
         while let Some(peer) = self.pending_deadlines.pop_due(now) {
-            if let Some(pending) = self.pending.get_mut(&peer) {
-                pending.deadline = None;
+            let Some(pending) = self.pending.get_mut(&peer) else { continue };
+            pending.deadline = None;
+            if pending.newest.is_some() {
+                self.finish_newest(now, peer, out);
+            } else {
                 self.advance(now, peer, out);
             }
         }

@@ -1,10 +1,12 @@
 //! Records: where a peer is at home. What they say, where they are kept, and how one is found.
 //!
 //! A leaf signs a [`Record`] that names its homes, and never its own addresses: those are told, encrypted, only to
-//! peers that it accepts. Its homes put the record into the [`RecordStore`] of every supernode, by
-//! [`gossip`](crate::overlay::gossip). Who wants to reach the leaf asks supernodes, with [`Lookups`].
+//! peers that it accepts. The home that it names first puts the record ([`Placing`]) into the [`RecordStore`] of the
+//! supernodes whose places are nearest to the leaf's. Who wants to reach the leaf asks its own home, and that asks
+//! them ([`Lookups`]).
 
 mod lookup;
+mod placing;
 mod store;
 
 use core::net::SocketAddr;
@@ -13,8 +15,9 @@ use core::time::Duration;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use lookup::{LookupOutcome, LookupStart, Lookups};
-pub(crate) use store::{RECORDS_MAX, RecordStore};
+pub(crate) use lookup::{LookupOutcome, LookupStart, Lookups, Whom};
+pub(crate) use placing::{HOLDERS_MAX, Placing};
+pub(crate) use store::{Putter, RECORDS_MAX, RecordStore};
 
 use crate::identity::{PeerId, SecretKey, SignatureKind};
 use crate::overlay::advert::StatementError;

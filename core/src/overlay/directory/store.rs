@@ -1,103 +1,157 @@
-//! The records that a supernode keeps for everybody.
+//! The records that a supernode keeps: of leaves that are registered here, and of others because it is one of the
+//! supernodes nearest to them.
 //!
-//! Anyone can make up peers and sign for them, so what fills the store is charged to the home that a record names
-//! first: while there is plenty of room anything goes; from half full on, only records at a home that is a known
-//! supernode are taken, and no home may have more than its share.
+//! Anyone can make up peers and sign for them, so what others put is charged to the [`Putter`]'s prefix: while there is
+//! plenty of room anything goes; from half full on, nobody may have more than a share, and in a full store whoever has
+//! most makes room. What was put is forgotten when it is not put again; a leaf that is registered here has its place
+//! as long as its record holds.
 
-use std::collections::BTreeMap;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Record;
 use crate::identity::PeerId;
 use crate::overlay::advert::shelf::{Refused, Shelf};
+use crate::overlay::advert::statement::subject;
 use crate::time::{Instant, WallTime};
-use crate::wire::message::{DigestEntry, Message};
+use crate::wire::address::Prefix;
+use crate::wire::message::Message;
 
-/// Most records kept by default.
+/// Most records that others put, by default.
 pub(crate) const RECORDS_MAX: usize = 100_000;
-/// From half full on, one home may have at most this part of all places.
-const HOME_SHARE: usize = 4;
+/// From half full on, one putter may have at most this part of all places.
+const PUTTER_SHARE: usize = 8;
+/// What was put is forgotten after this, unless it is put again.
+pub(crate) const HELD_FOR: Duration = Duration::from_secs(2 * 3_600);
 
-/// Records of leaves, each charged to the home that it names first.
-pub(crate) struct RecordStore {
-    records_max: usize,
-    /// Beside each record the home that it is charged to, by number: ids would double what a record weighs.
-    shelf: Shelf<Record, u32>,
-    homes: BTreeMap<PeerId, HomeShare>,
-    home_ids: BTreeMap<u32, PeerId>,
-    next_home: u32,
+/// The number of those whose records nobody is charged for.
+const OURS: u32 = 0;
+
+/// Who brought a record.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Putter {
+    /// Its leaf, which is registered here.
+    Leaf,
+    /// A supernode of this prefix.
+    Prefix(Prefix),
+    /// A supernode where prefixes do not count.
+    Peer(PeerId),
 }
 
-struct HomeShare {
-    number: u32,
-    records: usize,
+/// Records, each charged to the one who brought it.
+pub(crate) struct RecordStore {
+    held_max: usize,
+    /// Beside each record its putter, by number: ids would double what a record weighs. Leaves of ours have
+    /// [`OURS`].
+    shelf: Shelf<Record, u32>,
+    putters: BTreeMap<Putter, u32>,
+    /// What each has put.
+    put: BTreeMap<u32, (Putter, BTreeSet<PeerId>)>,
+    next_number: u32,
+    held: usize,
 }
 
 impl RecordStore {
-    /// An empty store.
-    pub(crate) fn new(records_max: usize) -> Self {
-        Self { records_max, shelf: Shelf::new(), homes: BTreeMap::new(), home_ids: BTreeMap::new(), next_home: 0 }
+    /// An empty store, with room for so many records that others put.
+    pub(crate) fn new(held_max: usize) -> Self {
+        Self { held_max, shelf: Shelf::new(), putters: BTreeMap::new(), put: BTreeMap::new(), next_number: 0, held: 0 }
     }
 
-    /// Takes signed bytes that came from `from`: a leaf that registers, or another supernode. `is_home` says whether
-    /// an id is a supernode that we know, or ourselves. In a full store, the record that ends first makes room.
+    /// Takes signed bytes that came from `from`. The same record again is kept longer.
     pub(crate) fn insert(
         &mut self,
         now: Instant,
         from: &PeerId,
         wall: Option<WallTime>,
         bytes: &[u8],
-        is_home: impl FnOnce(&PeerId) -> bool,
-    ) -> Result<Record, Refused> {
-        let (homes, half, share) = (&self.homes, self.records_max / 2, self.records_max / HOME_SHARE);
+        putter: Putter,
+    ) -> Result<PeerId, Refused> {
+        let (has, held, max) = (self.records_of(putter), self.held, self.held_max);
+        let (half, share) = (max / 2, max / PUTTER_SHARE);
+        let most = if held < max { max } else { self.put.values().map(|(_, put)| put.len()).max().unwrap_or(0) };
         let checked = self.shelf.examine(now, from, wall, bytes, |shelf, record: &Record| {
-            let Some((home, _)) = record.homes.first() else { return Err(Refused::Crowded) };
-            if shelf.len() < half || shelf.contains(&record.id) {
-                return Ok(());
-            }
-            let has = homes.get(home).map_or(0, |h| h.records);
-            if has >= share || !is_home(home) { Err(Refused::Crowded) } else { Ok(()) }
-        })?;
-        let record = checked.statement.clone();
-        let is_full = self.shelf.len() >= self.records_max && !self.shelf.contains(&record.id);
-        if is_full && let Some(number) = self.shelf.pop_soonest() {
-            self.discharge(number);
-        }
-        // `examine` has seen that there is a first home.
-        let Some((home, _)) = record.homes.first() else { return Err(Refused::Crowded) };
-        let number = self.charge(*home);
-        if let Some(old) = self.shelf.put(&checked, bytes, number) {
-            self.discharge(old);
-        }
-        debug_assert!(self.shelf.len() <= self.records_max.max(1));
-        Ok(record)
-    }
-
-    fn charge(&mut self, home: PeerId) -> u32 {
-        let next = &mut self.next_home;
-        let share = self.homes.entry(home).or_insert_with(|| {
-            *next += 1;
-            HomeShare { number: *next, records: 0 }
+            let is_free = putter == Putter::Leaf || shelf.contains(&record.id) || held < half;
+            let has_room = is_free || (has < share && has + 1 < most);
+            if has_room { Ok(()) } else { Err(Refused::Crowded) }
         });
-        share.records += 1;
-        self.home_ids.insert(share.number, home);
-        share.number
+        let checked = match checked {
+            Ok(checked) if self.is_ours(putter, &checked.statement.id) => checked,
+            Ok(checked) => checked.until(now + HELD_FOR),
+            Err(Refused::Known) => {
+                self.keep(now, wall, bytes);
+                return Err(Refused::Known);
+            }
+            Err(refused) => return Err(refused),
+        };
+        let id = checked.statement.id;
+        let is_ours = self.is_ours(putter, &id);
+        if !is_ours && self.held >= self.held_max && !self.shelf.contains(&id) {
+            self.make_room();
+        }
+        self.discharge(&id);
+        let number = if is_ours { OURS } else { self.charge(putter, id) };
+        self.shelf.put(&checked, bytes, number);
+        debug_assert!(self.held <= self.held_max.max(1));
+        Ok(id)
     }
 
-    fn discharge(&mut self, number: u32) {
-        let Some(home) = self.home_ids.get(&number).copied() else { return };
-        let Some(share) = self.homes.get_mut(&home) else { return };
-        share.records -= 1;
-        if share.records == 0 {
-            self.homes.remove(&home);
-            self.home_ids.remove(&number);
+    /// Whether it is the record of a leaf of ours, which keeps its place, whoever brings a newer one.
+    fn is_ours(&self, putter: Putter, id: &PeerId) -> bool {
+        putter == Putter::Leaf || self.shelf.value(id) == Some(&OURS)
+    }
+
+    /// Once more the same: whoever put it still means it.
+    fn keep(&mut self, now: Instant, wall: Option<WallTime>, bytes: &[u8]) {
+        let same = subject(bytes).filter(|id| self.shelf.bytes(id) == Some(bytes));
+        if let Some(id) = same {
+            self.shelf.keep_until(now, wall, &id, now + HELD_FOR);
+        }
+    }
+
+    fn records_of(&self, putter: Putter) -> usize {
+        let number = self.putters.get(&putter);
+        number.and_then(|number| self.put.get(number)).map_or(0, |(_, records)| records.len())
+    }
+
+    fn charge(&mut self, putter: Putter, id: PeerId) -> u32 {
+        let next = &mut self.next_number;
+        let number = *self.putters.entry(putter).or_insert_with(|| {
+            *next = next.wrapping_add(1).max(OURS + 1);
+            *next
+        });
+        self.put.entry(number).or_insert_with(|| (putter, BTreeSet::new())).1.insert(id);
+        self.held += 1;
+        number
+    }
+
+    /// Nobody is charged for a record any more.
+    fn discharge(&mut self, id: &PeerId) {
+        if let Some(number) = self.shelf.value(id).copied() {
+            self.give_back(number, id);
+        }
+    }
+
+    fn give_back(&mut self, number: u32, id: &PeerId) {
+        let Some((putter, records)) = self.put.get_mut(&number) else { return };
+        self.held -= usize::from(records.remove(id));
+        if records.is_empty() {
+            self.putters.remove(putter);
+            self.put.remove(&number);
+        }
+    }
+
+    /// Who has put most loses one.
+    fn make_room(&mut self) {
+        let most = self.put.values().max_by_key(|(_, records)| records.len());
+        if let Some(id) = most.and_then(|(_, records)| records.first().copied()) {
+            self.remove(&id);
         }
     }
 
     /// Forgets a record.
     pub(crate) fn remove(&mut self, id: &PeerId) {
-        if let Some(number) = self.shelf.remove(id) {
-            self.discharge(number);
-        }
+        self.discharge(id);
+        self.shelf.remove(id);
     }
 
     /// The signed record of a peer.
@@ -116,25 +170,26 @@ impl RecordStore {
         self.shelf.len()
     }
 
+    /// How many of them others put, and how many others, in both tables.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize, usize) {
+        (self.held, self.put.len(), self.putters.len())
+    }
+
+    /// The `max` records whose peers' places are nearest to that of `id`, nearest first.
+    pub(crate) fn nearest(&self, id: &PeerId, max: usize) -> Vec<&[u8]> {
+        self.shelf.nearest(id, max)
+    }
+
     /// Forgets what has expired.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        while let Some(number) = self.shelf.pop_expired(now) {
-            self.discharge(number);
+        while let Some((id, number)) = self.shelf.pop_expired_id(now) {
+            self.give_back(number, &id);
         }
     }
 
     /// When the next one expires.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.shelf.next_expiry()
-    }
-
-    /// See [`Shelf::digest`].
-    pub(crate) fn digest(&mut self, newest_max: usize, others_max: usize) -> Vec<DigestEntry> {
-        self.shelf.digest(newest_max, others_max)
-    }
-
-    /// See [`Shelf::compare`].
-    pub(crate) fn compare(&self, theirs: &[DigestEntry], send: impl FnMut(&[u8])) -> Vec<DigestEntry> {
-        self.shelf.compare(theirs, send)
     }
 }

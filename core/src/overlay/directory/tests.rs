@@ -1,3 +1,4 @@
+use core::net::SocketAddr;
 use std::collections::VecDeque;
 
 use super::*;
@@ -5,6 +6,7 @@ use crate::overlay::advert::shelf::Refused;
 use crate::overlay::home::testnet::{key, ms, s, wall_at};
 use crate::overlay::output::Output;
 use crate::time::Instant;
+use crate::wire::address::Prefix;
 use crate::wire::message::{Message, decode_next};
 
 fn record(n: u8, home: u8, sequence: u64) -> Record {
@@ -22,8 +24,13 @@ fn signed(n: u8, home: u8, sequence: u64) -> Box<[u8]> {
     record(n, home, sequence).sign(&key(n))
 }
 
-fn insert(store: &mut RecordStore, now: Instant, bytes: &[u8], is_home: bool) -> Result<Record, Refused> {
-    store.insert(now, &key(250).peer_id(), Some(wall_at(now)), bytes, |_| is_home)
+/// As if a supernode of this prefix had put it.
+fn prefix(n: u8) -> Putter {
+    Putter::Prefix(Prefix::V4([203, 0, n]))
+}
+
+fn insert(store: &mut RecordStore, now: Instant, bytes: &[u8], putter: Putter) -> Result<PeerId, Refused> {
+    store.insert(now, &key(250).peer_id(), Some(wall_at(now)), bytes, putter)
 }
 
 #[test]
@@ -50,9 +57,9 @@ fn records_are_checked_as_adverts_are() {
 #[test]
 fn c3_only_newer_records_replace_and_all_end() {
     let mut store = RecordStore::new(100);
-    insert(&mut store, s(1), &signed(1, 2, 7), true).unwrap();
-    assert_eq!(insert(&mut store, s(1), &signed(1, 3, 6), true), Err(Refused::Known));
-    insert(&mut store, s(1), &signed(1, 3, 8), true).unwrap();
+    insert(&mut store, s(1), &signed(1, 2, 7), Putter::Leaf).unwrap();
+    assert_eq!(insert(&mut store, s(1), &signed(1, 3, 6), Putter::Leaf), Err(Refused::Known));
+    insert(&mut store, s(1), &signed(1, 3, 8), Putter::Leaf).unwrap();
     assert_eq!(store.get(&key(1).peer_id()), Some(&*signed(1, 3, 8)));
     assert_eq!(store.poll_timeout(), Some(s(3600)));
     store.handle_timeout(s(3600));
@@ -62,27 +69,48 @@ fn c3_only_newer_records_replace_and_all_end() {
 }
 
 #[test]
-fn c5_made_up_peers_do_not_fill_the_store() {
-    let mut store = RecordStore::new(40);
-    // While there is room, anything goes; from half full on, not at homes that nobody knows.
-    for n in 0..20 {
-        insert(&mut store, s(1), &signed(n, 200, 1), false).unwrap();
+fn what_is_not_put_again_is_forgotten() {
+    let mut store = RecordStore::new(100);
+    let long = |sequence| Record { lifetime_s: 43_200, ..record(1, 2, sequence) }.sign(&key(1));
+    insert(&mut store, s(1), &long(1), prefix(1)).unwrap();
+    assert_eq!(store.poll_timeout(), Some(s(7_201)));
+    assert_eq!(insert(&mut store, s(5_000), &long(1), prefix(2)), Err(Refused::Known), "which is as good");
+    assert_eq!(store.poll_timeout(), Some(s(12_200)));
+    // At its home it stays, and a newer one that somebody else brings changes nothing about that.
+    insert(&mut store, s(5_000), &long(2), Putter::Leaf).unwrap();
+    insert(&mut store, s(5_000), &long(3), prefix(2)).unwrap();
+    assert_eq!(store.sizes(), (0, 0, 0));
+    store.handle_timeout(s(43_199));
+    assert_eq!(store.len(), 1);
+    let late = Record { issued_s: wall_at(s(42_000)).as_secs(), ..record(2, 2, 1) }.sign(&key(2));
+    insert(&mut store, s(42_000), &late, prefix(1)).unwrap();
+    assert_eq!(store.sizes(), (1, 1, 1));
+    store.handle_timeout(s(45_600));
+    assert_eq!((store.len(), store.sizes()), (0, (0, 0, 0)));
+}
+
+#[test]
+fn c5_h1_made_up_records_do_not_fill_the_store() {
+    let mut store = RecordStore::new(80);
+    // While there is room, anything goes; from half full on, nobody has more than an eighth.
+    for n in 0..40 {
+        insert(&mut store, s(1), &signed(n, 200, 1), prefix(1)).unwrap();
     }
-    assert_eq!(insert(&mut store, s(1), &signed(20, 200, 1), false), Err(Refused::Crowded));
-    // A known home has its share, and no more.
-    for n in 20..30 {
-        insert(&mut store, s(1), &signed(n, 201, 1), true).unwrap();
+    assert_eq!(insert(&mut store, s(1), &signed(40, 200, 1), prefix(1)), Err(Refused::Crowded));
+    insert(&mut store, s(1), &signed(39, 201, 2), prefix(1)).unwrap();
+    // Leaves that are registered here always have a place.
+    for n in 200..210 {
+        insert(&mut store, s(1), &signed(n, 0, 1), Putter::Leaf).unwrap();
     }
-    assert_eq!(insert(&mut store, s(1), &signed(30, 201, 1), true), Err(Refused::Crowded));
-    insert(&mut store, s(1), &signed(29, 201, 2), true).unwrap();
-    // Other homes still find room: 30 of 40 are taken, then the one that ends first goes.
-    for n in 30..50 {
-        insert(&mut store, s(1 + u64::from(n)), &signed(n, 202 + n % 3, 1), true).unwrap();
-        assert!(store.len() <= 40);
+    // Others have theirs, at the cost of whoever has most.
+    for n in 40..120 {
+        let _ = insert(&mut store, s(1), &signed(n, 202, 1), prefix(2 + n % 8));
+        assert!(store.sizes().0 <= 80);
     }
-    assert_eq!(store.len(), 40);
-    store.handle_timeout(s(4000));
-    assert_eq!(store.len(), 0);
+    assert_eq!((store.sizes().0, store.len()), (80, 90));
+    let left = (0..40).filter(|n| store.get(&key(*n).peer_id()).is_some()).count();
+    let honest = (40..120).filter(|n| store.get(&key(*n).peer_id()).is_some()).count();
+    assert!(left <= 10 && honest >= 70, "{left} and {honest}");
 }
 
 struct Asker {
@@ -96,8 +124,8 @@ impl Asker {
     }
 
     fn start(&mut self, now: Instant, peer: u8, supernodes: &[u8]) -> LookupStart {
-        let supernodes: Vec<_> = supernodes.iter().map(|n| key(*n).peer_id()).collect();
-        self.lookups.start(now, key(peer).peer_id(), &supernodes, &mut self.out)
+        let homes = Whom::Homes(supernodes.iter().map(|n| id(*n)).collect());
+        self.lookups.start(now, id(peer), &homes, &mut self.out)
     }
 
     /// Whom the room has asked since.
@@ -192,7 +220,7 @@ fn lookups_and_what_they_found_are_limited() {
     let peers: Vec<_> = (0..300u16)
         .map(|n| crate::SecretKey::from_bytes(&[n as u8, (n >> 8) as u8, 9].repeat(11)[..32].try_into().unwrap()))
         .collect();
-    let home = [id(10)];
+    let home = Whom::Homes(vec![id(10)]);
     let mut full = 0;
     for peer in &peers {
         let start = a.lookups.start(s(1), peer.peer_id(), &home, &mut a.out);
@@ -201,4 +229,55 @@ fn lookups_and_what_they_found_are_limited() {
     assert_eq!(full, 300 - 256);
     while a.fire().is_some() {}
     assert!(a.lookups.poll_timeout().is_none());
+}
+
+#[test]
+fn a_home_asks_all_that_keep_a_record_before_it_says_that_there_is_none() {
+    let mut a = Asker::new();
+    let at = |n: u8| SocketAddr::from(([203, 0, n, 1], 7));
+    let holders = Whom::Holders((10..18).map(|n| (id(n), at(n))).collect());
+    let asked = |a: &mut Asker| {
+        let to = |output| match output {
+            Output::SendAt { to, address, .. } => (to, address),
+            other => panic!("{other:?}"),
+        };
+        a.out.drain(..).map(to).collect::<Vec<_>>()
+    };
+    // Two ask for one peer, one of them twice: it is looked for once.
+    for asker in [50, 51, 50] {
+        a.lookups.start_for(s(1), id(asker), id(1), &holders, &mut a.out);
+    }
+    for n in 10..17 {
+        assert_eq!(asked(&mut a), [(id(n), at(n))]);
+        a.reply(s(1), n, 1, None);
+    }
+    assert_eq!(asked(&mut a), [(id(17), at(17))]);
+    a.reply(s(1), 17, 1, Some(&signed(1, 2, 7)));
+    let answers = |a: &mut Asker| {
+        let answer = |output| {
+            let Output::Send { to, messages } = output else { panic!() };
+            let Ok(Message::LookupReply { record, .. }) = decode_next(&mut &*messages) else { panic!() };
+            (to, record.map(Vec::from))
+        };
+        a.out.drain(..).map(answer).collect::<Vec<_>>()
+    };
+    let found = Some(signed(1, 2, 7).to_vec());
+    assert_eq!(answers(&mut a), [(id(50), found.clone()), (id(51), found.clone())]);
+    assert_eq!(a.lookups.poll_outcome(), None, "this node did not ask");
+    a.lookups.start_for(s(2), id(52), id(1), &holders, &mut a.out);
+    assert_eq!(answers(&mut a), [(id(52), found)]);
+    // Where all say no, that is so for ten seconds.
+    a.lookups.start_for(s(3), id(50), id(3), &holders, &mut a.out);
+    for n in 10..18 {
+        a.reply(s(3), n, 3, None);
+    }
+    a.out.drain(..8);
+    assert_eq!(answers(&mut a), [(id(50), None)]);
+    a.lookups.start_for(s(12), id(51), id(3), &holders, &mut a.out);
+    assert_eq!(answers(&mut a), [(id(51), None)]);
+    a.lookups.start_for(s(14), id(51), id(3), &holders, &mut a.out);
+    assert_eq!(asked(&mut a).len(), 1);
+    // Where nobody answers, nothing is said: its leaf asks its other home.
+    while a.fire().is_some() {}
+    assert!(asked(&mut a).len() == 15);
 }

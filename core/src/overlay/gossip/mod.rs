@@ -1,7 +1,6 @@
-//! How supernodes learn of each other and of records, and notice who is gone.
+//! How supernodes learn of each other, and notice who is gone.
 //!
-//! Three ways, each covering for the one before. *Push*: who makes an advert, or gets a record from its leaf, sends
-//! it to every supernode at once. *Push-pull*: every half minute a supernode and two others compare digests and send
+//! Three ways, each covering for the one before. *Push*: who makes an advert sends it to every supernode at once. *Push-pull*: every half minute a supernode and two others compare digests and send
 //! what the other lacks, which repairs lost pushes. *Listing*: a newcomer asks one neighbour for all adverts, once.
 //!
 //! Up to [`LINKS_MAX`] supernodes everybody keeps a link to everybody, which is what "to every supernode" rests on;
@@ -29,13 +28,14 @@ use arrayvec::ArrayVec;
 use self::neighbour::{Neighbour, State};
 use crate::account::{Rate, RateTable};
 use crate::identity::{PeerId, SecretKey};
-use crate::overlay::advert::statement::speaks_of;
+use crate::overlay::advert::statement::{speaks_of, subject};
 use crate::overlay::advert::{Hearsay, MembershipTable, OwnAdvert, Sequence, Suspicion, shelf};
-use crate::overlay::directory::RecordStore;
+use crate::overlay::directory::{HOLDERS_MAX, Putter, RecordStore};
 use crate::overlay::output::Output;
 use crate::overlay::pack::{self, Packer};
 use crate::random::Generators;
 use crate::time::{Aged, Deadlines, Instant, WallTime, earliest};
+use crate::wire::address::Prefix;
 use crate::wire::message::{DIGEST_MAX, DigestEntry, Load, LoadHint, Message, SignedKind};
 
 /// Most neighbours that links are kept to.
@@ -108,6 +108,8 @@ pub(crate) struct Gossip {
     hearsay: Hearsay,
     /// Where linked peers answered an Init of ours.
     reached: Aged<PeerId, SocketAddr, REACHED_MAX>,
+    /// To whom a link has come up, and was not asked for yet.
+    met: Vec<(PeerId, SocketAddr)>,
     neighbours: BTreeMap<PeerId, Neighbour>,
     dials: Deadlines<PeerId>,
     round_at: Instant,
@@ -137,6 +139,7 @@ impl Gossip {
             load: Load::default(),
             hearsay: Hearsay::new(me),
             reached: Aged::default(),
+            met: Vec::new(),
             neighbours: BTreeMap::new(),
             dials: Deadlines::default(),
             round_at: now + random.jitter.jitter(ROUND_JITTER),
@@ -208,6 +211,11 @@ impl Gossip {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         self.dials.set(peer, &mut neighbour.due, None);
         neighbour.on_up();
+        if let Some(address) = s.members.address(&peer)
+            && !self.met.contains(&(peer, address))
+        {
+            self.met.push((peer, address));
+        }
         self.on_heard(now, &peer, s.members);
         self.greet(now, peer, s);
     }
@@ -263,11 +271,9 @@ impl Gossip {
         });
         let others = DIGEST_MAX - DIGEST_NEWEST;
         let adverts = s.members.digest(DIGEST_NEWEST, others).into_iter().collect();
-        let records = s.records.digest(DIGEST_NEWEST, others).into_iter().collect();
         let mut packer = Packer::new(peer, s.out);
         packer.push(&Message::Hints(hints));
         packer.push(&Message::Digest { kind: SignedKind::Advert, pull: true, entries: adverts });
-        packer.push(&Message::Digest { kind: SignedKind::Record, pull: true, entries: records });
         // First-hand load, and the time.
         packer.push(&Message::LoadRequest);
     }
@@ -282,6 +288,10 @@ impl Gossip {
         entries: &[DigestEntry],
         s: &mut Stores<'_>,
     ) {
+        if kind != SignedKind::Advert {
+            // Records go to those that keep them, and to nobody else.
+            return;
+        }
         let Some(neighbour) = self.neighbours.get_mut(&from) else { return };
         if !self.digests_taken.take(now, from) {
             return;
@@ -298,16 +308,10 @@ impl Gossip {
                 packer.push(&Message::Signed { kind, bytes });
             }
         };
-        let mut answer = match kind {
-            SignedKind::Advert => s.members.compare(entries, send),
-            SignedKind::Record => s.records.compare(entries, send),
-        };
+        let mut answer = s.members.compare(entries, send);
         if pull {
             let others = DIGEST_MAX - DIGEST_NEWEST;
-            let ours = match kind {
-                SignedKind::Advert => s.members.digest(DIGEST_NEWEST, others),
-                SignedKind::Record => s.records.digest(DIGEST_NEWEST, others),
-            };
+            let ours = s.members.digest(DIGEST_NEWEST, others);
             // What both sides listed has been compared above.
             let is_listed = |ours: &DigestEntry| entries.iter().any(|theirs| theirs.id_prefix == ours.id_prefix);
             answer.extend(ours.into_iter().filter(|ours| !is_listed(ours)));
@@ -343,15 +347,22 @@ impl Gossip {
             self.listing = None;
             self.listings_asked = LISTING_ASKED_MAX;
         }
-        let (me, members) = (self.me, &*s.members);
-        let fresh = match kind {
-            SignedKind::Advert => return self.on_advert(now, from, ip, bytes, s),
-            SignedKind::Record => {
-                s.records.insert(now, &from, s.wall, bytes, |home| *home == me || members.contains(home)).is_ok()
-            }
-        };
-        self.count_fresh(now, fresh, s);
-        fresh
+        match kind {
+            SignedKind::Advert => self.on_advert(now, from, ip, bytes, s),
+            SignedKind::Record => self.on_record(now, from, bytes, s),
+        }
+    }
+
+    /// A record came, for this supernode to keep.
+    fn on_record(&mut self, now: Instant, from: PeerId, bytes: &[u8], s: &mut Stores<'_>) -> bool {
+        let Some(at) = s.members.address(&from) else { return false };
+        // Views differ: somebody a little further away keeps it as well.
+        let is_near = |id| s.members.holders(&id, 2 * HOLDERS_MAX).iter().any(|(holder, _)| *holder == self.me);
+        if !subject(bytes).is_some_and(is_near) {
+            return false;
+        }
+        let putter = if Prefix::is_exempt(at.ip()) { Putter::Peer(from) } else { Putter::Prefix(Prefix::of(at.ip())) };
+        s.records.insert(now, &from, s.wall, bytes, putter).is_ok()
     }
 
     fn count_fresh(&mut self, now: Instant, fresh: bool, s: &mut Stores<'_>) {
@@ -387,12 +398,6 @@ impl Gossip {
             packer.push(&Message::Signed { kind: SignedKind::Advert, bytes });
         }
         packer.push(&Message::Hints(s.members.hints(now)));
-    }
-
-    /// A leaf brought a new record: it is told to every supernode. A neighbour without a link hears of it when it
-    /// is greeted.
-    pub(crate) fn push_record(&mut self, bytes: &[u8], out: &mut VecDeque<Output>) {
-        self.push(SignedKind::Record, bytes, out);
     }
 
     fn push(&self, kind: SignedKind, bytes: &[u8], out: &mut VecDeque<Output>) {

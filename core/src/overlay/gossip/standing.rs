@@ -31,6 +31,11 @@ impl Gossip {
         self.vouch_for(now, peer, address, s);
     }
 
+    /// Those that links have come up to since this was asked last, and where they are.
+    pub(crate) fn take_met(&mut self) -> Vec<(PeerId, SocketAddr)> {
+        core::mem::take(&mut self.met)
+    }
+
     /// Nothing may be sent now to where a supernode is said to be.
     pub(crate) fn on_vet_refused(&mut self, now: Instant, peer: &PeerId, s: &mut Stores<'_>) {
         self.hearsay.on_refused(now, peer, &mut s.random.jitter);
@@ -75,7 +80,9 @@ impl Gossip {
 
     /// The advert of a supernode that this node has not been to.
     fn hear(&mut self, now: Instant, from: PeerId, ip: Option<IpAddr>, bytes: &[u8], s: &mut Stores<'_>) {
-        let teller = Teller { id: from, ip, is_member: s.members.contains(&from) };
+        // Whom this node has been to speaks from there, whatever way its words take.
+        let at = s.members.address(&from).map(|at| at.ip());
+        let teller = Teller { id: from, ip: at.or(ip), is_member: at.is_some() };
         let need = Need { is_urgent: self.neighbours.len() < LINKS_MAX, tellers: s.members.spread() };
         let Ok(peer) = self.hearsay.hear(now, &teller, s.wall, bytes, need, &mut s.random.jitter) else { return };
         if let Some((_, address)) = self.reached.get(&peer).copied() {

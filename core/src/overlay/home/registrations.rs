@@ -10,7 +10,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::identity::PeerId;
-use crate::overlay::directory::Record;
+use crate::overlay::directory::{Putter, Record};
 use crate::overlay::gossip::Stores;
 use crate::overlay::output::Output;
 use crate::overlay::pack::send;
@@ -108,6 +108,12 @@ impl Registrations {
         self.leaves.keys()
     }
 
+    /// Those registered here whose ids come after this one.
+    pub(crate) fn after(&self, leaf: Option<PeerId>) -> Box<dyn Iterator<Item = PeerId> + '_> {
+        let start = leaf.map_or(Bound::Unbounded, Bound::Excluded);
+        Box::new(self.leaves.range((start, Bound::Unbounded)).map(|(leaf, _)| *leaf))
+    }
+
     /// Whether `leaf` is registered here.
     pub(crate) fn contains(&self, leaf: &PeerId) -> bool {
         self.leaves.contains_key(leaf)
@@ -152,10 +158,10 @@ impl Registrations {
     }
 
     fn keep_record(&self, now: Instant, leaf: PeerId, record: &[u8], s: &mut Stores<'_>) -> bool {
-        let (me, members) = (self.me, &*s.members);
+        let me = self.me;
         // Its own, and naming us: a leaf is a home for nobody else's record. Parsing once more is what that costs.
         let is_ours = Record::parse(record).is_ok_and(|r| r.id == leaf && r.names(&me));
-        is_ours && s.records.insert(now, &leaf, s.wall, record, |home| *home == me || members.contains(home)).is_ok()
+        is_ours && s.records.insert(now, &leaf, s.wall, record, Putter::Leaf).is_ok()
     }
 
     /// A leaf says goodbye. Its record goes: whoever asks for it should hear so at once.

@@ -9,7 +9,7 @@ use super::{Homes, Means, Registrations};
 use crate::api::{Event, Save, Saved};
 use crate::identity::{PeerId, SecretKey};
 use crate::overlay::advert::{LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
-use crate::overlay::directory::{RECORDS_MAX, RecordStore};
+use crate::overlay::directory::{Placing, RECORDS_MAX, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
 use crate::overlay::output::Output;
 use crate::random::{ChoiceRng, Generators, Seed};
@@ -45,6 +45,7 @@ pub(crate) struct TestNode {
     pub address: SocketAddr,
     pub gossip: Option<Gossip>,
     pub registrations: Option<Registrations>,
+    pub placing: Option<Placing>,
     pub homes: Option<Homes>,
     pub members: MembershipTable,
     pub records: RecordStore,
@@ -104,6 +105,7 @@ impl TestNet {
             address,
             gossip: None,
             registrations: None,
+            placing: None,
             homes: None,
             members: MembershipTable::new(key.peer_id(), adverts_max),
             records: RecordStore::new(RECORDS_MAX),
@@ -131,6 +133,7 @@ impl TestNet {
         let own = OwnAdvert::new(self.now, &[node.address], 1000, 0);
         node.gossip = Some(Gossip::new(self.now, id, own, &mut node.random));
         node.registrations = Some(Registrations::new(id, 1000));
+        node.placing = Some(Placing::new(self.now, id));
         self.nodes.insert(id, node);
         self.fire(id);
         self.with(id, |node, now, out| {
@@ -203,6 +206,15 @@ impl TestNet {
                 let is_lost = self.chance.below(100) < self.loss_percent;
                 if self.links.contains(&pair(me, to)) && !is_lost {
                     self.post(DELAY, Delivery::Packet { from: me, to, bytes: messages });
+                }
+            }
+            Output::SendAt { to, address, messages } => {
+                let is_there = self.nodes.get(&to).is_some_and(|n| n.is_up && n.address == address);
+                if is_there && !self.links.contains(&pair(me, to)) {
+                    self.post(DELAY * 2, Delivery::Up { a: me, b: to, address });
+                    self.post(DELAY * 3, Delivery::Packet { from: me, to, bytes: messages });
+                } else if is_there {
+                    self.act(me, Output::Send { to, messages });
                 }
             }
             Output::Dial { peer, address } => {
@@ -384,7 +396,7 @@ impl TestNode {
         out: &mut VecDeque<Output>,
     ) {
         let load = self.load;
-        let Self { gossip, registrations, homes, members, records, random, key, sequence, .. } = self;
+        let Self { gossip, registrations, placing, homes, members, records, random, key, sequence, .. } = self;
         let wall = Some(wall_at(now));
         if let (Some(gossip), Some(registrations)) = (gossip, registrations) {
             gossip.on_heard(now, &from, members);
@@ -403,8 +415,8 @@ impl TestNode {
                 }
                 Message::Register { other_home, record } => {
                     let registered = registrations.on_register(now, from, other_home, record, load, s);
-                    if registered.is_record_new {
-                        gossip.push_record(record, s.out);
+                    if let Some(placing) = placing.as_ref().filter(|_| registered.is_record_new) {
+                        placing.put(record, s.members, s.out);
                     }
                 }
                 Message::Deregister => registrations.on_deregister(&from, s),
@@ -425,7 +437,7 @@ impl TestNode {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Output>) {
-        let Self { gossip, registrations, homes, members, records, random, key, sequence, .. } = self;
+        let Self { gossip, registrations, placing, homes, members, records, random, key, sequence, .. } = self;
         let wall = Some(wall_at(now));
         members.handle_timeout(now);
         records.handle_timeout(now);
@@ -434,6 +446,10 @@ impl TestNode {
         }
         if let Some(registrations) = registrations {
             registrations.handle_timeout(now, &mut Stores { wall, random, members, records, out });
+            if let Some(placing) = placing {
+                let count = registrations.len();
+                placing.handle_timeout(now, count, |after| registrations.after(after), records, members, out);
+            }
         }
         if let Some(homes) = homes {
             homes.handle_timeout(now, &mut Means { key, wall, random, members, sequence, out });
@@ -446,6 +462,7 @@ impl TestNode {
             self.records.poll_timeout(),
             self.gossip.as_ref().and_then(Gossip::poll_timeout),
             self.registrations.as_ref().and_then(Registrations::poll_timeout),
+            self.placing.as_ref().map(Placing::poll_timeout),
             self.homes.as_ref().and_then(Homes::poll_timeout),
         ];
         timers.into_iter().fold(None, earliest)

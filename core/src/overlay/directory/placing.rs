@@ -1,0 +1,175 @@
+//! Putting the records of this supernode's leaves where they are looked for.
+//!
+//! A record is kept by the supernodes nearest to its leaf's place. The home that it names first puts it there: at once
+//! when it is new, and again in turn, all leaves within [`ROUND`], so that what has got lost comes back and new holders
+//! learn of it. The other home does so while the first one seems dead. A supernode that becomes known, or that a link is
+//! up to again, may have lost what it held: homes put to it at once what it is to keep, some leaves at a time
+//! ([`Placing::on_met`]), and the nearest of those that hold a record hand it over.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use super::Record;
+use super::store::{HELD_FOR, RecordStore};
+use crate::identity::PeerId;
+use crate::overlay::advert::MembershipTable;
+use crate::overlay::output::Output;
+use crate::overlay::pack::Packer;
+use crate::time::Instant;
+use crate::wire::message::{Message, SignedKind};
+
+/// Supernodes that a record is put to. Five would do for leaves that are looked for while supernodes live two hours on
+/// average; where some deny, or sit around one place, it is looked for at all of these.
+pub(crate) const HOLDERS_MAX: usize = 8;
+/// All records are put once in this time.
+const ROUND: Duration = Duration::from_secs(55 * 60);
+// A round may fail.
+const _: () = assert!(ROUND.as_secs() * 2 < HELD_FOR.as_secs());
+/// Some are put so often.
+const TICK: Duration = Duration::from_secs(10);
+/// Most records put in one tick.
+const PUT_MAX: usize = 512;
+/// Most records that a supernode which becomes known is handed at once; more come with the round.
+const HANDED_MAX: usize = 64;
+
+/// Leaves looked at in one go for somebody who was met, and the time between two goes.
+const MET_LOOK: usize = 256;
+/// See [`MET_LOOK`].
+const MET_EVERY: Duration = Duration::from_millis(100);
+/// Most of them at one time; others get theirs with the round.
+const MET_MAX: usize = 64;
+
+/// Somebody who is put what it is to keep.
+#[derive(Debug)]
+struct Met {
+    peer: PeerId,
+    address: SocketAddr,
+    after: Option<PeerId>,
+}
+
+/// How far the present round has come, and who gets its records out of turn.
+#[derive(Debug)]
+pub(crate) struct Placing {
+    me: PeerId,
+    after: Option<PeerId>,
+    at: Instant,
+    met: VecDeque<Met>,
+    met_at: Option<Instant>,
+}
+
+/// What is put to whom, gathered so that one packet holds as many as fit.
+type Puts<'a> = BTreeMap<PeerId, (SocketAddr, Vec<&'a [u8]>)>;
+
+impl Placing {
+    /// The room of the supernode `me`.
+    pub(crate) fn new(now: Instant, me: PeerId) -> Self {
+        Self { me, after: None, at: now + TICK, met: VecDeque::new(), met_at: None }
+    }
+
+    /// A leaf brought a new record.
+    pub(crate) fn put(&self, record: &[u8], members: &MembershipTable, out: &mut VecDeque<Output>) {
+        let mut puts = Puts::new();
+        self.gather(record, members, &mut puts);
+        send(puts, out);
+    }
+
+    /// Puts those that are next. `leaves_after` has all that are registered here after the one named, in order.
+    pub(crate) fn handle_timeout<'a>(
+        &mut self,
+        now: Instant,
+        count: usize,
+        leaves_after: impl Fn(Option<PeerId>) -> Box<dyn Iterator<Item = PeerId> + 'a>,
+        records: &RecordStore,
+        members: &MembershipTable,
+        out: &mut VecDeque<Output>,
+    ) {
+        if self.met_at.is_some_and(|at| at <= now)
+            && let Some(met) = self.met.front_mut()
+        {
+            let leaves: Vec<PeerId> = leaves_after(met.after).take(MET_LOOK).collect();
+            met.after = leaves.last().copied();
+            let (to, address, is_done) = (met.peer, met.address, leaves.len() < MET_LOOK);
+            let mut puts = Puts::new();
+            for record in leaves.iter().filter_map(|leaf| records.get(leaf)) {
+                self.gather(record, members, &mut puts);
+            }
+            puts.retain(|holder, _| *holder == to);
+            puts.entry(to).and_modify(|(at, _)| *at = address);
+            send(puts, out);
+            if is_done {
+                self.met.pop_front();
+            }
+            self.met_at = (!self.met.is_empty()).then(|| now + MET_EVERY);
+        }
+        if self.at > now {
+            return;
+        }
+        self.at = now + TICK;
+        let ticks = usize::try_from(ROUND.as_secs() / TICK.as_secs()).unwrap_or(1);
+        let due = count.div_ceil(ticks).min(PUT_MAX);
+        let leaves: Vec<PeerId> = leaves_after(self.after).take(due).collect();
+        self.after = if leaves.len() < due { None } else { leaves.last().copied() };
+        let mut puts = Puts::new();
+        for record in leaves.iter().filter_map(|leaf| records.get(leaf)) {
+            self.gather(record, members, &mut puts);
+        }
+        send(puts, out);
+    }
+
+    /// When that is next.
+    pub(crate) fn poll_timeout(&self) -> Instant {
+        self.met_at.map_or(self.at, |at| at.min(self.at))
+    }
+
+    /// A supernode became known, or there is a link to it again.
+    pub(crate) fn on_met(&mut self, now: Instant, peer: PeerId, address: SocketAddr) {
+        if self.met.len() < MET_MAX && self.met.iter().all(|met| met.peer != peer || met.after.is_some()) {
+            self.met.push_back(Met { peer, address, after: None });
+            self.met_at.get_or_insert(now);
+        }
+    }
+
+    fn gather<'a>(&self, record: &'a [u8], members: &MembershipTable, puts: &mut Puts<'a>) {
+        let Ok(Record { id, homes, .. }) = Record::parse(record) else { return };
+        // The one named first puts it, unless it is not there.
+        let first = homes.iter().map(|(home, _)| home).find(|home| **home == self.me || members.is_alive(home));
+        if first != Some(&self.me) {
+            return;
+        }
+        for (holder, address) in members.holders(&id, HOLDERS_MAX) {
+            if holder != self.me {
+                puts.entry(holder).or_insert((address, Vec::new())).1.push(record);
+            }
+        }
+    }
+
+    /// A supernode became known: it is handed those records that it is to keep, where this one is the nearest of those
+    /// that do.
+    pub(crate) fn hand_over(
+        &self,
+        to: PeerId,
+        address: SocketAddr,
+        records: &RecordStore,
+        members: &MembershipTable,
+        out: &mut VecDeque<Output>,
+    ) {
+        let is_due = |record: &&[u8]| {
+            let Ok(Record { id, .. }) = Record::parse(record) else { return false };
+            let holders = members.holders(&id, HOLDERS_MAX);
+            let is_its = holders.iter().any(|(holder, _)| *holder == to);
+            is_its && holders.iter().find(|(holder, _)| *holder != to).is_some_and(|(holder, _)| *holder == self.me)
+        };
+        let near = records.nearest(&to, HANDED_MAX).into_iter().filter(is_due).collect();
+        send(Puts::from([(to, (address, near))]), out);
+    }
+}
+
+fn send(puts: Puts<'_>, out: &mut VecDeque<Output>) {
+    for (holder, (address, records)) in puts {
+        let mut packer = Packer::dialling(holder, address, out);
+        for bytes in records {
+            packer.push(&Message::Signed { kind: SignedKind::Record, bytes });
+        }
+    }
+}
