@@ -12,10 +12,13 @@
 //! `HANDFAST_TRACE=1` prints every datagram.
 
 pub mod app;
+mod carry;
 pub mod fault;
 pub mod host;
 pub mod invariant;
 pub mod kinds;
+pub mod ledger;
+pub mod members;
 pub mod nat;
 pub mod netns;
 pub mod oracle;

@@ -56,14 +56,28 @@ impl World {
     /// The same, with another configuration.
     pub fn add_supernode_with(&mut self, configure: impl FnOnce(&mut Config)) -> HostId {
         let ip = IpAddr::V4(self.next_public(20));
-        let mut config = Config::supernode(vec![SocketAddr::new(ip, SUPERNODE_PORT)]);
-        allow_all(&mut config);
-        configure(&mut config);
         let known = self.supernodes.iter().take(2).map(|s| self.contact(*s)).collect();
+        let configure = |config: &mut Config| {
+            allow_all(config);
+            configure(config);
+        };
+        let host = self.add_supernode_down(ip, known, configure);
+        self.start(host);
+        host
+    }
+
+    /// A supernode at this address that will be told of these others; it offers nothing, and is not started yet.
+    pub fn add_supernode_down(
+        &mut self,
+        ip: IpAddr,
+        known: Vec<(PeerId, SocketAddr)>,
+        configure: impl FnOnce(&mut Config),
+    ) -> HostId {
+        let mut config = Config::supernode(vec![SocketAddr::new(ip, SUPERNODE_PORT)]);
+        configure(&mut config);
         let host = self.add_host(config, SUPERNODE_PORT, known);
         self.place(host, INTERNET, ip);
         self.supernodes.push(host);
-        self.start(host);
         host
     }
 
@@ -199,14 +213,23 @@ impl World {
         let mut host = Host::new(id, key, config, port, app);
         host.known = known;
         host.last_now = Instant::ZERO;
+        self.by_peer.insert(host.peer, id);
         self.hosts.push(host);
         id
     }
 
-    /// A fresh public address in a /24 of its own; `first` tells the kinds apart in a trace.
-    fn next_public(&mut self, first: u8) -> Ipv4Addr {
+    /// A fresh public address in a /24 of its own; `first` tells the kinds apart in a trace, as long as 65 536 are
+    /// enough. Beyond, it comes from ranges that are nobody's.
+    pub(crate) fn next_public(&mut self, first: u8) -> Ipv4Addr {
         self.addresses += 1;
-        Ipv4Addr::new(first, (self.addresses >> 8) as u8, self.addresses as u8, 1)
+        let [_, beyond, high, low] = self.addresses.to_be_bytes();
+        let first = match beyond {
+            0 => first,
+            1..=26 => 100 + beyond,
+            27..=67 => 101 + beyond,
+            _ => panic!("{} addresses are enough", self.addresses),
+        };
+        Ipv4Addr::new(first, high, low, 1)
     }
 
     fn next_private(&mut self, lan: LanId) -> IpAddr {
