@@ -24,6 +24,7 @@ pub mod netns;
 pub mod oracle;
 pub mod random;
 pub mod report;
+pub mod scale;
 pub mod script;
 pub mod storm;
 pub mod stranger;
