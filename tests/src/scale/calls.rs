@@ -73,10 +73,11 @@ impl Calls {
     }
 
     /// Something came of one, if it is still open.
-    pub(crate) fn end(&mut self, now: Instant, from: HostId, peer: PeerId, result: Ended) {
-        if let Some(call) = self.open.remove(&(from, peer)) {
-            self.done.push(Call { took: now.since(call.began), result, ..call });
-        }
+    pub(crate) fn end(&mut self, now: Instant, from: HostId, peer: PeerId, result: Ended) -> Option<Call> {
+        let call = self.open.remove(&(from, peer))?;
+        let call = Call { took: now.since(call.began), result, ..call };
+        self.done.push(call);
+        Some(call)
     }
 
     /// A caller gives up the call that it began then.

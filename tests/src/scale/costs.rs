@@ -13,8 +13,8 @@ use crate::ledger::{Kind, Party};
 
 /// A start and all that follows from it, as the measurement of the router, is over after this.
 const AFTERMATH: Duration = Duration::from_secs(900);
-/// A call and all that follows from it is over after this: its link sleeps.
-const CALL_OVER: Duration = Duration::from_secs(700);
+/// A call and all that follows from it is over after this.
+const CALL_OVER: Duration = Duration::from_secs(300);
 /// Of these leaves each starts again, and each calls, in the measurement.
 const SAMPLE: usize = 4;
 const MONTH_S: f64 = 30.0 * 24.0 * 3600.0;

@@ -28,6 +28,9 @@ const FOUNDED_EVERY: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_secs(60);
 /// A leaf is called by those of whom it can be known for so long that it is there.
 const SETTLED_AFTER: Duration = Duration::from_secs(30);
+/// A call is over after so long, and its link closed; one that a scenario makes to see whether calls work, sooner.
+const CALL_LASTS: Duration = Duration::from_secs(60);
+const PROBE_LASTS: Duration = Duration::from_secs(3);
 /// Supernodes that somebody who starts is told of.
 const TOLD: usize = 3;
 /// Progress is told every so many steps at most.
@@ -76,6 +79,7 @@ enum Deed {
     Gone(usize, Instant),
     Call,
     GiveUp(HostId, PeerId, Instant),
+    HangUp(HostId, PeerId),
     Die(HostId),
     Sample,
 }
@@ -213,6 +217,12 @@ impl Crowd {
             }
             Deed::Call => self.next_call(),
             Deed::GiveUp(from, peer, began) => self.calls.give_up(self.w.now(), from, peer, began),
+            Deed::HangUp(host, peer) => {
+                if self.w.is_up(host) {
+                    // The link may be gone already.
+                    let _ = self.w.with(host, |node, now| node.disconnect(now, &peer));
+                }
+            }
             Deed::Die(host) => self.die(host),
             Deed::Sample => {
                 self.meter.sample(&self.w);
@@ -234,10 +244,14 @@ impl Crowd {
                 }
                 Event::Pong { peer, path, .. } => {
                     let how = if path.is_direct() { Ended::Direct } else { Ended::Relayed };
-                    self.calls.end(at, host, peer, how);
+                    if let Some(call) = self.calls.end(at, host, peer, how) {
+                        self.plan(if call.tag == 0 { CALL_LASTS } else { PROBE_LASTS }, Deed::HangUp(host, peer));
+                    }
                 }
                 Event::StreamEnded { .. } => self.broken.push((host, at)),
-                Event::ConnectFailed { peer, error } => self.calls.end(at, host, peer, calls::result_of(error)),
+                Event::ConnectFailed { peer, error } => {
+                    self.calls.end(at, host, peer, calls::result_of(error));
+                }
                 _ => {}
             }
         }

@@ -81,8 +81,9 @@ fn model(args: &Args) -> Vec<String> {
             hours(args.session)
         ),
         format!(
-            "Each calls {} times a day (Poisson): a `ping` of a random leaf that is at home and that it has no link to. It \
-             succeeded if the answer came: lookup, introduction and link went over the network.",
+            "Each calls {} times a day (Poisson): a `ping` of a random leaf that is at home and that it has no link to, \
+             which is closed after a minute. It succeeded if the answer came: lookup, introduction and link went over the \
+             network.",
             number(args.calls_a_day)
         ),
         format!(

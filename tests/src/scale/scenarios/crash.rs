@@ -113,16 +113,16 @@ fn watch(crowd: &mut Crowd, left: &Left, out: &mut Outcome) {
     let mut waiting: BTreeMap<usize, bool> = left.one.iter().map(|leaf| (*leaf, true)).collect();
     waiting.extend(left.none.iter().map(|leaf| (*leaf, false)));
     let (mut two_again, mut orphans_again) = (Vec::new(), Vec::new());
-    let mut dialling: BTreeSet<usize> = left.none.iter().copied().take(DIALLING).collect();
-    let mut dialled = Vec::new();
-    let asked_at = began + step;
+    let (mut dialling, mut dialled, mut asked_at) = (BTreeSet::new(), Vec::new(), None);
     while crowd.w.now().since(began) < WATCHED {
         crowd.run_for(step);
         let now = crowd.w.now();
-        if now == asked_at {
-            for leaf in &dialling {
-                crowd.call_somebody(ORPHANS, Some(*leaf), |_, to| left.reachable.contains(&to));
-            }
+        if asked_at.is_none() {
+            asked_at = Some(now);
+            let orphans = left.none.iter().take(DIALLING).copied();
+            dialling = orphans
+                .filter(|l| crowd.call_somebody(ORPHANS, Some(*l), |_, to| left.reachable.contains(&to)))
+                .collect();
         }
         for _ in 0..5 {
             let is_meant = |from, to| left.reachable.contains(&from) && left.reachable.contains(&to);
@@ -131,7 +131,7 @@ fn watch(crowd: &mut Crowd, left: &Left, out: &mut Outcome) {
         waiting.retain(|leaf, had_one| {
             let homes = living(crowd, *leaf);
             if homes >= 1 && dialling.remove(leaf) {
-                dialled.push(now.since(asked_at));
+                dialled.extend(asked_at.map(|at| now.since(at)));
             }
             if homes >= 2 {
                 if *had_one { &mut two_again } else { &mut orphans_again }.push(now.since(began));
@@ -146,7 +146,7 @@ fn watch(crowd: &mut Crowd, left: &Left, out: &mut Outcome) {
     };
     out.bound("two homes again, who had one left, 99 %", all(two_again, left.one.len()), "s", TWO_HOMES_AGAIN_S);
     out.bound("two homes again, who had none left, 99 %", all(orphans_again, left.none.len()), "s", ORPHANS_AT_HOME_S);
-    let asked = left.none.len().min(DIALLING);
+    let asked = dialled.len() + dialling.len();
     out.bound("a home again, who had none and dialled, 99 %", all(dialled, asked), "s", DIALLING_ORPHANS_S);
     let calls = crowd.calls.count(|call| call.tag == REACHABLE);
     let what = "calls between leaves with a living home that were answered";

@@ -31,7 +31,7 @@ const ALL_DOINGS: Doings = Doings { sessions: true, calls: true, lives: true };
 
 pub(super) fn steady(args: &Args, out: &mut Outcome) {
     let mut crowd = Crowd::settled(args, ALL_DOINGS, Vec::new());
-    measure(args, &mut crowd, out);
+    measure(args, &mut crowd);
     let window = crowd.meter.window(&crowd.w);
     let bound = if args.bindings == Bindings::Mix { DUTY_KBPS_MIX } else { DUTY_KBPS };
     out.bound("each supernode, in + out", Some(window.kbps()), "kbit/s", bound);
@@ -51,7 +51,7 @@ pub(super) fn steady(args: &Args, out: &mut Outcome) {
 }
 
 /// Warms up, marks, and runs for as long as is measured.
-fn measure(args: &Args, crowd: &mut Crowd, _out: &mut Outcome) {
+fn measure(args: &Args, crowd: &mut Crowd) {
     crowd.run_for(args.scaled(WARM));
     crowd.meter.mark(&crowd.w);
     crowd.run_for(args.measured());
@@ -70,13 +70,14 @@ pub(super) fn growth(args: &Args, out: &mut Outcome) {
     let mut sizes: Vec<usize> =
         [100, 10, 1].map(|part| args.supernodes / part).into_iter().filter(|s| *s >= 3).collect();
     sizes.dedup();
+    let largest = args.supernodes;
     let mut table = Table::new("By size:", &["supernodes", "leaves", "kbit/s each", "between supernodes"]);
     let mut loads: Vec<(usize, f64)> = Vec::new();
     for supernodes in sizes {
         let leaves = args.leaves * supernodes / args.supernodes;
         let args = Args { supernodes, leaves, ..args.clone() };
         let mut crowd = Crowd::settled(&args, Doings { lives: false, ..ALL_DOINGS }, Vec::new());
-        measure(&args, &mut crowd, out);
+        measure(&args, &mut crowd);
         let window = crowd.meter.window(&crowd.w);
         table.lines.push(vec![
             supernodes.to_string(),
@@ -95,7 +96,13 @@ pub(super) fn growth(args: &Args, out: &mut Outcome) {
             );
         }
         loads.push((supernodes, window.kbps()));
-        honest_since_mark(&args, &crowd, out);
+        // The smaller sizes show nothing that the largest does not.
+        if supernodes == largest {
+            honest_since_mark(&args, &crowd, out);
+        }
+    }
+    if loads.len() < 2 {
+        out.note("There are too few supernodes for two sizes: 30 would do.");
     }
     out.tables.push(table);
 }
@@ -180,7 +187,7 @@ pub(super) fn churn(args: &Args, out: &mut Outcome) {
     let wanted = LOOKUPS_WANTED.min(args.leaves as f64 * 20.0) * 24.0 / (args.leaves as f64 * args.hours.max(0.01));
     let args = Args { calls_a_day: args.calls_a_day.max(wanted), ..args.clone() };
     let mut crowd = Crowd::settled(&args, ALL_DOINGS, Vec::new());
-    measure(&args, &mut crowd, out);
+    measure(&args, &mut crowd);
     let since = crowd.w.now() - args.measured();
     let calls = crowd.calls.count(|call| call.began >= since);
     out.bound("lookups that found their peer", calls.found_percent(), "%", FOUND_PERCENT);
@@ -192,7 +199,7 @@ pub(super) fn churn(args: &Args, out: &mut Outcome) {
 pub(super) fn idle(args: &Args, out: &mut Outcome) {
     let before = resident_mib();
     let mut crowd = Crowd::settled(args, Doings::default(), Vec::new());
-    measure(args, &mut crowd, out);
+    measure(args, &mut crowd);
     let window = crowd.meter.window(&crowd.w);
     let at_home = (0..args.leaves).filter(|leaf| crowd.homes(*leaf) >= 2).count();
     let at_home = percent(at_home as u64, args.leaves as u64);

@@ -101,7 +101,7 @@ fn honest(out: &mut Outcome, crowd: &Crowd, since: Instant, is_bound: bool) {
     out.tell("starts", starts as f64, "");
     out.tell("calls", calls.all() as f64, "");
     out.tell("calls that count for nothing, since an end stopped", calls.of(Ended::Void) as f64, "");
-    out.tell("links that were direct at once", percent(calls.of(Ended::Direct), calls.answered()), "%");
+    out.tell("answers that came over a direct path", percent(calls.of(Ended::Direct), calls.answered()), "%");
     out.tell("answers within, 50 %", calls.within(50).map(|t| t.as_secs_f64()), "s");
     out.tell("answers within, 99 %", calls.within(99).map(|t| t.as_secs_f64()), "s");
 }

@@ -17,7 +17,7 @@ const GOSSIP_OVER_NORMAL: Bound = Bound::AtMost(2.0);
 /// How long the partition lasts.
 const LASTS: Duration = Duration::from_secs(600);
 /// For so long it is watched whether all is well again.
-const WATCHED: Duration = Duration::from_secs(120);
+const WATCHED: Duration = Duration::from_secs(300);
 /// What is normal is measured for so long, and what is spent after.
 const MEASURED: Duration = Duration::from_secs(600);
 /// Calls within a half in the first and in the second part of the partition, and between the halves after it.
