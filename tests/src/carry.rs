@@ -76,7 +76,9 @@ impl World {
 
     /// Counts a packet at a host.
     fn account(&mut self, id: HostId, outbound: bool, datagram: &Datagram) {
-        if self.hosts[id.0].ledger.is_some() {
+        // What reaches a machine whose node is down burdens nobody.
+        let is_carried = outbound || self.hosts[id.0].node.is_some();
+        if is_carried && self.hosts[id.0].ledger.is_some() {
             let other = if outbound { datagram.dst } else { datagram.src };
             let party = self.party_at(other.ip());
             if let Some(ledger) = &mut self.hosts[id.0].ledger {

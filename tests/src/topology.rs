@@ -130,7 +130,9 @@ impl World {
     /// A router on the internet.
     pub fn add_router(&mut self, spec: NatSpec) -> RouterId {
         let externals: Vec<IpAddr> = (0..spec.addresses).map(|_| IpAddr::V4(self.next_public(60))).collect();
-        self.wire.add_router_with_pool(self.seed, INTERNET, spec, &externals, ACCESS)
+        let router = self.wire.add_router_with_pool(self.seed, INTERNET, spec, &externals, ACCESS);
+        self.wire.routers[router.0].nat.keeps_opened = !self.is_lean;
+        router
     }
 
     /// A router behind another one.
@@ -246,5 +248,24 @@ impl World {
 fn allow_all(config: &mut Config) {
     for name in [XFER, DOWN] {
         config.services.insert(name.parse().expect("a service name"), Access::Any);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_leaves_behind_routers_have_addresses_of_their_own() {
+        let mut world = World::lean(1, 0);
+        let mut seen = std::collections::HashSet::new();
+        for n in 0..2_000_000 {
+            let ip = world.next_public(60);
+            assert!(seen.insert(ip), "{ip} comes again");
+            assert!(n >= 65_535 || ip.octets()[0] == 60, "{ip} is the {n}th");
+            let [first, second, ..] = ip.octets();
+            assert!(!ip.is_private() && !ip.is_loopback() && !ip.is_link_local(), "{ip}");
+            assert!((first, second & 0xc0) != (100, 64) && first != 198 && first < 224, "{ip} is special (RFC 6890)");
+        }
     }
 }

@@ -452,9 +452,12 @@ mod tests {
         wire.send(Instant::ZERO, INTERNET, back.clone());
         assert_eq!(drain(&mut wire).len(), 1);
         wire.groups.insert(B, 1);
-        wire.send(Instant::ZERO, INTERNET, back);
+        wire.send(Instant::ZERO, INTERNET, back.clone());
         assert!(drain(&mut wire).is_empty());
         assert_eq!(wire.counts.cut, 2);
+        wire.passable.insert((1, 0));
+        wire.send(Instant::ZERO, INTERNET, back);
+        assert_eq!(drain(&mut wire).len(), 1, "a partition may be one way");
     }
 
     #[test]

@@ -114,7 +114,7 @@ pub struct Crowd {
     seq: u64,
     dice: Dice,
     prefix: Option<(Ipv4Addr, usize)>,
-    prefixes: usize,
+    start: Instant,
     began: std::time::Instant,
     told: u64,
 }
@@ -141,10 +141,11 @@ impl Crowd {
             seq: 0,
             dice: Dice::new(args.seed, "scale"),
             prefix: None,
-            prefixes: 0,
+            start: Instant::ZERO,
             began: std::time::Instant::now(),
             told: 0,
         };
+        this.start = this.w.now();
         this.plan(meter::EVERY, Deed::Sample);
         this
     }
@@ -321,15 +322,9 @@ impl Crowd {
             prefix => {
                 let base = self.w.next_public(20);
                 *prefix = Some((base, 1));
-                self.prefixes += 1;
                 base
             }
         }
-    }
-
-    /// In how many /24s supernodes are or were.
-    pub fn prefixes(&self) -> usize {
-        self.prefixes
     }
 
     /// Some supernodes that are up, as a friend's ticket names them.
@@ -536,7 +531,7 @@ impl Crowd {
             self.told = steps;
             eprintln!(
                 "{:>6.1} virtual minutes, {:>4} s, {} M calls of nodes, {} leaves up, {} supernodes, {} in flight, {} MiB",
-                self.w.now().as_secs() as f64 / 60.0 - 1000.0 / 60.0,
+                self.w.now().since(self.start).as_secs_f64() / 60.0,
                 self.began.elapsed().as_secs(),
                 steps / 1_000_000,
                 self.up().count(),

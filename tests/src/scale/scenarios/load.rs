@@ -158,7 +158,8 @@ pub(super) fn capacities(args: &Args, out: &mut Outcome) {
 }
 
 pub(super) fn liars(args: &Args, out: &mut Outcome) {
-    let count = ((args.supernodes as f64 * args.liars / 100.0).round() as usize).clamp(1, args.supernodes);
+    let wanted = args.supernodes as f64 * args.liars / 100.0;
+    let count = (1..=args.supernodes).filter(|n| *n as f64 <= wanted).count().max(1);
     let honest_room = (8 * args.leaves / args.supernodes).max(8);
     let is_liar = |n: usize| (n + 1) * count / args.supernodes > n * count / args.supernodes;
     let rooms = (0..args.supernodes).map(|n| if is_liar(n) { ENDLESS } else { honest_room }).collect();

@@ -96,10 +96,16 @@ fn honest(out: &mut Outcome, crowd: &Crowd, since: Instant, is_bound: bool) {
         }
     };
     tell("starts that led home within 30 s", percent_home);
-    tell("lookups that found", calls.found_percent());
-    tell("introductions that linked", calls.introduced_percent());
+    let has_calls = is_bound || calls.all() > 0;
+    if has_calls {
+        tell("lookups that found", calls.found_percent());
+        tell("introductions that linked", calls.introduced_percent());
+    }
     out.tell("starts", starts as f64, "");
     out.tell("calls", calls.all() as f64, "");
+    if !has_calls {
+        return;
+    }
     out.tell("calls that count for nothing, since an end stopped", calls.of(Ended::Void) as f64, "");
     out.tell("answers that came over a direct path", percent(calls.of(Ended::Direct), calls.answered()), "%");
     out.tell("answers within, 50 %", calls.within(50).map(|t| t.as_secs_f64()), "s");
