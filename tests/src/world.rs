@@ -2,7 +2,7 @@
 //!
 //! [`World::step`] jumps to the next delivery or deadline, makes the one call that is due, drains what it caused and
 //! checks the invariants. [`World::until`] and [`World::run_for`] repeat that; between steps the test acts, by what
-//! [`script`](crate::script) offers. How datagrams get from a node to the wire and back is in [`carry`](crate::carry).
+//! [`script`](crate::script) offers. How datagrams get from a node to the wire and back is in `carry.rs`.
 //!
 //! A [`World::lean`] one is for numbers in which keeping everything is too much: it keeps neither the trace nor what
 //! each node has sent to whom nor a host's events, which it hands to whoever runs it instead. What happens in it is the
