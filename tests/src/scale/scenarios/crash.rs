@@ -177,8 +177,9 @@ pub(super) fn homecoming(args: &Args, out: &mut Outcome) {
     for (hours, bound) in [(1, SHARE_AFTER_AN_HOUR), (3, SHARE_AFTER_THREE)] {
         crowd.run_for((hour * hours).saturating_sub(crowd.w.now().since(since)));
         for (who, hosts) in [("returned", &down), ("new", &newcomers)] {
-            let least = least_share(&crowd, hosts);
+            let (least, middle) = shares(&crowd, hosts);
             out.bound(format!("least leaves of one that is {who} after {hours} h, over the mean"), least, "", bound);
+            out.tell(format!("mean leaves of those that are {who} after {hours} h, over the mean of all"), middle, "");
         }
     }
     let lost: u32 = crowd.leaves.iter().map(|leaf| leaf.lost).sum::<u32>() - lost_before;
@@ -189,8 +190,11 @@ pub(super) fn homecoming(args: &Args, out: &mut Outcome) {
     honest(out, &crowd, since, false);
 }
 
-fn least_share(crowd: &Crowd, of: &[HostId]) -> Option<f64> {
+/// The least and the mean registrations of these, over the mean of all.
+fn shares(crowd: &Crowd, of: &[HostId]) -> (Option<f64>, Option<f64>) {
     let registered: BTreeMap<HostId, usize> = crowd.registered().into_iter().collect();
     let mean = registered.values().sum::<usize>() as f64 / registered.len().max(1) as f64;
-    of.iter().filter_map(|host| registered.get(host)).min().map(|least| *least as f64 / mean)
+    let theirs: Vec<usize> = of.iter().filter_map(|host| registered.get(host)).copied().collect();
+    let middle = theirs.iter().sum::<usize>() as f64 / theirs.len().max(1) as f64 / mean;
+    (theirs.iter().min().map(|least| *least as f64 / mean), (!theirs.is_empty()).then_some(middle))
 }
