@@ -152,7 +152,7 @@ fn assumptions(args: &Args) -> Vec<String> {
 }
 
 /// What so many nodes cost, in each arrangement.
-fn table(args: &Args, costs: &Costs) -> Table {
+pub fn table(args: &Args, costs: &Costs) -> Table {
     let head = ["nodes", "arrangement", "TB a month in all", "kbit/s each, in + out", "from"];
     let mut table = Table::new("Extrapolated:", &head);
     let (with, between) = costs.a_second(args);

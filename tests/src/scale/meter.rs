@@ -14,7 +14,7 @@ use crate::ledger::{Kind, Ledger, Party};
 use crate::world::World;
 
 /// Between two samples.
-pub(crate) const EVERY: Duration = Duration::from_secs(10);
+pub const EVERY: Duration = Duration::from_secs(10);
 
 /// One supernode's samples.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl Meter {
     }
 
     /// Reads all accounts.
-    pub(crate) fn sample(&mut self, w: &World) {
+    pub fn sample(&mut self, w: &World) {
         for (host, track) in &mut self.tracks {
             let total = ledger(w, *host).duty().bytes();
             track.bytes.push(w.is_up(*host).then_some((total - track.last) as u32));
@@ -59,7 +59,7 @@ impl Meter {
     }
 
     /// What was carried since the mark, and by how many supernodes.
-    pub(crate) fn window(&self, w: &World) -> Window {
+    pub fn window(&self, w: &World) -> Window {
         let mut total = Ledger::default();
         for host in self.tracks.keys() {
             let before = self.marks.get(host).copied().unwrap_or_default();

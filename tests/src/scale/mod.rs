@@ -1,6 +1,6 @@
 //! The network at a size: many real nodes in virtual time, what they carry, and what happens to them.
 //!
-//! [`run`] takes [`Args`] and gives a [`Report`](report::Report). Each of the [`scenarios`] builds a
+//! [`run`] takes [`Args`] and gives a [`Report`]. Each of the [`scenarios`] builds a
 //! [`Crowd`](crowd::Crowd) of supernodes and leaves on a lean [`World`](crate::World), lets its owners do what
 //! [`Doings`](crowd::Doings) say (sessions, [`calls`], lives drawn by [`chance`]), and compares with its bounds what
 //! the [`meter`] read at the supernodes' network cards and what came of the calls. [`costs`] measures one thing at a

@@ -29,6 +29,9 @@ const BEFORE: Duration = Duration::from_secs(300);
 const SESSIONS: usize = 20;
 /// Leaves without a home that call somebody.
 const DIALLING: usize = 50;
+/// Calls in a second, where there are leaves enough.
+const CALLS: usize = 5;
+const LEAVES_FOR_A_CALL: usize = 40;
 /// Calls of leaves that still have a home.
 const REACHABLE: u8 = 1;
 /// Calls of leaves that have none.
@@ -124,7 +127,7 @@ fn watch(crowd: &mut Crowd, left: &Left, out: &mut Outcome) {
                 .filter(|l| crowd.call_somebody(ORPHANS, Some(*l), |_, to| left.reachable.contains(&to)))
                 .collect();
         }
-        for _ in 0..5 {
+        for _ in 0..(crowd.leaves.len() / LEAVES_FOR_A_CALL).clamp(1, CALLS) {
             let is_meant = |from, to| left.reachable.contains(&from) && left.reachable.contains(&to);
             crowd.call_somebody(REACHABLE, None, is_meant);
         }

@@ -185,7 +185,7 @@ pub(super) fn liars(args: &Args, out: &mut Outcome) {
 }
 
 pub(super) fn churn(args: &Args, out: &mut Outcome) {
-    let wanted = LOOKUPS_WANTED.min(args.leaves as f64 * 20.0) * 24.0 / (args.leaves as f64 * args.hours.max(0.01));
+    let wanted = LOOKUPS_WANTED.min(args.leaves as f64 * 10.0) * 24.0 / (args.leaves as f64 * args.hours.max(0.01));
     let args = Args { calls_a_day: args.calls_a_day.max(wanted), ..args.clone() };
     let mut crowd = Crowd::settled(&args, ALL_DOINGS, Vec::new());
     measure(&args, &mut crowd);

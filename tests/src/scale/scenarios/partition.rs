@@ -24,8 +24,10 @@ const MEASURED: Duration = Duration::from_secs(600);
 const EARLY: u8 = 1;
 const LATE: u8 = 2;
 const ACROSS: u8 = 3;
-/// In each second.
+/// In each second, where there are leaves enough.
 const CALLS: usize = 3;
+/// So many leaves for each of them.
+const LEAVES_FOR_A_CALL: usize = 100;
 
 pub(super) fn both_ways(args: &Args, out: &mut Outcome) {
     run(args, false, out);
@@ -47,11 +49,12 @@ fn run(args: &Args, is_one_way: bool, out: &mut Outcome) {
     if is_one_way {
         crowd.w.wire.passable.insert((0, 1));
     }
+    let calls = (args.leaves / LEAVES_FOR_A_CALL).clamp(1, CALLS);
     let side: Vec<bool> = crowd.leaves.iter().map(|leaf| leaf.host.0 % 2 == 1).collect();
     let lasts = args.scaled(LASTS).max(Duration::from_secs(300));
     for second in 0..lasts.as_secs() {
         let tag = if second < lasts.as_secs() / 2 { EARLY } else { LATE };
-        for _ in 0..CALLS {
+        for _ in 0..calls {
             crowd.call_somebody(tag, None, |from, to| side[from] == side[to]);
         }
         crowd.run_for(Duration::from_secs(1));
@@ -60,7 +63,7 @@ fn run(args: &Args, is_one_way: bool, out: &mut Outcome) {
     let healed = crowd.w.now();
     crowd.meter.mark(&crowd.w);
     for _ in 0..WATCHED.as_secs() {
-        for _ in 0..CALLS {
+        for _ in 0..calls {
             crowd.call_somebody(ACROSS, None, |from, to| side[from] != side[to]);
         }
         crowd.run_for(Duration::from_secs(1));
