@@ -187,26 +187,26 @@ impl Fate {
         let cut = |bytes: &[u8]| bytes[..(cut_at % (bytes.len() as u64).max(1)) as usize].to_vec();
 
         let mut copies = Vec::new();
-        let mut attack = |on: bool, count: &mut u64, delay: Duration, bytes: Vec<u8>, reflected: bool| {
-            if on {
-                *count += 1;
-                copies.push(Copy { delay, bytes, reflected });
-            }
+        let mut attack = |count: &mut u64, delay: Duration, bytes: Vec<u8>, reflected: bool| {
+            *count += 1;
+            copies.push(Copy { delay, bytes, reflected });
         };
         // Built only where wanted: most runs have no attacker.
         if replayed {
-            attack(true, &mut counts.replayed, later[0], bytes.clone(), false);
+            attack(&mut counts.replayed, later[0], bytes.clone(), false);
         }
         if corrupted_copy {
-            attack(true, &mut counts.corrupted_copies, later[1], flip(&bytes), false);
+            attack(&mut counts.corrupted_copies, later[1], flip(&bytes), false);
         }
         if truncated_copy {
-            attack(true, &mut counts.truncated_copies, later[2], cut(&bytes), false);
+            attack(&mut counts.truncated_copies, later[2], cut(&bytes), false);
         }
         if reflected {
-            attack(true, &mut counts.reflected, later[3], bytes.clone(), true);
+            attack(&mut counts.reflected, later[3], bytes.clone(), true);
         }
-        attack(duplicated, &mut counts.duplicated, second_jitter, bytes.clone(), false);
+        if duplicated {
+            attack(&mut counts.duplicated, second_jitter, bytes.clone(), false);
+        }
         counts.lost += u64::from(lost);
         if !lost {
             counts.reordered += u64::from(reordered);

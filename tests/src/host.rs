@@ -1,12 +1,13 @@
 //! A host: addresses, sockets, one node (or none: it is down, or a bystander), one application, and accounts.
 
 use core::net::{IpAddr, SocketAddr};
-use core::ops::Sub;
+use core::ops::{AddAssign, Sub};
 use std::collections::BTreeMap;
 
 use handfast_core::{Config, Event, Instant, Network, Node, PeerId, Save, Saved, SecretKey, SocketId};
 
 use crate::app::App;
+use crate::ledger::Ledger;
 use crate::wire::{Datagram, LanId, ip_overhead};
 
 /// One of the world's hosts.
@@ -35,6 +36,26 @@ impl Traffic {
     /// Bytes both ways.
     pub const fn bytes(&self) -> u64 {
         self.bytes_in + self.bytes_out
+    }
+
+    /// Counts one packet.
+    pub const fn add(&mut self, outbound: bool, ip_len: usize) {
+        if outbound {
+            self.packets_out += 1;
+            self.bytes_out += ip_len as u64;
+        } else {
+            self.packets_in += 1;
+            self.bytes_in += ip_len as u64;
+        }
+    }
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, more: Self) {
+        self.packets_in += more.packets_in;
+        self.bytes_in += more.bytes_in;
+        self.packets_out += more.packets_out;
+        self.bytes_out += more.bytes_out;
     }
 }
 
@@ -96,8 +117,8 @@ pub struct Host {
     pub peer: PeerId,
     /// How its node is set up at each start.
     pub config: Config,
-    /// The node, while it runs.
-    pub node: Option<Node>,
+    /// The node, while it runs. Boxed, since each call takes it out and puts it back.
+    pub node: Option<Box<Node>>,
     /// What the node asked to keep.
     pub saved: Saved,
     /// How often the node has been started.
@@ -122,6 +143,8 @@ pub struct Host {
     pub events: Vec<(Instant, Event)>,
     /// All packets since the world began.
     pub traffic: Traffic,
+    /// The same by kind and by who is at the other end, where that is being counted.
+    pub ledger: Option<Box<Ledger>>,
     /// Packets, while they are being captured.
     pub capture: Option<Vec<Seen>>,
     /// When it sent a packet to anybody but a supernode, while that is being counted.
@@ -157,6 +180,7 @@ impl Host {
             app,
             events: Vec::new(),
             traffic: Traffic::default(),
+            ledger: None,
             capture: None,
             probes: None,
             wall_skew: 0,
@@ -221,14 +245,7 @@ impl Host {
 
     /// Counts, and captures, one packet.
     pub(crate) fn account(&mut self, now: Instant, outbound: bool, datagram: &Datagram) {
-        let len = datagram.ip_len() as u64;
-        if outbound {
-            self.traffic.packets_out += 1;
-            self.traffic.bytes_out += len;
-        } else {
-            self.traffic.packets_in += 1;
-            self.traffic.bytes_in += len;
-        }
+        self.traffic.add(outbound, datagram.ip_len());
         if let Some(capture) = &mut self.capture {
             let (src, dst) = (datagram.src, datagram.dst);
             let (local, remote) = if outbound { (src, dst) } else { (dst, src) };

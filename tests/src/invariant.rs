@@ -38,29 +38,30 @@ struct Toward {
 /// State of the checks that need some.
 #[derive(Default)]
 pub struct Invariants {
-    toward: BTreeMap<(HostId, SocketAddr), Toward>,
+    toward: BTreeMap<HostId, BTreeMap<SocketAddr, Toward>>,
 }
 
 impl Invariants {
     /// A node was started: it has heard from nobody.
     pub fn on_start(&mut self, host: HostId) {
-        self.toward.retain(|(h, _), _| *h != host);
+        self.toward.remove(&host);
     }
 
     /// A datagram reached a node.
     pub fn on_received(&mut self, host: HostId, remote: SocketAddr) {
-        self.toward.entry((host, remote)).or_default().heard = true;
+        self.toward.entry(host).or_default().entry(remote).or_default().heard = true;
     }
 
     /// A node sends a datagram of its own. Its size fits the path, and an address that never spoke is not flooded. A
     /// router may have many ports guessed, all of which count together.
     pub fn on_sent(&mut self, now: Instant, host: HostId, remote: SocketAddr, bytes: &[u8], is_router: bool) {
         check_size(remote, bytes);
-        if self.toward.get(&(host, remote)).is_some_and(|t| t.heard) {
+        let toward = self.toward.entry(host).or_default();
+        if toward.get(&remote).is_some_and(|t| t.heard) {
             return;
         }
         let key = if is_router { SocketAddr::new(remote.ip(), 0) } else { remote };
-        let toward = self.toward.entry((host, key)).or_default();
+        let toward = toward.entry(key).or_default();
         toward.recent.push_back((now, bytes.len()));
         toward.bytes += bytes.len();
         while let Some(&(at, len)) = toward.recent.front() {

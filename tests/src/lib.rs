@@ -12,16 +12,20 @@
 //! `HANDFAST_TRACE=1` prints every datagram.
 
 pub mod app;
+mod carry;
 pub mod fault;
 pub mod host;
 pub mod invariant;
 pub mod kinds;
+pub mod ledger;
 pub mod liar;
+pub mod members;
 pub mod nat;
 pub mod netns;
 pub mod oracle;
 pub mod random;
 pub mod report;
+pub mod scale;
 pub mod script;
 pub mod storm;
 pub mod stranger;

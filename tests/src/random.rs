@@ -14,19 +14,32 @@ pub fn derive(seed: u64, label: &str, index: u64) -> [u8; 32] {
     blake3::derive_key(&format!("handfast tests {label}"), &material)
 }
 
-/// A generator for the world's choices.
+/// A generator for the world's choices. It takes 40 bytes until it is drawn from: a world of many has some for each
+/// host and router, and most are never asked.
 #[derive(Clone, Debug)]
-pub struct Dice(ChaCha8Rng);
+pub struct Dice(State);
+
+#[derive(Clone, Debug)]
+enum State {
+    Seed([u8; 32]),
+    Drawn(Box<ChaCha8Rng>),
+}
 
 impl Dice {
     /// The generator of one label.
     pub fn new(seed: u64, label: &str) -> Self {
-        Self(ChaCha8Rng::from_seed(derive(seed, label, 0)))
+        Self(State::Seed(derive(seed, label, 0)))
     }
 
     /// A number.
     pub fn u64(&mut self) -> u64 {
-        self.0.next_u64()
+        if let State::Seed(seed) = self.0 {
+            self.0 = State::Drawn(Box::new(ChaCha8Rng::from_seed(seed)));
+        }
+        match &mut self.0 {
+            State::Drawn(rng) => rng.next_u64(),
+            State::Seed(_) => unreachable!("it was just replaced"),
+        }
     }
 
     /// A number in `0..n`; 0 when `n` is 0.

@@ -89,6 +89,7 @@ impl World {
         self.wire.cuts.clear();
         self.wire.ways.clear();
         self.wire.groups.clear();
+        self.wire.passable.clear();
         self.wire.faults = Faults::none();
     }
 

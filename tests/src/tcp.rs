@@ -146,13 +146,13 @@ impl Tcp {
 
     fn way(&self, wire: &Wire, host: &Host, remote: SocketAddr) -> Option<Way> {
         let attachment =
-            host.route(remote, None, |lan| lan != INTERNET && wire.lans[lan.0].members.contains_key(&remote.ip()))?;
+            host.route(remote, None, |lan| lan != INTERNET && wire.lans[lan.0].members.get(remote.ip()).is_some())?;
         let (mut lan, mut outside, mut via) = (attachment.lan, attachment.ip, Vec::new());
         let mut latency = Duration::ZERO;
         loop {
             let here = &wire.lans[lan.0];
-            latency += here.delay + here.members.get(&outside).map_or(Duration::ZERO, |m| m.access);
-            if let Some(member) = here.members.get(&remote.ip()) {
+            latency += here.delay + here.members.get(outside).map_or(Duration::ZERO, |m| m.access);
+            if let Some(member) = here.members.get(remote.ip()) {
                 let Port::Host(to) = member.port else { return None };
                 return Some(Way { to, local: attachment.ip, outside, via, latency: latency + member.access });
             }
@@ -227,8 +227,12 @@ impl Tcp {
     }
 
     fn find(&self, socket: SocketId) -> Option<(usize, usize)> {
-        let of = |p: &Pipe| p.ends.iter().position(|end| end.open && end.socket == socket);
-        self.pipes.iter().enumerate().find_map(|(at, pipe)| Some((at, of(pipe)?)))
+        // Numbers are given out in pairs, one pair for each connection.
+        let nth = socket.0.checked_sub(SocketId::TCP_FIRST.0 + 1)? as usize;
+        let (pipe, end) = (nth / 2, nth % 2);
+        let it = self.pipes.get(pipe)?.ends[end];
+        debug_assert_eq!(it.socket, socket);
+        it.open.then_some((pipe, end))
     }
 
     /// What happens next at a host by `now`, if anything that one notices.

@@ -56,14 +56,28 @@ impl World {
     /// The same, with another configuration.
     pub fn add_supernode_with(&mut self, configure: impl FnOnce(&mut Config)) -> HostId {
         let ip = IpAddr::V4(self.next_public(20));
-        let mut config = Config::supernode(vec![SocketAddr::new(ip, SUPERNODE_PORT)]);
-        allow_all(&mut config);
-        configure(&mut config);
         let known = self.supernodes.iter().take(2).map(|s| self.contact(*s)).collect();
+        let configure = |config: &mut Config| {
+            allow_all(config);
+            configure(config);
+        };
+        let host = self.add_supernode_down(ip, known, configure);
+        self.start(host);
+        host
+    }
+
+    /// A supernode at this address that will be told of these others; it offers nothing, and is not started yet.
+    pub fn add_supernode_down(
+        &mut self,
+        ip: IpAddr,
+        known: Vec<(PeerId, SocketAddr)>,
+        configure: impl FnOnce(&mut Config),
+    ) -> HostId {
+        let mut config = Config::supernode(vec![SocketAddr::new(ip, SUPERNODE_PORT)]);
+        configure(&mut config);
         let host = self.add_host(config, SUPERNODE_PORT, known);
         self.place(host, INTERNET, ip);
         self.supernodes.push(host);
-        self.start(host);
         host
     }
 
@@ -116,7 +130,9 @@ impl World {
     /// A router on the internet.
     pub fn add_router(&mut self, spec: NatSpec) -> RouterId {
         let externals: Vec<IpAddr> = (0..spec.addresses).map(|_| IpAddr::V4(self.next_public(60))).collect();
-        self.wire.add_router_with_pool(self.seed, INTERNET, spec, &externals, ACCESS)
+        let router = self.wire.add_router_with_pool(self.seed, INTERNET, spec, &externals, ACCESS);
+        self.wire.routers[router.0].nat.keeps_opened = !self.is_lean;
+        router
     }
 
     /// A router behind another one.
@@ -199,14 +215,23 @@ impl World {
         let mut host = Host::new(id, key, config, port, app);
         host.known = known;
         host.last_now = Instant::ZERO;
+        self.by_peer.insert(host.peer, id);
         self.hosts.push(host);
         id
     }
 
-    /// A fresh public address in a /24 of its own; `first` tells the kinds apart in a trace.
-    fn next_public(&mut self, first: u8) -> Ipv4Addr {
+    /// A fresh public address in a /24 of its own; `first` tells the kinds apart in a trace, as long as 65 536 are
+    /// enough. Beyond, it comes from ranges that are nobody's.
+    pub(crate) fn next_public(&mut self, first: u8) -> Ipv4Addr {
         self.addresses += 1;
-        Ipv4Addr::new(first, (self.addresses >> 8) as u8, self.addresses as u8, 1)
+        let [_, beyond, high, low] = self.addresses.to_be_bytes();
+        let first = match beyond {
+            0 => first,
+            1..=26 => 100 + beyond,
+            27..=67 => 101 + beyond,
+            _ => panic!("{} addresses are enough", self.addresses),
+        };
+        Ipv4Addr::new(first, high, low, 1)
     }
 
     fn next_private(&mut self, lan: LanId) -> IpAddr {
@@ -223,5 +248,24 @@ impl World {
 fn allow_all(config: &mut Config) {
     for name in [XFER, DOWN] {
         config.services.insert(name.parse().expect("a service name"), Access::Any);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_leaves_behind_routers_have_addresses_of_their_own() {
+        let mut world = World::lean(1, 0);
+        let mut seen = std::collections::HashSet::new();
+        for n in 0..2_000_000 {
+            let ip = world.next_public(60);
+            assert!(seen.insert(ip), "{ip} comes again");
+            assert!(n >= 65_535 || ip.octets()[0] == 60, "{ip} is the {n}th");
+            let [first, second, ..] = ip.octets();
+            assert!(!ip.is_private() && !ip.is_loopback() && !ip.is_link_local(), "{ip}");
+            assert!((first, second & 0xc0) != (100, 64) && first != 198 && first < 224, "{ip} is special (RFC 6890)");
+        }
     }
 }

@@ -12,6 +12,7 @@ use handfast_core::{Ecn, Instant};
 
 use crate::fault::{Chance, Fate, FaultCounts, Faults};
 use crate::host::HostId;
+pub use crate::members::{Member, Members, Port};
 use crate::nat::{HairpinSource, Nat, NatSpec};
 use crate::random::Dice;
 
@@ -26,31 +27,11 @@ pub const INTERNET: LanId = LanId(0);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct RouterId(pub usize);
 
-/// Who sits at an address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Port {
-    /// A host.
-    Host(HostId),
-    /// The outside of a router.
-    Router(RouterId),
-}
-
-/// One attachment to a LAN.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Member {
-    /// Who.
-    pub port: Port,
-    /// One-way delay between the member and the middle of the LAN.
-    pub access: Duration,
-    /// Longest IP packet that the attachment carries; longer ones vanish without a word.
-    pub mtu: usize,
-}
-
 /// Addresses that reach each other.
 #[derive(Clone, Debug, Default)]
 pub struct Lan {
     /// Who is where.
-    pub members: BTreeMap<IpAddr, Member>,
+    pub members: Members,
     /// The way out.
     pub gateway: Option<RouterId>,
     /// One-way delay of each hop, beside both ends' access.
@@ -131,6 +112,8 @@ pub struct Wire {
     pub ways: BTreeMap<(HostId, HostId), Way>,
     /// Partition: hosts in different groups do not reach each other. A host not named is in group 0.
     pub groups: BTreeMap<HostId, u8>,
+    /// From which group to which datagrams get all the same: a partition one way.
+    pub passable: BTreeSet<(u8, u8)>,
     queue: BTreeMap<(Instant, u64), InFlight>,
     seq: u64,
     dice: Dice,
@@ -147,6 +130,7 @@ impl Wire {
             cuts: BTreeSet::new(),
             ways: BTreeMap::new(),
             groups: BTreeMap::new(),
+            passable: BTreeSet::new(),
             queue: BTreeMap::new(),
             seq: 0,
             dice: Dice::new(seed, "wire"),
@@ -199,7 +183,7 @@ impl Wire {
 
     /// Takes an address away.
     pub fn detach(&mut self, lan: LanId, ip: IpAddr) {
-        self.lans[lan.0].members.remove(&ip);
+        self.lans[lan.0].members.remove(ip);
     }
 
     /// Restarts a router: all bindings lost, and perhaps another external address.
@@ -207,7 +191,7 @@ impl Wire {
         let router = &mut self.routers[id.0];
         if let Some(new) = external {
             let members = &mut self.lans[router.outer.0].members;
-            let member = members.remove(&router.nat.external()).expect("a router is attached");
+            let member = members.remove(router.nat.external()).expect("a router is attached");
             assert!(members.insert(new, member).is_none(), "{new} is taken");
         }
         router.nat.reboot(external);
@@ -217,7 +201,7 @@ impl Wire {
     /// Sends a datagram into a LAN. Where its source is no member (spoofed), it costs no access delay.
     pub fn send(&mut self, now: Instant, lan: LanId, datagram: Datagram) {
         let here = &self.lans[lan.0];
-        if let Some(&to) = here.members.get(&datagram.dst.ip()) {
+        if let Some(to) = here.members.get(datagram.dst.ip()) {
             return self.hop(now, lan, to, datagram);
         }
         let Some(id) = here.gateway else {
@@ -261,7 +245,7 @@ impl Wire {
 
     /// The last hop to an inner host, which has to be there: never out again.
     fn send_inside(&mut self, now: Instant, lan: LanId, datagram: Datagram) {
-        match self.lans[lan.0].members.get(&datagram.dst.ip()).copied() {
+        match self.lans[lan.0].members.get(datagram.dst.ip()) {
             Some(to) => self.hop(now, lan, to, datagram),
             None => self.counts.no_route += 1,
         }
@@ -269,7 +253,7 @@ impl Wire {
 
     fn hop(&mut self, now: Instant, lan: LanId, to: Member, datagram: Datagram) {
         let here = &self.lans[lan.0];
-        let from = here.members.get(&datagram.src.ip());
+        let from = here.members.get(datagram.src.ip());
         let mtu = from.map_or(to.mtu, |m| m.mtu.min(to.mtu));
         if datagram.ip_len() > mtu {
             self.counts.too_long += 1;
@@ -374,7 +358,8 @@ impl Wire {
 
     pub(crate) fn is_cut(&self, from: HostId, to: HostId) -> bool {
         let group = |host| self.groups.get(&host).copied().unwrap_or(0);
-        self.cuts.contains(&(from, to)) || group(from) != group(to)
+        let (a, b) = (group(from), group(to));
+        self.cuts.contains(&(from, to)) || (a != b && !self.passable.contains(&(a, b)))
     }
 }
 
@@ -467,9 +452,12 @@ mod tests {
         wire.send(Instant::ZERO, INTERNET, back.clone());
         assert_eq!(drain(&mut wire).len(), 1);
         wire.groups.insert(B, 1);
-        wire.send(Instant::ZERO, INTERNET, back);
+        wire.send(Instant::ZERO, INTERNET, back.clone());
         assert!(drain(&mut wire).is_empty());
         assert_eq!(wire.counts.cut, 2);
+        wire.passable.insert((1, 0));
+        wire.send(Instant::ZERO, INTERNET, back);
+        assert_eq!(drain(&mut wire).len(), 1, "a partition may be one way");
     }
 
     #[test]
@@ -553,7 +541,7 @@ mod tests {
     #[test]
     fn a_long_datagram_vanishes_in_a_narrow_link() {
         let mut wire = wire();
-        wire.lans[0].members.get_mut(&addr("20.0.0.1:1").ip()).unwrap().mtu = 1280;
+        wire.lans[0].members.narrow(1280);
         for (len, arrives) in [(1280 - 28, 1), (1280 - 27, 0)] {
             wire.send(Instant::ZERO, INNER, datagram("192.168.0.2:7", "20.0.0.1:1", &vec![0; len]));
             assert_eq!(drain(&mut wire).len(), arrives);

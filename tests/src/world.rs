@@ -2,18 +2,20 @@
 //!
 //! [`World::step`] jumps to the next delivery or deadline, makes the one call that is due, drains what it caused and
 //! checks the invariants. [`World::until`] and [`World::run_for`] repeat that; between steps the test acts, by what
-//! [`script`](crate::script) offers.
+//! [`script`](crate::script) offers. How datagrams get from a node to the wire and back is in `carry.rs`.
+//!
+//! A [`World::lean`] one is for numbers in which keeping everything is too much: it keeps neither the trace nor what
+//! each node has sent to whom nor a host's events, which it hands to whoever runs it instead. What happens in it is the
+//! same.
 //!
 //! Deliveries come before deadlines at the same moment, as in io's loop; among hosts the smaller number first.
 
 use core::net::SocketAddr;
-use core::num::NonZeroU16;
 use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
 
 use handfast_core::time::Deadlines;
-use handfast_core::{
-    Event, Family, Instant, Node, Path, PeerId, Received, SocketId, SocketKind, Status, Transmit, WallTime,
-};
+use handfast_core::{Event, Family, Instant, Node, PeerId, SocketId, SocketKind, Status, WallTime};
 
 use crate::fault::Faults;
 use crate::host::{Host, HostId, Traffic};
@@ -21,9 +23,9 @@ use crate::invariant::{self, Invariants};
 use crate::nat::NatSpec;
 use crate::random::{Dice, derive};
 use crate::secs;
-use crate::tcp::{News, Tcp};
+use crate::tcp::Tcp;
 use crate::trace::{Entry, Trace};
-use crate::wire::{Datagram, INTERNET, Port, Wire};
+use crate::wire::Wire;
 
 /// Where the clock starts: not at zero, so that nothing takes zero for "never".
 const START: Instant = Instant::from_micros(1_000_000_000);
@@ -32,7 +34,7 @@ const WALL_START_US: u64 = 1_780_000_000_000_000;
 /// io tells the wall time so often.
 const WALL_EVERY: Duration = Duration::from_secs(3600);
 /// io's send buffer: 64 segments of the longest datagram.
-const BUF_LEN: usize = 64 * 1472;
+pub(crate) const BUF_LEN: usize = 64 * 1472;
 /// Calls at one moment; more means that somebody spins.
 const CALLS_PER_MOMENT_MAX: u32 = 200_000;
 
@@ -54,17 +56,21 @@ pub struct World {
     pub lateness: Duration,
     /// New leaves are told of three supernodes: this one and the two after it.
     pub first_contact: usize,
+    /// In a lean world, what nodes said since this was last emptied.
+    pub news: VecDeque<(Instant, HostId, Event)>,
+    pub(crate) is_lean: bool,
+    pub(crate) by_peer: BTreeMap<PeerId, HostId>,
     pub(crate) addresses: u32,
     pub(crate) now: Instant,
     origin: std::time::Instant,
     steps: u64,
     calls_now: u32,
     deadlines: Deadlines<HostId>,
-    checks: Invariants,
-    io_dice: Dice,
+    pub(crate) checks: Invariants,
+    pub(crate) io_dice: Dice,
     script_dice: Dice,
     pub(crate) transfers: u64,
-    buf: Vec<u8>,
+    pub(crate) buf: Vec<u8>,
 }
 
 impl World {
@@ -80,6 +86,9 @@ impl World {
             trace: Trace::default(),
             lateness: Duration::ZERO,
             first_contact: 0,
+            news: VecDeque::new(),
+            is_lean: false,
+            by_peer: BTreeMap::new(),
             addresses: 0,
             now: START,
             // Only translates; the core never asks a clock, so its value changes nothing.
@@ -93,6 +102,18 @@ impl World {
             transfers: 0,
             buf: vec![0; BUF_LEN],
         }
+    }
+
+    /// An empty world that keeps little, with room for so many hosts. Its seed is this one whatever the environment says.
+    pub fn lean(seed: u64, hosts: usize) -> Self {
+        let mut world = Self::new(seed);
+        world.seed = seed;
+        world.wire = Wire::new(seed);
+        world.io_dice = Dice::new(seed, "io");
+        world.script_dice = Dice::new(seed, "script");
+        world.is_lean = true;
+        world.hosts.reserve_exact(hosts);
+        world
     }
 
     /// A busy life of two minutes: three leaves, transfers, crashes, a router that gets another address.
@@ -153,7 +174,7 @@ impl World {
 
     /// The host of an identity.
     pub fn host_of(&self, peer: PeerId) -> HostId {
-        self.hosts.iter().find(|h| h.peer == peer).expect("a host of this world").id
+        *self.by_peer.get(&peer).expect("a host of this world")
     }
 
     /// A node's status.
@@ -219,7 +240,9 @@ impl World {
 
     fn on_deadline(&mut self, id: HostId) {
         let now = self.now;
-        self.trace.timeout(now, id.0);
+        if !self.is_lean {
+            self.trace.timeout(now, id.0);
+        }
         let wall = self.wall(id);
         let host = &mut self.hosts[id.0];
         let Some(node) = &mut host.node else { return };
@@ -251,7 +274,7 @@ impl World {
         node.handle_network(now, &host.network());
         node.join(now, &host.known).expect("join");
         host.wall_due = Some(now + WALL_EVERY);
-        host.node = Some(node);
+        host.node = Some(Box::new(node));
         self.checks.on_start(id);
         self.drain(id, false);
     }
@@ -358,7 +381,9 @@ impl World {
     fn on_event(&mut self, id: HostId, node: &mut Node, event: Event) {
         let now = self.now;
         let host = &mut self.hosts[id.0];
-        self.trace.note(now, Entry::Event, id.0, &format!("{event:?}"));
+        if !self.is_lean {
+            self.trace.note(now, Entry::Event, id.0, &format!("{event:?}"));
+        }
         match &event {
             Event::Save(item) => host.save(item.clone()),
             Event::OpenSocket { request, kind: SocketKind::Udp(family) } => {
@@ -382,161 +407,17 @@ impl World {
             }
             _ => host.app.on_event(now, node, &event),
         }
-        if !matches!(event, Event::Readable { .. } | Event::Writable { .. }) {
+        if self.is_lean {
+            self.news.push_back((now, id, event));
+        } else if !matches!(event, Event::Readable { .. } | Event::Writable { .. }) {
             host.events.push((now, event));
         }
     }
 
-    // ---- datagrams ----
-
-    /// Sends what a node wants sent, as io would: one datagram per segment.
-    fn transmit(&mut self, id: HostId, transmit: &Transmit, bytes: &[u8], entry: Entry) {
-        let now = self.now;
-        let remote = transmit.path.remote;
-        if transmit.path.socket.is_tcp() {
-            return self.transmit_tcp(id, transmit, bytes, entry);
-        }
-        let host = &mut self.hosts[id.0];
-        let Some(bound) = host.sockets.get(&transmit.path.socket).copied() else {
-            panic!("{id:?} sends from {:?}, which is not open", transmit.path.socket)
-        };
-        assert_eq!(bound.is_ipv4(), remote.is_ipv4(), "{id:?} sends from {bound} to {remote}");
-        let lans = &self.wire.lans;
-        let on_link = |lan: crate::wire::LanId| lan != INTERNET && lans[lan.0].members.contains_key(&remote.ip());
-        let Some(from) = host.route(remote, transmit.path.local, on_link) else {
-            self.wire.counts.no_route += 1;
-            return;
-        };
-        let src = SocketAddr::new(from.ip, bound.port());
-        let to_supernode = self.supernodes.iter().any(|s| self.hosts[s.0].is_at(remote.ip()));
-        let segments = bytes.len().div_ceil(transmit.segment.map_or(bytes.len().max(1), |s| usize::from(s.get())));
-        if let Some(probes) = self.hosts[id.0].probes.as_mut().filter(|_| !to_supernode) {
-            probes.extend(std::iter::repeat_n(now, segments));
-        }
-        // A leaf without a router is where its home says it is, as a router is.
-        let is_router = match self.wire.lans[INTERNET.0].members.get(&remote.ip()).map(|m| m.port) {
-            Some(Port::Router(_)) => true,
-            Some(Port::Host(host)) => self.hosts[host.0].node.is_some() && !self.supernodes.contains(&host),
-            None => false,
-        };
-        for segment in bytes.chunks(transmit.segment.map_or(bytes.len(), |s| usize::from(s.get()))) {
-            if entry == Entry::Sent {
-                self.checks.on_sent(now, id, remote, segment, is_router);
-            }
-            let datagram = Datagram { src, dst: remote, bytes: segment.to_vec(), ecn: transmit.ecn, origin: id };
-            self.trace.datagram(now, entry, id.0, src, remote, segment);
-            self.hosts[id.0].account(now, true, &datagram);
-            self.wire.send(now, from.lan, datagram);
-        }
-    }
-
-    /// The same over a connection; one that is gone takes nothing.
-    fn transmit_tcp(&mut self, id: HostId, transmit: &Transmit, bytes: &[u8], entry: Entry) {
-        let now = self.now;
-        let Some((src, dst)) = self.tcp.ends(transmit.path.socket) else { return };
-        assert_eq!(dst, transmit.path.remote, "{id:?} sends to another one than the connection leads to");
-        for segment in bytes.chunks(transmit.segment.map_or(bytes.len(), |s| usize::from(s.get()))) {
-            self.trace.datagram(now, entry, id.0, src, dst, segment);
-            let packet = Datagram { src, dst, bytes: segment.to_vec(), ecn: None, origin: id };
-            self.hosts[id.0].account(now, true, &packet);
-            self.tcp.send(now, &self.wire, &self.hosts, transmit.path.socket, packet.bytes);
-        }
-    }
-
-    /// Something happened with a host's TCP connections.
-    fn on_tcp(&mut self, id: HostId, news: News) {
-        let now = self.now;
-        self.trace.note(now, Entry::Event, id.0, &format!("{news:?}"));
-        let node = self.hosts[id.0].node.as_mut().expect("only who is up has news");
-        match news {
-            News::Answer { request, socket } => {
-                // Nothing depends on the address.
-                let local = SocketAddr::from(([0, 0, 0, 0], 0));
-                let result = socket.map(|socket| (socket, local)).ok_or(handfast_core::SocketRefused);
-                node.handle_socket(now, request, result);
-            }
-            News::Accepted { socket, remote } => node.handle_connection(now, socket, remote),
-            News::Packet { socket, remote, mut bytes } => {
-                let src = remote;
-                let packet = Datagram { src, dst: src, bytes: bytes.clone(), ecn: None, origin: id };
-                self.hosts[id.0].account(now, false, &packet);
-                let path = Path { socket, remote, local: None };
-                let stride = bytes.len();
-                self.feed(id, path, stride, &mut bytes);
-            }
-            News::Closed { socket } => node.handle_socket_closed(now, socket),
-        }
-        self.drain(id, false);
-    }
-
-    /// A datagram reached a host: hands it to the node, with those right behind it where they make a train.
-    fn deliver(&mut self, id: HostId, first: Datagram) {
-        let now = self.now;
-        self.received(id, &first);
-        let host = &self.hosts[id.0];
-        let Some(socket) = host.socket_of(first.dst).filter(|_| host.node.is_some()) else {
-            self.wire.counts.nobody_home += 1;
-            return;
-        };
-        let stride = first.bytes.len();
-        let mut data = first.bytes.clone();
-        // GRO: equal lengths, the last may be shorter. Half of the time, so that both forms are exercised.
-        let coalesce = self.io_dice.below(2) == 0 && stride > 0;
-        let mut open = coalesce;
-        while open && data.len() + stride <= BUF_LEN {
-            let Some(next) = self.wire.pop_like(now, id, &first, |len| len > 0 && len <= stride) else { break };
-            open = next.bytes.len() == stride;
-            self.received(id, &next);
-            data.extend_from_slice(&next.bytes);
-        }
-        let path = Path { socket, remote: first.src, local: Some(first.dst.ip()) };
-        self.checks.on_received(id, first.src);
-        self.feed(id, path, stride, &mut data);
-        self.drain(id, false);
-    }
-
-    fn received(&mut self, id: HostId, datagram: &Datagram) {
-        self.trace.datagram(self.now, Entry::Delivered, id.0, datagram.src, datagram.dst, &datagram.bytes);
-        self.hosts[id.0].account(self.now, false, datagram);
-    }
-
-    /// Calls `handle_datagrams` until the buffer is used up, and sends on what a relay says.
-    fn feed(&mut self, id: HostId, path: Path, stride: usize, data: &mut [u8]) {
-        let now = self.now;
-        if data.is_empty() {
-            let node = self.hosts[id.0].node.as_mut().expect("checked");
-            let (used, verdict) = node.handle_datagrams(now, path, 1, data);
-            assert!(used == 0 && matches!(verdict, Received::Dropped(_)), "an empty datagram was {verdict:?}");
-            return;
-        }
-        let mut at = 0;
-        while at < data.len() {
-            let rest = &mut data[at..];
-            let before = rest.to_vec();
-            let node = self.hosts[id.0].node.as_mut().expect("checked");
-            let (used, verdict) = node.handle_datagrams(now, path, stride, rest);
-            invariant::check_consumed(used, stride, rest.len());
-            if let Received::Forward { path: to, range, stride } = verdict {
-                invariant::check_forward(path.remote, to.remote, &range, stride, used, &before, rest);
-                let len = range.end - range.start;
-                let segment = NonZeroU16::new(stride as u16).filter(|s| usize::from(s.get()) < len);
-                self.transmit(id, &Transmit { path: to, len, segment, ecn: None }, &before[range], Entry::Forwarded);
-            }
-            at += used;
-        }
-    }
-
-    /// Puts a datagram on the internet, whatever its source says.
-    pub fn inject(&mut self, origin: HostId, src: SocketAddr, dst: SocketAddr, bytes: Vec<u8>) {
-        let now = self.now;
-        let datagram = Datagram { src, dst, bytes, ecn: None, origin };
-        self.trace.datagram(now, Entry::Sent, origin.0, src, dst, &datagram.bytes);
-        self.hosts[origin.0].account(now, true, &datagram);
-        self.wire.send(now, INTERNET, datagram);
-    }
-
     pub(crate) fn note(&mut self, id: HostId, what: &str) {
-        self.trace.note(self.now, Entry::Script, id.0, what);
+        if !self.is_lean {
+            self.trace.note(self.now, Entry::Script, id.0, what);
+        }
     }
 }
 

@@ -258,9 +258,7 @@ fn f3_a_bad_link_from_the_start() {
 #[test]
 fn f4_a_path_of_1280_bytes_works() {
     let (mut w, a, b) = World::pair(7, NatSpec::port_restricted(), NatSpec::port_restricted());
-    for member in w.wire.lans[0].members.values_mut() {
-        member.mtu = 1280;
-    }
+    w.wire.lans[0].members.narrow(1280);
     let t = w.transfer(a, b, 300_000, 300_000);
     w.finish("a transfer through a narrow path", secs(60), &[t]);
     assert!(w.is_direct(a, b));
@@ -271,9 +269,7 @@ fn f4_a_path_that_becomes_narrow_is_noticed() {
     let (mut w, a, b) = direct_pair(8);
     let t = w.transfer(a, b, 8_000_000, 0);
     w.until("under way", secs(20), |w| w.server(t).is_some_and(|s| s.in_pos > 500_000));
-    for member in w.wire.lans[0].members.values_mut() {
-        member.mtu = 1280;
-    }
+    w.wire.lans[0].members.narrow(1280);
     w.finish("the transfer goes on", secs(120), &[t]);
 }
 

@@ -10,6 +10,7 @@ use core::time::Duration;
 
 use handfast_core::{Event, SocketId};
 use handfast_tests::host::Seen;
+use handfast_tests::kinds::BINDINGS;
 use handfast_tests::{Chance, HostId, NatSpec, Place, PortAssignment, World, ms, report, secs};
 
 /// A–home–B and back: four legs of 20 ms.
@@ -17,23 +18,6 @@ const ROUND_TRIP: Duration = ms(80);
 /// LAN hops and rounding.
 const SLACK: Duration = ms(2);
 const HOUR: u64 = 3_600;
-
-/// Who is behind what, of a hundred leaves: home routers with a median of 180 s, carrier-grade NATs of 35 to 65 s, and
-/// tails of 10 s and of more than ten minutes.
-const POPULATION: [(u64, f64, &str); 12] = [
-    (30, 4.0, "home router"),
-    (60, 8.0, "home router"),
-    (120, 16.0, "home router"),
-    (180, 18.0, "home router"),
-    (240, 7.0, "home router"),
-    (300, 12.0, "home router"),
-    (35, 6.0, "carrier-grade NAT"),
-    (45, 7.0, "carrier-grade NAT"),
-    (55, 7.0, "carrier-grade NAT"),
-    (65, 7.0, "carrier-grade NAT"),
-    (10, 2.0, "tail"),
-    (900, 6.0, "tail"),
-];
 
 /// A STUN Binding request and its response (RFC 8489 §5, §14.2: 20 and 32 bytes), with IPv4 and UDP headers.
 const STUN_BYTES: f64 = 20.0 + 32.0 + 2.0 * 28.0;
@@ -97,7 +81,7 @@ fn bytes_of_the_population_against_fixed_intervals() {
     let mut w = World::new(1);
     w.add_supernodes(4);
     w.run_for(secs(60));
-    let leaves: Vec<HostId> = POPULATION.iter().map(|(timeout, _, _)| w.add_leaf_behind(behind(*timeout))).collect();
+    let leaves: Vec<HostId> = BINDINGS.iter().map(|(timeout, _, _)| w.add_leaf_behind(behind(*timeout))).collect();
     w.settle_homes(&leaves);
     w.run_for(secs(HOUR));
     let first: Vec<f64> = leaves.iter().map(|leaf| w.traffic(*leaf).bytes() as f64).collect();
@@ -111,7 +95,7 @@ fn bytes_of_the_population_against_fixed_intervals() {
         "| router | forgets after | leaves in 100 | measured | a beat every | bytes/h, one home | bytes/h, two homes | first hour, two homes | fewer than STUN every 15 s: one home, two | fewer than every 25 s: one home, two |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     let mut mix = Cost::default();
-    for (at, (timeout, share, kind)) in POPULATION.iter().enumerate() {
+    for (at, (timeout, share, kind)) in BINDINGS.iter().enumerate() {
         let (leaf, status) = (leaves[at], w.status(leaves[at]));
         assert_eq!(status.homes, before[at].2, "a quiet network");
         assert_eq!(openings(&w, leaf), before[at].1, "{timeout} s: the way in was lost");

@@ -10,17 +10,18 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use std::collections::BTreeMap;
 
 use handfast_core::Instant;
 
 use crate::random::Dice;
 
+mod few;
 mod ports;
 mod spec;
 #[cfg(test)]
 mod tests;
 
+pub use few::Few;
 use ports::Allocator;
 pub use ports::{PORT_FIRST, PORTS};
 pub use spec::{Behavior, FilterScope, HairpinSource, NatSpec, Pooling, PortAssignment};
@@ -38,7 +39,7 @@ struct Binding {
 type BindingKey = (SocketAddr, Option<SocketAddr>);
 
 /// Who may answer, by what the filter looks at, and when it was last sent to.
-type Contacts = BTreeMap<Option<SocketAddr>, Instant>;
+type Contacts = Few<Option<SocketAddr>, Instant>;
 
 /// One router's table.
 #[derive(Clone, Debug)]
@@ -46,14 +47,16 @@ pub struct Nat {
     /// How it behaves.
     pub spec: NatSpec,
     pool: Allocator,
-    bindings: BTreeMap<BindingKey, Binding>,
-    by_external: BTreeMap<SocketAddr, BindingKey>,
+    bindings: Few<BindingKey, Binding>,
+    by_external: Few<SocketAddr, BindingKey>,
     /// By binding, or by internal endpoint alone: see [`FilterScope`].
-    contacts: BTreeMap<BindingKey, Contacts>,
+    contacts: Few<BindingKey, Contacts>,
     swept: Instant,
     /// How often an internal endpoint had to open the way to a remote one: more than once, where it was forgotten
     /// between.
-    pub opened: BTreeMap<(SocketAddr, SocketAddr), u64>,
+    pub opened: Few<(SocketAddr, SocketAddr), u64>,
+    /// Whether that is kept; it grows for ever.
+    pub keeps_opened: bool,
     /// Datagrams that came for no binding, or were filtered.
     pub refused: u64,
     /// Bindings that ran out.
@@ -73,11 +76,12 @@ impl Nat {
         Self {
             spec,
             pool: Allocator::new(externals, dice),
-            bindings: BTreeMap::new(),
-            by_external: BTreeMap::new(),
-            contacts: BTreeMap::new(),
+            bindings: Few::default(),
+            by_external: Few::default(),
+            contacts: Few::default(),
             swept: Instant::ZERO,
-            opened: BTreeMap::new(),
+            opened: Few::default(),
+            keeps_opened: true,
             refused: 0,
             expired: 0,
             exhausted: 0,
@@ -96,7 +100,7 @@ impl Nat {
 
     /// How many bindings are live.
     pub fn bindings(&self, now: Instant) -> usize {
-        self.bindings.values().filter(|b| self.is_fresh(now, b.refreshed)).count()
+        self.bindings.iter().filter(|(_, b)| self.is_fresh(now, b.refreshed)).count()
     }
 
     /// A datagram leaves from `src` to `dst`: the source it has outside, or nothing if it does not get out. Makes or
@@ -108,15 +112,15 @@ impl Nat {
         }
         self.sweep(now);
         let key = (src, self.spec.mapping.key(dst));
-        if !self.is_open(now, key, dst) {
-            *self.opened.entry((src, dst)).or_default() += 1;
+        if self.keeps_opened && !self.is_open(now, key, dst) {
+            *self.opened.get_or_default((src, dst)) += 1;
         }
         let external = match self.bindings.get(&key) {
             Some(binding) if self.is_fresh(now, binding.refreshed) => binding.external,
             _ => self.bind(now, key)?,
         };
         self.bindings.insert(key, Binding { external, refreshed: now });
-        self.contacts.entry(self.filter_of(key)).or_default().insert(self.spec.filtering.key(dst), now);
+        self.contacts.get_or_default(self.filter_of(key)).insert(self.spec.filtering.key(dst), now);
         Some(external)
     }
 
@@ -169,7 +173,7 @@ impl Nat {
         }
         if self.spec.inbound_refresh {
             self.bindings.insert(key, Binding { refreshed: now, ..binding });
-            self.contacts.entry(filter).or_default().insert(wanted, now);
+            self.contacts.get_or_default(filter).insert(wanted, now);
         }
         Some(key.0)
     }
@@ -186,8 +190,8 @@ impl Nat {
             self.exhausted += 1;
             return None;
         };
-        if let Some(stale) = self.by_external.get(&external) {
-            self.forget(*stale);
+        if let Some(stale) = self.by_external.get(&external).copied() {
+            self.forget(stale);
         }
         self.by_external.insert(external, key);
         Some(external)
@@ -214,8 +218,8 @@ impl Nat {
         for key in gone {
             self.forget(key);
         }
-        self.contacts.retain(|_, contacts| {
-            contacts.retain(|_, at| !stale(*at));
+        self.contacts.retain(|contacts| {
+            contacts.retain(|at| !stale(*at));
             !contacts.is_empty()
         });
     }

@@ -79,6 +79,8 @@ impl Allocator {
     fn address_for(&mut self, pooling: Pooling, internal: IpAddr) -> IpAddr {
         let drawn = self.dice.pick(&self.externals);
         match pooling {
+            // With one address there is nothing to keep in mind.
+            _ if self.externals.len() == 1 => drawn,
             Pooling::Paired => *self.pairs.entry(internal).or_insert(drawn),
             Pooling::Arbitrary => drawn,
         }
