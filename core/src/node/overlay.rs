@@ -156,6 +156,7 @@ impl Node {
                     self.peers.send_bytes(key, None, messages, false);
                 }
             }
+            Output::AskAlive { peer } => self.peers.ask_alive(&peer),
             Output::Dial { peer, address } => self.carry_dial(now, peer, address),
             Output::DialBack { peer, address, nonce } => {
                 self.dial(now, peer, address, Origin::Hearsay, Some(Message::DialBack { nonce }));

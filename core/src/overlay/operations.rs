@@ -175,6 +175,7 @@ impl World {
                 Output::Serving => assert!(self.overlay.is_serving()),
                 Output::Ceased => assert!(!self.overlay.is_serving()),
                 Output::Keep { .. }
+                | Output::AskAlive { .. }
                 | Output::Release { .. }
                 | Output::Review
                 | Output::CloseChannels

@@ -31,6 +31,12 @@ pub(crate) enum Output {
         /// As above.
         messages: Box<[u8]>,
     },
+    /// Ask whether a peer lives that there is a link to, with as few bytes as can be; anything authentic that comes is
+    /// an answer.
+    AskAlive {
+        /// Whom.
+        peer: PeerId,
+    },
     /// Open a link to a supernode at this address if there is none; `on_link_up` or `on_link_down` follows. Where a
     /// link is up already, `on_link_up` comes at once.
     Dial {

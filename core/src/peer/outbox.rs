@@ -57,6 +57,13 @@ impl Peers {
         }
     }
 
+    /// Asks a peer whose link is up whether it lives.
+    pub(crate) fn ask_alive(&mut self, id: &PeerId) {
+        if let Some(peer) = self.up_key(id) {
+            self.push(Outgoing::Beat { peer, kind: Kind::BeatAsk, route: None });
+        }
+    }
+
     /// How many intents wait.
     pub(crate) fn queued(&self) -> usize {
         self.outgoing.len()

@@ -82,7 +82,7 @@ fn what_is_not_put_again_is_forgotten() {
     assert_eq!(store.sizes(), (0, 0, 0));
     store.handle_timeout(s(43_199));
     assert_eq!(store.len(), 1);
-    let late = Record { issued_s: wall_at(s(42_000)).as_secs(), ..record(2, 2, 1) }.sign(&key(2));
+    let late = Record { issued_s: wall_at(s(42_000)).as_secs(), ..record(2, 3, 1) }.sign(&key(2));
     insert(&mut store, s(42_000), &late, prefix(1)).unwrap();
     assert_eq!(store.sizes(), (1, 1, 1));
     store.handle_timeout(s(45_600));

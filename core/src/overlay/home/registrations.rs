@@ -1,8 +1,8 @@
 //! The supernode's side: who is registered here, and do the other homes of those leaves live?
 //!
 //! A registration is a leaf's id and the number of its other home: a node may hold a million. It stands while the
-//! link to the leaf does. Each other home that is a supernode we know is asked for its load every few seconds; when it
-//! stays silent, every leaf that shares it is told, a few at a time.
+//! link to the leaf does. Each other home that is a supernode we know is asked every few seconds whether it lives; when
+//! it stays silent, every leaf that shares it is told, a few at a time.
 
 use core::num::NonZeroU32;
 use core::ops::Bound;
@@ -282,7 +282,7 @@ impl Registrations {
         self.deadlines.set(number, &mut watched.deadline, Some(now + delay));
         // There may well be a link that was opened for gossip: the first question tries that.
         if watched.is_linked || watched.missed == 1 {
-            send(s.out, watched.home, &Message::LoadRequest);
+            s.out.push_back(Output::AskAlive { peer: watched.home });
         } else if let Some(address) = s.members.address(&watched.home) {
             s.out.push_back(Output::Dial { peer: watched.home, address });
         }

@@ -63,6 +63,7 @@ enum Delivery {
     Packet { from: PeerId, to: PeerId, bytes: Box<[u8]> },
     Up { a: PeerId, b: PeerId, address: SocketAddr },
     Down { at: PeerId, of: PeerId },
+    Alive { at: PeerId, of: PeerId },
 }
 
 pub(crate) struct TestNet {
@@ -228,6 +229,13 @@ impl TestNet {
                     self.post(DIAL_FAILS_AFTER, Delivery::Down { at: me, of: peer });
                 }
             }
+            Output::AskAlive { peer } => {
+                self.nodes.get_mut(&me).unwrap().sent_bytes += 17 + 28;
+                let is_lost = self.chance.below(100) < self.loss_percent;
+                if self.links.contains(&pair(me, peer)) && !is_lost {
+                    self.post(DELAY * 2, Delivery::Alive { at: me, of: peer });
+                }
+            }
             Output::Vet { peer, address } => {
                 self.vets.push((self.now, me, peer));
                 if self.nodes.get(&peer).is_some_and(|n| n.is_up && n.address == address) {
@@ -316,6 +324,17 @@ impl TestNet {
                     }
                 } else {
                     self.link_down(a, b);
+                }
+            }
+            Delivery::Alive { at, of } => {
+                if self.nodes[&of].is_up && self.links.contains(&pair(at, of)) {
+                    self.with(at, |node, now, _| {
+                        let TestNode { gossip, registrations, members, .. } = node;
+                        if let (Some(gossip), Some(registrations)) = (gossip, registrations) {
+                            gossip.on_heard(now, &of, members);
+                            registrations.on_heard(&of);
+                        }
+                    });
                 }
             }
             Delivery::Down { at, of } => {
