@@ -48,6 +48,7 @@ pub use net::{
 pub use node::{DATAGRAM_DATA_MAX, Node};
 pub use ticket::Ticket;
 pub use time::{Instant, WallTime};
+pub use wire::message::RelayLimit;
 pub use wire::{DATAGRAM_LEN_MAX, ServiceName};
 
 /// What only fuzz targets, benches and tests of single parts need. No promise holds for it.

@@ -47,6 +47,11 @@ impl Quota {
         }
     }
 
+    /// When the period is over, from now.
+    pub(super) fn over_after(&self) -> Duration {
+        Duration::from_secs(self.used.since_s.saturating_add(PERIOD.as_secs()).saturating_sub(self.wall_s))
+    }
+
     /// Whether there is room for so many bytes.
     pub(super) fn has(&self, bytes: u64) -> bool {
         self.used.bytes.saturating_add(bytes) <= self.max

@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use handfast_core::RelayReason;
 use handfast_core::wire::message::Load;
 use handfast_core::{DropReason, Transport};
+use handfast_core::{RelayLimit, RelayReason};
 use handfast_io::{Config, Event, Notice, PathInfo, PeerId, PortMappingReport, Role, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -539,6 +539,13 @@ fn event_value(event: &Event) -> Option<Value> {
             value["peer"] = json!(peer.to_string());
             value
         }
+        Event::RelayLimited { peer, relay, limit, retry_after } => json!({
+            "event": "relay-limited",
+            "peer": peer.to_string(),
+            "relay": relay.to_string(),
+            "limit": if *limit == RelayLimit::Pair { "pair-day" } else { "relay-30-days" },
+            "retry_after_s": retry_after.as_secs(),
+        }),
         Event::PeerGone { peer } => json!({ "event": "peer-gone", "peer": peer.to_string() }),
         Event::ConnectFailed { peer, error } => {
             json!({ "event": "connect-failed", "peer": peer.to_string(), "error": error.to_string() })
