@@ -37,8 +37,8 @@ mod transport;
 mod traverse;
 
 pub use api::{
-    Access, CommandError, Config, ConfigError, ConnectError, Counters, Event, PathInfo, PeerStatus, Read, RelayReason,
-    Relayed, Role, Save, Saved, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus,
+    Access, CommandError, Config, ConfigError, ConnectError, Counters, Event, LimitedRelay, PathInfo, PeerStatus, Read,
+    RelayReason, Relayed, Role, Save, Saved, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus,
 };
 pub use identity::{PeerId, SecretKey};
 pub use net::{

@@ -4,7 +4,7 @@
 use core::time::Duration;
 
 use handfast_core::{Event, Instant, PathInfo, RelayLimit, StreamEnd};
-use handfast_tests::{Chance, HostId, NatSpec, TransferId, Way, World, ms, secs};
+use handfast_tests::{Chance, Faults, HostId, NatSpec, TransferId, Way, World, ms, secs};
 
 /// A leaf that no other like it can reach directly.
 fn add_leaf(w: &mut World) -> HostId {
@@ -77,6 +77,8 @@ fn a_pair_whose_bytes_are_used_up_ends_with_that_reason_at_both_ends_within_a_se
     }
     let carried = w.status(w.supernodes[0]).counters.forwarded_bytes;
     assert!(carried <= 500_000 + 33_000, "{carried} bytes of 500 000");
+    let known = w.status(a).limited_relays;
+    assert_eq!((known[0].relay, known[0].peer), (w.peer(w.supernodes[0]), Some(w.peer(b))));
     w.run_for(secs(60));
     assert_eq!(w.path(a, b), None);
     // Whoever tries again is told again, and does not wait.
@@ -162,4 +164,39 @@ fn a_link_whose_relay_is_as_near_as_others_stays() {
     w.finish("the transfer", secs(120), &[t]);
     assert_eq!(via(&w, a, b), first);
     assert_eq!(forwarded(&w), before, "no channel was opened for nothing");
+}
+
+#[test]
+fn whatever_is_lost_a_limited_transfer_comes_to_an_end_at_both_ends() {
+    for (seed, rich) in (40..52).zip([0, 1].into_iter().cycle()) {
+        let mut w = World::new(seed);
+        w.add_supernode_with(|c| c.relay_quota_bytes = 200_000);
+        for _ in 0..rich {
+            w.add_supernode_with(|c| c.relay_quota_bytes = 0);
+        }
+        let (a, b) = (add_leaf(&mut w), add_leaf(&mut w));
+        w.settle_homes(&[a, b]);
+        let t = w.transfer(a, b, 0, 1_000_000);
+        w.until("it has begun", secs(10), |w| w.client(t).in_pos > 10_000);
+        w.wire.faults = Faults::lossy(20);
+        let is_over = |w: &World| w.client(t).is_over() && w.server(t).is_none_or(|side| side.is_over());
+        let ended = w.until_or(secs(120), is_over);
+        eprintln!("seed {seed}: {:?} done {:?}", ends(&w, t), w.client(t).done);
+        assert!(ended, "seed {seed} hangs: {:?}", w.client(t));
+        assert!(rich > 0 || w.client(t).ended.is_some(), "more came than the relay may carry");
+    }
+}
+
+#[test]
+fn the_relays_day_over_the_pair_goes_on_through_it() {
+    let mut w = World::new(60);
+    w.add_supernode_with(|c| c.relay_quota_bytes = 300_000);
+    let (a, b) = (add_leaf(&mut w), add_leaf(&mut w));
+    w.settle_homes(&[a, b]);
+    let t = w.transfer(a, b, 5_000_000, 0);
+    w.until("ended", secs(60), |w| ends(w, t).iter().all(Option::is_some));
+    let Some((_, StreamEnd::RelayLimited { retry_after_s, .. })) = w.client(t).ended else { panic!("limited") };
+    w.run_for(secs(u64::from(retry_after_s)));
+    let t = w.transfer(a, b, 100_000, 0);
+    w.finish("the day after", secs(30), &[t]);
 }

@@ -21,18 +21,19 @@ use std::collections::{BTreeMap, VecDeque};
 
 use arrayvec::ArrayVec;
 
+use super::around::Around;
 use super::ends::Way;
 use super::output::Output;
 use super::score::{Candidate, pick};
-use crate::api::{Event, StreamEnd};
+use crate::api::{Event, LimitedRelay, StreamEnd};
 use crate::identity::PeerId;
 use crate::net::PeerKey;
 use crate::path::Route;
-use crate::peer::{Peer, Peers};
+use crate::peer::Peer;
 use crate::random::KeyRng;
 use crate::time::{Aged, Deadlines, Instant};
 use crate::wire::address::Address;
-use crate::wire::message::{ChannelLimits, Load, Message, OFFERED_MAX, OfferedRelay, Refusal, RelayLimit};
+use crate::wire::message::{ChannelLimits, Message, OFFERED_MAX, OfferedRelay, Refusal, RelayLimit};
 use crate::wire::packet::ChannelId;
 
 /// Most links whose relay is being chosen, or looked at. At the limit others stay with the relay that they have.
@@ -75,74 +76,6 @@ const ROUNDS_MAX: u8 = 3;
 const PICKS_MAX: u8 = 6;
 /// Relays remembered that did not join the two.
 const REFUSED_MAX: usize = 4;
-
-/// What is known around a choice.
-pub(crate) struct Around<'a> {
-    /// This node.
-    pub(crate) me: PeerId,
-    /// All links.
-    pub(crate) peers: &'a Peers,
-    /// The relays that this node offers: its homes.
-    pub(crate) homes: &'a [(PeerId, SocketAddr)],
-    /// What it knows of a supernode.
-    pub(crate) supernode: &'a dyn Fn(&PeerId) -> Supernode,
-}
-
-/// What is known of a supernode without asking anybody.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Supernode {
-    /// Where it is.
-    pub(crate) address: Option<SocketAddr>,
-    /// How loaded it is.
-    pub(crate) load: Option<Load>,
-}
-
-impl Around<'_> {
-    fn address(&self, relay: &PeerId) -> Option<SocketAddr> {
-        let home = self.homes.iter().find(|(home, _)| home == relay).map(|(_, address)| *address);
-        home.or_else(|| (self.supernode)(relay).address)
-    }
-
-    /// Where a relay is that somebody else names: by what this node knows, if it knows anything.
-    fn address_of(&self, relay: &PeerId, named: Option<Address>) -> Option<SocketAddr> {
-        self.address(relay).or(named.map(Into::into))
-    }
-
-    fn rtt_ms(&self, relay: &PeerId) -> Option<u32> {
-        let rtt = self.peers.by_id(relay).filter(|peer| peer.is_up())?.paths().rtt()?;
-        u32::try_from(rtt.as_millis()).ok()
-    }
-
-    fn load(&self, relay: &PeerId) -> u8 {
-        (self.supernode)(relay).load.map_or(0, Load::worst)
-    }
-
-    fn offered(&self, relay: PeerId) -> OfferedRelay {
-        let rtt_ms = self.rtt_ms(&relay).and_then(|ms| u16::try_from(ms).ok()).unwrap_or(u16::MAX);
-        OfferedRelay { relay, address: self.address(&relay).map(Into::into), rtt_ms, load: self.load(&relay) }
-    }
-
-    /// The relay of a link that is relayed.
-    fn relay_of(&self, peer: &Peer) -> Option<PeerId> {
-        match peer.current()? {
-            Route::Relayed { via, .. } => self.peers.id_of(via),
-            Route::Direct { .. } => None,
-        }
-    }
-
-    /// That relay, where the round trip through it is known.
-    fn present(&self, peer: &Peer) -> Option<Candidate> {
-        let relay = self.relay_of(peer)?;
-        let rtt_ms = u32::try_from(peer.paths().rtt()?.as_millis()).ok()?;
-        Some(Candidate { relay, rtt_ms, load: self.load(&relay) })
-    }
-
-    /// A relay by what this end alone knows, as if the other end's part of the way there were what it is now.
-    fn own_view(&self, relay: PeerId, present: &Candidate) -> Option<Candidate> {
-        let load = self.load(&relay);
-        (load < u8::MAX).then_some(Candidate { relay, rtt_ms: self.rtt_ms(&relay)? + present.rtt_ms / 2, load })
-    }
-}
 
 /// A relay that both go to, where that is, and what both present there.
 type Pick = (PeerId, Option<Address>, [u8; 16]);
@@ -237,16 +170,20 @@ impl Choices {
         out: &mut VecDeque<Output>,
     ) {
         let (link, via) = (way.end, way.via);
-        let (Some(peer), Some(relay)) = (around.peers.id_of(link), around.peers.id_of(via)) else { return };
+        let (Some(peer), Some(relay)) = (around.peers.get(link), around.peers.id_of(via)) else { return };
+        let (peer, is_in_use) = (peer.id(), peer.current() == Some(Route::Relayed { channel, via }));
         let until = now + Duration::from_secs(retry_after_s.into());
         self.limited.insert(until, (relay, (limit == RelayLimit::Pair).then_some(peer)), ());
         let is_known = self.by_link.get(&link).is_some_and(|c| c.urgent.is_some_and(|u| u.channel == channel));
         if is_known {
             return;
         }
+        out.push_back(Output::Avoid { peer: link, via, channel });
+        if !is_in_use {
+            return;
+        }
         let retry_after = Duration::from_secs(retry_after_s.into());
         out.push_back(Output::Event(Event::RelayLimited { peer, relay, limit, retry_after }));
-        out.push_back(Output::Avoid { peer: link, via, channel });
         let end = StreamEnd::RelayLimited { limit, retry_after_s };
         if self.by_link.len() >= CHOICES_MAX && !self.by_link.contains_key(&link) {
             out.push_back(Output::End { peer: link, end });
@@ -272,6 +209,10 @@ impl Choices {
         out: &mut VecDeque<Output>,
     ) {
         let Some(peer) = around.peers.get(link).filter(|peer| peer.is_user() && peer.is_up()) else { return };
+        if peer.current().is_some_and(|route| route.is_direct()) {
+            // The peer will be heard there, too, in a moment.
+            return;
+        }
         if !self.by_link.contains_key(&link) {
             if self.by_link.len() >= CHOICES_MAX {
                 return;
@@ -592,8 +533,21 @@ impl Choices {
         of.map(|(relay, _)| *relay).collect()
     }
 
+    /// All that carry no more for now.
+    pub(super) fn limited(&self, now: Instant) -> Vec<LimitedRelay> {
+        let status = |&(relay, peer): &(PeerId, Option<PeerId>)| {
+            let (until, ()) = self.limited.get(&(relay, peer))?;
+            (*until > now).then(|| LimitedRelay::new(relay, peer, until.since(now)))
+        };
+        self.limited.keys().filter_map(status).collect()
+    }
+
     /// Whether a relay is known to carry no more for this peer.
     pub(super) fn is_limited(&self, now: Instant, relay: &PeerId, peer: &PeerId) -> bool {
         [None, Some(*peer)].iter().any(|of| self.limited.get(&(*relay, *of)).is_some_and(|(until, ())| *until > now))
     }
 }
+
+#[cfg(test)]
+#[path = "choice_tests.rs"]
+mod tests;

@@ -13,6 +13,7 @@
 //!
 //! A channel lives while both links live, and at most [`CHANNEL_IDLE_MAX`] without a packet.
 
+mod around;
 mod channel;
 mod choice;
 mod ends;
@@ -28,10 +29,11 @@ mod score;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+pub(crate) use self::around::{Around, Supernode};
 use self::channel::{Channel, Left, Limited, QUOTA_PERIOD, Stop, burst};
 pub(crate) use self::channel::{End, Limits};
 use self::choice::Choices;
-pub(crate) use self::choice::{Around, Supernode};
+
 use self::ends::Ends;
 pub(crate) use self::ends::Way;
 use self::fair::FairShare;
@@ -40,7 +42,7 @@ pub(crate) use self::forward::channel_of;
 use self::joins::{Joins, Presented};
 pub(crate) use self::output::Output;
 use self::quota::Quota;
-use crate::api::{Event, Relayed, Save, StreamEnd};
+use crate::api::{Event, LimitedRelay, Relayed, Save, StreamEnd};
 use crate::identity::PeerId;
 use crate::net::{DropReason, Path, PeerKey, Received};
 use crate::peer::Peers;
@@ -95,16 +97,20 @@ pub(crate) struct Relay {
     /// What all pairs may have together, where that is capped.
     fair: Option<Box<FairShare>>,
     quota: Option<Box<Quota>>,
-    exhausted: bool,
-    /// When all channels close, since that is so.
-    close_at: Option<Instant>,
     keys: KeyRng,
-    joins: Option<Box<Joins>>,
-    choices: Option<Box<Choices>>,
-    out: VecDeque<Output>,
+    work: Option<Box<Work>>,
     /// Bytes forwarded in the current second, for the load.
     second: (u64, u64),
     last_second_bytes: u64,
+}
+
+/// What comes and goes: tokens that were presented, relays that are being chosen, and what is to be done. Apart, since
+/// most nodes have nothing of it most of the time.
+#[derive(Default)]
+struct Work {
+    joins: Joins,
+    choices: Choices,
+    out: VecDeque<Output>,
 }
 
 fn pair(a: PeerId, b: PeerId) -> (PeerId, PeerId) {
@@ -125,13 +131,9 @@ impl Relay {
             looks: Deadlines::default(),
             sweep: None,
             fair: (all.rate_bps != 0).then(|| Box::new(FairShare::new(now, all.rate_bps))),
-            exhausted: quota.as_ref().is_some_and(|quota| !quota.has(1)),
             quota,
-            close_at: None,
             keys: seed.keys("relay"),
-            joins: None,
-            choices: None,
-            out: VecDeque::new(),
+            work: None,
             second: (0, 0),
             last_second_bytes: 0,
         }
@@ -141,13 +143,12 @@ impl Relay {
     pub(crate) fn on_wall_clock(&mut self, wall: WallTime) {
         if let Some(quota) = &mut self.quota {
             quota.on_wall_clock(wall);
-            self.exhausted &= !quota.has(1);
         }
     }
 
     /// Whether all that may be relayed in these 30 days has been.
     pub(crate) fn is_exhausted(&self) -> bool {
-        self.exhausted
+        self.quota.as_ref().is_some_and(|quota| quota.is_exhausted())
     }
 
     /// What was relayed in these 30 days, where that is counted.
@@ -302,9 +303,8 @@ impl Relay {
         limit: RelayLimit,
     ) -> Result<Path, DropReason> {
         let Some(ch) = self.map.get_mut(&id) else { return Err(DropReason::UnknownReceiver) };
-        if limit == RelayLimit::Relay && !self.exhausted {
-            self.exhausted = true;
-            self.close_at = Some(now + GRACE);
+        if let Some(quota) = self.quota.as_mut().filter(|_| limit == RelayLimit::Relay) {
+            quota.exhaust(now + GRACE);
         }
         if limit == RelayLimit::Pair && ch.begin_day(now) {
             self.days.insert(now, ch.pair, 0);
@@ -315,7 +315,8 @@ impl Relay {
             let relay_over = self.quota.as_ref().map_or(QUOTA_PERIOD, |quota| quota.over_after());
             if let Some(Limited { channel, legs, limit, retry_after_s }) = ch.tell(now, id, limit, relay_over) {
                 let message = Message::ChannelLimited { channel, limit, retry_after_s };
-                self.out.extend(legs.map(|peer| Output::Send { peer, message: message.clone() }));
+                let out = &mut self.work.get_or_insert_default().out;
+                out.extend(legs.map(|peer| Output::Send { peer, message: message.clone() }));
             }
         }
         to
@@ -323,7 +324,7 @@ impl Relay {
 
     /// Whether the channels of a relay whose 30 days are used up are to close now. Says so once.
     pub(crate) fn is_closing(&mut self, now: Instant) -> bool {
-        self.close_at.take_if(|at| *at <= now).is_some() && self.exhausted
+        self.quota.as_mut().is_some_and(|quota| quota.is_closing(now))
     }
 
     #[inline]
@@ -365,8 +366,8 @@ impl Relay {
 
     /// A link is another one: its channels close. Returns the other legs, to be told.
     pub(crate) fn close_leg(&mut self, now: Instant, peer: PeerKey) -> Vec<Closed> {
-        if let Some(choices) = &mut self.choices {
-            choices.forget(peer);
+        if let Some(work) = &mut self.work {
+            work.choices.forget(peer);
         }
         let ids: Vec<ChannelId> = self.of_leg(peer).collect();
         ids.into_iter().flat_map(|id| self.close(now, id)).filter(|closed| closed.leg != peer).collect()
@@ -396,10 +397,10 @@ impl Relay {
         if self.is_closing(now) {
             return self.close_all(now);
         }
-        if let Some(joins) = &mut self.joins {
-            joins.forget_old(now);
+        if let Some(work) = &mut self.work {
+            work.joins.forget_old(now);
         }
-        self.joins.take_if(|joins| joins.is_empty());
+        self.forget_work();
         if self.sweep.is_none_or(|at| now < at) {
             return Vec::new();
         }
@@ -423,9 +424,10 @@ impl Relay {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let joins = self.joins.as_ref().and_then(|joins| joins.poll_timeout());
-        let choices = self.choices.as_ref().and_then(|choices| choices.poll_timeout());
-        [self.close_at, joins, choices].into_iter().fold(self.sweep, earliest)
+        let close_at = self.quota.as_ref().and_then(|quota| quota.close_at());
+        let joins = self.work.as_ref().and_then(|work| work.joins.poll_timeout());
+        let choices = self.work.as_ref().and_then(|work| work.choices.poll_timeout());
+        [close_at, joins, choices].into_iter().fold(self.sweep, earliest)
     }
 
     // ---- channels that two ends agree on ----
@@ -442,8 +444,8 @@ impl Relay {
         if let Message::RelayJoin { token } = message {
             return self.on_join(now, token, from, may_join, around.peers);
         }
-        let Self { ends, keys, out, .. } = self;
-        let choices = self.choices.get_or_insert_default();
+        let Self { ends, keys, .. } = self;
+        let Work { choices, out, .. } = &mut **self.work.get_or_insert_default();
         match message {
             Message::ChannelLimited { channel, limit, retry_after_s } => {
                 if let Some(way) = ends.get(channel).filter(|way| way.via == from) {
@@ -457,7 +459,6 @@ impl Relay {
             Message::RelayJoined { token, result } => choices.on_joined(now, from, (token, result), around, out),
             _ => debug_assert!(false, "for another room"),
         }
-        self.forget_choices();
     }
 
     /// An end presents a token, so that a channel is opened to whoever else does.
@@ -467,16 +468,17 @@ impl Relay {
             Some(End { peer: key, id: peer.id(), path: Some(peer.direct_path()?) })
         };
         let Some(second) = end(from) else { return };
-        let result = if may_join && !self.exhausted {
-            match self.joins.get_or_insert_default().present(now, token, (from, second.id)) {
+        let result = if may_join && !self.is_exhausted() {
+            match self.work.get_or_insert_default().joins.present(now, token, (from, second.id)) {
                 Presented::Wait => return,
                 Presented::Second((first, _)) => match end(first).filter(|_| self.has_room(first, from)) {
                     Some(first) => {
                         let channel = ChannelId(self.keys.bytes());
-                        self.joins.get_or_insert_default().on_joined(now, token, from, channel);
                         let closed = self.open(now, channel, [first, second]);
                         let message = |closed: Closed| Message::ChannelClosed { channel: closed.channel };
-                        self.out.extend(closed.into_iter().map(|c| Output::Send { peer: c.leg, message: message(c) }));
+                        let work = self.work.get_or_insert_default();
+                        work.joins.on_joined(now, token, from, channel);
+                        work.out.extend(closed.into_iter().map(|c| Output::Send { peer: c.leg, message: message(c) }));
                         self.say_joined(first.peer, token, Ok(channel));
                         Ok(channel)
                     }
@@ -487,7 +489,7 @@ impl Relay {
                 Presented::Refused(refusal) => Err(refusal),
             }
         } else {
-            Err(if self.exhausted { Refusal::Busy } else { Refusal::NotASupernode })
+            Err(if self.is_exhausted() { Refusal::Busy } else { Refusal::NotASupernode })
         };
         self.say_joined(from, token, result);
     }
@@ -495,47 +497,55 @@ impl Relay {
     fn say_joined(&mut self, peer: PeerKey, token: [u8; 16], result: Result<ChannelId, Refusal>) {
         let told = self.limits.told();
         let message = Message::RelayJoined { token, result: result.map(|channel| (channel, told)) };
-        self.out.push_back(Output::Send { peer, message });
+        self.work.get_or_insert_default().out.push_back(Output::Send { peer, message });
     }
 
     /// A link uses another path: whether that is a direct one.
     pub(crate) fn on_path(&mut self, now: Instant, link: PeerKey, is_direct: bool) {
-        if !is_direct || self.choices.is_some() {
-            self.choices.get_or_insert_default().on_path(now, link, is_direct);
-            self.forget_choices();
+        if !is_direct || self.work.is_some() {
+            self.work.get_or_insert_default().choices.on_path(now, link, is_direct);
+            self.forget_work();
         }
     }
 
     /// Whether [`Self::handle_choices`] has something to do.
     pub(crate) fn is_choice_due(&self, now: Instant) -> bool {
-        self.choices.as_ref().and_then(|choices| choices.poll_timeout()).is_some_and(|at| at <= now)
+        self.work.as_ref().and_then(|work| work.choices.poll_timeout()).is_some_and(|at| at <= now)
     }
 
     /// What choices of relays are to do now.
     pub(crate) fn handle_choices(&mut self, now: Instant, around: &Around<'_>) {
-        if let Some(choices) = &mut self.choices {
-            choices.handle_timeout(now, around, &mut self.out);
-            self.forget_choices();
+        if let Some(work) = self.work.as_deref_mut() {
+            work.choices.handle_timeout(now, around, &mut work.out);
         }
     }
 
-    fn forget_choices(&mut self) {
-        self.choices.take_if(|choices| choices.is_empty());
+    fn forget_work(&mut self) {
+        self.work.take_if(|work| work.out.is_empty() && work.joins.is_empty() && work.choices.is_empty());
     }
 
     /// Why a link ends that finds no other way: by the limit of its relay, or otherwise as said.
     pub(crate) fn end_of(&self, link: PeerKey, otherwise: StreamEnd) -> StreamEnd {
-        self.choices.as_ref().and_then(|choices| choices.end_of(link)).unwrap_or(otherwise)
+        self.work.as_ref().and_then(|work| work.choices.end_of(link)).unwrap_or(otherwise)
     }
 
     /// Relays that have said that they carry no more for this peer and us.
     pub(crate) fn limited_for(&self, peer: &PeerId) -> Vec<PeerId> {
-        self.choices.as_ref().map(|choices| choices.limited_for(peer)).unwrap_or_default()
+        self.work.as_ref().map(|work| work.choices.limited_for(peer)).unwrap_or_default()
+    }
+
+    /// Relays that carry no more for now.
+    pub(crate) fn limited(&self, now: Instant) -> Vec<LimitedRelay> {
+        self.work.as_ref().map(|work| work.choices.limited(now)).unwrap_or_default()
     }
 
     /// What is to be done next.
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
-        queue::pop(&mut self.out, 0)
+        let output = queue::pop(&mut self.work.as_mut()?.out, 0);
+        if output.is_none() {
+            self.forget_work();
+        }
+        output
     }
 
     /// Fresh entropy for ids and tokens.
