@@ -4,7 +4,7 @@
 use core::time::Duration;
 
 use handfast_core::{Event, Instant, PathInfo, RelayLimit, StreamEnd};
-use handfast_tests::{Chance, Faults, HostId, NatSpec, TransferId, Way, World, ms, secs};
+use handfast_tests::{Chance, Faults, HostId, NatSpec, Side, TransferId, Way, World, ms, secs};
 
 /// A leaf that no other like it can reach directly.
 fn add_leaf(w: &mut World) -> HostId {
@@ -179,7 +179,7 @@ fn whatever_is_lost_a_limited_transfer_comes_to_an_end_at_both_ends() {
         let t = w.transfer(a, b, 0, 1_000_000);
         w.until("it has begun", secs(10), |w| w.client(t).in_pos > 10_000);
         w.wire.faults = Faults::lossy(20);
-        let is_over = |w: &World| w.client(t).is_over() && w.server(t).is_none_or(|side| side.is_over());
+        let is_over = |w: &World| w.client(t).is_over() && w.server(t).is_none_or(Side::is_over);
         let ended = w.until_or(secs(120), is_over);
         eprintln!("seed {seed}: {:?} done {:?}", ends(&w, t), w.client(t).done);
         assert!(ended, "seed {seed} hangs: {:?}", w.client(t));

@@ -30,9 +30,11 @@ const STRANGERS_EVERY: Duration = Duration::from_secs(10);
 /// A challenge unanswered for so long is forgotten.
 const CHALLENGE_AGE_MAX: Duration = Duration::from_secs(5);
 
-/// Another path of a kind must beat the one in use by this much before it takes over: a fifth of its RTT and 2 ms.
-fn is_clearly_quicker(rtt_us: u32, than_us: u32) -> bool {
-    u64::from(rtt_us) * 5 + 10_000 < u64::from(than_us) * 4
+/// Another path of a kind must beat the one in use by this much before it takes over: a fifth of its RTT and 2 ms; of
+/// two relays, whose round trips are measured seldom, a fifth and 50 ms.
+fn is_clearly_quicker(rtt_us: u32, than_us: u32, is_direct: bool) -> bool {
+    let (rtt_us, than_us) = (u64::from(rtt_us), u64::from(than_us));
+    if is_direct { rtt_us * 5 + 10_000 < than_us * 4 } else { rtt_us * 5 < than_us * 4 && rtt_us + 50_000 < than_us }
 }
 
 #[derive(Clone, Debug)]
@@ -349,7 +351,7 @@ impl Paths {
             let alike = |p: &&PathState| p.proven && !p.failed && !p.worse && p.route.class() == best.route.class();
             for p in self.list.iter().filter(alike) {
                 let Some(other) = p.rtt_us else { continue };
-                if is_clearly_quicker(other, rtt) {
+                if is_clearly_quicker(other, rtt, choice.is_direct()) {
                     choice = p.route;
                     rtt = other;
                 }

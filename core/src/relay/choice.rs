@@ -385,7 +385,11 @@ impl Choices {
             let mut others = others.filter_map(|(home, _)| around.own_view(*home, &present));
             others.any(|other| other.is_clearly_better(&present))
         };
-        if !is_urgent && !(peer.has_streams() && around.present(peer).is_some_and(is_worth)) {
+        if !is_urgent && !peer.has_streams() {
+            // A link at rest is not woken for this.
+            return self.set(now, link, Stage::Resting, AGAIN);
+        }
+        if !is_urgent && !around.present(peer).is_some_and(is_worth) {
             return self.set(now, link, Stage::Resting, LOOK_EVERY);
         }
         if let Some(choice) = self.by_link.get_mut(&link) {

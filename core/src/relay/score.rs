@@ -6,6 +6,8 @@ use crate::identity::PeerId;
 const UNKNOWN_MS: u32 = 150;
 /// What every way costs beside its round trips.
 const BASE_MS: u32 = 20;
+/// A relay that costs so much less is worth a handshake and a channel. What jitter adds is no reason.
+const NOTICED_MS: u64 = 50;
 
 /// A relay, as both ends of a link see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,9 +31,9 @@ impl Candidate {
         u64::from(self.rtt_ms + BASE_MS) * 256 / (256 - u64::from(self.load))
     }
 
-    /// Whether it is so much better that it is worth to move there: by a fifth.
+    /// Whether it is so much better that it is worth to move there: by a fifth, and by what is noticed at all.
     pub(super) fn is_clearly_better(&self, than: &Self) -> bool {
-        self.cost() * 5 < than.cost() * 4
+        self.cost() * 5 < than.cost() * 4 && self.cost() + NOTICED_MS < than.cost()
     }
 }
 
@@ -62,6 +64,7 @@ mod tests {
     fn near_and_idle_is_better_than_far_or_full() {
         let (near, far) = (candidate(1, 40, 0), candidate(2, 120, 0));
         assert!(near.is_clearly_better(&far) && !far.is_clearly_better(&near));
+        assert!(!near.is_clearly_better(&candidate(2, 80, 0)), "nobody notices");
         let full = candidate(3, 40, 200);
         assert!(far.cost() < full.cost(), "{} {}", far.cost(), full.cost());
         assert!(!candidate(4, 36, 0).is_clearly_better(&near), "not worth it");
