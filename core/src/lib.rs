@@ -37,8 +37,8 @@ mod transport;
 mod traverse;
 
 pub use api::{
-    Access, CommandError, Config, ConfigError, ConnectError, Counters, Event, PathInfo, PeerStatus, Read, RelayReason,
-    Relayed, Role, Save, Saved, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus,
+    Access, CommandError, Config, ConfigError, ConnectError, Counters, Event, LimitedRelay, PathInfo, PeerStatus, Read,
+    RelayReason, Relayed, Role, Save, Saved, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus,
 };
 pub use identity::{PeerId, SecretKey};
 pub use net::{
@@ -48,6 +48,7 @@ pub use net::{
 pub use node::{DATAGRAM_DATA_MAX, Node};
 pub use ticket::Ticket;
 pub use time::{Instant, WallTime};
+pub use wire::message::RelayLimit;
 pub use wire::{DATAGRAM_LEN_MAX, ServiceName};
 
 /// What only fuzz targets, benches and tests of single parts need. No promise holds for it.

@@ -210,6 +210,11 @@ impl<K: Ord + Copy, V, const MAX: usize> Aged<K, V, MAX> {
         self.map.get(key)
     }
 
+    /// All keys, in order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.map.keys()
+    }
+
     /// Enters `key` with this moment, whether it was there or not.
     pub(crate) fn insert(&mut self, at: Instant, key: K, value: V) {
         self.remove(&key);

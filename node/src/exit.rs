@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 
+use handfast_core::RelayLimit;
 use handfast_io::{CommandError, ConnectError, OpenError, StreamEnd};
 
 /// What the process tells its caller.
@@ -138,6 +139,11 @@ impl Failure {
             OpenError::Ended(StreamEnd::PeerGone) => {
                 Self::new(Exit::Unreachable, format!("{peer} left or vanished"), "try again when it is back")
             }
+            OpenError::Ended(StreamEnd::RelayLimited { limit, retry_after_s }) => Self::new(
+                Exit::Unreachable,
+                format!("no direct path to {peer}, and {}", limit_words(*limit)),
+                format!("try again in {}, or run a supernode of your own: handfast supernode", hours(*retry_after_s)),
+            ),
             error => Self::bare(Exit::Failure, error.to_string()),
         }
     }
@@ -165,8 +171,30 @@ impl Failure {
                 format!("{peer} refuses this node: it offers nothing that this node may use"),
                 "ask its owner to add the address that `handfast id` prints with --allow",
             ),
+            ConnectError::Busy => Self::new(
+                Exit::Unreachable,
+                format!("the homes of {peer} are too busy, or have used up what they relay"),
+                "try again later, or run a supernode of your own: handfast supernode",
+            ),
             error => Self::bare(Exit::Unreachable, error.to_string()),
         }
+    }
+}
+
+/// Which limit of a relay is met, for a person.
+pub(crate) fn limit_words(limit: RelayLimit) -> &'static str {
+    match limit {
+        RelayLimit::Pair => "the relay's bytes of the day for the two of you are used up",
+        RelayLimit::Relay => "what the relay carries in 30 days is used up",
+    }
+}
+
+/// A time until which one does not wait at the keyboard.
+fn hours(seconds: u32) -> String {
+    match seconds.div_ceil(60) {
+        minutes @ 0..120 => format!("{minutes} min"),
+        minutes @ 120..2_880 => format!("{} h", minutes.div_ceil(60)),
+        minutes => format!("{} days", minutes.div_ceil(1_440)),
     }
 }
 
@@ -202,6 +230,15 @@ mod tests {
         assert_eq!(code(OpenError::Ended(StreamEnd::UnknownService)), Exit::Refused);
         assert_eq!(code(OpenError::Ended(StreamEnd::NotAllowed)), Exit::Refused);
         assert_eq!(code(OpenError::Command(CommandError::OwnId)), Exit::Usage);
+    }
+
+    #[test]
+    fn a_relay_that_carries_no_more_is_named_with_a_time_and_a_way_out() {
+        let end = |limit, retry_after_s| OpenError::Ended(StreamEnd::RelayLimited { limit, retry_after_s });
+        let text = Failure::open(&end(RelayLimit::Pair, 40_000), "hf1x", None).to_string();
+        assert!(text.contains("bytes of the day") && text.contains("in 12 h") && text.contains("supernode"), "{text}");
+        let failure = Failure::open(&end(RelayLimit::Relay, 20 * 86_400), "hf1x", None);
+        assert!(failure.to_string().contains("in 20 days") && failure.exit == Exit::Unreachable, "{failure}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use handfast_io::{ConfigError, Endpoint, Event, Notice, Options, PeerId};
 
 use crate::cli::RouterArgs;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, limit_words};
 use crate::key_file;
 use crate::local_api::client::Client;
 use crate::local_api::server::Server;
@@ -360,6 +360,10 @@ fn narrate(endpoint: &Endpoint, relay_limits: RelayLimits) -> Result<(), Failure
                     // An address is for those who asked to see it.
                     tracing::info!(peer = %short(&peer.to_string()), path = %path.path, "path");
                     tracing::debug!(peer = %peer, path = %path.to_text(), "path");
+                }
+                Event::RelayLimited { peer, relay, limit, .. } => {
+                    let (peer, relay) = (short(&peer.to_string()), short(&relay.to_string()));
+                    tracing::warn!(%peer, %relay, "{}; looking for another one", limit_words(limit));
                 }
                 Event::PeerGone { peer } => tracing::info!(peer = %short(&peer.to_string()), "gone"),
                 Event::ConnectFailed { peer, error } => {

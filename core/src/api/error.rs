@@ -14,6 +14,8 @@ pub enum ConnectError {
     Unreachable,
     /// The peer refuses us.
     Refused,
+    /// The peer's homes introduce nobody for now: they are too busy, or have used up what they relay.
+    Busy,
 }
 
 /// Why a command was refused. Nothing was changed.
@@ -41,6 +43,7 @@ impl fmt::Display for ConnectError {
             Self::UnknownPeer => "no supernode has a record of the peer",
             Self::Unreachable => "the peer does not answer",
             Self::Refused => "the peer refuses us",
+            Self::Busy => "the peer's homes are too busy, or have used up what they relay",
         })
     }
 }

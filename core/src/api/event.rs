@@ -9,6 +9,7 @@ use super::stream::{StreamEnd, StreamKey};
 use crate::identity::PeerId;
 use crate::net::{SocketId, SocketKind, SocketRequest};
 use crate::wire::ServiceName;
+use crate::wire::message::RelayLimit;
 
 /// How a link's packets travel. Exhaustive: they go straight or through somebody, there is no third way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +55,17 @@ pub enum Event {
         peer: PeerId,
         /// The path in use now.
         path: PathInfo,
+    },
+    /// The relay of a link carries no more for the two. The link goes on by another path, or ends.
+    RelayLimited {
+        /// The peer.
+        peer: PeerId,
+        /// The relay.
+        relay: PeerId,
+        /// Which of its limits is met.
+        limit: RelayLimit,
+        /// It carries again after this.
+        retry_after: Duration,
     },
     /// A link to a peer is gone.
     PeerGone {

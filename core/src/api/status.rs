@@ -152,6 +152,26 @@ impl SupernodeStatus {
     }
 }
 
+/// A relay that has said that it carries no more for now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct LimitedRelay {
+    /// The relay.
+    pub relay: PeerId,
+    /// For this node and this peer, since their bytes of the day are used up; for nobody, where none is named, since its
+    /// own of 30 days are.
+    pub peer: Option<PeerId>,
+    /// It carries again after this.
+    pub retry_after: Duration,
+}
+
+impl LimitedRelay {
+    /// One that carries again after so long.
+    pub const fn new(relay: PeerId, peer: Option<PeerId>, retry_after: Duration) -> Self {
+        Self { relay, peer, retry_after }
+    }
+}
+
 /// What a node knows of itself, for `status`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -183,6 +203,8 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Supernodes known.
     pub supernodes: Vec<SupernodeStatus>,
+    /// Relays that carry no more for now.
+    pub limited_relays: Vec<LimitedRelay>,
     /// Own load, as told to others.
     pub load: Load,
     /// Leaves registered here.
@@ -214,6 +236,7 @@ impl Status {
             lan_nodes: Vec::new(),
             peers: Vec::new(),
             supernodes: Vec::new(),
+            limited_relays: Vec::new(),
             load: Load::default(),
             leaves: 0,
             binding_lifetime: None,

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::error::ConnectError;
+use crate::wire::message::RelayLimit;
 
 /// A stream of this node. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -52,6 +53,16 @@ pub enum StreamEnd {
     PeerRestarted,
     /// The peer left or vanished.
     PeerGone,
+    /// The two have no direct path, their relay carries no more for them ([`Event::RelayLimited`] names it), and there
+    /// is no other.
+    ///
+    /// [`Event::RelayLimited`]: super::Event::RelayLimited
+    RelayLimited {
+        /// Which limit is met.
+        limit: RelayLimit,
+        /// The relay carries again after so many seconds.
+        retry_after_s: u32,
+    },
 }
 
 impl fmt::Display for StreamError {
@@ -82,6 +93,12 @@ impl fmt::Display for StreamEnd {
             Self::Reset(code) => write!(f, "the peer reset the stream (code {code})"),
             Self::PeerRestarted => f.write_str("the peer restarted"),
             Self::PeerGone => f.write_str("the peer is gone"),
+            Self::RelayLimited { limit: RelayLimit::Pair, .. } => {
+                f.write_str("the relay's bytes a day for the two nodes are used up, and there is no other way")
+            }
+            Self::RelayLimited { limit: RelayLimit::Relay, .. } => {
+                f.write_str("what the relay carries in 30 days is used up, and there is no other way")
+            }
         }
     }
 }

@@ -222,17 +222,18 @@ impl Calls {
                 if homes.iter().any(|(home, _)| *home == id) {
                     self.learn_homes(id, homes.clone());
                 }
-                self.on_located(now, id, homes);
+                self.on_located(now, id, homes, known);
             }
             Err(failure) => self.on_lookup_failed(now, id, failure, known),
         }
     }
 
-    fn on_located(&mut self, now: Instant, id: PeerId, homes: Vec<Home>) {
+    fn on_located(&mut self, now: Instant, id: PeerId, mut homes: Vec<Home>, known: &Known) {
         let Some(call) = self.by_peer.get_mut(&id) else { return };
         if !matches!(call.stage, Stage::Locating | Stage::Pausing) {
             return;
         }
+        homes.sort_by_key(|(home, _)| known.limited.contains(home));
         call.homes = homes;
         call.error = ConnectError::Unreachable;
         // The peer is at home at itself: it is a supernode.
@@ -315,6 +316,9 @@ impl Calls {
         if refusal == Refusal::NotAllowed {
             self.fail(id, ConnectError::Refused);
         } else {
+            if refusal == Refusal::Busy {
+                call.error = ConnectError::Busy;
+            }
             self.ask(now, id, home + 1);
         }
         Ok(())
@@ -422,7 +426,7 @@ impl Calls {
         if homes.is_empty() {
             self.look_up(now, id, LOOKUP_MAX);
         } else {
-            self.on_located(now, id, homes);
+            self.on_located(now, id, homes, known);
         }
     }
 

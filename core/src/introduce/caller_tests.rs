@@ -115,10 +115,10 @@ fn the_second_round_is_the_last() {
             assert_eq!(calls.pop_due(at(1_000)), Some(id(2)));
             calls.handle_timeout(at(1_000), id(2), &Known::default());
             assert_eq!(outputs(&mut calls), [LOOKUP()]);
-            calls.on_located(at(1_000), id(2), vec![home(3)]);
+            calls.on_located(at(1_000), id(2), vec![home(3)], &Known::default());
         }
     }
-    assert_eq!(outputs(&mut calls), [FORGET(), failed(ConnectError::Unreachable)]);
+    assert_eq!(outputs(&mut calls), [FORGET(), failed(ConnectError::Busy)]);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn only_the_home_that_is_asked_can_refuse() {
     assert_eq!(calls.on_refused(at(0), id(2), &id(3), Refusal::Busy), Err(DropReason::UnknownReceiver));
     calls.call(at(0), &mut account, id(2), &Known::default()).expect("taken");
     assert_eq!(calls.on_refused(at(0), id(2), &id(3), Refusal::NotAllowed), Ok(()), "nobody is asked");
-    calls.on_located(at(0), id(2), vec![home(3), home(4)]);
+    calls.on_located(at(0), id(2), vec![home(3), home(4)], &Known::default());
     let _ = outputs(&mut calls);
     assert_eq!(calls.on_refused(at(0), id(2), &id(4), Refusal::NotAllowed), Ok(()));
     assert_eq!(outputs(&mut calls), [], "it is not its turn");

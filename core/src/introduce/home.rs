@@ -23,6 +23,7 @@ use crate::identity::PeerId;
 use crate::net::{DropReason, PeerKey};
 use crate::queue;
 use crate::random::{KeyRng, Seed};
+use crate::relay::Limits;
 use crate::time::{Instant, earliest};
 use crate::wire::message::{ChannelLimits, Message, Refusal};
 use crate::wire::packet::ChannelId;
@@ -163,10 +164,9 @@ pub(crate) struct Introductions<H> {
 impl<H> Introductions<H> {
     /// None yet; a pair of peers may have so many bits per second and bytes a day relayed, zero being unlimited.
     pub(crate) fn new(seed: &Seed, rate_bps: u64, quota_bytes: u64) -> Self {
-        let told = |value: u64, unit: u64| u32::try_from(value.div_ceil(unit)).unwrap_or(u32::MAX);
         Self {
             keys: seed.keys("introduce"),
-            limits: ChannelLimits { rate_kbps: told(rate_bps, 1_000), quota_mib: told(quota_bytes, 1 << 20) },
+            limits: Limits { rate_bps, quota_bytes }.told(),
             by_channel: BTreeMap::new(),
             by_call: BTreeMap::new(),
             holds: BTreeSet::new(),

@@ -65,6 +65,7 @@ impl Caller {
             addresses: some(2, bytes),
             is_leaf_here: flags & 4 != 0,
             homes: if flags & 8 == 0 { Vec::new() } else { self.homes(bytes) },
+            limited: if flags & 16 == 0 { Vec::new() } else { vec![self.peer(bytes.u8())] },
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct Known {
     pub(crate) is_leaf_here: bool,
     /// Where it is at home, by what this node keeps as a supernode.
     pub(crate) homes: Vec<Home>,
+    /// Relays that carry no more for it and us: such homes are asked last.
+    pub(crate) limited: Vec<PeerId>,
 }
 
 /// The link that there is to a peer whom a call did not reach.

@@ -80,6 +80,7 @@ impl Node {
             addresses: self.overlay.supernode_addresses(id),
             is_leaf_here: self.overlay.is_registered(id),
             homes: self.overlay.homes_of(id),
+            limited: self.relay.limited_for(id),
         }
     }
 
@@ -126,28 +127,24 @@ impl Node {
 
     fn on_call_failed(&mut self, now: Instant, id: PeerId, error: ConnectError) {
         self.peers.drop_pings(&id);
-        for after in self.link_left(&id).after_failure() {
-            match after {
-                AfterFailure::Drop => {
-                    self.peers.key_of(&id).into_iter().for_each(|key| self.drop_peer(now, key, StreamEnd::PeerGone));
-                }
-                AfterFailure::Tell => self.report.tell(Event::ConnectFailed { peer: id, error }),
-                AfterFailure::EndWaiting => self.end_waiting(now, &id, error),
-            }
-        }
-    }
-
-    fn link_left(&self, id: &PeerId) -> LinkLeft {
-        match self.peers.by_id(id).filter(|p| p.is_up()) {
+        let left = match self.peers.by_id(&id).filter(|p| p.is_up()) {
             Some(peer) if peer.current().is_some() => LinkLeft::Working,
             Some(_) => LinkLeft::Stranded,
             None => LinkLeft::None,
+        };
+        for after in left.after_failure() {
+            match after {
+                AfterFailure::Drop => {
+                    let Some(key) = self.peers.key_of(&id) else { continue };
+                    self.drop_peer(now, key, self.relay.end_of(key, StreamEnd::PeerGone));
+                }
+                AfterFailure::Tell => self.report.tell(Event::ConnectFailed { peer: id, error }),
+                AfterFailure::EndWaiting => {
+                    self.on_streams(now, |streams| streams.end_waiting(&id, StreamEnd::Connect(error)));
+                    self.peers.key_of(&id).into_iter().for_each(|key| self.drop_if_idle(now, key));
+                }
+            }
         }
-    }
-
-    fn end_waiting(&mut self, now: Instant, id: &PeerId, error: ConnectError) {
-        self.on_streams(now, |streams| streams.end_waiting(id, StreamEnd::Connect(error)));
-        self.peers.key_of(id).into_iter().for_each(|key| self.drop_if_idle(now, key));
     }
 }
 

@@ -56,7 +56,9 @@ impl Node {
         let Some(peer) = self.peers.get(key) else { return };
         if let (Some(change), true) = (chosen.change, peer.is_user()) {
             self.streams.on_path(now, key, change);
-            self.traversal.on_path_changed(now, key, chosen.new.is_some_and(|route| route.is_direct()));
+            let is_direct = chosen.new.is_some_and(|route| route.is_direct());
+            self.traversal.on_path_changed(now, key, is_direct);
+            self.relay.on_path(now, key, is_direct);
         }
         self.relay.set_path(key, peer.direct_path());
         self.streams.mark_ready(key);

@@ -39,6 +39,7 @@ mod nat;
 mod overlay;
 mod probe;
 mod receive;
+mod relay;
 mod send;
 mod status;
 mod streams;
@@ -101,7 +102,6 @@ impl Node {
     /// what an earlier run asked to keep. The seed must be fresh entropy: keys come from it.
     ///
     /// # Errors
-    ///
     /// [`ConfigError::Advertise`]: a supernode without an address to advertise, or with one that nothing can be sent to.
     pub fn new(
         now: Instant,
@@ -131,7 +131,7 @@ impl Node {
             account: Account::default(),
             peers: Peers::new(Arc::clone(&me), &seed, own_duty, saved.clock_mark),
             measuring: Measuring::new(&seed, &saved.bindings),
-            relay: Relay::new(now, pair, all, saved.relayed),
+            relay: Relay::new(now, &seed, pair, all, saved.relayed),
             nat: Nat::new(&seed),
             traversal: Traversal::new(&seed),
             streams: Streams::new(&seed, origin, services),
@@ -164,8 +164,12 @@ impl Node {
                 self.on_call_timeout(now, id);
             } else {
                 self.rooms_timeout(now);
+                if self.relay.is_closing(now) {
+                    self.on_relay_exhausted(now);
+                }
                 let closed = self.relay.handle_timeout(now);
                 self.tell_closed(closed);
+                self.on_choices_due(now);
                 self.on_introductions_due(now);
                 self.on_delayed_due(now);
                 self.on_transports_due(now);
@@ -180,15 +184,7 @@ impl Node {
                 self.settle(now);
             }
         }
-        debug_assert!(
-            false,
-            "a timer does not advance at {now:?}: peers {:?} calls {:?} relay {:?} introductions {:?} rooms {:?}",
-            self.peers.poll_timeout(),
-            self.calls.poll_timeout(),
-            self.relay.poll_timeout(),
-            self.introductions.poll_timeout(),
-            self.rooms_poll_timeout()
-        );
+        debug_assert!(false, "a timer does not advance at {now:?}: {:?}", self.next_timeout());
     }
 
     /// io opened a socket that [`Event::OpenSocket`] asked for, or could not.
@@ -267,6 +263,7 @@ impl Node {
     pub fn handle_entropy(&mut self, fresh: &[u8; 32]) {
         self.peers.mix(fresh);
         self.measuring.mix(fresh);
+        self.relay.mix(fresh);
         self.introductions.mix(fresh);
         self.streams.mix(fresh);
         self.overlay.mix(fresh);
@@ -279,7 +276,6 @@ impl Node {
     /// Supernodes to start from.
     ///
     /// # Errors
-    ///
     /// [`CommandError::Leaving`] after [`Node::leave`].
     pub fn join(&mut self, now: Instant, known: &[(PeerId, SocketAddr)]) -> Result<(), CommandError> {
         if self.overlay.is_leaving() {
@@ -294,7 +290,6 @@ impl Node {
     /// also serve to start from.
     ///
     /// # Errors
-    ///
     /// [`CommandError::Leaving`] after [`Node::leave`].
     pub fn learn(&mut self, now: Instant, ticket: &Ticket) -> Result<(), CommandError> {
         if self.overlay.is_leaving() {
@@ -309,7 +304,6 @@ impl Node {
     /// Offers a service, or changes who may use it. Open streams stay.
     ///
     /// # Errors
-    ///
     /// [`CommandError::Limit`] where too many services are offered already.
     pub fn offer(&mut self, now: Instant, service: ServiceName, access: Access) -> Result<(), CommandError> {
         self.streams.offer(service, access)?;
@@ -326,7 +320,6 @@ impl Node {
     /// Brings a link up; [`Event::PathChanged`] or [`Event::ConnectFailed`] tells.
     ///
     /// # Errors
-    ///
     /// [`CommandError::OwnId`], [`CommandError::WeakKey`], [`CommandError::Leaving`]; [`CommandError::Limit`] where too
     /// many calls are under way or too many peers known.
     pub fn connect(&mut self, now: Instant, peer: PeerId) -> Result<(), CommandError> {
@@ -340,7 +333,6 @@ impl Node {
     /// has no answer at all. Returns the number that the answer will carry.
     ///
     /// # Errors
-    ///
     /// Those of [`Node::connect`].
     pub fn ping(&mut self, now: Instant, peer: PeerId) -> Result<u64, CommandError> {
         self.reach_peer(now, peer)?;
@@ -352,7 +344,6 @@ impl Node {
     /// Opens a stream to a service, connecting first if need be. Bytes may be written at once.
     ///
     /// # Errors
-    ///
     /// Those of [`Node::connect`]; [`CommandError::Limit`] also where too many streams are open.
     pub fn open(&mut self, now: Instant, peer: PeerId, service: &ServiceName) -> Result<StreamKey, CommandError> {
         let result = self.open_stream(now, peer, service);
@@ -363,7 +354,6 @@ impl Node {
     /// Takes an incoming stream.
     ///
     /// # Errors
-    ///
     /// [`StreamError`]: there is no such stream, or its state does not allow it.
     pub fn accept(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
         self.use_streams(now, |streams| streams.accept(now, stream))
@@ -372,7 +362,6 @@ impl Node {
     /// Refuses an incoming stream: `UnknownService`, `NotAllowed` or `Unavailable`.
     ///
     /// # Errors
-    ///
     /// [`StreamError`]: there is no such stream, or its state does not allow it.
     pub fn refuse(&mut self, now: Instant, stream: StreamKey, why: StreamEnd) -> Result<(), StreamError> {
         self.use_streams(now, |streams| streams.refuse(now, stream, why))
@@ -382,7 +371,6 @@ impl Node {
     /// not all were taken.
     ///
     /// # Errors
-    ///
     /// [`StreamError::Blocked`] where no byte fits; others where there is no such stream, or it is over.
     pub fn write(&mut self, now: Instant, stream: StreamKey, data: &[u8]) -> Result<usize, StreamError> {
         self.use_streams(now, |streams| streams.write(now, stream, data))
@@ -391,7 +379,6 @@ impl Node {
     /// Reads bytes in order. [`Event::Readable`] follows whenever fewer came than asked for.
     ///
     /// # Errors
-    ///
     /// [`StreamError`]: there is no such stream, or it ended otherwise than by its last byte.
     pub fn read(&mut self, now: Instant, stream: StreamKey, buf: &mut [u8]) -> Result<Read, StreamError> {
         self.use_streams(now, |streams| streams.read(now, stream, buf))
@@ -400,7 +387,6 @@ impl Node {
     /// No more bytes will be written; those written still arrive.
     ///
     /// # Errors
-    ///
     /// [`StreamError`]: there is no such stream, or its writing side is over.
     pub fn finish(&mut self, now: Instant, stream: StreamKey) -> Result<(), StreamError> {
         self.use_streams(now, |streams| streams.finish(now, stream))
@@ -409,7 +395,6 @@ impl Node {
     /// Drops the writing side: the peer's `read` gives [`StreamEnd::Reset`] with the code.
     ///
     /// # Errors
-    ///
     /// [`StreamError`]: there is no such stream, or its writing side is over.
     pub fn reset(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
         self.use_streams(now, |streams| streams.reset(now, stream, code))
@@ -418,7 +403,6 @@ impl Node {
     /// Wants no more bytes: the peer gets [`Event::StreamStopped`].
     ///
     /// # Errors
-    ///
     /// [`StreamError`]: there is no such stream, or its reading side is over.
     pub fn stop(&mut self, now: Instant, stream: StreamKey, code: u32) -> Result<(), StreamError> {
         self.use_streams(now, |streams| streams.stop(now, stream, code))
@@ -427,7 +411,6 @@ impl Node {
     /// Sends one unreliable datagram of at most [`DATAGRAM_DATA_MAX`] bytes over a link that is up.
     ///
     /// # Errors
-    ///
     /// [`CommandError::NotConnected`]; [`CommandError::Datagram`] where it is too long or too many wait.
     pub fn send_datagram(&mut self, now: Instant, peer: PeerId, data: &[u8]) -> Result<(), CommandError> {
         let result = self.send_app_datagram(now, &peer, data);
@@ -445,7 +428,6 @@ impl Node {
     /// that first.
     ///
     /// # Errors
-    ///
     /// [`CommandError::NotConnected`] where there was nothing to cut.
     pub fn disconnect(&mut self, now: Instant, peer: &PeerId) -> Result<(), CommandError> {
         let called = self.calls.contains(peer);

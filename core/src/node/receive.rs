@@ -1,7 +1,6 @@
 //! What arrives: from a datagram to an authentic packet of a known peer, and what that shows of its paths.
 
 use super::Node;
-use crate::api::{Event, Save};
 use crate::net::{DropReason, Path, PeerKey, Received};
 use crate::path::Route;
 use crate::peer::{Arrived, Outgoing};
@@ -41,7 +40,10 @@ impl Node {
                     // The next run may be forwarded.
                     break;
                 }
-                if let Some(verdict) = self.forward(now, path, stride, channel, data) {
+                if let Some(verdict) = self.relay.receive(now, &path, stride, (channel, data), &mut self.report) {
+                    if matches!(verdict.1, Received::Dropped(_)) {
+                        self.carry_relay(now);
+                    }
                     return verdict;
                 }
             }
@@ -56,45 +58,6 @@ impl Node {
             done = end;
         }
         (done, Received::Consumed)
-    }
-
-    /// Forwards the longest run of datagrams of one channel at the start of `data`, if we are its relay.
-    #[inline]
-    fn forward(
-        &mut self,
-        now: Instant,
-        path: Path,
-        stride: usize,
-        channel: ChannelId,
-        data: &[u8],
-    ) -> Option<(usize, Received)> {
-        let forwarded = match self.relay.forward(now, channel, &path, stride, data)? {
-            Ok(forwarded) => forwarded,
-            Err(reason) => {
-                self.report.on_dropped(reason);
-                return Some((data.len().min(stride), Received::Dropped(reason)));
-            }
-        };
-        let (count, len) = (forwarded.run.count.get(), forwarded.run.len);
-        let verdict = match forwarded.to {
-            Ok(to) => {
-                self.report.on_forwarded(count, len);
-                if let Some(relayed) = self.relay.poll_keep() {
-                    self.report.tell(Event::Save(Save::Relayed(relayed)));
-                }
-                Received::Forward { path: to, range: 0..len, stride }
-            }
-            Err(reason) => {
-                for _ in 0..count {
-                    self.report.on_dropped(reason);
-                }
-                if self.relay.is_exhausted() {
-                    self.on_relay_exhausted(now);
-                }
-                Received::Dropped(reason)
-            }
-        };
-        Some((len, verdict))
     }
 
     fn on_datagram(&mut self, now: Instant, path: Path, packet: &mut [u8]) -> Result<(), DropReason> {

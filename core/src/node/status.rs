@@ -24,6 +24,7 @@ impl Node {
             lan_nodes: self.calls.lan().iter().collect(),
             peers: self.peers.iter().filter_map(|(key, peer)| self.status_of(now, key, peer)).collect(),
             supernodes: self.overlay.supernode_status(now),
+            limited_relays: self.relay.limited(now),
             load: self.overlay.load(self.carried(now)),
             leaves: self.overlay.leaves(),
             binding_lifetime: self.measuring.lifetime(duty),

@@ -144,7 +144,12 @@ impl Overlay {
             | Message::ProbeReply { .. }
             | Message::Punch(_)
             | Message::Vouch { .. }
-            | Message::Vouched { .. } => debug_assert!(false, "for another room"),
+            | Message::Vouched { .. }
+            | Message::ChannelLimited { .. }
+            | Message::RelayOffer { .. }
+            | Message::RelayPick { .. }
+            | Message::RelayJoin { .. }
+            | Message::RelayJoined { .. } => debug_assert!(false, "for another room"),
         }
         None
     }

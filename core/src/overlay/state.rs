@@ -315,6 +315,11 @@ impl Overlay {
         }
     }
 
+    /// How loaded a supernode is, as last heard.
+    pub(crate) fn supernode_load(&self, now: Instant, id: &PeerId) -> Option<Load> {
+        self.members.load(now, id)
+    }
+
     /// Supernodes that links are up to, as far as this room asked for them: whom to ask, the best first.
     pub(crate) fn linked(&self) -> Vec<PeerId> {
         match &self.acting {

@@ -10,8 +10,8 @@
 //! back, but is used only when nothing else is left. It comes back when it answers a challenge.
 //!
 //! Choice: a direct path over UDP, then one over TCP, then a relayed one, unless [`crate::quality`] found the direct
-//! one worse; between two direct paths of a kind the quicker one, with hysteresis so that two alike do not alternate; a
-//! path that the peer moved to (it roamed) at once.
+//! one worse; between two paths of a kind the quicker one, with hysteresis so that two alike do not alternate; a path
+//! that the peer moved to (it roamed) at once.
 
 use core::net::IpAddr;
 use core::time::Duration;
@@ -30,9 +30,11 @@ const STRANGERS_EVERY: Duration = Duration::from_secs(10);
 /// A challenge unanswered for so long is forgotten.
 const CHALLENGE_AGE_MAX: Duration = Duration::from_secs(5);
 
-/// Another direct path must beat the one in use by this much before it takes over: a fifth of its RTT and 2 ms.
-fn is_clearly_quicker(rtt_us: u32, than_us: u32) -> bool {
-    u64::from(rtt_us) * 5 + 10_000 < u64::from(than_us) * 4
+/// Another path of a kind must beat the one in use by this much before it takes over: a fifth of its RTT and 2 ms; of
+/// two relays, whose round trips are measured seldom, a fifth and 50 ms.
+fn is_clearly_quicker(rtt_us: u32, than_us: u32, is_direct: bool) -> bool {
+    let (rtt_us, than_us) = (u64::from(rtt_us), u64::from(than_us));
+    if is_direct { rtt_us * 5 + 10_000 < than_us * 4 } else { rtt_us * 5 < than_us * 4 && rtt_us + 50_000 < than_us }
 }
 
 #[derive(Clone, Debug)]
@@ -342,13 +344,14 @@ impl Paths {
                 (p.failed, p.worse, p.route.class(), Some(p.route) != old, p.rtt_us.unwrap_or(u32::MAX))
             })?;
         let mut choice = best.route;
-        if choice.is_direct() && !best.failed && !best.worse {
-            // Hysteresis: the one in use sorts first among its equals; another direct one must be clearly quicker.
+        let is_comparable = choice.is_direct() || best.rtt_us.is_some();
+        if is_comparable && !best.failed && !best.worse {
+            // Hysteresis: the one in use sorts first among its equals; another one must be clearly quicker.
             let mut rtt = best.rtt_us.unwrap_or(u32::MAX);
             let alike = |p: &&PathState| p.proven && !p.failed && !p.worse && p.route.class() == best.route.class();
             for p in self.list.iter().filter(alike) {
                 let Some(other) = p.rtt_us else { continue };
-                if is_clearly_quicker(other, rtt) {
+                if is_clearly_quicker(other, rtt, choice.is_direct()) {
                     choice = p.route;
                     rtt = other;
                 }
@@ -486,6 +489,24 @@ mod tests {
         paths.on_check_answered(at(2), direct(3), Duration::from_millis(2));
         assert_eq!(paths.choose(), Some(Change::Upgrade));
         assert_eq!(paths.current(), Some(direct(3)));
+    }
+
+    #[test]
+    fn of_two_relays_the_clearly_quicker_one_is_used_and_a_limited_one_only_where_there_is_no_other() {
+        let other = Route::Relayed { channel: ChannelId([2; 6]), via: PeerKey { index: 2, generation: 1 } };
+        let mut paths = Paths::default();
+        paths.on_handshake(at(0), relayed());
+        assert_eq!(paths.choose(), Some(Change::First));
+        paths.on_check_answered(at(1), other, Duration::from_millis(20));
+        assert_eq!(paths.choose(), None, "nobody knows how quick the present one is");
+        paths.on_check_answered(at(2), relayed(), Duration::from_millis(24));
+        assert_eq!(paths.choose(), None, "alike");
+        paths.on_check_answered(at(3), relayed(), Duration::from_millis(400));
+        assert_eq!((paths.choose(), paths.current()), (Some(Change::Upgrade), Some(other)));
+        paths.set_worse(&other, true);
+        assert_eq!((paths.choose(), paths.current()), (Some(Change::Upgrade), Some(relayed())));
+        paths.remove(|route| *route == relayed());
+        assert_eq!((paths.choose(), paths.current()), (Some(Change::First), Some(other)));
     }
 
     #[test]

@@ -198,6 +198,13 @@ impl Peers {
         }
     }
 
+    /// This path carries no more: any other one is better. [`Self::choose`] is to be called after it.
+    pub(crate) fn avoid(&mut self, key: PeerKey, route: &Route) {
+        if let Some(peer) = self.get_mut(key) {
+            peer.paths.set_worse(route, true);
+        }
+    }
+
     /// Whether a link that is used has no path at all.
     pub(crate) fn is_cut_off(&self, now: Instant, key: PeerKey) -> bool {
         self.get(key).is_some_and(|p| p.is_up() && p.paths.current().is_none() && !p.is_dormant(now))

@@ -354,6 +354,25 @@ pub(super) fn linked(now: Instant) -> [Side; 2] {
     sides
 }
 
+/// For tests of what stands above: two nodes with a link to one another, for the application, and a peer beside it that
+/// relays: that channel is the link's only path.
+#[cfg(test)]
+pub(crate) fn relayed(
+    now: Instant,
+    channel: crate::wire::packet::ChannelId,
+    relay: PeerId,
+) -> [(Peers, PeerKey, PeerKey); 2] {
+    linked(now).map(|mut side| {
+        let via = side.peers.enter(now, relay).expect("there is room");
+        let peer = side.peers.get_mut(side.key).expect("it is linked");
+        peer.carry_traffic(now);
+        peer.paths.remove(|_| true);
+        peer.paths.on_handshake(now, Route::Relayed { channel, via });
+        assert!(peer.choose(now).is_some());
+        (side.peers, side.key, via)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use crate::operations::drive_at_random;

@@ -195,13 +195,16 @@ impl Peers {
     ) -> Option<usize> {
         buf.get_mut(body..body + bytes.len())?.copy_from_slice(bytes);
         let mut len = bytes.len();
+        let mut is_last = message::is_last(bytes);
         while let Some(Outgoing::Messages { peer: p, route: None, bytes, awaits: false }) = self.outgoing.front()
             && *p == peer
             && on_current
+            && !is_last
             && len + bytes.len() <= MESSAGES_LEN_MAX
         {
             buf.get_mut(body + len..body + len + bytes.len())?.copy_from_slice(bytes);
             len += bytes.len();
+            is_last = message::is_last(bytes);
             self.outgoing.pop_front();
         }
         Some(len)

@@ -193,7 +193,7 @@ impl Peer {
     }
 
     /// Whether a stream is open.
-    pub(super) fn has_streams(&self) -> bool {
+    pub(crate) fn has_streams(&self) -> bool {
         self.traffic.as_ref().is_some_and(|t| t.busy)
     }
 

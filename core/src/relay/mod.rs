@@ -7,31 +7,50 @@
 //! channels the pair opens one after the other. There is no queue: what does not fit is dropped, as a policer does.
 //!
 //! The relay itself may have caps ([`Relay::new`]): a rate for all pairs together, of which each gets its fair share
-//! (`fair`), and bytes in 30 days (`quota`). When those are used up it relays nothing more: its channels
-//! [close](Relay::close_all), both ends are told, and introductions are refused.
+//! (`fair`), and bytes in 30 days (`quota`). When those are used up it relays nothing more: introductions are refused,
+//! and its channels [close](Relay::close_all). Both ends of a channel are told where bytes are used up, a pair's or the
+//! relay's own (`limited`).
 //!
 //! A channel lives while both links live, and at most [`CHANNEL_IDLE_MAX`] without a packet.
 
+mod around;
+mod channel;
+mod choice;
 mod ends;
 mod fair;
 mod forward;
+mod joins;
 #[cfg(any(test, feature = "operations"))]
 pub(crate) mod operations;
+mod output;
 mod quota;
+mod score;
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub(crate) use self::around::{Around, Supernode};
+use self::channel::{Channel, Left, Limited, QUOTA_PERIOD, Stop, burst};
+pub(crate) use self::channel::{End, Limits};
+use self::choice::Choices;
 
 use self::ends::Ends;
 pub(crate) use self::ends::Way;
-use self::fair::{BURST_MIN, FairShare, Share};
+use self::fair::FairShare;
 use self::forward::Forwarded;
 pub(crate) use self::forward::channel_of;
+use self::joins::{Joins, Presented};
+pub(crate) use self::output::Output;
 use self::quota::Quota;
-use crate::api::Relayed;
+use crate::api::{Event, LimitedRelay, Relayed, Save, StreamEnd};
 use crate::identity::PeerId;
-use crate::net::{DropReason, Path, PeerKey};
-use crate::time::{Aged, Deadlines, Instant, WallTime};
+use crate::net::{DropReason, Path, PeerKey, Received};
+use crate::peer::Peers;
+use crate::queue;
+use crate::random::{KeyRng, Seed};
+use crate::report::Report;
+use crate::time::{Aged, Deadlines, Instant, WallTime, earliest};
+use crate::wire::message::{Message, Refusal, RelayLimit};
 use crate::wire::packet::ChannelId;
 
 /// Most channels of one relay. At the limit an introduction is refused as busy.
@@ -40,62 +59,12 @@ pub(crate) const CHANNELS_MAX: usize = 65_536;
 pub(crate) const CHANNELS_PER_PEER_MAX: usize = 256;
 /// A channel without a packet for so long is closed.
 pub(crate) const CHANNEL_IDLE_MAX: Duration = Duration::from_secs(600);
-/// Quotas count per day.
-const QUOTA_PERIOD: Duration = Duration::from_secs(86_400);
 /// Most pairs whose daily use is remembered. At the limit the one whose day began first is forgotten.
 const PAIRS_MAX: usize = 65_536;
-/// The bucket holds what the rate gives in so long, but never less than [`BURST_MIN`].
-const BURST: Duration = Duration::from_millis(250);
-/// What an older channel of a pair may still carry when the pair opens a newer one.
-const REST_OF_OLD: u64 = 64 * 1024;
+/// The ends of the channels of a relay whose 30 days are used up have so long to find another one, before all close.
+const GRACE: Duration = Duration::from_secs(5);
 /// How often idle channels are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
-
-/// What a pair of peers may have relayed, on all its channels. Zero is unlimited.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Limits {
-    /// Bits per second, both ways together.
-    pub rate_bps: u64,
-    /// Bytes per day, both ways together.
-    pub quota_bytes: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Leg {
-    peer: PeerKey,
-    /// The current path of the leg's link; none while it has no direct one.
-    path: Option<Path>,
-    /// The one before: what the peer sent on it before it moved may still be on its way.
-    before: Option<Path>,
-}
-
-impl Leg {
-    fn new(end: &End) -> Self {
-        Self { peer: end.peer, path: end.path, before: None }
-    }
-
-    fn is_at(&self, path: &Path) -> bool {
-        self.path.as_ref() == Some(path) || self.before.as_ref() == Some(path)
-    }
-}
-
-#[derive(Debug)]
-struct Channel {
-    legs: [Leg; 2],
-    pair: (PeerId, PeerId),
-    limits: Limits,
-    /// Bytes that may pass now.
-    tokens: u64,
-    refilled: Instant,
-    /// Bytes left of the day's quota, taken from what the pair has at opening and settled at closing. An older channel
-    /// of a pair has some left even where the day has no limit: the rate is the pair's, not the channel's.
-    quota_left: Option<u64>,
-    used: u64,
-    share: Share,
-    last: Instant,
-    /// When to look whether it is idle: not after the moment when it is, and no packet moves this.
-    look: Option<Instant>,
-}
 
 /// What a pair used in its present day.
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +83,6 @@ pub(crate) struct Closed {
 }
 
 /// All channels of a relay, those of which it is an end, and what it may carry in all.
-#[derive(Debug)]
 pub(crate) struct Relay {
     /// What a channel that is opened here may carry.
     limits: Limits,
@@ -129,21 +97,20 @@ pub(crate) struct Relay {
     /// What all pairs may have together, where that is capped.
     fair: Option<Box<FairShare>>,
     quota: Option<Box<Quota>>,
-    exhausted: bool,
+    keys: KeyRng,
+    work: Option<Box<Work>>,
     /// Bytes forwarded in the current second, for the load.
     second: (u64, u64),
     last_second_bytes: u64,
 }
 
-/// The two ends of a new channel.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct End {
-    /// The link.
-    pub peer: PeerKey,
-    /// Its peer.
-    pub id: PeerId,
-    /// Its current direct path.
-    pub path: Option<Path>,
+/// What comes and goes: tokens that were presented, relays that are being chosen, and what is to be done. Apart, since
+/// most nodes have nothing of it most of the time.
+#[derive(Default)]
+struct Work {
+    joins: Joins,
+    choices: Choices,
+    out: VecDeque<Output>,
 }
 
 fn pair(a: PeerId, b: PeerId) -> (PeerId, PeerId) {
@@ -153,7 +120,7 @@ fn pair(a: PeerId, b: PeerId) -> (PeerId, PeerId) {
 impl Relay {
     /// No channel yet. Each may carry so much, and all together as much as `all` says: bits per second, and bytes in 30
     /// days, of which an earlier run used some. Zero is no cap.
-    pub(crate) fn new(now: Instant, limits: Limits, all: Limits, relayed: Relayed) -> Self {
+    pub(crate) fn new(now: Instant, seed: &Seed, limits: Limits, all: Limits, relayed: Relayed) -> Self {
         let quota = (all.quota_bytes != 0).then(|| Box::new(Quota::new(all.quota_bytes, relayed)));
         Self {
             limits,
@@ -164,8 +131,9 @@ impl Relay {
             looks: Deadlines::default(),
             sweep: None,
             fair: (all.rate_bps != 0).then(|| Box::new(FairShare::new(now, all.rate_bps))),
-            exhausted: quota.as_ref().is_some_and(|quota| !quota.has(1)),
             quota,
+            keys: seed.keys("relay"),
+            work: None,
             second: (0, 0),
             last_second_bytes: 0,
         }
@@ -175,13 +143,12 @@ impl Relay {
     pub(crate) fn on_wall_clock(&mut self, wall: WallTime) {
         if let Some(quota) = &mut self.quota {
             quota.on_wall_clock(wall);
-            self.exhausted &= !quota.has(1);
         }
     }
 
     /// Whether all that may be relayed in these 30 days has been.
     pub(crate) fn is_exhausted(&self) -> bool {
-        self.exhausted
+        self.quota.as_ref().is_some_and(|quota| quota.is_exhausted())
     }
 
     /// What was relayed in these 30 days, where that is counted.
@@ -191,7 +158,7 @@ impl Relay {
 
     /// What is to be kept of that for the next run, if it changed.
     #[inline]
-    pub(crate) fn poll_keep(&mut self) -> Option<Relayed> {
+    fn poll_keep(&mut self) -> Option<Relayed> {
         self.quota.as_mut()?.poll_keep()
     }
 
@@ -220,19 +187,8 @@ impl Relay {
         let limits = self.limits;
         let pair = pair(a.id, b.id);
         let closed = self.close_older(now, a.peer, pair);
-        let (quota_left, tokens) = self.take_over(now, a.peer, pair, limits);
-        let mut channel = Channel {
-            legs: [Leg::new(&a), Leg::new(&b)],
-            pair,
-            limits,
-            tokens,
-            refilled: now,
-            quota_left,
-            used: 0,
-            share: Share::default(),
-            last: now,
-            look: None,
-        };
+        let left = self.take_over(now, a.peer, pair, limits);
+        let mut channel = Channel::new(now, &[a, b], pair, limits, left);
         self.looks.set(id, &mut channel.look, Some(now + CHANNEL_IDLE_MAX));
         self.map.insert(id, channel);
         self.by_leg.insert((a.peer, id));
@@ -252,25 +208,57 @@ impl Relay {
 
     /// What is left of the pair's quota, and of its rate, for a new channel. One that the two have open already keeps a
     /// little, so that what is under way on it still arrives.
-    fn take_over(&mut self, now: Instant, leg: PeerKey, pair: (PeerId, PeerId), limits: Limits) -> (Option<u64>, u64) {
+    fn take_over(&mut self, now: Instant, leg: PeerKey, pair: (PeerId, PeerId), limits: Limits) -> Left {
         let ids: Vec<ChannelId> = self.of_leg(leg).collect();
-        let mut spoken_for = self.day_use(now, pair).bytes;
-        let mut tokens = burst(limits);
+        let day = self.day_use(now, pair);
+        let (mut since, mut spoken_for, mut tokens) = (day.since, day.bytes, burst(limits));
         for id in ids {
             if let Some(channel) = self.map.get_mut(&id).filter(|c| c.pair == pair) {
-                let rest = channel.quota_left.map_or(REST_OF_OLD, |left| left.min(REST_OF_OLD));
-                channel.quota_left = Some(rest);
-                spoken_for = spoken_for.saturating_add(channel.used).saturating_add(rest);
+                since = since.min(channel.day(now).unwrap_or(since));
+                spoken_for = spoken_for.saturating_add(channel.used).saturating_add(channel.retire());
                 tokens = tokens.min(channel.tokens);
             }
         }
-        let quota = (limits.quota_bytes != 0).then(|| limits.quota_bytes.saturating_sub(spoken_for));
-        (quota, tokens)
+        Left::new(limits, tokens, since, spoken_for)
     }
 
     /// Whether `channel` exists.
     pub(crate) fn contains(&self, channel: ChannelId) -> bool {
         self.map.contains_key(&channel)
+    }
+
+    /// The same as [`Self::forward`], counted, as the verdict on the datagrams at the start of `data`.
+    #[inline]
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        path: &Path,
+        stride: usize,
+        (channel, data): (ChannelId, &[u8]),
+        report: &mut Report,
+    ) -> Option<(usize, Received)> {
+        let forwarded = match self.forward(now, channel, path, stride, data)? {
+            Ok(forwarded) => forwarded,
+            Err(reason) => {
+                report.on_dropped(reason);
+                return Some((data.len().min(stride), Received::Dropped(reason)));
+            }
+        };
+        let (count, len) = (forwarded.run.count.get(), forwarded.run.len);
+        let verdict = match forwarded.to {
+            Ok(to) => {
+                report.on_forwarded(count, len);
+                if let Some(relayed) = self.poll_keep() {
+                    report.tell(Event::Save(Save::Relayed(relayed)));
+                }
+                Received::Forward { path: to, range: 0..len, stride }
+            }
+            Err(reason) => {
+                (0..count).for_each(|_| report.on_dropped(reason));
+                Received::Dropped(reason)
+            }
+        };
+        Some((len, verdict))
     }
 
     /// Datagrams of `stride` bytes each came from `from`, the first of them a Relay packet of `channel`: the longest
@@ -288,11 +276,55 @@ impl Relay {
     ) -> Option<Result<Forwarded, DropReason>> {
         let ch = self.map.get_mut(&channel)?;
         let Some(run) = forward::run(data, stride) else { return Some(Err(DropReason::TooLong)) };
-        let to = Self::take(now, ch, from, run.len, &mut self.quota, &mut self.fair, &mut self.exhausted);
+        let to = match ch.take(now, from, run.len, &mut self.quota, &mut self.fair) {
+            Ok(to) => Ok(to),
+            Err(Stop::Drop(reason)) => Err(reason),
+            Err(Stop::Limit(limit)) => {
+                let data = data.get(..run.len).unwrap_or(data);
+                self.on_limit(now, channel, from, (data, stride), limit)
+            }
+        };
         if to.is_ok() {
             self.count_forwarded(now, run.len as u64);
         }
         Some(Ok(Forwarded { run, to }))
+    }
+
+    /// These datagrams of a channel exceed a limit that lasts: what becomes of them. Where they are dropped, both ends
+    /// are told.
+    #[cold]
+    #[inline(never)]
+    fn on_limit(
+        &mut self,
+        now: Instant,
+        id: ChannelId,
+        from: &Path,
+        (data, stride): (&[u8], usize),
+        limit: RelayLimit,
+    ) -> Result<Path, DropReason> {
+        let Some(ch) = self.map.get_mut(&id) else { return Err(DropReason::UnknownReceiver) };
+        if let Some(quota) = self.quota.as_mut().filter(|_| limit == RelayLimit::Relay) {
+            quota.exhaust(now + GRACE);
+        }
+        if limit == RelayLimit::Pair && ch.begin_day(now) {
+            self.days.insert(now, ch.pair, 0);
+            return ch.take(now, from, data.len(), &mut self.quota, &mut self.fair).map_err(|_| DropReason::Quota);
+        }
+        let to = ch.take_reserve(now, from, (data, stride), &mut self.quota, &mut self.fair);
+        if to.is_err() {
+            let relay_over = self.quota.as_ref().map_or(QUOTA_PERIOD, |quota| quota.over_after());
+            if let Some(Limited { channel, legs, limit, retry_after_s }) = ch.tell(now, id, limit, relay_over) {
+                let message = Message::ChannelLimited { channel, limit, retry_after_s };
+                let out = &mut self.work.get_or_insert_default().out;
+                out.extend(legs.map(|peer| Output::Send { peer, message: message.clone() }));
+            }
+        }
+        to
+    }
+
+    /// Whether the channels of a relay whose 30 days are used up are to close now. Says so once.
+    pub(crate) fn is_closing(&mut self, now: Instant) -> bool {
+        self.quota.as_mut().is_some_and(|quota| quota.is_closing(now))
     }
 
     #[inline]
@@ -303,61 +335,6 @@ impl Relay {
             self.second = (second, 0);
         }
         self.second.1 += bytes;
-    }
-
-    /// Takes so many bytes out of a channel's limits, and out of the relay's own; where they go on to.
-    #[inline]
-    fn take(
-        now: Instant,
-        ch: &mut Channel,
-        from: &Path,
-        bytes: usize,
-        relay_quota: &mut Option<Box<Quota>>,
-        fair: &mut Option<Box<FairShare>>,
-        exhausted: &mut bool,
-    ) -> Result<Path, DropReason> {
-        let to = match &ch.legs {
-            [a, b] if a.is_at(from) => b.path,
-            [a, b] if b.is_at(from) => a.path,
-            _ => return Err(DropReason::WrongPath),
-        };
-        let to = to.ok_or(DropReason::WrongPath)?;
-        let bytes = bytes as u64;
-        if ch.quota_left.is_some_and(|left| left < bytes) {
-            return Err(DropReason::Quota);
-        }
-        if relay_quota.as_ref().is_some_and(|quota| !quota.has(bytes)) {
-            *exhausted = true;
-            return Err(DropReason::Quota);
-        }
-        if ch.limits.rate_bps != 0 {
-            let us = u64::try_from(now.since(ch.refilled).as_micros()).unwrap_or(u64::MAX);
-            let earned = ch.limits.rate_bps.saturating_mul(us) / 8_000_000;
-            if earned > 0 {
-                ch.tokens = ch.tokens.saturating_add(earned).min(burst(ch.limits));
-                ch.refilled = now;
-            }
-            if ch.tokens < bytes {
-                return Err(DropReason::Quota);
-            }
-        }
-        if let Some(fair) = fair
-            && !fair.admit(now, &mut ch.share, bytes)
-        {
-            return Err(DropReason::Quota);
-        }
-        if ch.limits.rate_bps != 0 {
-            ch.tokens -= bytes;
-        }
-        if let Some(left) = &mut ch.quota_left {
-            *left -= bytes;
-        }
-        if let Some(quota) = relay_quota {
-            quota.take(bytes);
-        }
-        ch.used += bytes;
-        ch.last = now;
-        Ok(to)
     }
 
     /// Bytes forwarded in the last full second.
@@ -375,10 +352,7 @@ impl Relay {
         for (_, id) in self.by_leg.range(range) {
             if let Some(channel) = self.map.get_mut(id) {
                 for leg in channel.legs.iter_mut().filter(|leg| leg.peer == peer) {
-                    if leg.path != path {
-                        leg.before = leg.path;
-                        leg.path = path;
-                    }
+                    leg.move_to(path);
                 }
             }
         }
@@ -392,6 +366,9 @@ impl Relay {
 
     /// A link is another one: its channels close. Returns the other legs, to be told.
     pub(crate) fn close_leg(&mut self, now: Instant, peer: PeerKey) -> Vec<Closed> {
+        if let Some(work) = &mut self.work {
+            work.choices.forget(peer);
+        }
         let ids: Vec<ChannelId> = self.of_leg(peer).collect();
         ids.into_iter().flat_map(|id| self.close(now, id)).filter(|closed| closed.leg != peer).collect()
     }
@@ -400,9 +377,10 @@ impl Relay {
     pub(crate) fn close(&mut self, now: Instant, id: ChannelId) -> Vec<Closed> {
         let Some(mut channel) = self.map.remove(&id) else { return Vec::new() };
         self.looks.set(id, &mut channel.look, None);
-        if channel.limits.quota_bytes != 0 {
+        if self.limits.quota_bytes != 0 {
             let day = self.day_use(now, channel.pair);
-            self.days.insert(day.since, channel.pair, day.bytes.saturating_add(channel.used));
+            let since = day.since.min(channel.day(now).unwrap_or(day.since));
+            self.days.insert(since, channel.pair, day.bytes.saturating_add(channel.used));
         }
         channel
             .legs
@@ -416,6 +394,13 @@ impl Relay {
 
     /// Closes channels that carried nothing for [`CHANNEL_IDLE_MAX`].
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<Closed> {
+        if self.is_closing(now) {
+            return self.close_all(now);
+        }
+        if let Some(work) = &mut self.work {
+            work.joins.forget_old(now);
+        }
+        self.forget_work();
         if self.sweep.is_none_or(|at| now < at) {
             return Vec::new();
         }
@@ -439,7 +424,133 @@ impl Relay {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.sweep
+        let close_at = self.quota.as_ref().and_then(|quota| quota.close_at());
+        let joins = self.work.as_ref().and_then(|work| work.joins.poll_timeout());
+        let choices = self.work.as_ref().and_then(|work| work.choices.poll_timeout());
+        [close_at, joins, choices].into_iter().fold(self.sweep, earliest)
+    }
+
+    // ---- channels that two ends agree on ----
+
+    /// A message for this room came over a link. `may_join`: whose it is may be relayed for.
+    pub(crate) fn on_message(
+        &mut self,
+        now: Instant,
+        from: PeerKey,
+        message: Message<'_>,
+        may_join: bool,
+        around: &Around<'_>,
+    ) {
+        if let Message::RelayJoin { token } = message {
+            return self.on_join(now, token, from, may_join, around.peers);
+        }
+        let Self { ends, keys, .. } = self;
+        let Work { choices, out, .. } = &mut **self.work.get_or_insert_default();
+        match message {
+            Message::ChannelLimited { channel, limit, retry_after_s } => {
+                if let Some(way) = ends.get(channel).filter(|way| way.via == from) {
+                    choices.on_limited(now, (way, channel), limit, retry_after_s, around, out);
+                }
+            }
+            Message::RelayOffer { round, urgent, relays } => {
+                choices.on_offer(now, from, (round, urgent, &relays), around, keys, out);
+            }
+            Message::RelayPick { round, pick } => choices.on_pick(now, from, (round, pick), around, out),
+            Message::RelayJoined { token, result } => choices.on_joined(now, from, (token, result), around, out),
+            _ => debug_assert!(false, "for another room"),
+        }
+    }
+
+    /// An end presents a token, so that a channel is opened to whoever else does.
+    fn on_join(&mut self, now: Instant, token: [u8; 16], from: PeerKey, may_join: bool, peers: &Peers) {
+        let end = |key: PeerKey| {
+            let peer = peers.get(key).filter(|peer| peer.is_up())?;
+            Some(End { peer: key, id: peer.id(), path: Some(peer.direct_path()?) })
+        };
+        let Some(second) = end(from) else { return };
+        let result = if may_join && !self.is_exhausted() {
+            match self.work.get_or_insert_default().joins.present(now, token, (from, second.id)) {
+                Presented::Wait => return,
+                Presented::Second((first, _)) => match end(first).filter(|_| self.has_room(first, from)) {
+                    Some(first) => {
+                        let channel = ChannelId(self.keys.bytes());
+                        let closed = self.open(now, channel, [first, second]);
+                        let message = |closed: Closed| Message::ChannelClosed { channel: closed.channel };
+                        let work = self.work.get_or_insert_default();
+                        work.joins.on_joined(now, token, from, channel);
+                        work.out.extend(closed.into_iter().map(|c| Output::Send { peer: c.leg, message: message(c) }));
+                        self.say_joined(first.peer, token, Ok(channel));
+                        Ok(channel)
+                    }
+                    None => Err(Refusal::Busy),
+                },
+                Presented::Again(channel) if self.contains(channel) => Ok(channel),
+                Presented::Again(_) => Err(Refusal::Busy),
+                Presented::Refused(refusal) => Err(refusal),
+            }
+        } else {
+            Err(if self.is_exhausted() { Refusal::Busy } else { Refusal::NotASupernode })
+        };
+        self.say_joined(from, token, result);
+    }
+
+    fn say_joined(&mut self, peer: PeerKey, token: [u8; 16], result: Result<ChannelId, Refusal>) {
+        let told = self.limits.told();
+        let message = Message::RelayJoined { token, result: result.map(|channel| (channel, told)) };
+        self.work.get_or_insert_default().out.push_back(Output::Send { peer, message });
+    }
+
+    /// A link uses another path: whether that is a direct one.
+    pub(crate) fn on_path(&mut self, now: Instant, link: PeerKey, is_direct: bool) {
+        if !is_direct || self.work.is_some() {
+            self.work.get_or_insert_default().choices.on_path(now, link, is_direct);
+            self.forget_work();
+        }
+    }
+
+    /// Whether [`Self::handle_choices`] has something to do.
+    pub(crate) fn is_choice_due(&self, now: Instant) -> bool {
+        self.work.as_ref().and_then(|work| work.choices.poll_timeout()).is_some_and(|at| at <= now)
+    }
+
+    /// What choices of relays are to do now.
+    pub(crate) fn handle_choices(&mut self, now: Instant, around: &Around<'_>) {
+        if let Some(work) = self.work.as_deref_mut() {
+            work.choices.handle_timeout(now, around, &mut work.out);
+        }
+    }
+
+    fn forget_work(&mut self) {
+        self.work.take_if(|work| work.out.is_empty() && work.joins.is_empty() && work.choices.is_empty());
+    }
+
+    /// Why a link ends that finds no other way: by the limit of its relay, or otherwise as said.
+    pub(crate) fn end_of(&self, link: PeerKey, otherwise: StreamEnd) -> StreamEnd {
+        self.work.as_ref().and_then(|work| work.choices.end_of(link)).unwrap_or(otherwise)
+    }
+
+    /// Relays that have said that they carry no more for this peer and us.
+    pub(crate) fn limited_for(&self, peer: &PeerId) -> Vec<PeerId> {
+        self.work.as_ref().map(|work| work.choices.limited_for(peer)).unwrap_or_default()
+    }
+
+    /// Relays that carry no more for now.
+    pub(crate) fn limited(&self, now: Instant) -> Vec<LimitedRelay> {
+        self.work.as_ref().map(|work| work.choices.limited(now)).unwrap_or_default()
+    }
+
+    /// What is to be done next.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        let output = queue::pop(&mut self.work.as_mut()?.out, 0);
+        if output.is_none() {
+            self.forget_work();
+        }
+        output
+    }
+
+    /// Fresh entropy for ids and tokens.
+    pub(crate) fn mix(&mut self, fresh: &[u8; 32]) {
+        self.keys.mix(fresh);
     }
 
     // ---- channels that others relay ----
@@ -487,16 +598,14 @@ impl Relay {
     }
 }
 
-fn burst(limits: Limits) -> u64 {
-    let in_burst = limits.rate_bps.saturating_mul(u64::try_from(BURST.as_millis()).unwrap_or(0)) / 8_000;
-    in_burst.max(BURST_MIN)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::channel::REST_OF_OLD;
+    use super::fair::BURST_MIN;
     use super::*;
     use crate::identity::SecretKey;
     use crate::net::SocketId;
+    use crate::wire::packet::Kind;
 
     fn path(port: u16) -> Path {
         Path { socket: SocketId(0), remote: ([198, 51, 100, 1], port).into(), local: None }
@@ -517,13 +626,13 @@ mod tests {
     /// A relay whose channels may carry so much each.
     fn relaying(rate_bps: u64, quota_bytes: u64) -> Relay {
         let unlimited = Limits { rate_bps: 0, quota_bytes: 0 };
-        Relay::new(at(0), Limits { rate_bps, quota_bytes }, unlimited, Relayed::default())
+        Relay::new(at(0), &Seed::new([0; 32]), Limits { rate_bps, quota_bytes }, unlimited, Relayed::default())
     }
 
     /// One whose channels may carry so much together.
     fn capped(rate_bps: u64, quota_bytes: u64, relayed: Relayed) -> Relay {
         let unlimited = Limits { rate_bps: 0, quota_bytes: 0 };
-        Relay::new(at(0), unlimited, Limits { rate_bps, quota_bytes }, relayed)
+        Relay::new(at(0), &Seed::new([0; 32]), unlimited, Limits { rate_bps, quota_bytes }, relayed)
     }
 
     fn open(relay: &mut Relay, now: Instant, id: ChannelId, a: End, b: End) {
@@ -532,7 +641,7 @@ mod tests {
 
     const ID: ChannelId = ChannelId([9; 6]);
 
-    /// One packet of `bytes` bytes.
+    /// One packet of `bytes` bytes, with stream data.
     fn forward(
         relay: &mut Relay,
         now: Instant,
@@ -540,8 +649,19 @@ mod tests {
         from: &Path,
         bytes: usize,
     ) -> Result<Path, DropReason> {
+        forward_kind(relay, Kind::Stream, now, channel, from, bytes)
+    }
+
+    fn forward_kind(
+        relay: &mut Relay,
+        kind: Kind,
+        now: Instant,
+        channel: ChannelId,
+        from: &Path,
+        bytes: usize,
+    ) -> Result<Path, DropReason> {
         let mut packet = crate::wire::packet::relay_header(channel).to_vec();
-        packet.push(crate::wire::packet::Kind::Data as u8);
+        packet.push(kind as u8);
         packet.resize(bytes.max(packet.len()), 0);
         let forwarded = relay.forward(now, channel, from, packet.len(), &packet);
         forwarded.ok_or(DropReason::UnknownReceiver)??.to
@@ -737,6 +857,81 @@ mod tests {
         assert_eq!(relay.close_all(at(1)).len(), 2);
         relay.on_wall_clock(wall(131));
         assert!(!relay.is_exhausted());
+    }
+
+    /// The kinds of what a channel's ends are told: which limit, for how long.
+    fn told(relay: &mut Relay) -> Vec<(u32, RelayLimit, u32)> {
+        let output = core::iter::from_fn(|| relay.poll_output());
+        let told = output.filter_map(|output| match output {
+            Output::Send { peer, message: Message::ChannelLimited { channel, limit, retry_after_s } } => {
+                assert_eq!(channel, ID);
+                Some((peer.index, limit, retry_after_s))
+            }
+            _ => None,
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn both_ends_are_told_that_the_pairs_bytes_are_used_up_and_not_again_at_once() {
+        let mut relay = relaying(0, 10_000);
+        open(&mut relay, at(0), ID, end(1), end(2));
+        while forward(&mut relay, at(600), ID, &path(1), 1_000).is_ok() {}
+        let pair = RelayLimit::Pair;
+        assert_eq!(told(&mut relay), [(1, pair, 85_801), (2, pair, 85_801)]);
+        assert_eq!(forward(&mut relay, at(602), ID, &path(2), 1_000), Err(DropReason::Quota));
+        assert_eq!(told(&mut relay), []);
+        assert_eq!(forward(&mut relay, at(603), ID, &path(2), 1_000), Err(DropReason::Quota));
+        assert_eq!(told(&mut relay).len(), 2);
+        assert!(forward(&mut relay, at(86_400), ID, &path(1), 1_000).is_ok(), "another day");
+    }
+
+    #[test]
+    fn what_is_no_stream_data_passes_beyond_the_limit_until_the_reserve_is_used_up() {
+        let mut relay = relaying(0, 10_000);
+        open(&mut relay, at(0), ID, end(1), end(2));
+        while forward(&mut relay, at(0), ID, &path(1), 1_000).is_ok() {}
+        let passed =
+            (0..100).take_while(|_| forward_kind(&mut relay, Kind::Data, at(0), ID, &path(1), 1_000).is_ok()).count();
+        assert_eq!(passed, 32);
+        assert_eq!(told(&mut relay).len(), 2);
+        // Another channel does not have it again.
+        let other = ChannelId([8; 6]);
+        open(&mut relay, at(1), other, end(1), end(2));
+        assert_eq!(forward_kind(&mut relay, Kind::Data, at(1), other, &path(1), 1_000), Err(DropReason::Quota));
+    }
+
+    #[test]
+    fn a_rate_that_is_exceeded_is_no_news() {
+        let mut relay = relaying(1_000, 0);
+        open(&mut relay, at(0), ID, end(1), end(2));
+        while forward(&mut relay, at(0), ID, &path(1), 1_000).is_ok() {}
+        assert_eq!(told(&mut relay), []);
+    }
+
+    #[test]
+    fn an_older_channel_of_a_pair_says_nothing_of_what_is_left_to_it() {
+        let mut relay = relaying(0, 0);
+        open(&mut relay, at(0), ID, end(1), end(2));
+        open(&mut relay, at(0), ChannelId([8; 6]), end(1), end(2));
+        while forward(&mut relay, at(0), ID, &path(1), 1_000).is_ok() {}
+        assert_eq!(told(&mut relay), []);
+    }
+
+    #[test]
+    fn a_relay_that_is_used_up_says_so_and_closes_a_moment_later() {
+        let mut relay = capped(0, 1_000, Relayed::default());
+        relay.on_wall_clock(WallTime::from_micros(86_400_000_000));
+        open(&mut relay, at(0), ID, end(1), end(2));
+        while forward(&mut relay, at(0), ID, &path(1), 500).is_ok() {}
+        assert_eq!(
+            told(&mut relay),
+            [(1, RelayLimit::Relay, 30 * 86_400 + 1), (2, RelayLimit::Relay, 30 * 86_400 + 1)]
+        );
+        assert!(forward_kind(&mut relay, Kind::Data, at(0), ID, &path(1), 500).is_ok(), "the reserve");
+        assert!(!relay.is_closing(at(4)));
+        assert_eq!(relay.poll_timeout(), Some(at(5)));
+        assert!(relay.is_closing(at(5)) && !relay.is_closing(at(5)));
     }
 
     #[test]

@@ -4,18 +4,21 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use super::{Closed, End, Limits, Relay};
+use super::{Closed, End, Limits, Output, Relay};
 use crate::api::Relayed;
 use crate::identity::{PeerId, SecretKey};
 use crate::net::{Path, PeerKey, SocketId};
 use crate::operations::Bytes;
+use crate::random::Seed;
 use crate::time::Instant;
+use crate::wire::message::Message;
 use crate::wire::packet::{ChannelId, Kind};
 
 const PEERS: usize = 6;
 /// Bytes of a pair in a day, and of all pairs, where there is a quota.
 const PAIR_QUOTA: u64 = 40_000;
 const ALL_QUOTA: u64 = 200_000;
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// A peer as it stands: its id, where it is, and where it was before.
 struct Peer {
@@ -27,6 +30,8 @@ struct Peer {
 /// What a channel is known to be.
 struct Known {
     ends: [usize; 2],
+    since: Instant,
+    /// Bytes of packets with stream data.
     carried: u64,
 }
 
@@ -57,12 +62,13 @@ pub fn drive(bytes: &[u8]) {
     let pair = Limits { rate_bps: or_none(1, 80_000), quota_bytes: or_none(2, PAIR_QUOTA) };
     let all = Limits { rate_bps: or_none(4, 400_000), quota_bytes: or_none(8, ALL_QUOTA) };
     let mut now = Instant::ZERO;
-    let mut relay = Relay::new(now, pair, all, Relayed::default());
+    let mut relay = Relay::new(now, &Seed::new([7; 32]), pair, all, Relayed::default());
     let mut peers: Vec<Peer> = (0..number(PEERS))
         .map(|n| Peer { id: SecretKey::from_bytes(&[n; 32]).peer_id(), path: Some(path(n)), before: None })
         .collect();
     let mut open: BTreeMap<ChannelId, Known> = BTreeMap::new();
     let (mut next, mut total) = (0, 0);
+    let mut told = BTreeMap::new();
     while !bytes.is_empty() {
         let (op, at) = (bytes.u8(), usize::from(bytes.u8()) % PEERS);
         let some = channel(bytes.u8() % next.max(1));
@@ -73,7 +79,7 @@ pub fn drive(bytes: &[u8]) {
                 if relay.has_room(key(ends[0]), key(ends[1])) {
                     let closed = relay.open(now, channel(next), ends.map(of));
                     forget(&mut open, &closed, |known| known.ends.iter().all(|end| ends.contains(end)));
-                    open.insert(channel(next), Known { ends, carried: 0 });
+                    open.insert(channel(next), Known { ends, since: now, carried: 0 });
                     next += 1;
                 }
             }
@@ -81,9 +87,12 @@ pub fn drive(bytes: &[u8]) {
                 let place = if op & 0x80 == 0 { peers[at].path.unwrap_or(path(number(at))) } else { path(op) };
                 let count = 1 + usize::from(bytes.u8() % 4);
                 let stride = 8 + usize::from(bytes.u8()) * 4;
-                forward(&mut relay, now, (some, place), (count, stride), &peers, &mut open, &mut total);
+                let inner = if op & 0x40 == 0 { Kind::Stream } else { Kind::Data };
+                forward(&mut relay, now, (some, place), (inner, count, stride), &peers, &mut open, &mut total);
                 assert!(all.quota_bytes == 0 || total <= ALL_QUOTA, "{total} bytes");
-                assert!(pair.quota_bytes == 0 || open.values().all(|known| known.carried <= PAIR_QUOTA));
+                let is_within = |known: &Known| known.carried <= PAIR_QUOTA || now.since(known.since) > DAY;
+                assert!(pair.quota_bytes == 0 || open.values().all(is_within));
+                check_told(&mut relay, now, &open, &mut told);
             }
             10 => {
                 let to = (op & 0x80 == 0).then(|| path(bytes.u8()));
@@ -110,12 +119,33 @@ pub fn drive(bytes: &[u8]) {
             }
             _ => {
                 now += Duration::from_millis(u64::from(bytes.u16()) * if op & 0x80 == 0 { 1 } else { 100 });
+                if relay.is_closing(now) {
+                    assert!(relay.is_exhausted());
+                    forget(&mut open, &relay.close_all(now), |_| true);
+                }
                 forget(&mut open, &relay.handle_timeout(now), |_| true);
                 assert!(relay.poll_timeout().is_none_or(|at| at > now), "a timer does not advance");
             }
         }
         assert_eq!(relay.len(), open.len());
         assert!(open.keys().all(|channel| relay.contains(*channel)));
+    }
+}
+
+/// Both ends of a channel are told that it is limited, and not again for three seconds.
+fn check_told(
+    relay: &mut Relay,
+    now: Instant,
+    open: &BTreeMap<ChannelId, Known>,
+    told: &mut BTreeMap<(PeerKey, ChannelId), Instant>,
+) {
+    while let Some(output) = relay.poll_output() {
+        let Output::Send { peer, message: Message::ChannelLimited { channel, .. } } = output else {
+            panic!("{output:?} is wanted of nobody")
+        };
+        assert!(open[&channel].ends.iter().any(|end| key(*end) == peer), "{peer:?} is no leg of {channel:?}");
+        let before = told.insert((peer, channel), now);
+        assert!(before.is_none_or(|at| now.since(at) >= Duration::from_secs(3)), "told again too soon");
     }
 }
 
@@ -132,14 +162,14 @@ fn forward(
     relay: &mut Relay,
     now: Instant,
     (channel, from): (ChannelId, Path),
-    (count, stride): (usize, usize),
+    (inner, count, stride): (Kind, usize, usize),
     peers: &[Peer],
     open: &mut BTreeMap<ChannelId, Known>,
     total: &mut u64,
 ) {
     let mut packet = vec![Kind::Relay as u8];
     packet.extend(channel.0);
-    packet.push(Kind::Stream as u8);
+    packet.push(inner as u8);
     packet.resize(stride, 0);
     let forwarded = relay.forward(now, channel, &from, stride, &packet.repeat(count));
     let Some(known) = open.get_mut(&channel) else { return assert!(forwarded.is_none(), "there is no such channel") };
@@ -149,8 +179,10 @@ fn forward(
         let [a, b] = known.ends.map(|end| &peers[end]);
         let is_at = |peer: &Peer| peer.path == Some(from) || peer.before == Some(from);
         assert!((is_at(a) && b.path == Some(to)) || (is_at(b) && a.path == Some(to)), "from {from:?} to {to:?}");
-        known.carried += forwarded.run.len as u64;
-        *total += forwarded.run.len as u64;
+        if inner == Kind::Stream {
+            known.carried += forwarded.run.len as u64;
+            *total += forwarded.run.len as u64;
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use core::time::Duration;
 
 use crate::api::Relayed;
-use crate::time::WallTime;
+use crate::time::{Instant, WallTime};
 
 /// Length of a period.
 const PERIOD: Duration = Duration::from_secs(30 * 86_400);
@@ -21,12 +21,38 @@ pub(super) struct Quota {
     kept: u64,
     wall_s: u64,
     to_keep: bool,
+    /// It is used up; the relay's channels close then.
+    close_at: Option<Instant>,
+    is_exhausted: bool,
 }
 
 impl Quota {
     /// As an earlier run left it.
     pub(super) fn new(max: u64, used: Relayed) -> Self {
-        Self { max, used, kept: used.bytes, wall_s: 0, to_keep: false }
+        let is_exhausted = used.bytes >= max;
+        Self { max, used, kept: used.bytes, wall_s: 0, to_keep: false, close_at: None, is_exhausted }
+    }
+
+    /// Whether it is used up.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.is_exhausted
+    }
+
+    /// A packet did not fit any more: it is used up, and that has its consequence at this moment.
+    pub(super) fn exhaust(&mut self, close_at: Instant) {
+        if !self.is_exhausted {
+            (self.is_exhausted, self.close_at) = (true, Some(close_at));
+        }
+    }
+
+    /// When that is.
+    pub(super) fn close_at(&self) -> Option<Instant> {
+        self.close_at
+    }
+
+    /// Whether it is now. Says so once.
+    pub(super) fn is_closing(&mut self, now: Instant) -> bool {
+        self.close_at.take_if(|at| *at <= now).is_some() && self.is_exhausted
     }
 
     /// What was used in this period.
@@ -45,6 +71,12 @@ impl Quota {
             // The clock was ahead when the period began.
             self.used.since_s = self.wall_s.max(1);
         }
+        self.is_exhausted &= !self.has(1);
+    }
+
+    /// When the period is over, from now.
+    pub(super) fn over_after(&self) -> Duration {
+        Duration::from_secs(self.used.since_s.saturating_add(PERIOD.as_secs()).saturating_sub(self.wall_s))
     }
 
     /// Whether there is room for so many bytes.

@@ -45,7 +45,8 @@ pub(super) const fn refusal_code(why: StreamEnd) -> u32 {
         | StreamEnd::Connect(_)
         | StreamEnd::Reset(_)
         | StreamEnd::PeerRestarted
-        | StreamEnd::PeerGone => CODE_UNAVAILABLE,
+        | StreamEnd::PeerGone
+        | StreamEnd::RelayLimited { .. } => CODE_UNAVAILABLE,
     }
 }
 

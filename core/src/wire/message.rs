@@ -22,6 +22,8 @@ pub const ADVERT_ADDRESSES_MAX: usize = 4;
 pub const HINTS_MAX: usize = 32;
 /// Most supernodes that a dial-back request excludes.
 pub const CONTACTED_MAX: usize = 64;
+/// Most relays in one offer.
+pub const OFFERED_MAX: usize = 8;
 
 /// How loaded a supernode says it is: shares of its capacity, 255 is full.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
@@ -68,6 +70,15 @@ pub struct ChannelLimits {
     pub rate_kbps: u32,
     /// Mebibytes per day, both ways together.
     pub quota_mib: u32,
+}
+
+/// A limit of a relay that, once met, holds up what goes through it until a later day.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum RelayLimit {
+    /// What these two peers may have relayed in a day.
+    Pair,
+    /// What the relay carries for all together in 30 days.
+    Relay,
 }
 
 /// One entry of a gossip digest: whose advert or record, and how new.
@@ -299,6 +310,57 @@ pub enum Message<'a> {
         /// Where.
         address: Address,
     },
+
+    /// A relay tells both legs of a channel that it carries no more on it for now.
+    ChannelLimited {
+        /// The channel.
+        channel: ChannelId,
+        /// Which limit is met.
+        limit: RelayLimit,
+        /// It carries again after so many seconds.
+        retry_after_s: u32,
+    },
+    /// Over a user link that is relayed: relays that could carry it instead.
+    RelayOffer {
+        /// Which offer of the sender's this is.
+        round: u8,
+        /// Whether the present relay carries no more.
+        urgent: bool,
+        /// The present relay first, unless that carries no more; then others.
+        relays: ArrayVec<OfferedRelay, OFFERED_MAX>,
+    },
+    /// Answers a [`Message::RelayOffer`].
+    RelayPick {
+        /// Its round.
+        round: u8,
+        /// The relay that both shall go to, where that is, and what both shall present there; none if no other is better.
+        pick: Option<(PeerId, Option<Address>, [u8; 16])>,
+    },
+    /// To a relay: a channel to whoever else presents this token.
+    RelayJoin {
+        /// Unguessable.
+        token: [u8; 16],
+    },
+    /// The relay's answer, when another one has presented it.
+    RelayJoined {
+        /// The token.
+        token: [u8; 16],
+        /// The channel and what it may carry, or why there is none.
+        result: Result<(ChannelId, ChannelLimits), Refusal>,
+    },
+}
+
+/// A relay, as one end sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OfferedRelay {
+    /// Which.
+    pub relay: PeerId,
+    /// Where it is, as far as the sender knows: the receiver may never have heard of it.
+    pub address: Option<Address>,
+    /// The sender's round trip to it; 65 535 if that is not known.
+    pub rtt_ms: u16,
+    /// How loaded it is, as far as the sender has heard: of 255.
+    pub load: u8,
 }
 
 /// How far one side is with an attempt to become direct that takes more than checks. A state, not an event: it may come
@@ -393,6 +455,14 @@ impl Message<'static> {
 /// alone in their packet.
 pub fn is_probe(plain: &[u8]) -> bool {
     matches!(plain.first(), Some(28 | 29))
+}
+
+/// The first message that a node of an earlier release does not know: it drops what follows it in a packet.
+const LATE_FIRST: u8 = 33;
+
+/// Whether nothing may follow this encoded message in its packet.
+pub fn is_last(encoded: &[u8]) -> bool {
+    encoded.first().is_some_and(|number| *number >= LATE_FIRST)
 }
 
 /// Encodes one message into `out`; `None` if it does not fit.

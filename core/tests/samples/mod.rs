@@ -2,8 +2,8 @@
 
 use handfast_core::wire::address::{Address, Candidate, CandidateKind, Candidates};
 use handfast_core::wire::message::{
-    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, PunchState, Refusal, ResponseBody, SignedKind,
-    Whereabouts,
+    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, OfferedRelay, PunchState, Refusal, RelayLimit,
+    ResponseBody, SignedKind, Whereabouts,
 };
 use handfast_core::wire::nat::{MappingBehavior, NatProfile, PortAssignment};
 use handfast_core::wire::packet::ChannelId;
@@ -117,6 +117,20 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::Punch(PunchState { attempt: 2, round: 0, ready: yes, newest: 0, vouch: None }),
         Message::Vouch { peer },
         Message::Vouched { peer, address },
+        Message::ChannelLimited { channel, limit: RelayLimit::Pair, retry_after_s: 86_400 },
+        Message::ChannelLimited { channel, limit: RelayLimit::Relay, retry_after_s: 0 },
+        Message::RelayOffer {
+            round: 1,
+            urgent: yes,
+            relays: [OfferedRelay { relay: peer, address: Some(address), rtt_ms: 300, load: 7 }; 2]
+                .into_iter()
+                .collect(),
+        },
+        Message::RelayPick { round: 1, pick: Some((peer, Some(address), TOKEN)) },
+        Message::RelayPick { round: 1, pick: None },
+        Message::RelayJoin { token: TOKEN },
+        Message::RelayJoined { token: TOKEN, result: Ok((channel, limits)) },
+        Message::RelayJoined { token: TOKEN, result: Err(refusal) },
     ];
     let mut numbers: Vec<u8> = all.iter().map(number_of).collect();
     numbers.dedup();
@@ -125,7 +139,10 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
 }
 
 /// The number of the last variant.
-pub(crate) const LAST: u8 = 32;
+pub(crate) const LAST: u8 = 37;
+
+/// What two ends present to a relay.
+const TOKEN: [u8; 16] = *b"sixteen bytes 01";
 
 /// The number that a variant has on the wire. No wildcard: a new variant must be added here, and then above.
 pub(crate) fn number_of(message: &Message<'_>) -> u8 {
@@ -163,6 +180,11 @@ pub(crate) fn number_of(message: &Message<'_>) -> u8 {
         Message::Punch(_) => 30,
         Message::Vouch { .. } => 31,
         Message::Vouched { .. } => 32,
+        Message::ChannelLimited { .. } => 33,
+        Message::RelayOffer { .. } => 34,
+        Message::RelayPick { .. } => 35,
+        Message::RelayJoin { .. } => 36,
+        Message::RelayJoined { .. } => 37,
     }
 }
 

@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use handfast_core::RelayReason;
 use handfast_core::wire::message::Load;
 use handfast_core::{DropReason, Transport};
+use handfast_core::{LimitedRelay, RelayLimit, RelayReason};
 use handfast_io::{Config, Event, Notice, PathInfo, PeerId, PortMappingReport, Role, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -59,6 +59,9 @@ pub(crate) struct StatusReport {
     pub(crate) neighbors: Vec<PlaceReport>,
     pub(crate) peers: Vec<PeerReport>,
     pub(crate) supernodes: Vec<SupernodeReport>,
+    /// Relays that have said that they carry no more for now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) limited_relays: Vec<LimitedReport>,
     pub(crate) load: LoadReport,
     /// What this node relays at most for a pair of peers; null for a leaf, which relays nothing.
     #[serde(default)]
@@ -80,6 +83,37 @@ pub(crate) struct ObservedReport {
 pub(crate) struct PlaceReport {
     pub(crate) id: String,
     pub(crate) address: SocketAddr,
+}
+
+/// A relay that carries no more for now: for this node and `peer`, or for nobody.
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) struct LimitedReport {
+    pub(crate) relay: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) peer: Option<String>,
+    pub(crate) retry_after_s: u64,
+}
+
+impl From<LimitedRelay> for LimitedReport {
+    fn from(limited: LimitedRelay) -> Self {
+        Self {
+            relay: limited.relay.to_string(),
+            peer: limited.peer.map(|peer| peer.to_string()),
+            retry_after_s: limited.retry_after.as_secs(),
+        }
+    }
+}
+
+impl LimitedReport {
+    fn to_text(&self) -> String {
+        let (relay, wait) = (short(&self.relay), duration(self.retry_after_s));
+        match &self.peer {
+            Some(peer) => {
+                format!("{relay} carries no more with {} for {wait}: the day's bytes are used up", short(peer))
+            }
+            None => format!("{relay} carries no more for {wait}: its bytes of 30 days are used up"),
+        }
+    }
 }
 
 /// `direct` with `remote`, or `relay` with `via`.
@@ -283,6 +317,7 @@ impl StatusReport {
                     load: known.load.map(LoadReport::from),
                 })
                 .collect(),
+            limited_relays: status.limited_relays.into_iter().map(LimitedReport::from).collect(),
             load: status.load.into(),
             relay_limits,
             leaves: status.leaves,
@@ -359,6 +394,7 @@ impl StatusReport {
         if let Some(limits) = self.relay_limits {
             out.push(format!("relaying   within: {}", limits.to_text()));
         }
+        out.extend(self.limited_relays.iter().map(|limited| format!("limited    {}", limited.to_text())));
         if !self.peers.is_empty() {
             out.push(String::new());
             out.push(format!(
@@ -539,6 +575,13 @@ fn event_value(event: &Event) -> Option<Value> {
             value["peer"] = json!(peer.to_string());
             value
         }
+        Event::RelayLimited { peer, relay, limit, retry_after } => json!({
+            "event": "relay-limited",
+            "peer": peer.to_string(),
+            "relay": relay.to_string(),
+            "limit": if *limit == RelayLimit::Pair { "pair-day" } else { "relay-30-days" },
+            "retry_after_s": retry_after.as_secs(),
+        }),
         Event::PeerGone { peer } => json!({ "event": "peer-gone", "peer": peer.to_string() }),
         Event::ConnectFailed { peer, error } => {
             json!({ "event": "connect-failed", "peer": peer.to_string(), "error": error.to_string() })
@@ -657,6 +700,22 @@ mod tests {
             notice(&Notice::Event(Event::Datagram { peer: handfast_io::SecretKey::from_bytes(&[1; 32]).peer_id() })),
             None
         );
+    }
+
+    #[test]
+    fn a_relay_that_carries_no_more_is_named_with_whom_and_how_long() {
+        let mut report = StatusReport::for_tests();
+        let [relay, peer] = [2, 3].map(|seed| handfast_io::SecretKey::from_bytes(&[seed; 32]).peer_id());
+        for limited in [Some(peer), None].map(|peer| LimitedRelay::new(relay, peer, Duration::from_secs(7_200))) {
+            report.limited_relays.push(limited.into());
+        }
+        let text = report.to_text();
+        assert!(
+            text.contains("carries no more with") && text.contains("for 2 h 00 min: its bytes of 30 days"),
+            "{text}"
+        );
+        let value = serde_json::to_value(report).unwrap();
+        assert_eq!(value["limited_relays"][0]["retry_after_s"], 7_200);
     }
 
     #[test]
