@@ -229,6 +229,13 @@ fn who_was_found_somewhere_stays_while_its_adverts_name_that_place() {
     members.renew(s(1), &from, wall, &at(7, 2, Capabilities::ALL)).unwrap();
     assert_eq!(members.renew(s(1), &from, wall, &at(8, 3, Capabilities::ALL)), Err(Refused::Unproven));
     assert_eq!(members.address(&key(1).peer_id()), Some(found));
+    // Nor does one that sends others to somebody else first.
+    let mut victim_first = advert(1, 3, s(0));
+    victim_first.addresses = [8, 7].map(|a| Address::V4([203, 0, a, 1], [1, 2])).into_iter().collect();
+    let bytes = victim_first.sign(&key(1));
+    assert_eq!(members.renew(s(1), &from, wall, &bytes), Err(Refused::Unproven));
+    victim_first.addresses.reverse();
+    members.renew(s(1), &from, wall, &victim_first.sign(&key(1))).unwrap();
     members.renew(s(1), &from, wall, &at(8, 4, Capabilities::default())).unwrap();
     assert_eq!((members.contains(&key(1).peer_id()), members.address(&key(1).peer_id())), (false, None));
 }

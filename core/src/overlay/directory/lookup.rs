@@ -185,7 +185,7 @@ impl Lookups {
             return LookupStart::Pending;
         }
         self.unknown.forget_while(|at| now.since(at) >= UNKNOWN_FOR);
-        if self.unknown.get(&peer).is_some() {
+        if self.unknown.get(&peer).is_some() && !matches!(whom, Whom::AllHolders(_)) {
             return LookupStart::Unknown;
         }
         let list = whom.list();
@@ -236,7 +236,8 @@ impl Lookups {
             Some(index) if no < pending.no_min => self.ask(now, peer, index, out),
             // All were asked, or two said no. One that said no while others are silent is all there is to believe.
             _ if no > 0 => {
-                if pending.no_min > NO_MIN {
+                // Where some were silent, they may know better.
+                if pending.no_min > NO_MIN && no == count {
                     self.unknown.insert(now, peer, ());
                 }
                 self.finish(peer, LookupOutcome::Unknown, out);
