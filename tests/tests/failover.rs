@@ -75,6 +75,27 @@ fn e4_a_home_dies_and_the_leaf_stays_reachable() {
 }
 
 #[test]
+fn e4_who_dials_when_both_homes_are_dead_is_home_again_within_ten_seconds() {
+    let mut w = World::new(44);
+    w.add_supernodes(8);
+    let a = w.add_leaf_behind(NatSpec::port_restricted());
+    w.settle_homes(&[a]);
+    let homes = [home(&w, a, 0), home(&w, a, 1)];
+    // Somebody who is at home elsewhere.
+    let mut b = w.add_leaf_behind(NatSpec::port_restricted());
+    w.settle_homes(&[b]);
+    while (0..2).any(|n| homes.contains(&home(&w, b, n))) {
+        b = w.add_leaf_behind(NatSpec::port_restricted());
+        w.settle_homes(&[b]);
+    }
+    w.run_for(secs(300));
+    homes.iter().for_each(|home| w.crash(*home));
+    let t = w.transfer(a, b, 100, 100);
+    w.until("home again", secs(10), |w| w.has_homes(a, 2));
+    w.finish("its call", secs(10), &[t]);
+}
+
+#[test]
 fn e8_direct_sessions_outlive_all_supernodes() {
     let (mut w, a, b) = direct_pair(2);
     // An idle session would sleep, and takes a home to wake.

@@ -170,6 +170,11 @@ impl Overlay {
         self.members.handle_timeout(now);
         self.records.handle_timeout(now);
         self.lookups.handle_timeout(now, &mut self.out);
+        for home in self.lookups.take_silent() {
+            if let Some((homes, mut m)) = self.leaf(now) {
+                homes.on_silent(now, home, &mut m);
+            }
+        }
         self.on_dial_backs_due(now, situation);
         self.on_role_due(now, situation);
     }

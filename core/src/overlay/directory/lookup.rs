@@ -136,6 +136,8 @@ pub(crate) struct Lookups {
     cache: BTreeMap<PeerId, Cached>,
     cache_deadlines: Deadlines<PeerId>,
     unknown: Aged<PeerId, (), CACHE_MAX>,
+    /// Homes that did not answer in time, and were not asked for yet.
+    silent: Vec<PeerId>,
     outcomes: VecDeque<(PeerId, LookupOutcome)>,
 }
 
@@ -353,12 +355,19 @@ impl Lookups {
             if pending.newest.is_some() {
                 self.finish_newest(now, peer, out);
             } else {
+                let asked = pending.asked.get(pending.current).filter(|asked| asked.address.is_none());
+                self.silent.extend(asked.map(|asked| asked.supernode));
                 self.advance(now, peer, out);
             }
         }
         while let Some(peer) = self.cache_deadlines.pop_due(now) {
             self.cache.remove(&peer);
         }
+    }
+
+    /// Homes that did not answer in time: they may be dead.
+    pub(crate) fn take_silent(&mut self) -> Vec<PeerId> {
+        core::mem::take(&mut self.silent)
     }
 
     /// When something is next to be done.

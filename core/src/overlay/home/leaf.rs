@@ -327,9 +327,15 @@ impl Homes {
 
     /// A home says that the other one is dead. It is asked: what others claim is a reason to look, no more.
     pub(crate) fn on_home_down(&mut self, now: Instant, from: PeerId, home: PeerId, m: &mut Means<'_>) {
-        let is_home = |peer: &PeerId| self.chosen.contains(peer);
+        if from != home && self.chosen.contains(&from) {
+            self.on_silent(now, home, m);
+        }
+    }
+
+    /// A home did not answer what it was asked. Whoever dials needs to know sooner than beats tell whether it lives.
+    pub(crate) fn on_silent(&mut self, now: Instant, home: PeerId, m: &mut Means<'_>) {
         let is_asked = self.prospects.get(&home).is_none_or(|c| c.question.is_some());
-        if from != home && is_home(&from) && is_home(&home) && !is_asked {
+        if self.chosen.contains(&home) && !is_asked {
             self.ask(now, home, Question::Alive, m.out);
         }
     }
