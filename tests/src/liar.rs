@@ -1,13 +1,15 @@
 //! Somebody who has keys, one host, and no scruples: links to nodes as it should, and says over the links what it likes.
 //!
-//! It answers nothing that it is asked, least of all Inits at addresses that are not its own: what it claims to be, it
-//! is not.
+//! It answers nothing that it is asked, unless it is told to answer Inits at its own address ([`answer_inits`]), which
+//! makes it somebody who has an address and many names.
 
 use std::net::SocketAddr;
 
-use handfast_core::internal::{Advert, Epoch, Identity, InitFixed, KeyRng, Macs, PeerKeys, initiate};
+use handfast_core::internal::{
+    Advert, Epoch, Identity, InitFixed, KeyRng, Macs, PeerKeys, ResponseFixed, accept, initiate,
+};
 use handfast_core::wire::address::Address;
-use handfast_core::wire::message::{self, Message, SignedKind};
+use handfast_core::wire::message::{self, Message, ResponseBody, SignedKind};
 use handfast_core::wire::packet::{DATA_HEADER_LEN, Kind};
 use handfast_core::{DATAGRAM_LEN_MAX, PeerId, SecretKey};
 
@@ -22,8 +24,21 @@ pub struct Liar {
     to: SocketAddr,
     key: SecretKey,
     epoch: Epoch,
+    index: u32,
     /// Bytes that left, with the headers of IP and UDP.
     pub spent: usize,
+}
+
+/// Those of them to whom an Init has come at this host answer it, as honest nodes do. Says how many did.
+pub fn answer_inits(w: &mut World, host: HostId, liars: &mut [Liar]) -> usize {
+    let arrived = core::mem::take(w.hosts[host.0].capture.as_mut().expect("captured"));
+    let inits = arrived.iter().filter(|seen| !seen.outbound && seen.kind() == Kind::Init as u8);
+    let mut count = 0;
+    for seen in inits {
+        let Some(liar) = liars.iter_mut().find(|liar| liar.own == seen.local) else { continue };
+        count += usize::from(liar.answer(w, seen.remote, &seen.bytes));
+    }
+    count
 }
 
 /// The n-th made-up identity.
@@ -72,9 +87,28 @@ impl Liar {
             .find_map(|seen| initiation.finish(&seen.bytes, &mut body).ok())
             .expect("a node that serves answers everybody");
         let epoch = Epoch::new(transport, n, index);
-        let mut this = Self { host, own, to: address, key, epoch, spent: len + 28 };
+        let mut this = Self { host, own, to: address, key, epoch, index: n, spent: len + 28 };
         this.say(w, &Message::Confirm);
         this
+    }
+
+    fn answer(&mut self, w: &mut World, from: SocketAddr, init: &[u8]) -> bool {
+        let (mut body, mut out) = ([0; DATAGRAM_LEN_MAX], [0; DATAGRAM_LEN_MAX]);
+        let Ok((accepted, _)) = accept(&Identity::new(self.key.clone()), init, true, &mut body) else { return false };
+        let (sender, session) = (accepted.sender, accepted.fixed.session);
+        let fixed = ResponseFixed { early_accepted: false, resumed: from == self.to, session };
+        let seen = ResponseBody::Direct { seen: from.into(), reply: None };
+        let len = postcard::to_slice(&seen, &mut body).expect("it fits").len();
+        self.index += 1;
+        let rng = &mut KeyRng::new([self.index as u8; 32]);
+        let responded = accepted.respond(rng, self.index, fixed, &body[..len], &mut out);
+        let (keys, len) = responded.expect("it fits");
+        if from == self.to {
+            self.epoch = Epoch::new(keys, self.index, sender);
+        }
+        self.spent += len + 28;
+        w.inject(self.host, self.own, from, out[..len].to_vec());
+        true
     }
 
     /// Who it claims to be.

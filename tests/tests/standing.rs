@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use handfast_core::wire::message::{Load, Message};
 use handfast_tests::host::HostId;
-use handfast_tests::liar::{Liar, advert};
+use handfast_tests::liar::{Liar, advert, answer_inits};
 use handfast_tests::topology::Place;
 use handfast_tests::world::World;
 use handfast_tests::{ms, secs};
@@ -126,4 +126,39 @@ fn h11_liars_from_one_address_move_nobodys_clock() {
     }
     w.run_for(secs(30));
     newcomers_are_welcome(&mut w);
+}
+
+#[test]
+fn h3_forty_names_at_one_address_are_one_among_many() {
+    let mut w = network(85, 18);
+    let host = w.add_bystander();
+    let target = w.supernodes[0];
+    let mut liars = Vec::new();
+    for n in 1..=40 {
+        let mut liar = Liar::connect(&mut w, host, target, n);
+        let own = SocketAddr::new(w.ip(host), 2_000 + n as u16);
+        let bytes = advert(&w, n, own, ALL);
+        liar.tell(&mut w, &bytes);
+        liars.push(liar);
+        for _ in 0..10 {
+            w.run_for(ms(20));
+            answer_inits(&mut w, host, &mut liars);
+        }
+    }
+    assert!(made_up(&w, target) >= 30, "{}: they have an address, and are known by it", made_up(&w, target));
+    // They tell a time of their own, and put records of leaves that never were.
+    let time_s = w.wall(target).as_secs() + 40 * 86_400;
+    for liar in &mut liars {
+        liar.say(&mut w, &Message::LoadReply { load: Load::default(), time_s });
+    }
+    w.run_for(secs(5));
+    // A fresh leaf is told of all prefixes before it is told of one twice.
+    let leaf = w.add_leaf(Place::Public);
+    w.until("two homes", secs(10), |w| w.has_homes(leaf, 2));
+    w.run_for(secs(2));
+    let (made_up, all) = (made_up(&w, leaf), w.status(leaf).supernodes.len());
+    assert!(made_up * 4 <= all, "{made_up} of {all} are made up");
+    let newcomer = w.add_supernode();
+    let peer = w.peer(newcomer);
+    w.until("the newcomer is known", secs(10), |w| w.status(target).supernodes.iter().any(|s| s.peer == peer));
 }
