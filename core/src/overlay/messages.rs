@@ -90,7 +90,7 @@ impl Overlay {
             }
             Message::HomeDown { home } => {
                 if let Some((homes, mut m)) = self.leaf(now) {
-                    homes.on_home_down(now, from, home, &mut m);
+                    homes.on_silent(now, home, Some(from), &mut m);
                 }
             }
             Message::AdvertsRequest => {
@@ -216,8 +216,10 @@ impl Overlay {
             return send(&mut self.out, leaf, &Message::RegisterReply { refused, load: Load::FULL });
         };
         let registered = s.registrations.on_register(now, leaf, other_home, record, load, &mut stores);
-        if registered.is_record_new {
-            s.placing.put(record, stores.members, stores.out);
+        match (registered.is_record_new, registered.was_here) {
+            (true, true) => s.placing.put_later(now, leaf, &mut stores.random.jitter),
+            (true, false) => s.placing.put(record, stores.members, stores.out),
+            (false, _) => {}
         }
     }
 

@@ -172,7 +172,7 @@ impl Overlay {
         self.lookups.handle_timeout(now, &mut self.out);
         for home in self.lookups.take_silent() {
             if let Some((homes, mut m)) = self.leaf(now) {
-                homes.on_silent(now, home, &mut m);
+                homes.on_silent(now, home, None, &mut m);
             }
         }
         self.on_dial_backs_due(now, situation);

@@ -8,7 +8,7 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Record;
 use super::store::{HELD_FOR, RecordStore};
@@ -16,6 +16,7 @@ use crate::identity::PeerId;
 use crate::overlay::advert::MembershipTable;
 use crate::overlay::output::Output;
 use crate::overlay::pack::Packer;
+use crate::random::ChoiceRng;
 use crate::time::Instant;
 use crate::wire::message::{Message, SignedKind};
 
@@ -33,6 +34,10 @@ const PUT_MAX: usize = 512;
 /// Most records that a supernode which becomes known is handed at once; more come with the round.
 const HANDED_MAX: usize = 64;
 
+/// The record of a leaf that has changed one of its homes is put within this time.
+const LATER_SPREAD: Duration = Duration::from_secs(600);
+/// Most that wait for that; others are put with the round.
+const LATER_MAX: usize = 65_536;
 /// Leaves looked at in one go for somebody who was met, and the time between two goes.
 const MET_LOOK: usize = 256;
 /// See [`MET_LOOK`].
@@ -54,6 +59,8 @@ pub(crate) struct Placing {
     me: PeerId,
     after: Option<PeerId>,
     at: Instant,
+    /// Leaves whose new record is put a little later.
+    later: BTreeSet<(Instant, PeerId)>,
     met: VecDeque<Met>,
     met_at: Option<Instant>,
 }
@@ -64,10 +71,19 @@ type Puts<'a> = BTreeMap<PeerId, (SocketAddr, Vec<&'a [u8]>)>;
 impl Placing {
     /// The room of the supernode `me`.
     pub(crate) fn new(now: Instant, me: PeerId) -> Self {
-        Self { me, after: None, at: now + TICK, met: VecDeque::new(), met_at: None }
+        Self { me, after: None, at: now + TICK, later: BTreeSet::new(), met: VecDeque::new(), met_at: None }
     }
 
-    /// A leaf brought a new record.
+    /// A leaf that was registered here brought a new record: one of its homes is another one now. Those who find the old
+    /// one still find this home by it, so that it may wait: where many lose a home at once, not all holders are told
+    /// at once.
+    pub(crate) fn put_later(&mut self, now: Instant, leaf: PeerId, jitter: &mut ChoiceRng) {
+        if self.later.len() < LATER_MAX {
+            self.later.insert((now + jitter.jitter(LATER_SPREAD), leaf));
+        }
+    }
+
+    /// A leaf that was not registered here brought a record.
     pub(crate) fn put(&self, record: &[u8], members: &MembershipTable, out: &mut VecDeque<Output>) {
         let mut puts = Puts::new();
         self.gather(record, members, &mut puts);
@@ -102,6 +118,18 @@ impl Placing {
             }
             self.met_at = (!self.met.is_empty()).then(|| now + MET_EVERY);
         }
+        let is_due = |(at, _): &&(Instant, PeerId)| *at <= now;
+        if self.later.first().is_some_and(|first| is_due(&first)) {
+            let mut puts = Puts::new();
+            let due: Vec<_> = self.later.iter().take_while(is_due).copied().collect();
+            for record in due.iter().filter_map(|(_, leaf)| records.get(leaf)) {
+                self.gather(record, members, &mut puts);
+            }
+            send(puts, out);
+            for entry in &due {
+                self.later.remove(entry);
+            }
+        }
         if self.at > now {
             return;
         }
@@ -119,7 +147,8 @@ impl Placing {
 
     /// When that is next.
     pub(crate) fn poll_timeout(&self) -> Instant {
-        self.met_at.map_or(self.at, |at| at.min(self.at))
+        let later = self.later.first().map(|(at, _)| *at);
+        [self.met_at, later].into_iter().flatten().fold(self.at, Instant::min)
     }
 
     /// A supernode became known, or there is a link to it again.

@@ -67,6 +67,10 @@ const MISSED_MAX: u8 = 3;
 const DEAD_AFTER: Duration = Duration::from_secs(300);
 /// Neighbours learned from others are dialled within this time, so that not everybody dials a newcomer at once.
 const DIAL_SPREAD: Duration = Duration::from_secs(2);
+/// When one that was away is back, all that are away are dialled within this time,
+const RECALL_SPREAD: Duration = Duration::from_secs(5);
+/// and not again for so long.
+const RECALL_EVERY: Duration = Duration::from_secs(30);
 /// Most neighbours saved for the next run.
 const ANCHORS_MAX: usize = 8;
 /// First retransmission time-out of a greeting; doubles.
@@ -110,6 +114,7 @@ pub(crate) struct Gossip {
     reached: Aged<PeerId, SocketAddr, REACHED_MAX>,
     /// To whom a link has come up, and was not asked for yet.
     met: Vec<(PeerId, SocketAddr)>,
+    recalled_at: Option<Instant>,
     neighbours: BTreeMap<PeerId, Neighbour>,
     dials: Deadlines<PeerId>,
     round_at: Instant,
@@ -140,6 +145,7 @@ impl Gossip {
             hearsay: Hearsay::new(me),
             reached: Aged::default(),
             met: Vec::new(),
+            recalled_at: None,
             neighbours: BTreeMap::new(),
             dials: Deadlines::default(),
             round_at: now + random.jitter.jitter(ROUND_JITTER),
@@ -210,6 +216,7 @@ impl Gossip {
         }
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         self.dials.set(peer, &mut neighbour.due, None);
+        let was_away = neighbour.was_away();
         neighbour.on_up();
         if let Some(address) = s.members.address(&peer)
             && !self.met.contains(&(peer, address))
@@ -218,6 +225,20 @@ impl Gossip {
         }
         self.on_heard(now, &peer, s.members);
         self.greet(now, peer, s);
+        if was_away && self.recalled_at.is_none_or(|at| now.since(at) >= RECALL_EVERY) {
+            self.recalled_at = Some(now);
+            self.recall(now, s);
+        }
+    }
+
+    /// One that was away is back: what kept it away may have kept others.
+    fn recall(&mut self, now: Instant, s: &mut Stores<'_>) {
+        for (peer, neighbour) in self.neighbours.iter_mut().filter(|(_, n)| n.state == State::Down) {
+            let soon = now + s.random.jitter.jitter(RECALL_SPREAD);
+            if neighbour.due.is_some_and(|due| due > soon) {
+                self.dials.set(*peer, &mut neighbour.due, Some(soon));
+            }
+        }
     }
 
     /// A link ended, or could not be opened.

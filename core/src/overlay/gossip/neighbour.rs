@@ -9,7 +9,10 @@ use crate::time::Instant;
 /// First back-off between dials; doubles to [`BACKOFF_MAX`], with full jitter.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// See [`BACKOFF_MIN`].
-const BACKOFF_MAX: Duration = Duration::from_secs(300);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// After so many dials in vain, some half minute, a neighbour was away.
+const AWAY_FAILURES: u8 = 5;
 
 /// Of the link to a neighbour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +56,11 @@ impl Neighbour {
             heard_at: now,
             suspect_since: None,
         }
+    }
+
+    /// Whether it was away for so long that others may have been, too, and are back as well.
+    pub(super) fn was_away(&self) -> bool {
+        self.failures >= AWAY_FAILURES
     }
 
     pub(super) fn on_up(&mut self) {

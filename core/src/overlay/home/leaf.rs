@@ -18,12 +18,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use arrayvec::ArrayVec;
 
+use super::anchors::{ANCHORS_MAX, Anchors};
 use super::choice::Choice;
 use super::listing::Listing;
 use super::means::Means;
 use super::prospect::{Link, Prospect, Question};
 use super::sweep::Sweep;
-use crate::api::{Event, Save};
+use crate::api::Event;
 use crate::identity::PeerId;
 use crate::overlay::advert::Found;
 use crate::overlay::directory::{RECORD_LIFETIME_MAX, Record};
@@ -47,8 +48,6 @@ const SETTLE: Duration = Duration::from_millis(500);
 const SURPLUS_HOLD: Duration = Duration::from_secs(15);
 /// A supernode that refused is asked again after this, and as much again at random.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
-/// Most supernodes saved for the next run.
-const ANCHORS_MAX: usize = 8;
 /// A record is made anew after this, and half as much again at random.
 const RENEW_AFTER: Duration = Duration::from_secs(4 * 3600);
 // Two renewals may fail.
@@ -71,7 +70,7 @@ pub(crate) struct Homes {
     listing: Listing,
     /// Adverts have come, or were waited for in vain: homes may be drawn among all.
     is_listed: bool,
-    anchors: Vec<(PeerId, SocketAddr)>,
+    anchors: Anchors,
     is_ready: bool,
     is_leaving: bool,
 }
@@ -93,7 +92,7 @@ impl Homes {
             sweep: Sweep::default(),
             listing: Listing::default(),
             is_listed: false,
-            anchors: Vec::new(),
+            anchors: Anchors::default(),
             is_ready: false,
             is_leaving: false,
         }
@@ -325,18 +324,18 @@ impl Homes {
         self.advance(now, m);
     }
 
-    /// A home says that the other one is dead. It is asked: what others claim is a reason to look, no more.
-    pub(crate) fn on_home_down(&mut self, now: Instant, from: PeerId, home: PeerId, m: &mut Means<'_>) {
-        if from != home && self.chosen.contains(&from) {
-            self.on_silent(now, home, m);
+    /// A home did not answer what it was asked, or the other one, `teller`, says that it is dead: a reason to look, no
+    /// more. Whoever dials needs to know sooner than beats tell whether homes live, both of them.
+    pub(crate) fn on_silent(&mut self, now: Instant, home: PeerId, teller: Option<PeerId>, m: &mut Means<'_>) {
+        let is_home = |peer: PeerId| self.chosen.contains(&peer);
+        if !is_home(home) || teller == Some(home) || !teller.is_none_or(is_home) {
+            return;
         }
-    }
-
-    /// A home did not answer what it was asked. Whoever dials needs to know sooner than beats tell whether it lives.
-    pub(crate) fn on_silent(&mut self, now: Instant, home: PeerId, m: &mut Means<'_>) {
-        let is_asked = self.prospects.get(&home).is_none_or(|c| c.question.is_some());
-        if self.chosen.contains(&home) && !is_asked {
-            self.ask(now, home, Question::Alive, m.out);
+        for peer in self.chosen.clone() {
+            let is_asked = self.prospects.get(&peer).is_none_or(|c| c.question.is_some());
+            if teller != Some(peer) && !is_asked {
+                self.ask(now, peer, Question::Alive, m.out);
+            }
         }
     }
 
@@ -592,10 +591,7 @@ impl Homes {
     fn save_anchors(&mut self, out: &mut VecDeque<Output>) {
         let spare = |(peer, c): &(&PeerId, &Prospect)| c.is_proven && !self.chosen.contains(peer);
         let spares = self.prospects.iter().filter(spare).map(|(peer, c)| (*peer, c.address));
-        let anchors: Vec<_> = self.registered().chain(spares).take(ANCHORS_MAX).collect();
-        if anchors != self.anchors {
-            self.anchors.clone_from(&anchors);
-            out.push_back(Output::Event(Event::Save(Save::Anchors(anchors))));
-        }
+        let anchors = self.registered().chain(spares).take(ANCHORS_MAX).collect();
+        self.anchors.keep(anchors, out);
     }
 }

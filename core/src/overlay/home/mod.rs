@@ -4,6 +4,7 @@
 //! home dies. [`Registrations`] is the supernode's side: who is registered here, and whether the other homes of those
 //! leaves live. [`Carried`] says how much of that a supernode bears.
 
+mod anchors;
 mod choice;
 mod leaf;
 mod listing;

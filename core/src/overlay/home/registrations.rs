@@ -42,6 +42,8 @@ pub(crate) struct Registered {
     pub refused: Option<Refusal>,
     /// Whether the record was new: then it is to be pushed to other supernodes.
     pub is_record_new: bool,
+    /// Whether the leaf was registered before: where it was found, it still is.
+    pub was_here: bool,
 }
 
 struct Registration {
@@ -139,7 +141,7 @@ impl Registrations {
         if leaf == self.me || (is_new && self.leaves.len() >= self.leaves_max) {
             let refused = Some(Refusal::Busy);
             send(s.out, leaf, &Message::RegisterReply { refused, load });
-            return Registered { refused, is_record_new: false };
+            return Registered { refused, is_record_new: false, was_here: false };
         }
         let other = other_home.filter(|home| *home != self.me && *home != leaf && s.members.contains(home));
         let number = other.and_then(|home| self.watch(now, home, &mut s.random.jitter));
@@ -154,7 +156,7 @@ impl Registrations {
         }
         let is_record_new = self.keep_record(now, leaf, record, s);
         send(s.out, leaf, &Message::RegisterReply { refused: None, load });
-        Registered { refused: None, is_record_new }
+        Registered { refused: None, is_record_new, was_here: !is_new }
     }
 
     fn keep_record(&self, now: Instant, leaf: PeerId, record: &[u8], s: &mut Stores<'_>) -> bool {

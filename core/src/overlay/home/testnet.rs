@@ -448,7 +448,7 @@ impl TestNode {
                 Message::Signed { bytes, .. } => homes.on_advert(now, (from, ip), bytes, m),
                 Message::LoadReply { load, .. } => homes.on_load_reply(now, from, load, Some(DELAY * 2), m),
                 Message::RegisterReply { refused, load } => homes.on_register_reply(now, from, refused, load, m),
-                Message::HomeDown { home } => homes.on_home_down(now, from, home, m),
+                Message::HomeDown { home } => homes.on_silent(now, home, Some(from), m),
                 // A supernode asks or tells everybody it is linked to, before it knows who that is.
                 _ => {}
             }

@@ -100,9 +100,9 @@ fn a_home_that_lies_about_the_other_one_is_not_believed() {
     let stranger = key(77).peer_id();
     net.with(leaf, |node, now, out| {
         node.homes(now, out, |homes, m| {
-            homes.on_home_down(now, stranger, other, m);
+            homes.on_silent(now, other, Some(stranger), m);
             assert!(m.out.is_empty(), "a stranger has no say");
-            homes.on_home_down(now, liar, other, m);
+            homes.on_silent(now, other, Some(liar), m);
         });
         assert_eq!(out.len(), 1, "the accused is asked");
     });
@@ -267,7 +267,7 @@ fn a_registration_costs_at_most_450_bytes() {
         &mut crate::overlay::gossip::Stores { wall: Some(wall_at(net.now)), random, members, records, out: &mut out };
     let got =
         rooms.as_mut().unwrap().on_register(net.now, leaf.peer_id(), Some(supernodes[1]), &record, Load::default(), s);
-    assert_eq!(got, Registered { refused: None, is_record_new: true });
+    assert_eq!(got, Registered { refused: None, is_record_new: true, was_here: false });
     // Again, and it is not new; somebody else's is not kept.
     let again = |rooms: &mut Registrations, who: PeerId, s: &mut crate::overlay::gossip::Stores<'_>| {
         rooms.on_register(net.now, who, None, &record, Load::default(), s).is_record_new
