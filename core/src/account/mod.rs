@@ -69,7 +69,7 @@ impl Account {
 
     /// Whether so many bytes may go unasked to an address that somebody else named; if so they are entered.
     #[must_use]
-    pub(crate) fn to_hearsay(&mut self, now: Instant, to: SocketAddr, bytes: usize) -> bool {
+    pub(crate) fn take_hearsay(&mut self, now: Instant, to: SocketAddr, bytes: usize) -> bool {
         self.hearsay.has_room(now, to.ip(), bytes)
             && self.ledger.unasked(now, to)
             && self.hearsay.take(now, to.ip(), bytes)

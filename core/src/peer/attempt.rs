@@ -12,6 +12,9 @@ use crate::time::Instant;
 pub(super) const ATTEMPT_WAITS: [Duration; 3] =
     [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
+/// How often it is sent.
+const SENDS_MAX: u8 = 3;
+const _: () = assert!(SENDS_MAX as usize == ATTEMPT_WAITS.len());
 /// One that is sent once is given up after as long.
 const ONCE_WAIT: Duration = Duration::from_millis(3_500);
 
@@ -47,7 +50,7 @@ pub(crate) struct Manner {
 impl Manner {
     /// As often as any, by this word.
     pub(crate) const fn by(origin: Origin) -> Self {
-        Self { origin, sends_max: ATTEMPT_WAITS.len() as u8 }
+        Self { origin, sends_max: SENDS_MAX }
     }
 
     /// To an address that nobody has been found at yet, once: it costs its owner no more than its naming cost.

@@ -156,7 +156,7 @@ impl Peers {
                 let proven = self.get(key).is_some_and(|p| p.paths.is_proven(&Route::from(path)));
                 let mut may_be_sent = || match origin {
                     Origin::Own => account.unasked(now, path.remote),
-                    Origin::Hearsay => account.to_hearsay(now, path.remote, packet.len()),
+                    Origin::Hearsay => account.take_hearsay(now, path.remote, packet.len()),
                 };
                 if proven || path.socket.is_tcp() || may_be_sent() {
                     self.push(Outgoing::Raw { path, bytes: packet.into() });

@@ -218,7 +218,7 @@ fn who_was_found_somewhere_stays_while_its_adverts_name_that_place() {
     let (from, wall) = (key(200).peer_id(), Some(wall_at(s(1))));
     let at = |a: u8, sequence, capabilities| {
         let addresses = [Address::V4([203, 0, a, 1], [1, 2])].into_iter().collect();
-        Advert { addresses, capabilities, ..advert(1, sequence, s(0)) }.sign(&key(1))
+        Advert { capabilities, addresses, ..advert(1, sequence, s(0)) }.sign(&key(1))
     };
     let found = SocketAddr::from(([203, 0, 7, 1], 0x0102));
     assert_eq!(members.renew(s(1), &from, wall, &at(7, 1, Capabilities::ALL)), Err(Refused::Unproven));

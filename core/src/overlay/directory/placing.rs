@@ -202,3 +202,7 @@ fn send(puts: Puts<'_>, out: &mut VecDeque<Output>) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "placing_tests.rs"]
+mod tests;

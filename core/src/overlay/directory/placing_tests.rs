@@ -1,0 +1,149 @@
+use super::*;
+use crate::overlay::advert::{Advert, Capabilities, Found};
+use crate::overlay::directory::store::Putter;
+use crate::overlay::home::testnet::{generators, key, s, wall_at};
+use crate::wire::address::Address;
+use crate::wire::message::decode_next;
+
+const ME: u8 = 1;
+
+fn id(n: u8) -> PeerId {
+    key(n).peer_id()
+}
+
+fn at(n: u8) -> SocketAddr {
+    SocketAddr::from(([203, 0, n, 1], 7))
+}
+
+/// Supernodes 1 to `n`, this one the first of them.
+fn members(n: u8) -> MembershipTable {
+    let mut members = MembershipTable::new(id(ME), 1_024);
+    for n in 1..=n {
+        let advert = Advert {
+            id: id(n),
+            sequence: 1,
+            issued_s: wall_at(s(0)).as_secs(),
+            lifetime_s: 3_600,
+            capabilities: Capabilities::ALL,
+            leaves_max: 9,
+            relay_kbps: 0,
+            addresses: [Address::from(at(n))].into_iter().collect(),
+        };
+        let bytes = advert.sign(&key(n));
+        if n == ME {
+            members.put_own(s(0), advert, &bytes);
+        } else {
+            members.insert(s(0), &id(n), Some(wall_at(s(0))), &bytes, Found::Here(at(n))).unwrap();
+        }
+    }
+    members
+}
+
+fn record(leaf: u8, homes: &[u8]) -> Box<[u8]> {
+    let homes = homes.iter().map(|home| (id(*home), at(*home).into())).collect();
+    let issued_s = wall_at(s(0)).as_secs();
+    Record { id: id(leaf), sequence: 1, issued_s, lifetime_s: 43_200, homes }.sign(&key(leaf))
+}
+
+/// Records of these leaves, who are registered here.
+fn records(leaves: &[u8], homes: &[u8]) -> RecordStore {
+    let mut records = RecordStore::new(100);
+    for leaf in leaves {
+        let bytes = record(*leaf, homes);
+        records.insert(s(0), &id(*leaf), Some(wall_at(s(0))), &bytes, Putter::Leaf).unwrap();
+    }
+    records
+}
+
+/// To whom each packet goes, and the leaves whose records are in it.
+fn sent(out: &mut VecDeque<Output>) -> Vec<(PeerId, Vec<PeerId>)> {
+    let packet = |output| {
+        let Output::SendAt { to, messages, .. } = output else { panic!("{output:?}") };
+        let (mut rest, mut leaves) = (&*messages, Vec::new());
+        while !rest.is_empty() {
+            let Ok(Message::Signed { bytes, .. }) = decode_next(&mut rest) else { panic!() };
+            leaves.push(Record::parse(bytes).unwrap().id);
+        }
+        (to, leaves)
+    };
+    out.drain(..).map(packet).collect()
+}
+
+/// Lets time pass, with these leaves registered.
+fn run(
+    placing: &mut Placing,
+    until: Instant,
+    leaves: &[u8],
+    (records, members): (&RecordStore, &MembershipTable),
+) -> Vec<(Instant, PeerId, Vec<PeerId>)> {
+    let mut ids: Vec<PeerId> = leaves.iter().map(|leaf| id(*leaf)).collect();
+    ids.sort_unstable();
+    let (mut all, mut out) = (Vec::new(), VecDeque::new());
+    while placing.poll_timeout() <= until {
+        let now = placing.poll_timeout();
+        let after = |after: Option<PeerId>| -> Box<dyn Iterator<Item = PeerId>> {
+            let ids = ids.clone();
+            Box::new(ids.into_iter().filter(move |leaf| after.is_none_or(|after| *leaf > after)))
+        };
+        placing.handle_timeout(now, leaves.len(), after, records, members, &mut out);
+        assert!(placing.poll_timeout() > now);
+        all.extend(sent(&mut out).into_iter().map(|(to, leaves)| (now, to, leaves)));
+    }
+    all
+}
+
+#[test]
+fn a_record_goes_to_its_eight_holders_from_the_first_home_that_lives() {
+    let (members, placing, mut out) = (members(20), Placing::new(s(0), id(ME)), VecDeque::new());
+    placing.put(&record(100, &[ME, 2]), &members, &mut out);
+    let mut to: Vec<PeerId> = sent(&mut out).into_iter().map(|(to, _)| to).collect();
+    let mut holders: Vec<PeerId> =
+        members.holders(&id(100), HOLDERS_MAX).into_iter().map(|(holder, _)| holder).collect();
+    assert_eq!(holders.len(), HOLDERS_MAX);
+    holders.retain(|holder| *holder != id(ME));
+    (to.sort_unstable(), holders.sort_unstable());
+    assert_eq!(to, holders);
+    placing.put(&record(100, &[2, ME]), &members, &mut out);
+    assert!(out.is_empty(), "the other home does that");
+    placing.put(&record(100, &[77, ME]), &members, &mut out);
+    assert!(!out.is_empty(), "that one is not there");
+}
+
+#[test]
+fn all_are_put_once_in_a_round_and_a_changed_one_within_ten_minutes() {
+    let leaves: Vec<u8> = (100..130).collect();
+    let (members, records) = (members(3), records(&leaves, &[ME, 2]));
+    let mut placing = Placing::new(s(0), id(ME));
+    let round = run(&mut placing, s(55 * 60), &leaves, (&records, &members));
+    for leaf in &leaves {
+        let puts = round.iter().filter(|(_, _, all)| all.contains(&id(*leaf))).count();
+        assert!((2..=2 * 12).contains(&puts), "{puts} puts to two others");
+    }
+    let (mut placing, mut random) = (Placing::new(s(0), id(ME)), generators(1));
+    placing.put_later(s(1), id(100), &mut random.jitter);
+    let later = run(&mut placing, s(601), &[], (&records, &members));
+    assert_eq!(later.len(), 2, "once, to each of two");
+    assert!(later.iter().all(|(_, _, leaves)| *leaves == [id(100)]));
+}
+
+#[test]
+fn who_is_met_gets_what_it_is_to_keep_and_nobody_else_does() {
+    let leaves: Vec<u8> = (100..140).collect();
+    let (members, records) = (members(20), records(&leaves, &[ME, 2]));
+    let mut placing = Placing::new(s(0), id(ME));
+    placing.on_met(s(0), id(5), at(5));
+    placing.on_met(s(0), id(5), at(5));
+    let puts = run(&mut placing, s(5), &leaves, (&records, &members));
+    let mut got: Vec<PeerId> = puts
+        .iter()
+        .flat_map(|(_, to, leaves)| {
+            assert_eq!(*to, id(5));
+            leaves.clone()
+        })
+        .collect();
+    let is_its = |leaf: &PeerId| members.holders(leaf, HOLDERS_MAX).iter().any(|(holder, _)| *holder == id(5));
+    let mut its: Vec<PeerId> = leaves.iter().map(|leaf| id(*leaf)).filter(is_its).collect();
+    (got.sort_unstable(), its.sort_unstable());
+    assert!(!its.is_empty() && its.len() < leaves.len());
+    assert_eq!(got, its);
+}
