@@ -58,7 +58,7 @@ pub mod internal {
         Accepted, Admission, Epoch, Gate, Identity, InitFixed, Initiation, Macs, PeerKeys, ResponseFixed,
         TransportKeys, accept, initiate, open_cookie,
     };
-    pub use crate::overlay::advert::Advert;
+    pub use crate::overlay::advert::{Advert, Capabilities};
     pub use crate::overlay::directory::Record;
     pub use crate::random::KeyRng;
     pub use crate::stream::{LinkEvent, LinkStreams, LocalStream, PACKET_LEN_MIN, Side};

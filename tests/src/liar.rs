@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use handfast_core::internal::{
-    Advert, Epoch, Identity, InitFixed, KeyRng, Macs, PeerKeys, ResponseFixed, accept, initiate,
+    Advert, Capabilities, Epoch, Identity, InitFixed, KeyRng, Macs, PeerKeys, ResponseFixed, accept, initiate,
 };
 use handfast_core::wire::address::Address;
 use handfast_core::wire::message::{self, Message, ResponseBody, SignedKind};
@@ -51,17 +51,16 @@ pub fn key(n: u32) -> SecretKey {
 /// An advert of the n-th made-up identity, as new as can be, that names this address and these capabilities.
 pub fn advert(w: &World, n: u32, address: SocketAddr, capabilities: u8) -> Box<[u8]> {
     let key = key(n);
-    let mut advert = Advert {
+    let advert = Advert {
         id: key.peer_id(),
         sequence: w.now().as_micros(),
         issued_s: w.wall(HostId(0)).as_secs(),
         lifetime_s: 3_600,
-        capabilities: Default::default(),
+        capabilities: Capabilities(capabilities),
         leaves_max: u32::MAX,
         relay_kbps: 0,
         addresses: [Address::from(address)].into_iter().collect(),
     };
-    advert.capabilities.0 = capabilities;
     advert.sign(&key)
 }
 

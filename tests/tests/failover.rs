@@ -89,7 +89,9 @@ fn e4_who_dials_when_both_homes_are_dead_is_home_again_within_ten_seconds() {
         w.settle_homes(&[b]);
     }
     w.run_for(secs(300));
-    homes.iter().for_each(|home| w.crash(*home));
+    for home in homes {
+        w.crash(home);
+    }
     let t = w.transfer(a, b, 100, 100);
     w.until("home again", secs(10), |w| w.has_homes(a, 2));
     w.finish("its call", secs(10), &[t]);

@@ -101,7 +101,8 @@ fn a_record_goes_to_its_eight_holders_from_the_first_home_that_lives() {
         members.holders(&id(100), HOLDERS_MAX).into_iter().map(|(holder, _)| holder).collect();
     assert_eq!(holders.len(), HOLDERS_MAX);
     holders.retain(|holder| *holder != id(ME));
-    (to.sort_unstable(), holders.sort_unstable());
+    to.sort_unstable();
+    holders.sort_unstable();
     assert_eq!(to, holders);
     placing.put(&record(100, &[2, ME]), &members, &mut out);
     assert!(out.is_empty(), "the other home does that");
@@ -143,7 +144,8 @@ fn who_is_met_gets_what_it_is_to_keep_and_nobody_else_does() {
         .collect();
     let is_its = |leaf: &PeerId| members.holders(leaf, HOLDERS_MAX).iter().any(|(holder, _)| *holder == id(5));
     let mut its: Vec<PeerId> = leaves.iter().map(|leaf| id(*leaf)).filter(is_its).collect();
-    (got.sort_unstable(), its.sort_unstable());
+    got.sort_unstable();
+    its.sort_unstable();
     assert!(!its.is_empty() && its.len() < leaves.len());
     assert_eq!(got, its);
 }
