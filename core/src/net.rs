@@ -122,6 +122,8 @@ pub enum DropReason {
     Quota,
     /// Authentic, but its contents make no sense.
     BadContents,
+    /// An Init of a version that is not spoken here, or word that ours is none for its receiver.
+    OtherVersion,
 }
 
 impl fmt::Display for DropReason {
@@ -137,6 +139,7 @@ impl fmt::Display for DropReason {
             Self::WrongPath => "it came where it may not",
             Self::Quota => "the rate or the quota of a relay is used up",
             Self::BadContents => "its contents make no sense",
+            Self::OtherVersion => "it is of another version of the protocol",
         })
     }
 }

@@ -88,6 +88,19 @@ impl ChoiceRng {
         self.draw(ChaCha20Rng::next_u64)
     }
 
+    /// Which of these, each as likely as its weight says; none where all weigh nothing.
+    pub(crate) fn weighted(&mut self, weights: impl Iterator<Item = u64> + Clone) -> Option<usize> {
+        let total = weights.clone().fold(0_u64, u64::saturating_add);
+        let mut at = self.u64().checked_rem(total)?;
+        for (n, weight) in weights.enumerate() {
+            match at.checked_sub(weight) {
+                Some(rest) => at = rest,
+                None => return Some(n),
+            }
+        }
+        None
+    }
+
     /// A number in `0..n`; 0 when `n` is 0. The bias of the plain remainder is below 2^-32 for every `n` we use.
     #[expect(clippy::cast_possible_truncation, reason = "below `n`, which is a usize")]
     pub(crate) fn below(&mut self, n: usize) -> usize {

@@ -114,7 +114,7 @@ mod tests {
         report.on_sent(2, 50);
         report.on_connection_refused();
         report.set_introductions((1, 4, 900));
-        let dropped = [1, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let dropped = [1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
         let expected = Counters {
             rx_datagrams: 2,
             rx_bytes: 30,

@@ -3,12 +3,13 @@
 mod samples;
 
 use handfast_core::wire::address::{Address, CANDIDATES_MAX, Candidate, CandidateKind, Candidates};
+use handfast_core::wire::dialect::INIT_VERSION;
 use handfast_core::wire::message::{
     DIGEST_MAX, DigestEntry, HINTS_MAX, InitBody, Load, LoadHint, Message, Refusal, ResponseBody, decode_next, encode,
 };
 use handfast_core::wire::nat::{FilteringBehavior, MappingBehavior, NatProfile, PortAssignment};
 use handfast_core::wire::packet::{
-    ChannelId, Kind, Packet, VERSION, data_header, init_header, loop_packet, relay_header, response_header,
+    ChannelId, Kind, Packet, data_header, init_header, loop_packet, relay_header, response_header, versions_packet,
 };
 use handfast_core::wire::{DecodeError, SERVICE_NAME_LEN_MAX};
 use handfast_core::{DATAGRAM_LEN_MAX, SecretKey, ServiceName};
@@ -236,7 +237,7 @@ fn packets_begin_and_end_where_they_should() {
 #[test]
 fn fields_lie_where_they_should() {
     let packet = [&init_header(0x0403_0201)[..], &[9; 96]].concat();
-    assert_eq!(packet[..6], [1, VERSION, 1, 2, 3, 4]);
+    assert_eq!(packet[..6], [1, INIT_VERSION, 1, 2, 3, 4]);
     assert_eq!(Packet::decode(&packet), Ok(Packet::Init { sender: 0x0403_0201, rest: &[9; 96] }));
 
     let packet = [&response_header(0x0403_0201)[..], &[9; 48]].concat();
@@ -269,11 +270,16 @@ fn fields_lie_where_they_should() {
 
 #[test]
 fn another_version_is_told_apart() {
-    for version in (0..=255).filter(|version| *version != VERSION) {
+    for version in (0..=255).filter(|version| *version != INIT_VERSION) {
         let mut packet = [&init_header(1)[..], &[0; 96]].concat();
         packet[1] = version;
-        assert_eq!(Packet::decode(&packet), Err(DecodeError::BadVersion));
+        assert_eq!(Packet::decode(&packet), Ok(Packet::Foreign { version, sender: 1 }));
+        assert!(Packet::decode(&packet[..101]).is_err(), "too short to be answered");
     }
+    let packet = versions_packet(0x0403_0201);
+    assert_eq!(packet, [10, 1, 2, 3, 4, 1, 1]);
+    let versions = Packet::Versions { receiver: 0x0403_0201, lowest: 1, highest: 1 };
+    assert_eq!(Packet::decode(&packet), Ok(versions));
 }
 
 /// No Relay in Relay, no Cookie (it would answer an Init that needs none) and no Loop.

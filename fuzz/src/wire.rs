@@ -29,6 +29,12 @@ pub fn packet(data: &[u8]) {
             let _ = Packet::decode(inner);
         }
         Packet::Loop { token } => assert_eq!(data, loop_packet(*token)),
+        Packet::Foreign { version, sender } => {
+            assert_eq!((data[1], &data[2..INIT_HEADER_LEN]), (version, &sender.to_le_bytes()[..]));
+        }
+        Packet::Versions { receiver, lowest, highest } => {
+            assert_eq!((data[1..5], data[5..]), (receiver.to_le_bytes()[..], [lowest, highest][..]));
+        }
     }
 }
 

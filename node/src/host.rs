@@ -365,6 +365,14 @@ fn narrate(endpoint: &Endpoint, relay_limits: RelayLimits) -> Result<(), Failure
                     let (peer, relay) = (short(&peer.to_string()), short(&relay.to_string()));
                     tracing::warn!(%peer, %relay, "{}; looking for another one", limit_words(limit));
                 }
+                Event::OtherVersion { remote, lowest, highest } => {
+                    let who = remote.map_or_else(|| "a caller".to_owned(), |remote| remote.to_string());
+                    let theirs = if lowest == highest { lowest.to_string() } else { format!("{lowest} to {highest}") };
+                    tracing::warn!(
+                        "{who} speaks version {theirs} of the protocol, and this release reads version 1: install the \
+                         newer release on the older side (handfast --version says which one this is)"
+                    );
+                }
                 Event::PeerGone { peer } => tracing::info!(peer = %short(&peer.to_string()), "gone"),
                 Event::ConnectFailed { peer, error } => {
                     tracing::info!(peer = %short(&peer.to_string()), %error, "cannot connect");

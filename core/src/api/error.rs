@@ -16,6 +16,8 @@ pub enum ConnectError {
     Refused,
     /// The peer's homes introduce nobody for now: they are too busy, or have used up what they relay.
     Busy,
+    /// The peer reads no version of the protocol that this node speaks.
+    OtherVersion,
 }
 
 /// Why a command was refused. Nothing was changed.
@@ -43,6 +45,7 @@ impl fmt::Display for ConnectError {
             Self::UnknownPeer => "no supernode has a record of the peer",
             Self::Unreachable => "the peer does not answer",
             Self::Refused => "the peer refuses us",
+            Self::OtherVersion => "the peer speaks another version of the protocol: one of the two needs an update",
             Self::Busy => "the peer's homes are too busy, or have used up what they relay",
         })
     }

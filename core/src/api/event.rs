@@ -67,6 +67,16 @@ pub enum Event {
         /// It carries again after this.
         retry_after: Duration,
     },
+    /// This node and another one have no version of the protocol in common: one of the two needs an update. Told at most
+    /// once a minute.
+    OtherVersion {
+        /// Where the other one is, unless a home brought its call.
+        remote: Option<SocketAddr>,
+        /// The lowest version that it speaks, as far as it says.
+        lowest: u8,
+        /// The highest.
+        highest: u8,
+    },
     /// A link to a peer is gone.
     PeerGone {
         /// The peer.

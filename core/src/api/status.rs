@@ -91,7 +91,7 @@ pub struct Counters {
     /// Bytes forwarded.
     pub forwarded_bytes: u64,
     /// Datagrams dropped, by [`DropReason`](crate::net::DropReason) in order of declaration.
-    pub dropped: [u64; 10],
+    pub dropped: [u64; 11],
     /// TCP connections ended because there were too many, or because nobody accepts any here.
     pub refused_connections: u64,
     /// Introductions carried as a home.

@@ -48,12 +48,13 @@ pub(crate) fn judge<'a>(
     }
 }
 
-/// What the home is told of an Init that was opened. Only a caller that may use nothing here hears of a refusal; any
-/// other failure is passed over in silence, since the home repeats what is not answered.
+/// What the home is told of an Init. Only a caller that may use nothing here, or whose Init cannot be read, hears of a
+/// refusal; any other failure is passed over in silence, since the home repeats what is not answered.
 pub(crate) fn reply(channel: ChannelId, result: Result<&[u8], DropReason>) -> Result<Message<'_>, DropReason> {
     let response = match result {
         Ok(response) => Ok(response),
         Err(DropReason::Unauthentic) => Err(Refusal::NotAllowed),
+        Err(DropReason::OtherVersion) => Err(Refusal::OtherVersion),
         Err(reason) => return Err(reason),
     };
     Ok(Message::IntroducedReply { channel, response })

@@ -313,13 +313,15 @@ impl Calls {
         if call.homes.get(home).is_none_or(|(home, _)| home != by) {
             return Ok(());
         }
-        if refusal == Refusal::NotAllowed {
-            self.fail(id, ConnectError::Refused);
-        } else {
-            if refusal == Refusal::Busy {
-                call.error = ConnectError::Busy;
+        match refusal {
+            Refusal::NotAllowed => self.fail(id, ConnectError::Refused),
+            Refusal::OtherVersion => self.fail(id, ConnectError::OtherVersion),
+            _ => {
+                if refusal == Refusal::Busy {
+                    call.error = ConnectError::Busy;
+                }
+                self.ask(now, id, home + 1);
             }
-            self.ask(now, id, home + 1);
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 use super::*;
 use crate::identity::SecretKey;
+use crate::wire::dialect::INIT_VERSION;
 use crate::wire::message::decode_next;
-use crate::wire::packet::{INIT_HEADER_LEN, Kind, NOISE_1_OVERHEAD, VERSION};
+use crate::wire::packet::{INIT_HEADER_LEN, Kind, NOISE_1_OVERHEAD};
 
 const CALLER: PeerKey = PeerKey { index: 1, generation: 1 };
 const CALLEE: PeerKey = PeerKey { index: 2, generation: 1 };
@@ -17,7 +18,7 @@ fn at(ms: u64) -> Instant {
 /// The n-th Init of the caller.
 fn init(n: u8) -> Vec<u8> {
     let mut init = vec![0; INIT_HEADER_LEN + NOISE_1_OVERHEAD];
-    (init[0], init[1], init[INIT_HEADER_LEN]) = (Kind::Init as u8, VERSION, n);
+    (init[0], init[1], init[INIT_HEADER_LEN]) = (Kind::Init as u8, INIT_VERSION, n);
     init
 }
 

@@ -13,8 +13,9 @@ use crate::net::{LanNode, Network, PeerKey, SocketId};
 use crate::operations::Bytes;
 use crate::random::Seed;
 use crate::time::Instant;
+use crate::wire::dialect::INIT_VERSION;
 use crate::wire::message::{Message, Refusal, decode_next};
-use crate::wire::packet::{ChannelId, INIT_HEADER_LEN, Kind, NOISE_1_OVERHEAD, VERSION};
+use crate::wire::packet::{ChannelId, INIT_HEADER_LEN, Kind, NOISE_1_OVERHEAD};
 
 const PEERS: u8 = 8;
 /// A call that nobody answers ends within this.
@@ -211,7 +212,7 @@ fn key(n: u8) -> PeerKey {
 
 fn init(n: u8) -> Vec<u8> {
     let mut init = vec![0; INIT_HEADER_LEN + NOISE_1_OVERHEAD];
-    (init[0], init[1]) = (Kind::Init as u8, VERSION);
+    (init[0], init[1]) = (Kind::Init as u8, INIT_VERSION);
     init[INIT_HEADER_LEN] = n % 16;
     init
 }

@@ -29,6 +29,7 @@ use crate::identity::{PeerId, PeerIdError};
 use crate::net::DropReason;
 use crate::random::KeyRng;
 use crate::wire::DATAGRAM_LEN_MAX;
+use crate::wire::dialect::Dialect;
 use crate::wire::packet::{
     INIT_HEADER_LEN, MAC_LEN, NOISE_1_OVERHEAD, NOISE_2_OVERHEAD, Packet, RESPONSE_HEADER_LEN, init_header,
     response_header,
@@ -272,6 +273,8 @@ pub struct Accepted {
     pub sender: u32,
     /// The fixed part of the payload.
     pub fixed: InitFixed,
+    /// What it speaks: to be set by whoever reads the body, behind which that stands.
+    pub dialect: Dialect,
     /// The initiator's ephemeral key: the same in a copy of the Init, and in no other Init.
     pub ephemeral: [u8; 32],
     noise_public: [u8; 32],
@@ -321,7 +324,7 @@ pub(crate) fn accept_unless(
     let peer = PeerId::from_noise_unless(&noise_public, sign, known).map_err(HandshakeError::BadIdentity)?;
     let body_len = body.len();
     body_out.copy_within(INIT_FIXED_LEN..INIT_FIXED_LEN + body_len, 0);
-    Ok((Accepted { peer, sender, fixed, ephemeral, noise_public, noise }, body_len))
+    Ok((Accepted { peer, sender, fixed, dialect: Dialect::FIRST, ephemeral, noise_public, noise }, body_len))
 }
 
 impl Accepted {

@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 
 use super::crypto::KeyPair;
 use crate::identity::{PeerId, PeerIdError, SecretKey};
-use crate::wire::packet::{MAC_LEN, VERSION};
+use crate::wire::dialect::INIT_VERSION;
+use crate::wire::packet::MAC_LEN;
 
 /// What the handshake is called in the Noise framework.
 const NOISE_NAME: &str = "Noise_IK_25519_ChaChaPoly_BLAKE2s";
@@ -87,7 +88,7 @@ impl PeerKeys {
 pub(super) fn prologue(responder: &PeerId, initiator_index: u32) -> [u8; PROLOGUE_LEN] {
     let mut out = [0; PROLOGUE_LEN];
     out[..8].copy_from_slice(b"handfast");
-    out[8] = VERSION;
+    out[8] = INIT_VERSION;
     out[9..41].copy_from_slice(responder.as_bytes());
     out[41..].copy_from_slice(&initiator_index.to_le_bytes());
     out

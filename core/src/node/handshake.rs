@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use super::Node;
-use crate::api::StreamEnd;
+use crate::api::{Event, StreamEnd};
 use crate::identity::PeerId;
 use crate::introduce::HeldInit;
 use crate::link::Accepted;
@@ -14,6 +14,7 @@ use crate::relay::Way;
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
 use crate::wire::address::{Address, is_sendable};
+use crate::wire::dialect::Dialect;
 use crate::wire::message::{InitBody, Message, ResponseBody};
 
 // ---- initiator ----
@@ -84,8 +85,9 @@ impl Node {
     ) -> Result<(), DropReason> {
         let mut plain = [0; DATAGRAM_LEN_MAX];
         let mut finished = self.peers.finish(now, key, receiver, packet, &mut plain)?;
-        let body: ResponseBody<'_> =
-            postcard::from_bytes(&plain[..finished.body_len]).map_err(|_| DropReason::BadContents)?;
+        let (body, rest): (ResponseBody<'_>, _) =
+            postcard::take_from_bytes(&plain[..finished.body_len]).map_err(|_| DropReason::BadContents)?;
+        finished.dialect = Dialect::read(rest);
         let (same, first, early_accepted) = (finished.same, finished.first, finished.early_accepted);
         let early = core::mem::take(&mut finished.body);
         if !same && self.peers.is_up(key) {
@@ -153,8 +155,7 @@ impl Node {
             return Ok(());
         }
         let mut plain = [0; DATAGRAM_LEN_MAX];
-        let (accepted, len) = self.peers.accept(packet, macs, &mut plain)?;
-        let body: InitBody<'_> = postcard::from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
+        let (accepted, body) = self.open_init(packet, macs, &mut plain)?;
         match body {
             InitBody::Direct { early } => self.on_direct_init(now, arrival, accepted, early, packet.len()),
             InitBody::Introduced { .. } => {
@@ -165,6 +166,33 @@ impl Node {
                 Ok(())
             }
         }
+    }
+
+    /// Opens an Init, whose body lies in `plain` then.
+    pub(super) fn open_init<'a>(
+        &self,
+        packet: &[u8],
+        macs: bool,
+        plain: &'a mut [u8],
+    ) -> Result<(Accepted, InitBody<'a>), DropReason> {
+        let (mut accepted, len) = self.peers.accept(packet, macs, plain)?;
+        let (body, rest) = postcard::take_from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
+        accepted.dialect = Dialect::read(rest);
+        Ok((accepted, body))
+    }
+
+    /// This node and another one have no version in common.
+    pub(super) fn on_other_version(
+        &mut self,
+        now: Instant,
+        remote: Option<SocketAddr>,
+        lowest: u8,
+        highest: u8,
+    ) -> Result<(), DropReason> {
+        if self.peers.tells_of_versions(now) {
+            self.report.tell(Event::OtherVersion { remote, lowest, highest });
+        }
+        Err(DropReason::OtherVersion)
     }
 
     fn on_direct_init(

@@ -15,7 +15,7 @@ use crate::relay::{End, Way};
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
 use crate::wire::message::{ChannelLimits, InitBody, Message, Refusal};
-use crate::wire::packet::ChannelId;
+use crate::wire::packet::{ChannelId, Packet};
 
 // ---- the caller ----
 
@@ -272,9 +272,12 @@ impl Node {
             self.peers.send(home, &introduce::reply(channel, Ok(&response))?);
             return Ok(());
         }
+        if let Ok(Packet::Foreign { version, .. }) = Packet::decode(init) {
+            self.peers.send(home, &introduce::reply(channel, Err(DropReason::OtherVersion))?);
+            return self.on_other_version(now, None, version, version);
+        }
         let mut plain = [0; DATAGRAM_LEN_MAX];
-        let (accepted, len) = self.peers.accept(init, false, &mut plain)?;
-        let body = postcard::from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
+        let (accepted, body) = self.open_init(init, false, &mut plain)?;
         let (caller, route) = (accepted.peer, Route::Relayed { channel, via: home });
         let result = self.on_introduced_init(now, route, accepted, body, init.len());
         self.peers.send(home, &introduce::reply(channel, result.as_deref().map_err(|reason| *reason))?);

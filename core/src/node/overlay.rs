@@ -10,6 +10,7 @@ use crate::overlay::{About, Carried, LinkUp, Output, Situation, When, advertiser
 use crate::path::Route;
 use crate::peer::{Manner, Origin, Peer};
 use crate::time::{Instant, earliest};
+use crate::wire::dialect::Dialect;
 use crate::wire::message::Message;
 
 /// Most outputs carried out in one call: what machines want of each other settles in a few steps.
@@ -117,6 +118,7 @@ impl Node {
             rtt: paths.and_then(|paths| paths.rtt_of(&route)),
             is_linked: matches!(&message, Message::DialBackOrder { peer, .. } if self.peers.up_key(peer).is_some()),
             is_called,
+            dialect: self.peers.get(key).map_or(Dialect::FIRST, Peer::dialect),
             carried: self.carried(now),
         };
         if let Some(reply) = self.overlay.handle_message(now, *id, message, &about) {

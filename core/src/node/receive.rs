@@ -67,6 +67,14 @@ impl Node {
         let route = Route::from(path);
         match Packet::decode(packet).map_err(|_| DropReason::Malformed)? {
             Packet::Init { .. } => self.on_init(now, path, packet),
+            Packet::Foreign { version, sender } => {
+                self.peers.on_foreign_init(now, path, sender);
+                self.on_other_version(now, Some(path.remote), version, version)
+            }
+            Packet::Versions { receiver, lowest, highest } => {
+                self.peers.on_versions(path, receiver, lowest, highest)?;
+                self.on_other_version(now, Some(path.remote), lowest, highest)
+            }
             Packet::Cookie { receiver, nonce, sealed } => {
                 let result = self.peers.on_cookie(now, &mut self.account, path, receiver, nonce, sealed);
                 self.carry_peers(now);
@@ -109,7 +117,7 @@ impl Node {
             Packet::Beat { kind, receiver, counter, .. } => {
                 self.on_beat(now, route, None, Outer { kind, receiver, counter }, packet)
             }
-            Packet::Relay { .. } | Packet::Cookie { .. } | Packet::Loop { .. } => Err(DropReason::Malformed),
+            _ => Err(DropReason::Malformed),
         }
     }
 

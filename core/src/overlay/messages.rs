@@ -10,14 +10,16 @@ use crate::introduce::LookupFailure;
 use crate::overlay::advert::{Advert, Capabilities, MembershipTable, statement};
 use crate::overlay::directory::{HOLDERS_MAX, LookupStart, Whom};
 use crate::overlay::home::Carried;
-use crate::overlay::pack::{PLAINTEXT_MAX, send};
+use crate::overlay::pack::{PLAINTEXT_MAX, Packer, send};
 use crate::overlay::role::OrderTo;
 use crate::time::{Instant, WallTime};
 use crate::wire::address::Range;
+use crate::wire::dialect::Dialect;
 use crate::wire::message::{self, Load, LoadHint, Message, Refusal, SignedKind};
+use crate::wire::places::Places;
 
 /// What the node knows of a message, and of the link that it came on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct About {
     /// Where it came from, if straight and by UDP.
     pub remote: Option<SocketAddr>,
@@ -31,8 +33,26 @@ pub(crate) struct About {
     pub is_linked: bool,
     /// It is the advert of a peer that this node calls: see [`advertiser`].
     pub is_called: bool,
+    /// What both sides of the link speak.
+    pub dialect: Dialect,
     /// What this node does for others.
     pub carried: Carried,
+}
+
+#[cfg(any(test, feature = "operations"))]
+impl Default for About {
+    fn default() -> Self {
+        Self {
+            remote: None,
+            ip: None,
+            is_proven: false,
+            rtt: None,
+            is_linked: false,
+            is_called: false,
+            dialect: Dialect::OWN,
+            carried: Carried::default(),
+        }
+    }
 }
 
 /// Whose advert a message is, as it claims. Costs a point's decompression.
@@ -108,8 +128,30 @@ impl Overlay {
                 }
             }
             Message::Hints(hints) => self.on_hints(now, from, &hints),
-            Message::LoadRequest => return encoded(&self.load_reply(now, about.carried)),
+            Message::LoadRequest => {
+                if about.dialect.has(Dialect::HOMES) {
+                    self.tell_room(from);
+                }
+                return encoded(&self.load_reply(now, about.carried));
+            }
             Message::LoadReply { load, time_s } => self.on_load_reply(now, from, load, time_s, about),
+            Message::Places(places) => self.on_places(now, from, places),
+            Message::Rooms(rooms) => {
+                if let Some((homes, mut m)) = self.leaf(now) {
+                    homes.on_rooms(now, &from, &rooms, &mut m);
+                }
+            }
+            Message::Partners(partners) => {
+                if let Some((homes, mut m)) = self.leaf(now) {
+                    homes.on_partners(now, from, &partners, &mut m);
+                }
+            }
+            Message::Elsewhere { retry_after_s, supernodes } => {
+                if let Some((homes, mut m)) = self.leaf(now) {
+                    homes.on_elsewhere(now, from, retry_after_s, &supernodes, &mut m);
+                }
+                self.keep(from);
+            }
             Message::DialBackRequest { nonce, contacted, port } => {
                 if let Some(remote) = about.remote.filter(|_| about.is_proven) {
                     self.on_dial_back_request(now, from, remote, nonce, &contacted, port);
@@ -312,11 +354,32 @@ impl Overlay {
             self.clock.on_told(now, from, ip, time_s, by);
         }
         if let Some((homes, mut m)) = self.leaf(now) {
-            homes.on_load_reply(now, from, load, about.rtt, &mut m);
+            homes.on_load_reply(now, from, load, (about.rtt, about.dialect.has(Dialect::HOMES)), &mut m);
         }
         if let Some((s, mut stores)) = self.supernode(now) {
             s.gossip.on_load_reply(now, from, load, &mut stores);
             s.registrations.on_heard(&from);
+        }
+    }
+
+    /// Behind the answer to whoever asks for our load: our room, and for a leaf those that it had best be at home at
+    /// besides.
+    fn tell_room(&mut self, to: PeerId) {
+        let Acting::Supernode(s) = &self.acting else { return };
+        let is_leaf = !self.members.contains(&to);
+        let mut packer = Packer::new(to, &mut self.out);
+        let partners = s.registrations.partners(&mut self.random.peer_choice);
+        if is_leaf && !partners.is_empty() {
+            packer.push(&Message::Partners(partners));
+        }
+        packer.push(&Message::Places(s.registrations.places()));
+    }
+
+    /// A supernode says how much room it has.
+    fn on_places(&mut self, now: Instant, from: PeerId, places: Places) {
+        match self.leaf(now) {
+            Some((homes, mut m)) => homes.on_places(now, from, places, &mut m),
+            None => self.members.on_places(now, &from, places),
         }
     }
 

@@ -152,7 +152,7 @@ impl Overlay {
             homes.handle_timeout(now, &mut m);
         }
         if let Some((s, mut stores, key, sequence)) = self.signing(now) {
-            s.gossip.set_load(load);
+            s.gossip.set_load(load, s.registrations.places());
             s.gossip.handle_timeout(now, key, sequence, &mut stores);
             s.registrations.handle_timeout(now, &mut stores);
             let (count, leaves) = (s.registrations.len(), &s.registrations);

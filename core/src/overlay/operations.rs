@@ -112,6 +112,7 @@ impl World {
             is_linked: matches!(&message, Message::DialBackOrder { peer, .. } if self.linked.contains(peer)),
             is_called: advertiser(&message).is_some_and(|peer| peer == id(0)),
             carried: self.carried,
+            ..About::default()
         };
         self.overlay.on_heard(self.now, &id(n));
         if let Some(reply) = self.overlay.handle_message(self.now, id(n), message, &about) {

@@ -204,7 +204,7 @@ impl Overlay {
         // As a leaf it took their word; who passes an advert on has been there.
         let told = self.members.drain();
         let Some((s, mut stores, key, sequence)) = self.signing(now) else { return };
-        s.gossip.set_load(load);
+        s.gossip.set_load(load, s.registrations.places());
         // The own advert first: it is what neighbours are greeted with.
         s.gossip.handle_timeout(now, key, sequence, &mut stores);
         s.gossip.join(now, named, &mut stores);

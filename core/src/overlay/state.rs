@@ -97,7 +97,7 @@ impl Terms {
             advertise: advertise.to_vec(),
             way,
             gossip: Gossip::new(now, me, own, random),
-            registrations: Registrations::new(me, self.leaves_max),
+            registrations: Registrations::new(now, me, self.leaves_max),
             placing: Placing::new(now, me),
             asked_lately: Aged::default(),
             lookups_taken: RateTable::new(LOOKUPS_OF_ONE, LOOKUPS, LOOKERS_MAX),

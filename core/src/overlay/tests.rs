@@ -18,6 +18,7 @@ use crate::net::{Network, SocketId};
 use crate::overlay::advert::{Advert, Capabilities};
 use crate::random::Seed;
 use crate::time::{Instant, WallTime};
+use crate::wire::dialect::Dialect;
 use crate::wire::message::{Load, Message, Refusal, SignedKind, decode_next};
 
 const SHOWN: LinkUp = LinkUp { is_new: true, shows_us: true };
@@ -78,6 +79,7 @@ fn sent(outputs: &[Output], to: PeerId) -> Vec<&'static str> {
                 Message::LookupReply { .. } => "record",
                 Message::Lookup { .. } => "lookup",
                 Message::DialBackRequest { .. } => "dial back?",
+                Message::Places(_) => "places",
                 _ => "other",
             });
         }
@@ -168,6 +170,10 @@ fn a_supernode_answers_a_question_of_load_at_once_and_a_lookup_before_anything_e
     let mut node = supernode();
     node.on_link_up(s(1), id(2), LinkUp { is_new: true, shows_us: false });
     let reply = node.handle_message(s(1), id(2), Message::LoadRequest, &About::default()).expect("at once");
+    assert_eq!(sent(&drain(&mut node), id(2)), ["places"], "behind it");
+    let first = About { dialect: Dialect::FIRST, ..About::default() };
+    assert!(node.handle_message(s(1), id(2), Message::LoadRequest, &first).is_some());
+    assert_eq!(drain(&mut node), [], "who speaks the first version is told nothing that it does not know");
     let expected = Message::LoadReply { load: Load { leaves: 0, introductions: 0, relay: 0 }, time_s: WALL_S + 1 };
     assert_eq!(decode_next(&mut &*reply), Ok(expected));
     assert!(!node.is_pressing());
@@ -300,7 +306,7 @@ fn whose_address_is_gone_dismisses_its_leaves_and_finds_homes() {
     node.on_link_up(s(8), id(4), LinkUp { is_new: true, shows_us: false });
     let register = Message::Register { other_home: None, record: &[] };
     let _ = node.handle_message(s(8), id(4), register, &About::default());
-    assert_eq!(sent(&drain(&mut node), id(4)), ["registered"]);
+    assert_eq!(sent(&drain(&mut node), id(4)), ["registered", "places"]);
     assert_eq!((node.leaves(), node.homes_of(&id(4))), (1, vec![(id(99), own())]));
 
     node.check_address(s(9), &network);

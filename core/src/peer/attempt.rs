@@ -7,6 +7,7 @@ use crate::link::{Epoch, Initiation};
 use crate::net::Path;
 use crate::path::Route;
 use crate::time::Instant;
+use crate::wire::dialect::Dialect;
 
 /// An Init to an address is sent three times, after 0, 0.5 and 1.5 s, and given up after 3.5.
 pub(super) const ATTEMPT_WAITS: [Duration; 3] =
@@ -95,6 +96,7 @@ pub(super) struct Pending {
     pub(super) epoch: Epoch,
     pub(super) ephemeral: [u8; 32],
     pub(super) session: u64,
+    pub(super) dialect: Dialect,
     pub(super) time_us: u64,
     pub(super) at: Instant,
     /// Where the Init came from and the Response went.

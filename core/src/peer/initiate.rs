@@ -21,6 +21,7 @@ use crate::net::{DropReason, Path, PeerKey};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
+use crate::wire::dialect::Dialect;
 use crate::wire::message::InitBody;
 
 /// Most handshakes of ours under way with one peer. At the limit the oldest is given up.
@@ -44,6 +45,8 @@ pub(crate) struct Finished {
     rtt: Option<Duration>,
     /// New keys for the same link: not another link to the same peer.
     pub(crate) same: bool,
+    /// What the peer speaks, as its Response says behind its body.
+    pub(crate) dialect: Dialect,
 }
 
 impl Peers {
@@ -90,7 +93,8 @@ impl Peers {
     ) -> Option<Box<[u8]>> {
         let time_us = self.init_time(now);
         let mut bytes = [0; DATAGRAM_LEN_MAX];
-        let body = postcard::to_slice(body, &mut bytes).ok()?;
+        let len = Dialect::OWN.write(body, &mut bytes)?;
+        let body = bytes.get(..len)?;
         let attempt = self.build_attempt(now, time_us, key, (route, manner), body, None)?;
         let packet = attempt.packet.clone();
         let peer = self.table.get_mut(key)?;
@@ -348,6 +352,7 @@ impl Peers {
             body: attempt.body.clone(),
             first: attempt.first,
             rtt: (attempt.sent == 1).then(|| now.since(attempt.at)),
+            dialect: Dialect::FIRST,
             same: fixed.resumed && peer.epoch.is_some() && fixed.session == peer.session,
         })
     }
@@ -365,6 +370,7 @@ impl Peers {
         let own_duty = self.own_duty();
         let Some(peer) = self.table.get_mut(key) else { return };
         peer.session = finished.session;
+        peer.dialect = finished.dialect.with(Dialect::OWN);
         if !finished.same {
             peer.quic_client = true;
             peer.duty = own_duty;

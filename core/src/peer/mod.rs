@@ -38,6 +38,7 @@ mod table;
 mod tests;
 mod traffic;
 mod validation;
+mod versions;
 mod ways;
 
 pub(crate) use attempt::{AttemptRoute, Manner, Origin};

@@ -9,6 +9,7 @@ use super::output::Output;
 use super::pings::Pings;
 use super::state::Peer;
 use super::table::Table;
+use super::versions::Versions;
 use crate::identity::PeerId;
 use crate::keepalive::{Duty, Pace};
 use crate::link::{Epoch, Freshness, Gate, Identity};
@@ -42,6 +43,7 @@ pub(crate) struct Peers {
     /// The clock of Inits, ours and others'.
     pub(super) freshness: Freshness,
     pub(super) pings: Pings,
+    pub(super) versions: Versions,
     outputs: VecDeque<Output>,
 }
 
@@ -66,6 +68,7 @@ impl Peers {
             touched: Vec::new(),
             freshness: Freshness::new(clock_mark),
             pings: Pings::default(),
+            versions: Versions::default(),
             outputs: VecDeque::new(),
         }
     }

@@ -19,6 +19,7 @@ use crate::net::{DropReason, Path, PeerKey};
 use crate::path::Route;
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
+use crate::wire::dialect::Dialect;
 use crate::wire::message::{self, ResponseBody, Whereabouts};
 use crate::wire::packet::{NOISE_2_OVERHEAD, RESPONSE_HEADER_LEN};
 
@@ -174,7 +175,7 @@ impl Peers {
         let mut body =
             ResponseBody::Direct { seen, reply: reply.and_then(|mut bytes| message::decode_next(&mut bytes).ok()) };
         let mut buf = [0; DATAGRAM_LEN_MAX];
-        if !postcard::to_slice(&body, &mut buf).is_ok_and(|used| response_len(used.len()) <= request.init_len) {
+        if Dialect::OWN.write(&body, &mut buf).is_none_or(|len| response_len(len) > request.init_len) {
             body = ResponseBody::Direct { seen, reply: None };
             request.fresh = false;
         }
@@ -195,9 +196,9 @@ impl Peers {
     ) -> Result<(Box<[u8]>, bool), DropReason> {
         let mut buf = [0; DATAGRAM_LEN_MAX];
         // Never longer than the Init, and the header of the answer that carries it is shorter than the introduction's.
-        while let Ok(used) =
-            postcard::to_slice(&ResponseBody::Introduced { whereabouts: whereabouts.clone() }, &mut buf)
-            && response_len(used.len()) > request.init_len
+        while let Some(len) =
+            Dialect::OWN.write(&ResponseBody::Introduced { whereabouts: whereabouts.clone() }, &mut buf)
+            && response_len(len) > request.init_len
             && whereabouts.candidates.pop().is_some()
         {}
         let is_told = !whereabouts.candidates.is_empty();
@@ -222,12 +223,13 @@ impl Peers {
         let resumed = peer.is_up() && peer.session == fixed.session;
         self.make_room_for_pending(now, key, fixed.time_us)?;
         let index = self.indices.allocate(key).ok_or(DropReason::Limited)?;
-        let (sender, ephemeral) = (accepted.sender, accepted.ephemeral);
+        let (sender, ephemeral, dialect) = (accepted.sender, accepted.ephemeral, accepted.dialect);
         let mut plain = [0; DATAGRAM_LEN_MAX];
         let mut out = [0; DATAGRAM_LEN_MAX];
         let response = ResponseFixed { early_accepted: request.fresh, resumed, session: fixed.session };
-        let built = postcard::to_slice(body, &mut plain)
-            .ok()
+        let built = Dialect::OWN
+            .write(body, &mut plain)
+            .and_then(|len| plain.get(..len))
             .and_then(|body| accepted.respond(&mut self.keys, index, response, body, &mut out).ok());
         let Some((keys, len)) = built else {
             self.indices.free(index);
@@ -242,6 +244,7 @@ impl Peers {
             epoch: Epoch::new(keys, index, sender),
             ephemeral,
             session: fixed.session,
+            dialect,
             time_us: fixed.time_us,
             at: now,
             route: request.route,
@@ -318,6 +321,7 @@ impl Peers {
         let own_duty = self.own_duty();
         let Some(peer) = self.table.get_mut(key) else { return };
         peer.session = pending.session;
+        peer.dialect = pending.dialect.with(Dialect::OWN);
         peer.last_init_us = peer.last_init_us.max(pending.time_us);
         if !same {
             peer.quic_client = false;

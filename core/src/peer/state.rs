@@ -10,6 +10,7 @@ use crate::keepalive::{BEAT_INTERVAL, BEAT_INTERVAL_MAX, Beats, Duty, PROOF_AGE_
 use crate::link::Epoch;
 use crate::path::{FailureDetector, Paths, Route};
 use crate::time::{Instant, earliest};
+use crate::wire::dialect::Dialect;
 use crate::wire::message::ChannelLimits;
 
 /// A link that only listens (the other side keeps it alive) is gone after so much silence: two beats of the peer may be
@@ -38,6 +39,8 @@ pub(super) const OLD_EPOCH_AGE_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct Peer {
     pub(super) id: PeerId,
     pub(super) session: u64,
+    /// What both sides of the link speak.
+    pub(super) dialect: Dialect,
     /// QUIC's client is the initiator of the link's first handshake; rekeys do not change it.
     pub(super) quic_client: bool,
     pub(super) epoch: Option<Box<Epoch>>,
@@ -76,6 +79,7 @@ impl Peer {
         Self {
             id,
             session: 0,
+            dialect: Dialect::FIRST,
             quic_client: false,
             epoch: None,
             old_epoch: None,
@@ -105,6 +109,11 @@ impl Peer {
     /// Who it is.
     pub(crate) fn id(&self) -> PeerId {
         self.id
+    }
+
+    /// What both sides of the link speak.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Its paths.

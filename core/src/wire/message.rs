@@ -10,6 +10,7 @@ use super::DecodeError;
 use super::address::{Address, Candidates};
 use super::nat::NatProfile;
 use super::packet::ChannelId;
+use super::places::{Places, Room};
 use crate::identity::PeerId;
 
 /// Most gossip digest entries in one message.
@@ -24,6 +25,12 @@ pub const HINTS_MAX: usize = 32;
 pub const CONTACTED_MAX: usize = 64;
 /// Most relays in one offer.
 pub const OFFERED_MAX: usize = 8;
+/// Most supernodes of which one message tells how much room they have.
+pub const ROOMS_MAX: usize = 32;
+/// Most partners that a supernode names to a leaf.
+pub const PARTNERS_MAX: usize = 4;
+/// Most supernodes that a leaf is sent to instead.
+pub const ELSEWHERE_MAX: usize = 3;
 
 /// How loaded a supernode says it is: shares of its capacity, 255 is full.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
@@ -61,6 +68,8 @@ pub enum Refusal {
     NotAllowed,
     /// No record is known of the peer.
     Unknown,
+    /// The peer cannot read an Init of this version.
+    OtherVersion,
 }
 
 /// What these two peers may have relayed, on all their channels; told to both ends. Zero is unlimited.
@@ -347,6 +356,21 @@ pub enum Message<'a> {
         token: [u8; 16],
         /// The channel and what it may carry, or why there is none.
         result: Result<(ChannelId, ChannelLimits), Refusal>,
+    },
+
+    /// Behind a [`Message::LoadReply`] or [`Message::RegisterReply`]: the sender's own room.
+    Places(Places),
+    /// Behind [`Message::Hints`]: the room of others.
+    Rooms(ArrayVec<Room, ROOMS_MAX>),
+    /// To a leaf: supernodes that watch the sender and are watched by it. Who makes the sender its first home had best
+    /// have one of them for its other one.
+    Partners(ArrayVec<(PeerId, Address), PARTNERS_MAX>),
+    /// To a leaf that is refused, or that had better have another home: who has room.
+    Elsewhere {
+        /// The sender is not to be asked again before.
+        retry_after_s: u16,
+        /// Supernodes with room.
+        supernodes: ArrayVec<(PeerId, Address), ELSEWHERE_MAX>,
     },
 }
 

@@ -5,10 +5,12 @@
 //! Decoding borrows from the packet, allocates nothing and never panics; encoding writes to a slice and says how much.
 
 pub mod address;
+pub mod dialect;
 pub mod frame;
 pub mod message;
 pub mod nat;
 pub mod packet;
+pub mod places;
 
 use core::fmt;
 use core::str::FromStr;
@@ -37,8 +39,6 @@ pub enum DecodeError {
     TrailingBytes,
     /// The first byte is no packet kind of ours.
     UnknownKind,
-    /// A version of the protocol that we do not speak.
-    BadVersion,
     /// A message that does not parse.
     BadMessage,
     /// A field has a value it may not have.
@@ -54,7 +54,6 @@ impl fmt::Display for DecodeError {
             Self::Truncated { field } => write!(f, "ends inside {field}"),
             Self::TrailingBytes => f.write_str("has bytes after its end"),
             Self::UnknownKind => f.write_str("is of no known kind"),
-            Self::BadVersion => f.write_str("is of an unknown version"),
             Self::BadMessage => f.write_str("holds a message that does not parse"),
             Self::BadValue { field } => write!(f, "has an impossible {field}"),
         }

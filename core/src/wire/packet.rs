@@ -10,11 +10,10 @@
 //! | 6 Beat, 8 BeatAsk | receiver u32, counter u32, mac 8 |
 //! | 7 Stream | as Data; the plaintext is one QUIC packet |
 //! | 9 Loop | token 16 |
+//! | 10 Versions | receiver u32, lowest u8, highest u8 |
 
 use super::DecodeError;
-
-/// The version of the protocol in this crate.
-pub const VERSION: u8 = 1;
+use super::dialect::INIT_VERSION;
 
 /// Bytes before the ciphertext of Data and Stream: kind, receiver, counter.
 pub const DATA_HEADER_LEN: usize = 1 + 4 + 4;
@@ -28,6 +27,8 @@ pub const RELAY_HEADER_LEN: usize = 1 + 6;
 pub const BEAT_LEN: usize = 1 + 4 + 4 + 8;
 /// A Loop.
 pub const LOOP_LEN: usize = 1 + 16;
+/// A Versions.
+pub const VERSIONS_LEN: usize = 1 + 4 + 1 + 1;
 /// A Cookie.
 pub const COOKIE_LEN: usize = 1 + 4 + 24 + 32;
 /// Each of mac1 and mac2.
@@ -66,6 +67,8 @@ pub enum Kind {
     BeatAsk = 8,
     /// To ourselves, by way of our own external address: does the router bring it back (RFC 4787 §6)? Never answered.
     Loop = 9,
+    /// Answers an Init that is made by rules which the receiver does not know.
+    Versions = 10,
 }
 
 impl Kind {
@@ -81,13 +84,14 @@ impl Kind {
             7 => Self::Stream,
             8 => Self::BeatAsk,
             9 => Self::Loop,
+            10 => Self::Versions,
             _ => return None,
         })
     }
 
     /// Whether a Relay packet may carry it.
     pub const fn is_relayable(self) -> bool {
-        !matches!(self, Self::Relay | Self::Cookie | Self::Loop)
+        !matches!(self, Self::Relay | Self::Cookie | Self::Loop | Self::Versions)
     }
 }
 
@@ -104,6 +108,13 @@ pub enum Packet<'a> {
         sender: u32,
         /// Noise message 1, then the macs if it came outside a channel.
         rest: &'a [u8],
+    },
+    /// Kind 1 of another version, of which nothing else is known.
+    Foreign {
+        /// Which.
+        version: u8,
+        /// The initiator's index.
+        sender: u32,
     },
     /// Kind 2. The responder's index is sealed inside: in clear, anybody on the way could change it unnoticed.
     Response {
@@ -153,6 +164,15 @@ pub enum Packet<'a> {
         /// What the sender waits for.
         token: &'a [u8; 16],
     },
+    /// Kind 10.
+    Versions {
+        /// The index the Init named.
+        receiver: u32,
+        /// The lowest version of an Init that the sender reads.
+        lowest: u8,
+        /// The highest.
+        highest: u8,
+    },
 }
 
 fn split<'a, const N: usize>(bytes: &mut &'a [u8], field: &'static str) -> Result<&'a [u8; N], DecodeError> {
@@ -181,12 +201,12 @@ impl<'a> Packet<'a> {
         Ok(match kind {
             Kind::Init => {
                 let [version] = *split::<1>(bytes, "version")?;
-                if version != VERSION {
-                    return Err(DecodeError::BadVersion);
-                }
                 let sender = split_u32(bytes, "sender")?;
                 if bytes.len() < NOISE_1_OVERHEAD {
                     return Err(DecodeError::Truncated { field: "noise" });
+                }
+                if version != INIT_VERSION {
+                    return Ok(Self::Foreign { version, sender });
                 }
                 Self::Init { sender, rest: bytes }
             }
@@ -232,6 +252,12 @@ impl<'a> Packet<'a> {
                 end(bytes)?;
                 Self::Loop { token }
             }
+            Kind::Versions => {
+                let receiver = split_u32(bytes, "receiver")?;
+                let [lowest, highest] = *split::<2>(bytes, "versions")?;
+                end(bytes)?;
+                Self::Versions { receiver, lowest, highest }
+            }
         })
     }
 }
@@ -239,8 +265,16 @@ impl<'a> Packet<'a> {
 /// The first six bytes of an Init.
 pub fn init_header(sender: u32) -> [u8; INIT_HEADER_LEN] {
     let mut out = [Kind::Init as u8; INIT_HEADER_LEN];
-    out[1] = VERSION;
+    out[1] = INIT_VERSION;
     out[2..].copy_from_slice(&sender.to_le_bytes());
+    out
+}
+
+/// A Versions packet of this release.
+pub fn versions_packet(receiver: u32) -> [u8; VERSIONS_LEN] {
+    let mut out = [Kind::Versions as u8; VERSIONS_LEN];
+    out[1..5].copy_from_slice(&receiver.to_le_bytes());
+    out[5..].fill(INIT_VERSION);
     out
 }
 

@@ -1,5 +1,6 @@
 //! One of each message, from parts that the caller picks.
 
+use arrayvec::ArrayVec;
 use handfast_core::wire::address::{Address, Candidate, CandidateKind, Candidates};
 use handfast_core::wire::message::{
     ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, OfferedRelay, PunchState, Refusal, RelayLimit,
@@ -7,6 +8,7 @@ use handfast_core::wire::message::{
 };
 use handfast_core::wire::nat::{MappingBehavior, NatProfile, PortAssignment};
 use handfast_core::wire::packet::ChannelId;
+use handfast_core::wire::places::{Places, Room};
 use handfast_core::{PeerId, SecretKey};
 
 /// What messages are made of.
@@ -131,6 +133,10 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::RelayJoin { token: TOKEN },
         Message::RelayJoined { token: TOKEN, result: Ok((channel, limits)) },
         Message::RelayJoined { token: TOKEN, result: Err(refusal) },
+        Message::Places(Places { taken: 1_000, all: 100_000 }),
+        Message::Rooms(ArrayVec::from_iter([Room { id_prefix: token, taken: 119, all: 199 }])),
+        Message::Partners(ArrayVec::from_iter([(peer, address)])),
+        Message::Elsewhere { retry_after_s: 30, supernodes: ArrayVec::from_iter([(peer, address)]) },
     ];
     let mut numbers: Vec<u8> = all.iter().map(number_of).collect();
     numbers.dedup();
@@ -139,7 +145,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
 }
 
 /// The number of the last variant.
-pub(crate) const LAST: u8 = 37;
+pub(crate) const LAST: u8 = 41;
 
 /// What two ends present to a relay.
 const TOKEN: [u8; 16] = *b"sixteen bytes 01";
@@ -185,6 +191,10 @@ pub(crate) fn number_of(message: &Message<'_>) -> u8 {
         Message::RelayPick { .. } => 35,
         Message::RelayJoin { .. } => 36,
         Message::RelayJoined { .. } => 37,
+        Message::Places(_) => 38,
+        Message::Rooms(_) => 39,
+        Message::Partners(_) => 40,
+        Message::Elsewhere { .. } => 41,
     }
 }
 

@@ -229,7 +229,7 @@ pub(crate) struct CountersReport {
 }
 
 /// Why datagrams are dropped, in the order in which the core counts them.
-const DROP_REASONS: [(DropReason, &str); 10] = [
+const DROP_REASONS: [(DropReason, &str); 11] = [
     (DropReason::Truncated, "truncated"),
     (DropReason::TooLong, "too_long"),
     (DropReason::Malformed, "malformed"),
@@ -240,6 +240,7 @@ const DROP_REASONS: [(DropReason, &str); 10] = [
     (DropReason::WrongPath, "wrong_path"),
     (DropReason::Quota, "quota"),
     (DropReason::BadContents, "bad_contents"),
+    (DropReason::OtherVersion, "other_version"),
 ];
 
 /// What the core does not know of its node.
@@ -581,6 +582,12 @@ fn event_value(event: &Event) -> Option<Value> {
             "relay": relay.to_string(),
             "limit": if *limit == RelayLimit::Pair { "pair-day" } else { "relay-30-days" },
             "retry_after_s": retry_after.as_secs(),
+        }),
+        Event::OtherVersion { remote, lowest, highest } => json!({
+            "event": "other-version",
+            "remote": remote,
+            "lowest": lowest,
+            "highest": highest,
         }),
         Event::PeerGone { peer } => json!({ "event": "peer-gone", "peer": peer.to_string() }),
         Event::ConnectFailed { peer, error } => {

@@ -10,12 +10,18 @@
 //! An advert that [offers nothing](Advert::is_withdrawn) takes back those before it. It is kept and passed on like any other, so
 //! that none of those comes back, but whom it speaks of is no supernode.
 
+mod rooms;
+#[cfg(test)]
+mod rooms_tests;
+
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrayvec::ArrayVec;
 
+use self::rooms::HeardRoom;
+pub(crate) use self::rooms::Market;
 use super::Advert;
 use super::shelf::{Refused, Shelf, id_prefix};
 use super::statement::StatementError;
@@ -72,6 +78,7 @@ struct Known {
     /// Which of its addresses is dialled: where it was found, or where it prefers to be.
     at: u8,
     load: Option<HeardLoad>,
+    room: HeardRoom,
     suspicion: Suspicion,
 }
 
@@ -84,12 +91,14 @@ pub(crate) struct MembershipTable {
     /// How many are where prefixes do not count.
     exempt: usize,
     dead: usize,
+    /// Of how many leaves the adverts say that they are taken: the middle one.
+    claim_median: Option<u32>,
 }
 
 impl MembershipTable {
     /// An empty table of the node `me`.
     pub(crate) fn new(me: PeerId, adverts_max: usize) -> Self {
-        Self { me, adverts_max, shelf: Shelf::new(), prefixes: BTreeMap::new(), exempt: 0, dead: 0 }
+        Self { me, adverts_max, shelf: Shelf::new(), prefixes: BTreeMap::new(), exempt: 0, dead: 0, claim_median: None }
     }
 
     /// Another limit from now on. What is there beyond it expires.
@@ -165,7 +174,7 @@ impl MembershipTable {
         let old = self.shelf.value(&advert.id);
         let mut known = Known::new(advert.clone(), address(&advert, old)?);
         if let Some(old) = old {
-            known.load = old.load;
+            (known.load, known.room) = (old.load, old.room);
             known.suspicion = old.suspicion;
         }
         if is_full && !self.shelf.contains(&advert.id) {
@@ -272,7 +281,7 @@ impl MembershipTable {
 
     /// At most `max` adverts as they travel, the own one among them and dead ones not, beginning at a random one; of each
     /// prefix one before a second.
-    pub(crate) fn listing(&self, max: usize, choice: &mut ChoiceRng) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn listing(&self, max: usize, choice: &mut ChoiceRng) -> impl Iterator<Item = (PeerId, &[u8])> {
         let skip = if self.shelf.len() > max { choice.below(self.shelf.len()) } else { 0 };
         let ring = self.shelf.iter().skip(skip).chain(self.shelf.iter().take(skip));
         let mut prefixes = BTreeSet::new();
@@ -280,7 +289,7 @@ impl MembershipTable {
             |(known, _): &(&Known, _)| counted_prefix(known.address()).is_none_or(|prefix| prefixes.insert(prefix));
         let living = ring.filter(|(known, _)| known.suspicion != Suspicion::Dead);
         let (firsts, others): (Vec<_>, Vec<_>) = living.partition(is_other);
-        firsts.into_iter().chain(others).map(|(_, bytes)| bytes).take(max)
+        firsts.into_iter().chain(others).map(|(known, bytes)| (known.advert.id, bytes)).take(max)
     }
 
     /// Whether a supernode is known and does not seem dead.
@@ -404,7 +413,13 @@ impl Known {
     /// At one of the addresses that it names, or, where it takes all back, at any.
     fn new(advert: Advert, address: SocketAddr) -> Self {
         let at = advert.addresses.iter().position(|a| SocketAddr::from(*a) == address).unwrap_or(0);
-        Self { advert, at: u8::try_from(at).unwrap_or(0), load: None, suspicion: Suspicion::Alive }
+        Self {
+            advert,
+            at: u8::try_from(at).unwrap_or(0),
+            load: None,
+            room: HeardRoom::default(),
+            suspicion: Suspicion::Alive,
+        }
     }
 
     fn address(&self) -> SocketAddr {

@@ -23,7 +23,7 @@ use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use hearsay::{Hearsay, Need, Teller};
-pub(crate) use membership::{Found, LEAF_ADVERTS_MAX, MembershipTable, SUPERNODE_ADVERTS_MAX, Suspicion};
+pub(crate) use membership::{Found, LEAF_ADVERTS_MAX, Market, MembershipTable, SUPERNODE_ADVERTS_MAX, Suspicion};
 pub(crate) use own::{OwnAdvert, Sequence};
 pub(crate) use statement::StatementError;
 

@@ -37,6 +37,7 @@ use crate::random::Generators;
 use crate::time::{Aged, Deadlines, Instant, WallTime, earliest};
 use crate::wire::address::Prefix;
 use crate::wire::message::{DIGEST_MAX, DigestEntry, Load, LoadHint, Message, SignedKind};
+use crate::wire::places::Places;
 
 /// Most neighbours that links are kept to.
 pub(crate) const LINKS_MAX: usize = 64;
@@ -109,6 +110,7 @@ pub(crate) struct Gossip {
     me: PeerId,
     own: OwnAdvert,
     load: Load,
+    places: Places,
     hearsay: Hearsay,
     /// Where linked peers answered an Init of ours.
     reached: Aged<PeerId, SocketAddr, REACHED_MAX>,
@@ -142,6 +144,7 @@ impl Gossip {
             me,
             own,
             load: Load::default(),
+            places: Places::default(),
             hearsay: Hearsay::new(me),
             reached: Aged::default(),
             met: Vec::new(),
@@ -178,9 +181,9 @@ impl Gossip {
         self.neighbours.iter().filter_map(|(peer, n)| Some((*peer, members.address(peer).or(n.joined)?))).collect()
     }
 
-    /// The own load, as the next hints tell it.
-    pub(crate) fn set_load(&mut self, load: Load) {
-        self.load = load;
+    /// The own load and room, as they are told next.
+    pub(crate) fn set_load(&mut self, load: Load, places: Places) {
+        (self.load, self.places) = (load, places);
     }
 
     /// Whether the link to `peer` is wanted here.
@@ -297,6 +300,7 @@ impl Gossip {
         packer.push(&Message::Digest { kind: SignedKind::Advert, pull: true, entries: adverts });
         // First-hand load, and the time.
         packer.push(&Message::LoadRequest);
+        packer.push(&Message::Places(self.places));
     }
 
     /// A neighbour says what it has. It is sent what it lacks, and told what we lack; if it asks, also what we have.
@@ -415,10 +419,16 @@ impl Gossip {
         }
         let max = if self.neighbours.contains_key(&from) { LISTING_MAX } else { LISTING_LEAF_MAX };
         let mut packer = Packer::new(from, s.out);
-        for bytes in s.members.listing(max, &mut s.random.peer_choice) {
+        let mut listed = Vec::new();
+        for (id, bytes) in s.members.listing(max, &mut s.random.peer_choice) {
             packer.push(&Message::Signed { kind: SignedKind::Advert, bytes });
+            listed.push(id);
         }
         packer.push(&Message::Hints(s.members.hints(now)));
+        let rooms = s.members.rooms(now, &listed);
+        if max == LISTING_LEAF_MAX && !rooms.is_empty() {
+            packer.push(&Message::Rooms(rooms));
+        }
     }
 
     fn push(&self, kind: SignedKind, bytes: &[u8], out: &mut VecDeque<Output>) {

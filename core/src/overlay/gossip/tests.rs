@@ -192,7 +192,7 @@ fn the_load_travels() {
     let load = Load { leaves: 99, ..Load::default() };
     let node = net.nodes.get_mut(&all[2]).unwrap();
     // What it tells in hints, and what it answers when asked.
-    node.gossip.as_mut().unwrap().set_load(load);
+    node.gossip.as_mut().unwrap().set_load(load, Places::default());
     node.load = load;
     net.run_for(SECOND * 120);
     for id in all.iter().filter(|id| **id != all[2]) {

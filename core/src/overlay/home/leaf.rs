@@ -12,14 +12,20 @@
 //! those drawn among whom homes are chosen; where that takes longer than [`SETTLE`], the first best must do. Homes of
 //! an earlier run are taken again without a draw.
 
+mod drawing;
+mod moving;
+mod partners;
+
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use arrayvec::ArrayVec;
 
+use self::moving::Moving;
+use self::partners::Partners;
+
 use super::anchors::{ANCHORS_MAX, Anchors};
-use super::choice::Choice;
 use super::listing::Listing;
 use super::means::Means;
 use super::prospect::{Link, Prospect, Question};
@@ -32,6 +38,7 @@ use crate::overlay::output::Output;
 use crate::overlay::pack::send;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
 use crate::wire::message::{Load, Message, RECORD_HOMES_MAX, Refusal};
+use crate::wire::places::{Places, Room};
 
 /// Most prospects remembered; at the limit one that never worked and that nobody told us to join makes room.
 const PROSPECTS_MAX: usize = 64;
@@ -71,6 +78,8 @@ pub(crate) struct Homes {
     /// Adverts have come, or were waited for in vain: homes may be drawn among all.
     is_listed: bool,
     anchors: Anchors,
+    partners: Partners,
+    moving: Moving,
     is_ready: bool,
     is_leaving: bool,
 }
@@ -93,6 +102,8 @@ impl Homes {
             listing: Listing::default(),
             is_listed: false,
             anchors: Anchors::default(),
+            partners: Partners::default(),
+            moving: Moving::default(),
             is_ready: false,
             is_leaving: false,
         }
@@ -210,6 +221,7 @@ impl Homes {
         if self.listing.is_unasked() {
             self.listing.ask(now, peer, m.out);
         }
+        self.arrive(now, peer, m);
         self.advance(now, m);
     }
 
@@ -223,6 +235,9 @@ impl Homes {
         prospect.is_tried = true;
         (prospect.is_drawn, prospect.was_home) = (false, false);
         self.drop_question(&peer);
+        if self.stays(now, &peer, m) {
+            return;
+        }
         self.unchoose(now, &peer, m);
         self.advance(now, m);
     }
@@ -249,6 +264,12 @@ impl Homes {
             m.out.push_back(Output::Event(Event::Homeless));
         }
         self.register(now, m);
+        // Its partners come first, and it names them with its load.
+        if let [only] = *self.chosen.as_slice()
+            && self.prospects.get(&only).is_some_and(|c| c.is_registered)
+        {
+            send(m.out, only, &Message::LoadRequest);
+        }
     }
 
     fn ask(&mut self, now: Instant, peer: PeerId, question: Question, out: &mut VecDeque<Output>) {
@@ -259,6 +280,7 @@ impl Homes {
         self.deadlines.set(peer, &mut prospect.deadline, Some(deadline));
         match question {
             Question::Load | Question::Alive => send(out, peer, &Message::LoadRequest),
+            Question::Room => {}
             Question::Register => {
                 let other_home = self.chosen.iter().find(|chosen| **chosen != peer).copied();
                 send(out, peer, &Message::Register { other_home, record: &self.record });
@@ -273,23 +295,44 @@ impl Homes {
         }
     }
 
-    /// A supernode told its load. `rtt` is what the node measured on that link, if it has.
+    /// A supernode told its load. `rtt` is what the node measured on that link, if it has; how much room there is follows
+    /// where it `tells_room`.
     pub(crate) fn on_load_reply(
         &mut self,
         now: Instant,
         from: PeerId,
         load: Load,
-        rtt: Option<Duration>,
+        (rtt, tells_room): (Option<Duration>, bool),
         m: &mut Means<'_>,
     ) {
         m.members.on_load(now, &from, load);
         let Some(prospect) = self.prospects.get_mut(&from) else { return };
         prospect.load = Some(load);
         prospect.rtt = rtt.or(prospect.rtt);
-        if prospect.question.is_some_and(|(q, _)| q != Question::Register) {
-            self.drop_question(&from);
+        match prospect.question {
+            Some((Question::Load, _)) if tells_room => self.ask(now, from, Question::Room, m.out),
+            Some((Question::Load | Question::Alive, _)) => self.drop_question(&from),
+            _ => {}
         }
         self.advance(now, m);
+    }
+
+    /// A supernode told how much room it has.
+    pub(crate) fn on_places(&mut self, now: Instant, from: PeerId, places: Places, m: &mut Means<'_>) {
+        m.members.on_places(now, &from, places);
+        let Some(prospect) = self.prospects.get_mut(&from) else { return };
+        prospect.places = Some(places);
+        if prospect.question.is_some_and(|(q, _)| q == Question::Room) {
+            self.drop_question(&from);
+            self.advance(now, m);
+        }
+    }
+
+    /// The supernode that listed them says how much room those have that it listed.
+    pub(crate) fn on_rooms(&mut self, now: Instant, from: &PeerId, rooms: &[Room], m: &mut Means<'_>) {
+        if self.prospects.get(from).is_some_and(|c| c.link == Link::Up) {
+            m.members.on_rooms(now, rooms);
+        }
     }
 
     /// A home took us, or did not.
@@ -315,6 +358,7 @@ impl Homes {
         let is_new = !core::mem::replace(&mut prospect.is_registered, true);
         self.drop_question(&from);
         if is_new {
+            self.on_arrived(from, m);
             self.sweep.on_success();
             if !core::mem::replace(&mut self.is_ready, true) {
                 m.out.push_back(Output::Event(Event::Ready));
@@ -398,6 +442,10 @@ impl Homes {
             self.on_silence(now, peer, m);
         }
         if due(self.renew_at) {
+            // A supernode can only send those elsewhere that are found at another one first: each has its turn.
+            if self.is_settled() && m.random.peer_choice.below(2) == 0 {
+                self.chosen.reverse();
+            }
             self.register(now, m);
         }
         if self.listing.handle_timeout(now) {
@@ -441,7 +489,7 @@ impl Homes {
         prospect.question = None;
         match question {
             // It has a link; it may be slow. It ranks as one of unknown load.
-            Question::Load => {}
+            Question::Load | Question::Room => {}
             Question::Register | Question::Alive => self.give_up(now, peer, m),
         }
     }
@@ -453,55 +501,13 @@ impl Homes {
         }
         self.choose(now, m);
         self.draw(now, m);
-        let is_done = self.registered().count() == RECORD_HOMES_MAX;
+        let is_done = self.is_settled();
+        if is_done {
+            self.forget_partners();
+        }
         if is_done && self.linked().count() > RECORD_HOMES_MAX && self.surplus_at.is_none() {
             self.surplus_at = Some(now + SURPLUS_HOLD);
         }
-    }
-
-    fn count(&self, link: Link) -> usize {
-        self.prospects.values().filter(|c| c.link == link).count()
-    }
-
-    /// Makes homes of those linked, once there was time to compare.
-    fn choose(&mut self, now: Instant, m: &mut Means<'_>) {
-        if self.chosen.len() >= RECORD_HOMES_MAX {
-            return;
-        }
-        let is_old = |c: &&Prospect| c.was_home && c.link == Link::Up;
-        let are_old_there = self.prospects.values().filter(is_old).count() >= RECORD_HOMES_MAX;
-        let is_compared = self.is_listed
-            && self.count(Link::Dialling) == 0
-            && self.prospects.values().all(|c| c.link != Link::Up || c.is_weighed());
-        if !is_compared && !are_old_there && self.settle_at.is_some_and(|at| at > now) {
-            return;
-        }
-        if !self.is_listed && !are_old_there && self.settle_at.is_some() {
-            // The end of the listing was lost, or there is none.
-            self.begin_draw(now);
-            self.draw(now, m);
-            if self.count(Link::Dialling) > 0 {
-                return;
-            }
-        }
-        let before = self.chosen.len();
-        while self.chosen.len() < RECORD_HOMES_MAX {
-            let Some(best) = self.choice().best(now, &mut m.random.peer_choice) else { break };
-            self.drop_question(&best);
-            if let Some(prospect) = self.prospects.get_mut(&best) {
-                prospect.is_drawn = true;
-            }
-            self.chosen.push(best);
-        }
-        if self.chosen.len() > before {
-            self.settle_at = None;
-            self.register(now, m);
-        }
-    }
-
-    /// Whom to choose among.
-    fn choice(&self) -> Choice<'_> {
-        Choice { prospects: &self.prospects, chosen: &self.chosen }
     }
 
     /// Signs a record that names the chosen ones and brings it to each of them.
@@ -523,67 +529,6 @@ impl Homes {
         for peer in self.chosen.clone() {
             self.drop_question(&peer);
             self.ask(now, peer, Question::Register, m.out);
-        }
-    }
-
-    /// Adverts are known, or will not come: whoever was linked to hear them is drawn again only by chance.
-    fn begin_draw(&mut self, now: Instant) {
-        self.is_listed = true;
-        // Where there are few, those linked must do: the others are to be witnesses.
-        let is_sparing = self.drawn_max < DRAWN_MAX && self.prospects.len() <= FEW;
-        if self.chosen.len() < RECORD_HOMES_MAX && !is_sparing {
-            self.settle_at = Some(now + SETTLE);
-            for (peer, prospect) in &mut self.prospects {
-                prospect.is_drawn &= self.chosen.contains(peer) || prospect.was_home;
-            }
-        }
-    }
-
-    /// Draws prospects, and dials them, until enough are linked or about to be; when all have been tried, waits for
-    /// the next sweep.
-    fn draw(&mut self, now: Instant, m: &mut Means<'_>) {
-        let drawn = |homes: &Self| homes.prospects.values().filter(|c| c.is_drawn && c.link != Link::Down).count();
-        while self.chosen.len() < RECORD_HOMES_MAX && drawn(self) < self.drawn_max {
-            let Some(peer) = self.choice().next_drawn(now, self.is_listed, m.members, &mut m.random.peer_choice) else {
-                break;
-            };
-            let Some(prospect) = self.prospects.get_mut(&peer) else { break };
-            prospect.is_drawn = true;
-            prospect.is_tried = true;
-            if prospect.link == Link::Down {
-                prospect.link = Link::Dialling;
-                m.out.push_back(Output::Dial { peer, address: prospect.address });
-            }
-        }
-        let is_waiting = self.chosen.len() < RECORD_HOMES_MAX && self.count(Link::Dialling) == 0;
-        let has_more = self.prospects.values().any(|c| c.link == Link::Down);
-        if is_waiting && has_more {
-            self.sweep.wait(now, &mut m.random.jitter);
-        } else {
-            self.sweep.stop();
-        }
-    }
-
-    fn begin_sweep(&mut self, m: &mut Means<'_>) {
-        let idle = self.prospects.iter().filter(|(_, c)| c.link == Link::Down).map(|(peer, _)| *peer).collect();
-        for peer in self.sweep.begin(idle, &mut m.random.peer_choice) {
-            if let Some(prospect) = self.prospects.get_mut(&peer) {
-                prospect.is_tried = false;
-            }
-        }
-    }
-
-    fn release_surplus(&mut self, out: &mut VecDeque<Output>) {
-        let surplus = |(peer, c): &(&PeerId, &Prospect)| c.link == Link::Up && !self.chosen.contains(peer);
-        let surplus: Vec<PeerId> = self.prospects.iter().filter(surplus).map(|(peer, _)| *peer).collect();
-        for peer in surplus {
-            self.drop_question(&peer);
-            if let Some(prospect) = self.prospects.get_mut(&peer) {
-                // A cold spare.
-                prospect.link = Link::Down;
-                (prospect.is_tried, prospect.is_drawn) = (false, false);
-                out.push_back(Output::Release { peer });
-            }
         }
     }
 

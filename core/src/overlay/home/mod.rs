@@ -5,6 +5,7 @@
 //! leaves live. [`Carried`] says how much of that a supernode bears.
 
 mod anchors;
+mod balance;
 mod choice;
 mod leaf;
 mod listing;
@@ -21,6 +22,8 @@ pub(crate) use means::Means;
 pub(crate) use registrations::Registered;
 pub(crate) use registrations::Registrations;
 
+#[cfg(test)]
+mod balance_tests;
 #[cfg(test)]
 pub(crate) mod testnet;
 #[cfg(test)]

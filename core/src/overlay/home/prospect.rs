@@ -6,6 +6,7 @@ use core::time::Duration;
 use crate::time::Instant;
 use crate::wire::address::Prefix;
 use crate::wire::message::Load;
+use crate::wire::places::Places;
 
 /// Of the link to a prospect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +24,8 @@ pub(super) enum Link {
 pub(super) enum Question {
     /// Its load, to choose by.
     Load,
+    /// How much room it has, which comes right behind its load.
+    Room,
     /// To be our home, or to go on being it with a newer record.
     Register,
     /// Whether it lives: the other home says that it does not.
@@ -35,6 +38,7 @@ impl Question {
         match self {
             Self::Register => Duration::from_secs(1),
             Self::Load | Self::Alive => Duration::from_millis(500),
+            Self::Room => Duration::from_millis(100),
         }
     }
 
@@ -43,6 +47,7 @@ impl Question {
         match self {
             Self::Register => 3,
             Self::Load | Self::Alive => 2,
+            Self::Room => 1,
         }
     }
 }
@@ -68,6 +73,8 @@ pub(super) struct Prospect {
     pub(super) question: Option<(Question, u8)>,
     pub(super) deadline: Option<Instant>,
     pub(super) load: Option<Load>,
+    /// As it said itself.
+    pub(super) places: Option<Places>,
     pub(super) rtt: Option<Duration>,
 }
 
@@ -86,6 +93,7 @@ impl Prospect {
             question: None,
             deadline: None,
             load: None,
+            places: None,
             rtt: None,
         }
     }
@@ -102,6 +110,6 @@ impl Prospect {
 
     /// Whether its load is known, or was asked for in vain.
     pub(super) fn is_weighed(&self) -> bool {
-        self.question.is_none_or(|(q, _)| q != Question::Load)
+        self.question.is_none_or(|(q, _)| !matches!(q, Question::Load | Question::Room))
     }
 }

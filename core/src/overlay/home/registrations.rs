@@ -9,14 +9,16 @@ use core::ops::Bound;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
+use super::balance::{Balance, Named};
 use crate::identity::PeerId;
 use crate::overlay::directory::{Putter, Record};
 use crate::overlay::gossip::Stores;
 use crate::overlay::output::Output;
-use crate::overlay::pack::send;
+use crate::overlay::pack::{Packer, send};
 use crate::random::ChoiceRng;
 use crate::time::{Deadlines, Instant, earliest};
-use crate::wire::message::{Load, Message, Refusal};
+use crate::wire::message::{Load, Message, PARTNERS_MAX, Refusal};
+use crate::wire::places::Places;
 
 /// Most other homes watched; leaves whose other home is beyond that are registered all the same.
 const WATCHED_MAX: usize = 1024;
@@ -28,12 +30,12 @@ const ASK_JITTER: Duration = Duration::from_secs(1);
 const MISSED_MAX: u8 = 3;
 /// A dead home is asked again after this, and as much again at random.
 const DEAD_ASK_EVERY: Duration = Duration::from_secs(30);
-/// Leaves told in one go that a home is dead.
-const TELL_MAX: usize = 64;
+/// Leaves that share a home with us are told that it is dead in so many goes,
+const TELL_GOES: usize = 100;
+/// so far apart: they are to look for another one within ten seconds, and not all at once.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 /// Leaves looked at in one go to find those: a look is cheap, a million are not.
 const LOOK_MAX: usize = 16_384;
-/// Time between two goes.
-const TELL_EVERY: Duration = Duration::from_millis(10);
 
 /// What came of a [`Message::Register`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,8 +49,30 @@ pub(crate) struct Registered {
 }
 
 struct Registration {
-    /// Number of the other home among the watched ones. Zero is no number, so that none takes no room of its own.
-    other: Option<NonZeroU32>,
+    other: Option<Other>,
+}
+
+/// Number of the other home among the watched ones, twice, and one more if that is the leaf's first home. Zero is none,
+/// so that none takes no room of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Other(NonZeroU32);
+
+impl Other {
+    /// Most numbers there are.
+    const NUMBER_MAX: u32 = u32::MAX >> 1;
+
+    fn new(number: NonZeroU32, is_first: bool) -> Self {
+        // The number is not zero.
+        Self(NonZeroU32::new(number.get() << 1 | u32::from(is_first)).unwrap_or(NonZeroU32::MAX))
+    }
+
+    fn number(self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.0.get() >> 1)
+    }
+
+    fn is_first(self) -> bool {
+        self.0.get() & 1 == 1
+    }
 }
 
 // What a million of them weigh.
@@ -74,8 +98,12 @@ struct Telling {
 /// The leaves registered here, and their other homes, which are watched.
 pub(crate) struct Registrations {
     me: PeerId,
-    leaves_max: usize,
+    balance: Balance,
     leaves: BTreeMap<PeerId, Registration>,
+    /// Of how many of them this is the second home.
+    seconds: usize,
+    /// Who of those was sent elsewhere last.
+    sent_after: Option<PeerId>,
     watched: BTreeMap<NonZeroU32, Watched>,
     numbers: BTreeMap<PeerId, NonZeroU32>,
     next_number: NonZeroU32,
@@ -86,11 +114,13 @@ pub(crate) struct Registrations {
 
 impl Registrations {
     /// No leaf, and room for `leaves_max`.
-    pub(crate) fn new(me: PeerId, leaves_max: usize) -> Self {
+    pub(crate) fn new(now: Instant, me: PeerId, leaves_max: usize) -> Self {
         Self {
             me,
-            leaves_max,
+            balance: Balance::new(now, me, u32::try_from(leaves_max).unwrap_or(u32::MAX)),
             leaves: BTreeMap::new(),
+            seconds: 0,
+            sent_after: None,
             watched: BTreeMap::new(),
             numbers: BTreeMap::new(),
             next_number: NonZeroU32::MIN,
@@ -138,37 +168,49 @@ impl Registrations {
         s: &mut Stores<'_>,
     ) -> Registered {
         let is_new = !self.leaves.contains_key(&leaf);
-        if leaf == self.me || (is_new && self.leaves.len() >= self.leaves_max) {
+        let taken = self.leaves.len();
+        if leaf == self.me || (is_new && !self.balance.admits(now, taken, other_home.is_some())) {
             let refused = Some(Refusal::Busy);
-            send(s.out, leaf, &Message::RegisterReply { refused, load });
+            let retry_after_s = Balance::retry_after_s(&mut s.random.jitter);
+            let supernodes = self.balance.elsewhere(&mut s.random.peer_choice);
+            let mut packer = Packer::new(leaf, s.out);
+            packer.push(&Message::RegisterReply { refused, load });
+            packer.push(&Message::Elsewhere { retry_after_s, supernodes });
             return Registered { refused, is_record_new: false, was_here: false };
         }
+        // Its own, and naming us: a leaf is a home for nobody else's record. Parsing once more is what that costs.
+        let parsed = Record::parse(record).ok().filter(|r| r.id == leaf && r.names(&self.me));
         let other = other_home.filter(|home| *home != self.me && *home != leaf && s.members.contains(home));
+        let is_other_first =
+            other.is_some_and(|other| parsed.as_ref().is_some_and(|r| r.homes.first().is_some_and(|h| h.0 == other)));
         let number = other.and_then(|home| self.watch(now, home, &mut s.random.jitter));
-        match self.leaves.get_mut(&leaf) {
-            Some(registration) => {
-                let old = core::mem::replace(&mut registration.other, number);
-                self.unwatch(old, s.out);
-            }
-            None => {
-                self.leaves.insert(leaf, Registration { other: number });
-            }
+        let other = number.map(|number| Other::new(number, is_other_first));
+        self.seconds += usize::from(other.is_some_and(Other::is_first));
+        if let Some(old) = self.leaves.insert(leaf, Registration { other }) {
+            self.unwatch(old.other, s.out);
         }
-        let is_record_new = self.keep_record(now, leaf, record, s);
-        send(s.out, leaf, &Message::RegisterReply { refused: None, load });
+        let is_record_new = parsed.is_some() && s.records.insert(now, &leaf, s.wall, record, Putter::Leaf).is_ok();
+        let mut packer = Packer::new(leaf, s.out);
+        packer.push(&Message::RegisterReply { refused: None, load });
+        packer.push(&Message::Places(self.places()));
         Registered { refused: None, is_record_new, was_here: !is_new }
     }
 
-    fn keep_record(&self, now: Instant, leaf: PeerId, record: &[u8], s: &mut Stores<'_>) -> bool {
-        let me = self.me;
-        // Its own, and naming us: a leaf is a home for nobody else's record. Parsing once more is what that costs.
-        let is_ours = Record::parse(record).is_ok_and(|r| r.id == leaf && r.names(&me));
-        is_ours && s.records.insert(now, &leaf, s.wall, record, Putter::Leaf).is_ok()
+    /// How much room there is.
+    pub(crate) fn places(&self) -> Places {
+        self.balance.places(self.leaves.len())
     }
 
-    /// A leaf says goodbye. Its record goes: whoever asks for it should hear so at once.
+    /// Who had best be the other home of a leaf whose first home this is.
+    pub(crate) fn partners(&self, choice: &mut ChoiceRng) -> Named<PARTNERS_MAX> {
+        self.balance.partners(choice)
+    }
+
+    /// A leaf says goodbye. Its record goes if it names this home: whoever asks for it should hear so at once.
     pub(crate) fn on_deregister(&mut self, leaf: &PeerId, s: &mut Stores<'_>) {
-        if self.remove(leaf, s.out) {
+        let names_us = |bytes: &[u8]| Record::parse(bytes).is_ok_and(|r| r.names(&self.me));
+        let is_ours = s.records.get(leaf).is_some_and(names_us);
+        if self.remove(leaf, s.out) && is_ours {
             s.records.remove(leaf);
         }
     }
@@ -189,7 +231,7 @@ impl Registrations {
             return None;
         }
         let number = self.next_number;
-        self.next_number = number.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        self.next_number = number.checked_add(1).filter(|n| n.get() <= Other::NUMBER_MAX).unwrap_or(NonZeroU32::MIN);
         let mut watched =
             Watched { home, leaves: 1, is_linked: false, was_linked: false, is_dead: false, missed: 0, deadline: None };
         self.deadlines.set(number, &mut watched.deadline, Some(now + jitter.jitter(ASK_EVERY_MIN)));
@@ -199,8 +241,10 @@ impl Registrations {
     }
 
     /// One leaf less has this other home.
-    fn unwatch(&mut self, number: Option<NonZeroU32>, out: &mut VecDeque<Output>) {
-        let Some(number) = number else { return };
+    fn unwatch(&mut self, other: Option<Other>, out: &mut VecDeque<Output>) {
+        let Some(other) = other else { return };
+        self.seconds -= usize::from(other.is_first());
+        let Some(number) = other.number() else { return };
         let Some(watched) = self.watched.get_mut(&number) else { return };
         watched.leaves -= 1;
         if watched.leaves == 0 {
@@ -261,11 +305,37 @@ impl Registrations {
         if self.tell_at.is_some_and(|at| at <= now) {
             self.tell(now, s.out);
         }
+        let shared = self.watched.values().map(|w| (&w.home, u32::try_from(w.leaves).unwrap_or(u32::MAX)));
+        let counts = (self.leaves.len(), self.seconds);
+        let due = self.balance.handle_timeout(now, counts, shared, s.members, &mut s.random.peer_choice);
+        self.send_elsewhere(due, s);
+    }
+
+    /// Sends so many leaves elsewhere that have their second home here: each in turn.
+    fn send_elsewhere(&mut self, due: usize, s: &mut Stores<'_>) {
+        let mut sent = 0;
+        for looked in 0.. {
+            if sent == due || looked == LOOK_MAX {
+                return;
+            }
+            let start = self.sent_after.map_or(Bound::Unbounded, Bound::Excluded);
+            let Some((leaf, registration)) = self.leaves.range((start, Bound::Unbounded)).next() else {
+                // The first one again, next time.
+                self.sent_after = None;
+                return;
+            };
+            self.sent_after = Some(*leaf);
+            if registration.other.is_some_and(Other::is_first) {
+                sent += 1;
+                let supernodes = self.balance.elsewhere(&mut s.random.peer_choice);
+                send(s.out, *leaf, &Message::Elsewhere { retry_after_s: 0, supernodes });
+            }
+        }
     }
 
     /// When something is next to be done.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        earliest(self.deadlines.next(), self.tell_at)
+        earliest(earliest(self.deadlines.next(), self.tell_at), Some(self.balance.poll_timeout()))
     }
 
     fn ask(&mut self, now: Instant, number: NonZeroU32, s: &mut Stores<'_>) {
@@ -298,14 +368,14 @@ impl Registrations {
         let mut is_done = true;
         if let Some(watched) = watched {
             let start = telling.after.map_or(Bound::Unbounded, Bound::Excluded);
-            let mut told = 0;
+            let (mut told, max) = (0, watched.leaves.div_ceil(TELL_GOES));
             for (looked, (leaf, registration)) in self.leaves.range((start, Bound::Unbounded)).enumerate() {
-                if told == TELL_MAX || looked == LOOK_MAX {
+                if told == max || looked == LOOK_MAX {
                     is_done = false;
                     break;
                 }
                 telling.after = Some(*leaf);
-                if registration.other == Some(telling.number) {
+                if registration.other.and_then(Other::number) == Some(telling.number) {
                     told += 1;
                     send(out, *leaf, &Message::HomeDown { home: watched.home });
                 }

@@ -12,6 +12,7 @@ use crate::overlay::advert::{LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, SUPER
 use crate::overlay::directory::{Placing, RECORDS_MAX, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
 use crate::overlay::output::Output;
+use crate::overlay::pack::Packer;
 use crate::random::{ChoiceRng, Generators, Seed};
 use crate::time::{Instant, WallTime, earliest};
 use crate::wire::message::{Load, Message, decode_next};
@@ -133,7 +134,7 @@ impl TestNet {
         let id = node.key.peer_id();
         let own = OwnAdvert::new(self.now, &[node.address], 1000, 0);
         node.gossip = Some(Gossip::new(self.now, id, own, &mut node.random));
-        node.registrations = Some(Registrations::new(id, 1000));
+        node.registrations = Some(Registrations::new(self.now, id, 1000));
         node.placing = Some(Placing::new(self.now, id));
         self.nodes.insert(id, node);
         self.fire(id);
@@ -430,8 +431,17 @@ impl TestNode {
                 Message::Hints(hints) => gossip.on_hints(now, from, &hints, s),
                 Message::LoadReply { load, .. } => gossip.on_load_reply(now, from, load, s),
                 Message::LoadRequest => {
-                    crate::overlay::pack::send(s.out, from, &Message::LoadReply { load, time_s: 0 });
+                    let partners = registrations.partners(&mut s.random.peer_choice);
+                    let mut packer = Packer::new(from, s.out);
+                    packer.push(&Message::LoadReply { load, time_s: 0 });
+                    if !partners.is_empty() {
+                        packer.push(&Message::Partners(partners));
+                    }
+                    packer.push(&Message::Places(registrations.places()));
                 }
+                Message::Places(places) => s.members.on_places(now, &from, places),
+                // It cannot be known yet that this is no leaf.
+                Message::Partners(_) | Message::Rooms(_) => {}
                 Message::Register { other_home, record } => {
                     let registered = registrations.on_register(now, from, other_home, record, load, s);
                     if let Some(placing) = placing.as_ref().filter(|_| registered.is_record_new) {
@@ -446,9 +456,15 @@ impl TestNode {
             let m = &mut Means { key, wall, random, members, sequence, out };
             match message {
                 Message::Signed { bytes, .. } => homes.on_advert(now, (from, ip), bytes, m),
-                Message::LoadReply { load, .. } => homes.on_load_reply(now, from, load, Some(DELAY * 2), m),
+                Message::LoadReply { load, .. } => homes.on_load_reply(now, from, load, (Some(DELAY * 2), true), m),
                 Message::RegisterReply { refused, load } => homes.on_register_reply(now, from, refused, load, m),
                 Message::HomeDown { home } => homes.on_silent(now, home, Some(from), m),
+                Message::Places(places) => homes.on_places(now, from, places, m),
+                Message::Rooms(rooms) => homes.on_rooms(now, &from, &rooms, m),
+                Message::Partners(partners) => homes.on_partners(now, from, &partners, m),
+                Message::Elsewhere { retry_after_s, supernodes } => {
+                    homes.on_elsewhere(now, from, retry_after_s, &supernodes, m);
+                }
                 // A supernode asks or tells everybody it is linked to, before it knows who that is.
                 _ => {}
             }
@@ -461,6 +477,7 @@ impl TestNode {
         members.handle_timeout(now);
         records.handle_timeout(now);
         if let Some(gossip) = gossip {
+            gossip.set_load(self.load, registrations.as_ref().map(Registrations::places).unwrap_or_default());
             gossip.handle_timeout(now, key, sequence, &mut Stores { wall, random, members, records, out });
         }
         if let Some(registrations) = registrations {

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use super::testnet::*;
 use super::*;
 use crate::api::Event;
-use crate::identity::PeerId;
+use crate::identity::{PeerId, SecretKey};
 use crate::overlay::directory::Record;
+use crate::overlay::gossip::Stores;
 use crate::overlay::output::Output;
 use crate::wire::message::{Load, Message, decode_next};
 
@@ -152,7 +153,8 @@ fn without_any_supernode_a_leaf_dials_ever_more_seldom() {
 fn a_full_home_is_left_for_another_one() {
     let (mut net, supernodes) = network(6, 3);
     for full in &supernodes[..2] {
-        net.nodes.get_mut(full).unwrap().registrations = Some(Registrations::new(*full, 0));
+        let registrations = Registrations::new(net.now, *full, 0);
+        net.nodes.get_mut(full).unwrap().registrations = Some(registrations);
     }
     let leaf = net.leaf(100, &[bootstrap(1)]);
     net.run_for(SECOND * 20);
@@ -161,14 +163,41 @@ fn a_full_home_is_left_for_another_one() {
 }
 
 #[test]
-fn the_less_loaded_ones_are_chosen() {
+fn the_less_busy_ones_are_chosen() {
     for seed in 0..8 {
         let (mut net, supernodes) = network(seed, 3);
         let busy = supernodes[usize::from(seed) % 3];
-        net.nodes.get_mut(&busy).unwrap().load = Load { leaves: 200, ..Load::default() };
+        net.nodes.get_mut(&busy).unwrap().load = Load { introductions: 200, ..Load::default() };
         let leaf = net.leaf(100, &[bootstrap(1), bootstrap(2), bootstrap(3)]);
         net.run_for(SECOND * 5);
         assert!(!net.homes_of(&leaf).contains(&busy));
+    }
+}
+
+/// Has so many leaves registered there that nobody runs.
+fn fill(net: &mut TestNet, at: PeerId, leaves: u16) {
+    net.with(at, |node, now, out| {
+        let TestNode { registrations, members, records, random, .. } = node;
+        let s = &mut Stores { wall: None, random, members, records, out };
+        for n in 0..leaves {
+            let [a, b] = n.to_le_bytes();
+            let leaf = SecretKey::from_bytes(&core::array::from_fn(|i| [a, b, 77][i % 3])).peer_id();
+            let _ = registrations.as_mut().unwrap().on_register(now, leaf, None, &[], Load::default(), s);
+        }
+    });
+}
+
+#[test]
+fn the_emptier_ones_are_chosen() {
+    for seed in 0..8 {
+        let (mut net, supernodes) = network(seed, 3);
+        let full = supernodes[usize::from(seed) % 3];
+        for id in &supernodes {
+            fill(&mut net, *id, if *id == full { 40 } else { 20 });
+        }
+        let leaf = net.leaf(100, &[bootstrap(1), bootstrap(2), bootstrap(3)]);
+        net.run_for(SECOND * 5);
+        assert!(!net.homes_of(&leaf).contains(&full), "{seed}");
     }
 }
 
@@ -286,7 +315,7 @@ fn size(output: &Output) -> usize {
 #[test]
 fn leaves_are_limited_and_told_so() {
     let me = key(1).peer_id();
-    let mut registrations = Registrations::new(me, 2);
+    let mut registrations = Registrations::new(s(1), me, 2);
     let mut random = generators(1);
     let mut members = crate::overlay::advert::MembershipTable::new(me, 10);
     let mut records = crate::overlay::directory::RecordStore::new(10);

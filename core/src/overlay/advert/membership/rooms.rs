@@ -1,0 +1,137 @@
+//! Who has room for leaves: what supernodes say of themselves, and how much of that is believed.
+//!
+//! A claim costs nothing, so a claim of many places counts for no more than the median of all claims until more is
+//! *earned*: until this node sees that many leaves are at home there. What it sees are the leaves that it shares with
+//! others; each of these stands for as many as all those with whom it shares any have in the mean. The same shows who
+//! tells of fewer leaves than it has. A leaf sees nothing of the kind, and believes the supernode that it asked for a
+//! listing, with the adverts in which it must believe that one anyway.
+
+use arrayvec::ArrayVec;
+
+use super::{Known, LOAD_HOLDS, MembershipTable, Suspicion};
+use crate::identity::PeerId;
+use crate::overlay::advert::shelf::id_prefix;
+use crate::time::Instant;
+use crate::wire::places::{Places, Room, level};
+
+/// Who carries so many times what it is seen to carry is believed to be able to.
+const HEADROOM: u32 = 2;
+
+/// What was said of one supernode's room, and what is seen of it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct HeardRoom {
+    /// By itself, or of it by the one who listed it; and when.
+    said: Option<(Places, Instant)>,
+    /// At least so many are taken, whatever it says, and of so many places it need not be doubted.
+    seen: Places,
+}
+
+/// How full supernodes are, all that this node knows of together: shares in 65 536ths.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Market {
+    /// Of how many that is known.
+    pub known: usize,
+    /// Leaves by places.
+    pub mean: u32,
+    /// Of the utilisation of each.
+    pub median: u32,
+}
+
+impl MembershipTable {
+    /// A supernode told how much room it has.
+    pub(crate) fn on_places(&mut self, now: Instant, from: &PeerId, places: Places) {
+        if let Some(known) = self.shelf.value_mut(from) {
+            known.room.said = Some((places, now));
+        }
+    }
+
+    /// At a leaf: the supernode that was asked for a listing says how much room others have.
+    pub(crate) fn on_rooms(&mut self, now: Instant, rooms: &[Room]) {
+        for room in rooms {
+            let me = self.me;
+            let Some(known) = self.shelf.by_prefix_mut(room.id_prefix).filter(|known| known.advert.id != me) else {
+                continue;
+            };
+            known.room.seen = room.places();
+            known.room.said = known.room.said.or(Some((known.room.seen, now)));
+        }
+        self.weigh_claims();
+    }
+
+    /// How much room a supernode is believed to have; none where nothing is known of that, or what is known is old.
+    pub(crate) fn places(&self, now: Instant, id: &PeerId) -> Option<Places> {
+        self.believed(now, self.shelf.value(id)?)
+    }
+
+    /// Of how many leaves a supernode is believed to be able to take care.
+    pub(crate) fn capacity(&self, id: &PeerId) -> u32 {
+        self.shelf.value(id).map_or(0, |known| self.credible(known, known.advert.leaves_max))
+    }
+
+    fn believed(&self, now: Instant, known: &Known) -> Option<Places> {
+        let said = known.room.said.filter(|(_, at)| now.since(*at) < LOAD_HOLDS).map(|(places, _)| places);
+        // Of an earlier release only a share is known.
+        let by_share = || {
+            let heard = known.load.filter(|heard| now.since(heard.at) < LOAD_HOLDS)?;
+            let all = known.advert.leaves_max;
+            let taken = u64::from(all) * u64::from(heard.load.leaves) / 255;
+            Some(Places { taken: u32::try_from(taken).unwrap_or(u32::MAX), all })
+        };
+        let said = said.or_else(by_share)?;
+        let all = self.credible(known, said.all.min(known.advert.leaves_max));
+        Some(Places { taken: said.taken.max(known.room.seen.taken), all })
+    }
+
+    fn credible(&self, known: &Known, claim: u32) -> u32 {
+        self.claim_median.map_or(claim, |median| claim.min(median.max(known.room.seen.all)))
+    }
+
+    /// What to tell a leaf of the room of these.
+    pub(crate) fn rooms<const N: usize>(&self, now: Instant, of: &[PeerId]) -> ArrayVec<Room, N> {
+        let room = |id: &PeerId| {
+            let places = self.places(now, id)?;
+            Some(Room { id_prefix: id_prefix(id), taken: level(places.taken), all: level(places.all) })
+        };
+        of.iter().filter_map(room).take(N).collect()
+    }
+
+    fn weigh_claims(&mut self) {
+        let mut claims: Vec<u32> = self.iter().map(|(_, advert)| advert.leaves_max).collect();
+        claims.sort_unstable();
+        self.claim_median = claims.get(claims.len().saturating_sub(1) / 2).copied();
+    }
+
+    /// At a supernode, every now and then: what claims are worth, by the leaves that are shared with whom, and how full
+    /// all are together, this one with its own places among them.
+    pub(crate) fn review<'a>(
+        &mut self,
+        now: Instant,
+        own: Places,
+        shared: impl Iterator<Item = (&'a PeerId, u32)> + Clone,
+    ) -> Market {
+        self.weigh_claims();
+        // What one shared leaf stands for.
+        let said = |id: &PeerId| self.shelf.value(id)?.room.said.map(|(places, _)| u64::from(places.taken));
+        let known = shared.clone().filter_map(|(id, leaves)| Some((said(id)?, u64::from(leaves))));
+        let (all_taken, all_shared) = known.fold((0, 0), |(a, b), (taken, leaves)| (a + taken, b + leaves));
+        for (id, leaves) in shared {
+            let Some(known) = self.shelf.value_mut(id) else { continue };
+            // Chance alone moves a count by its root.
+            let least = u64::from(leaves - leaves.isqrt());
+            let taken = (least * all_taken).checked_div(all_shared).unwrap_or(0);
+            let taken = u32::try_from(taken).unwrap_or(u32::MAX);
+            known.room.seen = Places { taken, all: taken.saturating_mul(HEADROOM) };
+        }
+        let living = self.shelf.iter().map(|(known, _)| known).filter(|known| {
+            known.advert.id != self.me && !known.advert.is_withdrawn() && known.suspicion == Suspicion::Alive
+        });
+        let mut all: Vec<Places> = living.filter_map(|known| self.believed(now, known)).collect();
+        all.push(own);
+        let sum = |of: fn(&Places) -> u32| all.iter().map(|places| u64::from(of(places))).sum::<u64>();
+        let (taken, places) = (sum(|p| p.taken), sum(|p| p.all));
+        let mean = (taken << 16).checked_div(places).map_or(0, |mean| u32::try_from(mean).unwrap_or(u32::MAX));
+        all.sort_unstable_by_key(|places| places.utilisation());
+        let median = all.get(all.len() / 2).map_or(0, |places| places.utilisation());
+        Market { known: all.len(), mean, median }
+    }
+}

@@ -1,0 +1,97 @@
+//! How much of what supernodes say of their room is believed.
+
+use super::rooms::Market;
+use super::*;
+use crate::overlay::advert::{Advert, Capabilities};
+use crate::overlay::home::testnet::{key, s, wall_at};
+use crate::wire::address::Address;
+use crate::wire::places::{Places, Room, level};
+
+fn id(n: u8) -> PeerId {
+    key(n).peer_id()
+}
+
+/// A table of supernodes that claim so many places each, the first of which is number 1.
+fn members(claims: &[u32]) -> MembershipTable {
+    let mut members = MembershipTable::new(id(0), SUPERNODE_ADVERTS_MAX);
+    for (n, leaves_max) in (1..).zip(claims) {
+        let advert = Advert {
+            id: id(n),
+            sequence: 1,
+            issued_s: wall_at(s(0)).as_secs(),
+            lifetime_s: 3600,
+            capabilities: Capabilities::ALL,
+            leaves_max: *leaves_max,
+            relay_kbps: 0,
+            addresses: [Address::V4([203, 0, n, 1], [1, 2])].into_iter().collect(),
+        };
+        let bytes = advert.sign(&key(n));
+        members.insert(s(1), &id(200), Some(wall_at(s(1))), &bytes, Found::Told(None)).expect("room");
+    }
+    members
+}
+
+fn told(members: &mut MembershipTable, n: u8, taken: u32, all: u32) {
+    members.on_places(s(1), &id(n), Places { taken, all });
+}
+
+#[test]
+fn a_claim_counts_as_the_median_until_more_is_seen() {
+    let mut members = members(&[100, 100, 100, 1_000_000, 10]);
+    for n in 1..=5 {
+        told(&mut members, n, 40, 2_000_000);
+    }
+    let own = Places { taken: 40, all: 100 };
+    let at = |members: &MembershipTable, n: u8| members.places(s(2), &id(n)).expect("it told");
+    assert_eq!(at(&members, 4).all, 1_000_000, "nothing was looked at yet");
+    let nobody: [(&PeerId, u32); 0] = [];
+    let market = members.review(s(2), own, nobody.into_iter());
+    assert_eq!([1, 4, 5].map(|n| at(&members, n).all), [100, 100, 10], "the median, and less where less is claimed");
+    assert_eq!(market, Market { known: 6, mean: (240 << 16) / 510, median: (40 << 16) / 100 });
+    // Number 4 has twenty times what the others have, as far as one sees, and claims more than it shows.
+    let ids = [1, 2, 3, 4].map(id);
+    let shared = [20, 20, 20, 400];
+    told(&mut members, 4, 800, 1_000_000);
+    members.review(s(2), own, ids.iter().zip(shared));
+    let seen = at(&members, 4);
+    assert!(seen.taken >= 800 && (1_400..1_700).contains(&seen.all), "{seen:?}");
+    assert_eq!(at(&members, 1).all, 100);
+    // What it is not seen with any more is forgotten.
+    told(&mut members, 4, 800, 1_000_000);
+    assert_eq!(members.places(s(305), &id(4)), None);
+}
+
+#[test]
+fn who_tells_of_fewer_leaves_than_it_has_is_seen_through() {
+    let mut members = members(&[1_000; 4]);
+    for n in 1..=3 {
+        told(&mut members, n, 400, 1_000);
+    }
+    told(&mut members, 4, 0, 1_000);
+    let ids = [1, 2, 3, 4].map(id);
+    members.review(s(2), Places { taken: 400, all: 1_000 }, ids.iter().zip([100; 4]));
+    let liar = members.places(s(2), &id(4)).expect("it told");
+    assert!((200..=400).contains(&liar.taken), "{liar:?}");
+}
+
+#[test]
+fn a_leaf_believes_who_listed() {
+    let mut members = members(&[100, 100, 1_000_000]);
+    let room = |n: u8, taken, all| Room { id_prefix: crate::overlay::advert::shelf::id_prefix(&id(n)), taken, all };
+    members.on_rooms(s(1), &[room(1, level(50), level(100)), room(3, level(5_000), level(20_000)), room(9, 1, 1)]);
+    let at = |n: u8| members.places(s(2), &id(n));
+    assert_eq!(at(1), Some(Places { taken: 49, all: 97 }));
+    assert!(at(3).is_some_and(|p| (4_600..=5_000).contains(&p.taken) && (18_000..=20_000).contains(&p.all)));
+    assert_eq!(at(2), None);
+    // It says itself that it is empty: at least what the other one saw is taken.
+    members.on_places(s(3), &id(3), Places { taken: 0, all: 1_000_000 });
+    let at = members.places(s(3), &id(3)).expect("it told");
+    assert!(at.taken >= 4_600 && at.all <= 20_000, "{at:?}");
+}
+
+#[test]
+fn of_an_earlier_release_the_share_is_known() {
+    let mut members = members(&[1_000]);
+    members.on_load(s(1), &id(1), Load { leaves: 51, ..Load::default() });
+    assert_eq!(members.places(s(2), &id(1)), Some(Places { taken: 200, all: 1_000 }));
+}

@@ -1,0 +1,211 @@
+//! Whether a supernode takes one more leaf, whom it names to a leaf that looks for another one, and whom it sends there,
+//! so that all are about equally full.
+//!
+//! What is full is judged by the [`Market`]: what this node believes of the others' room, looked at every few seconds.
+//! A supernode that is fuller than most gives leaves away, slowly, and only those that have another home that they are
+//! found at first. One that has become empty fills up so, too.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use arrayvec::ArrayVec;
+
+use crate::account::{Rate, RateTable};
+use crate::identity::PeerId;
+use crate::overlay::advert::{Market, MembershipTable};
+use crate::random::ChoiceRng;
+use crate::time::Instant;
+use crate::wire::address::Address;
+use crate::wire::message::{ELSEWHERE_MAX, PARTNERS_MAX};
+use crate::wire::places::Places;
+
+/// Time between two looks at how full others are.
+const REVIEW_EVERY: Duration = Duration::from_secs(10);
+/// Time between two goes at sending leaves elsewhere.
+const SHED_EVERY: Duration = Duration::from_secs(2);
+/// Of those that have their second home here, so many in a thousand are sent elsewhere in one go: 3 % a minute.
+const SHED_PERMILLE: u64 = 1;
+/// Above so much of the mean utilisation leaves are sent elsewhere. What comes back so after half of all supernodes
+/// were away ends as far below the mean as this is above it.
+const TOO_FULL_PERCENT: u32 = 115;
+/// Above so much of the median utilisation, a supernode that is half full takes nobody more who has a home.
+const CROWDED_PERCENT: u32 = 125;
+/// A difference of fewer leaves is none.
+const SLACK: u32 = 4;
+/// Supernodes that watch this one, and are watched by it, by preference.
+const PARTNERS: usize = 16;
+/// Most supernodes kept at hand to be named.
+const ROOMY_MAX: usize = 32;
+/// Registrations taken in a second, at least.
+const ADMITTED_MIN: u32 = 50;
+/// Who is refused is not to ask again before this, and up to
+const RETRY_MIN_S: u16 = 5;
+/// this.
+const RETRY_MAX_S: u16 = 60;
+
+/// A supernode, where it is, and how many leaves it may still take.
+type Roomy = (PeerId, SocketAddr, u32);
+
+/// Supernodes that a leaf is told of.
+pub(super) type Named<const N: usize> = ArrayVec<(PeerId, Address), N>;
+
+/// What this supernode knows of the room of others, and what it does about it.
+pub(super) struct Balance {
+    me: PeerId,
+    all: u32,
+    market: Market,
+    /// The nearest ones; none where all are near.
+    partners: Vec<Roomy>,
+    /// Those that are emptier than most, partners first.
+    roomy: Vec<Roomy>,
+    review_at: Instant,
+    shed_at: Option<Instant>,
+    /// How many leaves are to be sent elsewhere, in thousandths.
+    owed: u64,
+    admitted: RateTable<()>,
+}
+
+/// Whether it is more than so many percent of another.
+fn is_above(utilisation: u32, percent: u32, other: u32) -> bool {
+    u64::from(utilisation) * 100 > u64::from(other) * u64::from(percent)
+}
+
+impl Balance {
+    pub(super) fn new(now: Instant, me: PeerId, all: u32) -> Self {
+        let burst = ADMITTED_MIN.max(all / 20);
+        let rate = Rate { interval: Duration::from_secs(1) / burst, burst };
+        Self {
+            me,
+            all,
+            market: Market::default(),
+            partners: Vec::new(),
+            roomy: Vec::new(),
+            review_at: now,
+            shed_at: None,
+            owed: 0,
+            admitted: RateTable::new(rate, rate, 1),
+        }
+    }
+
+    /// This supernode's room.
+    pub(super) fn places(&self, taken: usize) -> Places {
+        Places { taken: u32::try_from(taken).unwrap_or(u32::MAX), all: self.all }
+    }
+
+    /// Whether a new leaf is taken, which may have another home. If so it is entered.
+    pub(super) fn admits(&mut self, now: Instant, taken: usize, has_other: bool) -> bool {
+        let own = self.places(taken);
+        if own.free() == 0 {
+            return false;
+        }
+        let is_half_full = own.free() < own.taken;
+        let is_crowded = self.market.known > 1 && is_above(own.utilisation(), CROWDED_PERCENT, self.market.median);
+        if is_half_full && is_crowded && has_other {
+            return false;
+        }
+        self.admitted.take(now, ())
+    }
+
+    /// When who is refused may ask again.
+    pub(super) fn retry_after_s(jitter: &mut ChoiceRng) -> u16 {
+        let spread = jitter.below(usize::from(RETRY_MAX_S - RETRY_MIN_S) + 1);
+        RETRY_MIN_S + u16::try_from(spread).unwrap_or(0)
+    }
+
+    /// Who has room.
+    pub(super) fn elsewhere(&self, choice: &mut ChoiceRng) -> Named<ELSEWHERE_MAX> {
+        draw(&self.roomy, choice)
+    }
+
+    /// Who had best be the other home of a leaf whose first home this is.
+    pub(super) fn partners(&self, choice: &mut ChoiceRng) -> Named<PARTNERS_MAX> {
+        draw(&self.partners, choice)
+    }
+
+    /// Looks at the others, of which this node shares so many leaves with each.
+    fn review<'a>(
+        &mut self,
+        now: Instant,
+        taken: usize,
+        shared: impl Iterator<Item = (&'a PeerId, u32)> + Clone,
+        members: &mut MembershipTable,
+        choice: &mut ChoiceRng,
+    ) {
+        self.market = members.review(now, self.places(taken), shared);
+        let with_room = |(id, address): (PeerId, SocketAddr)| {
+            // Who says nothing of its room is taken for half full.
+            let free = members.places(now, &id).map_or(members.capacity(&id) / 2, Places::free);
+            (id, address, free)
+        };
+        self.partners.clear();
+        if members.len() > PARTNERS {
+            let near = members.holders(&self.me, PARTNERS + 1).into_iter().filter(|(id, _)| *id != self.me);
+            self.partners.extend(near.take(PARTNERS).map(with_room));
+        }
+        let is_emptier = |id: &PeerId| {
+            members.is_alive(id) && members.places(now, id).is_some_and(|p| p.utilisation() < self.market.mean)
+        };
+        let mut roomy: Vec<Roomy> = self.partners.iter().filter(|(id, ..)| is_emptier(id)).copied().collect();
+        if roomy.is_empty() {
+            let all = members.addresses().map(|(id, address)| (*id, address));
+            roomy.extend(all.filter(|(id, _)| is_emptier(id)).map(with_room));
+        }
+        while roomy.len() > ROOMY_MAX {
+            roomy.swap_remove(choice.below(roomy.len()));
+        }
+        self.roomy = roomy;
+    }
+
+    /// Does what is due: looks at the others, and says how many leaves are to be sent elsewhere now, of those that have
+    /// their second home here.
+    pub(super) fn handle_timeout<'a>(
+        &mut self,
+        now: Instant,
+        (taken, seconds): (usize, usize),
+        shared: impl Iterator<Item = (&'a PeerId, u32)> + Clone,
+        members: &mut MembershipTable,
+        choice: &mut ChoiceRng,
+    ) -> usize {
+        self.admitted.handle_timeout(now);
+        if self.review_at <= now {
+            self.review(now, taken, shared, members, choice);
+            self.review_at = now + REVIEW_EVERY;
+        }
+        if !self.is_too_full(taken) || self.roomy.is_empty() {
+            (self.shed_at, self.owed) = (None, 0);
+            return 0;
+        }
+        if self.shed_at.is_some_and(|at| at > now) {
+            return 0;
+        }
+        self.shed_at = Some(now + SHED_EVERY);
+        self.owed += SHED_PERMILLE * seconds as u64;
+        let due = self.owed / 1_000;
+        self.owed %= 1_000;
+        usize::try_from(due).unwrap_or(usize::MAX)
+    }
+
+    fn is_too_full(&self, taken: usize) -> bool {
+        let own = self.places(taken);
+        let fair = (u64::from(self.market.mean) * u64::from(own.all)) >> 16;
+        is_above(own.utilisation(), TOO_FULL_PERCENT, self.market.mean)
+            && u64::from(own.taken) > fair + u64::from(SLACK)
+    }
+
+    /// When something is next to be done.
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.shed_at.map_or(self.review_at, |at| at.min(self.review_at))
+    }
+}
+
+/// Some of these, none twice, each as likely as it has room.
+fn draw<const N: usize>(from: &[Roomy], choice: &mut ChoiceRng) -> Named<N> {
+    let mut left: Vec<Roomy> = from.to_vec();
+    let mut drawn = Named::new();
+    while !drawn.is_full() {
+        let Some(at) = choice.weighted(left.iter().map(|(.., free)| u64::from(*free))) else { break };
+        let (id, address, _) = left.swap_remove(at);
+        drawn.push((id, address.into()));
+    }
+    drawn
+}

@@ -1,0 +1,174 @@
+//! Leaves are spread by room, and come back to who has it.
+
+use core::time::Duration;
+
+use super::testnet::*;
+use super::*;
+use crate::api::Event;
+use crate::identity::{PeerId, SecretKey};
+use crate::overlay::gossip::Stores;
+use crate::overlay::output::Output;
+use crate::wire::message::{Load, Message, Refusal, decode_next};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn bootstrap(n: u8) -> (PeerId, core::net::SocketAddr) {
+    (key(n).peer_id(), TestNet::address_of(n))
+}
+
+/// So many supernodes that know each other, and leaves, the numbers of which begin at 100.
+fn network(seed: u8, supernodes: u8, leaves: u8) -> (TestNet, Vec<PeerId>, Vec<PeerId>) {
+    let mut net = TestNet::new(seed);
+    let supernodes: Vec<PeerId> = (1..=supernodes).map(|n| net.supernode(n, &[bootstrap(1)])).collect();
+    net.run_for(SECOND * 90);
+    let mut all = Vec::new();
+    for n in 0..leaves {
+        all.push(net.leaf(100 + n, &[bootstrap(1)]));
+        net.run_for(Duration::from_millis(200));
+    }
+    net.run_for(SECOND * 30);
+    (net, supernodes, all)
+}
+
+fn registered(net: &TestNet, at: &PeerId) -> usize {
+    net.get(at).registrations.as_ref().map_or(0, Registrations::len)
+}
+
+/// What a stranger that asks to be taken hears: the refusal, if it is one, how long to wait, and how many others are named.
+fn ask(net: &mut TestNet, at: PeerId, n: u16, other: Option<PeerId>) -> Option<(Refusal, u16, usize)> {
+    let mut told = (None, 0, 0);
+    net.with(at, |node, now, out| {
+        let TestNode { registrations, members, records, random, .. } = node;
+        let mut own = std::collections::VecDeque::new();
+        let s = &mut Stores { wall: None, random, members, records, out: &mut own };
+        let [a, b] = n.to_le_bytes();
+        let leaf = SecretKey::from_bytes(&core::array::from_fn(|i| [a, b, 77][i % 3])).peer_id();
+        let _ = registrations.as_mut().expect("one").on_register(now, leaf, other, &[], Load::default(), s);
+        for output in own {
+            let Output::Send { messages, .. } = &output else { continue };
+            match decode_next(&mut &**messages).expect("ours") {
+                Message::RegisterReply { refused, .. } => told.0 = refused,
+                Message::Elsewhere { retry_after_s, supernodes } => {
+                    (told.1, told.2) = (retry_after_s, supernodes.len())
+                }
+                _ => {}
+            }
+            out.push_back(output);
+        }
+    });
+    told.0.map(|refusal| (refusal, told.1, told.2))
+}
+
+#[test]
+fn leaves_come_back_to_who_was_away_and_lose_no_home_on_the_way() {
+    let (mut net, supernodes, leaves) = network(1, 4, 60);
+    let mean = 30;
+    assert!(supernodes.iter().all(|id| (20..=40).contains(&registered(&net, id))), "they were spread");
+    net.crash(supernodes[3]);
+    net.run_for(SECOND * 300);
+    assert_eq!(supernodes[..3].iter().map(|id| registered(&net, id)).sum::<usize>(), 120);
+    net.supernode(4, &[bootstrap(1)]);
+    let before: Vec<usize> = leaves.iter().map(|leaf| net.get(leaf).events.len()).collect();
+    for _ in 0..120 {
+        net.run_for(SECOND * 30);
+        assert!(leaves.iter().all(|leaf| !net.homes_of(leaf).is_empty()));
+    }
+    assert!(registered(&net, &supernodes[3]) * 10 >= mean * 6, "{}", registered(&net, &supernodes[3]));
+    for (leaf, before) in leaves.iter().zip(before) {
+        let node = net.get(leaf);
+        assert!(node.events[before..].iter().all(|(_, event)| *event != Event::Homeless));
+        let homes = net.homes_of(leaf);
+        assert!(
+            homes.len() == 2
+                && homes.iter().all(|home| { net.get(home).registrations.as_ref().is_some_and(|r| r.contains(leaf)) })
+        );
+    }
+    let all: usize = supernodes.iter().map(|id| registered(&net, id)).sum();
+    assert_eq!(all, 120, "who was left was told goodbye");
+}
+
+#[test]
+fn who_is_fuller_than_others_refuses_those_that_have_a_home_and_says_who_has_room() {
+    let (mut net, supernodes, _) = network(2, 3, 2);
+    for n in 0..600 {
+        assert_eq!(ask(&mut net, supernodes[0], n, Some(supernodes[1])), None, "nobody is known to be emptier");
+        if n % 100 == 0 {
+            net.run_for(SECOND * 3);
+        }
+    }
+    net.run_for(SECOND * 60);
+    let refused = ask(&mut net, supernodes[0], 1_000, Some(supernodes[1]));
+    let Some((Refusal::Busy, 5..=60, 1..)) = refused else { panic!("{refused:?}") };
+    assert_eq!(ask(&mut net, supernodes[0], 1_001, None), None, "it has no home");
+    assert_eq!(ask(&mut net, supernodes[1], 1_002, Some(supernodes[0])), None);
+}
+
+#[test]
+fn a_second_takes_fifty_newcomers_at_least() {
+    let (mut net, supernodes, _) = network(3, 2, 0);
+    let taken = |net: &mut TestNet, from: u16| {
+        (from..from + 90).filter(|n| ask(net, supernodes[0], *n, None).is_none()).count()
+    };
+    assert_eq!(taken(&mut net, 0), 50);
+    net.run_for(SECOND);
+    assert_eq!(taken(&mut net, 100), 50);
+}
+
+#[test]
+fn in_a_large_network_homes_watch_each_other_anyway() {
+    let (net, _, leaves) = network(4, 30, 40);
+    let are_partners = |homes: &[PeerId]| {
+        let [first, second] = homes else { return false };
+        let near = net.get(first).members.holders(first, 17);
+        near.iter().any(|(id, _)| id == second)
+    };
+    let number = leaves.iter().filter(|leaf| are_partners(&net.homes_of(leaf))).count();
+    assert!(number >= 36, "{number} of 40");
+}
+
+#[test]
+fn where_the_new_home_does_not_answer_the_old_one_stays() {
+    let (mut net, supernodes, leaves) = network(5, 3, 1);
+    let homes = net.homes_of(&leaves[0]);
+    let other = supernodes.iter().find(|id| !homes.contains(id)).copied().expect("one of three");
+    let number = 1 + u8::try_from(supernodes.iter().position(|id| *id == other).expect("one")).expect("few");
+    net.crash(other);
+    let elsewhere = [(other, TestNet::address_of(number).into())];
+    net.with(leaves[0], |node, now, out| {
+        node.homes(now, out, |room, m| room.on_elsewhere(now, homes[1], 0, &elsewhere, m));
+    });
+    for _ in 0..20 {
+        net.run_for(SECOND);
+        assert_eq!(net.homes_of(&leaves[0]), homes);
+    }
+    assert!(homes.iter().all(|home| net.get(home).registrations.as_ref().is_some_and(|r| r.contains(&leaves[0]))));
+}
+
+#[test]
+fn only_a_home_sends_elsewhere_and_nobody_is_sent_in_circles() {
+    let (mut net, supernodes, leaves) = network(6, 3, 1);
+    let leaf = leaves[0];
+    let homes = net.homes_of(&leaf);
+    let other = supernodes.iter().find(|id| !homes.contains(id)).copied().expect("one of three");
+    let address = |id: &PeerId| {
+        let n = supernodes.iter().position(|other| other == id).expect("one");
+        TestNet::address_of(1 + u8::try_from(n).expect("few"))
+    };
+    let send = |net: &mut TestNet, from: PeerId, to: PeerId| {
+        let elsewhere = [(to, address(&to).into())];
+        net.with(leaf, |node, now, out| {
+            node.homes(now, out, |room, m| room.on_elsewhere(now, from, 0, &elsewhere, m));
+        });
+        net.run_for(SECOND * 5);
+    };
+    send(&mut net, other, other);
+    assert_eq!(net.homes_of(&leaf), homes);
+    send(&mut net, homes[1], other);
+    assert_eq!(net.homes_of(&leaf), [homes[0], other]);
+    assert!(!net.get(&homes[1]).registrations.as_ref().is_some_and(|r| r.contains(&leaf)));
+    send(&mut net, other, homes[1]);
+    assert_eq!(net.homes_of(&leaf), [homes[0], other], "it has just moved");
+    net.run_for(SECOND * 1_300);
+    send(&mut net, other, homes[1]);
+    assert_eq!(net.homes_of(&leaf), homes);
+}

@@ -1,0 +1,124 @@
+//! Whom a leaf makes its homes: prospects are drawn and dialled, and the best of those linked are chosen.
+
+use std::collections::VecDeque;
+
+use super::{DRAWN_MAX, FEW, Homes, SETTLE};
+use crate::identity::PeerId;
+use crate::overlay::advert::MembershipTable;
+use crate::overlay::home::choice::Choice;
+use crate::overlay::home::means::Means;
+use crate::overlay::home::prospect::{Link, Prospect, Question};
+use crate::overlay::output::Output;
+use crate::time::Instant;
+use crate::wire::message::RECORD_HOMES_MAX;
+
+impl Homes {
+    fn count(&self, link: Link) -> usize {
+        self.prospects.values().filter(|c| c.link == link).count()
+    }
+
+    /// Makes homes of those linked, once there was time to compare.
+    pub(super) fn choose(&mut self, now: Instant, m: &mut Means<'_>) {
+        if self.chosen.len() >= RECORD_HOMES_MAX {
+            return;
+        }
+        let is_old = |c: &&Prospect| c.was_home && c.link == Link::Up;
+        let are_old_there = self.prospects.values().filter(is_old).count() >= RECORD_HOMES_MAX;
+        let is_compared = self.is_listed
+            && self.count(Link::Dialling) == 0
+            && self.prospects.values().all(|c| c.link != Link::Up || c.is_weighed());
+        if !is_compared && !are_old_there && self.settle_at.is_some_and(|at| at > now) {
+            return;
+        }
+        if !self.is_listed && !are_old_there && self.settle_at.is_some() {
+            // The end of the listing was lost, or there is none.
+            self.begin_draw(now);
+            self.draw(now, m);
+            if self.count(Link::Dialling) > 0 {
+                return;
+            }
+        }
+        while self.chosen.len() < RECORD_HOMES_MAX {
+            if self.dial_partner(now, m) {
+                return;
+            }
+            let Some(best) = self.choice(m.members).best(now, &mut m.random.peer_choice) else { break };
+            self.drop_question(&best);
+            if let Some(prospect) = self.prospects.get_mut(&best) {
+                prospect.is_drawn = true;
+            }
+            self.chosen.push(best);
+        }
+        let is_told = |c: &Prospect| c.is_registered || c.question.is_some_and(|(q, _)| q == Question::Register);
+        if !self.chosen.iter().filter_map(|peer| self.prospects.get(peer)).all(is_told) {
+            self.settle_at = None;
+            self.register(now, m);
+        }
+    }
+
+    /// Whom to choose among.
+    pub(super) fn choice<'a>(&'a self, members: &'a MembershipTable) -> Choice<'a> {
+        let partners = self.partners.of(self.chosen.first());
+        Choice { prospects: &self.prospects, chosen: &self.chosen, partners, members }
+    }
+
+    /// Adverts are known, or will not come: whoever was linked to hear them is drawn again only by chance.
+    pub(super) fn begin_draw(&mut self, now: Instant) {
+        self.is_listed = true;
+        // Where there are few, those linked must do: the others are to be witnesses.
+        let is_sparing = self.drawn_max < DRAWN_MAX && self.prospects.len() <= FEW;
+        if self.chosen.len() < RECORD_HOMES_MAX && !is_sparing {
+            self.settle_at = Some(now + SETTLE);
+            for (peer, prospect) in &mut self.prospects {
+                prospect.is_drawn &= self.chosen.contains(peer) || prospect.was_home;
+            }
+        }
+    }
+
+    /// Draws prospects, and dials them, until enough are linked or about to be; when all have been tried, waits for
+    /// the next sweep.
+    pub(super) fn draw(&mut self, now: Instant, m: &mut Means<'_>) {
+        let drawn = |homes: &Self| homes.prospects.values().filter(|c| c.is_drawn && c.link != Link::Down).count();
+        while self.chosen.len() < RECORD_HOMES_MAX && drawn(self) < self.drawn_max {
+            let choice = self.choice(m.members);
+            let Some(peer) = choice.next_drawn(now, self.is_listed, &mut m.random.peer_choice) else { break };
+            let Some(prospect) = self.prospects.get_mut(&peer) else { break };
+            prospect.is_drawn = true;
+            prospect.is_tried = true;
+            if prospect.link == Link::Down {
+                prospect.link = Link::Dialling;
+                m.out.push_back(Output::Dial { peer, address: prospect.address });
+            }
+        }
+        let is_waiting = self.chosen.len() < RECORD_HOMES_MAX && self.count(Link::Dialling) == 0;
+        let has_more = self.prospects.values().any(|c| c.link == Link::Down);
+        if is_waiting && has_more {
+            self.sweep.wait(now, &mut m.random.jitter);
+        } else {
+            self.sweep.stop();
+        }
+    }
+
+    pub(super) fn begin_sweep(&mut self, m: &mut Means<'_>) {
+        let idle = self.prospects.iter().filter(|(_, c)| c.link == Link::Down).map(|(peer, _)| *peer).collect();
+        for peer in self.sweep.begin(idle, &mut m.random.peer_choice) {
+            if let Some(prospect) = self.prospects.get_mut(&peer) {
+                prospect.is_tried = false;
+            }
+        }
+    }
+
+    pub(super) fn release_surplus(&mut self, out: &mut VecDeque<Output>) {
+        let surplus = |(peer, c): &(&PeerId, &Prospect)| c.link == Link::Up && !self.chosen.contains(peer);
+        let surplus: Vec<PeerId> = self.prospects.iter().filter(surplus).map(|(peer, _)| *peer).collect();
+        for peer in surplus {
+            self.drop_question(&peer);
+            if let Some(prospect) = self.prospects.get_mut(&peer) {
+                // A cold spare.
+                prospect.link = Link::Down;
+                (prospect.is_tried, prospect.is_drawn) = (false, false);
+                out.push_back(Output::Release { peer });
+            }
+        }
+    }
+}

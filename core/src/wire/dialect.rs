@@ -1,0 +1,95 @@
+//! What two nodes speak: the version of the protocol, and features beyond it.
+//!
+//! Each says it at the end of its part of the handshake, behind a body whose end both know; a node of version 1 says
+//! nothing there and reads nothing. The two go on with the lower version, and use a feature only if both have it. Bits
+//! that a node does not know mean nothing to it.
+//!
+//! The version in the header of an Init is another thing: by which rules that Init is to be read. This release reads and
+//! writes the first ones only.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the protocol in this crate.
+pub const VERSION: u8 = 2;
+/// By which rules the Inits of this release are made: those of version 1.
+pub const INIT_VERSION: u8 = 1;
+
+/// What a node speaks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Dialect {
+    /// The highest version.
+    pub version: u8,
+    /// A bit for each feature.
+    pub features: u32,
+}
+
+impl Dialect {
+    /// Of a node that says nothing of it.
+    pub const FIRST: Self = Self { version: 1, features: 0 };
+    /// Of this one.
+    pub const OWN: Self = Self { version: VERSION, features: Self::HOMES | Self::RELAYS };
+
+    /// Knows the messages of sections 13 and 14 that tell of room, from 38 on.
+    pub const HOMES: u32 = 1;
+    /// Chooses relays, and says that they are limited: messages 33 to 37.
+    pub const RELAYS: u32 = 2;
+
+    /// Most bytes that it takes.
+    pub const LEN_MAX: usize = 6;
+
+    /// What is behind a body.
+    pub fn read(rest: &[u8]) -> Self {
+        postcard::from_bytes::<Self>(rest).ok().filter(|dialect| dialect.version > 1).unwrap_or(Self::FIRST)
+    }
+
+    /// Puts a body, and this behind it, at the front of `out`; returns how long they are, or nothing if they do not fit.
+    pub fn write<T: Serialize>(self, body: &T, out: &mut [u8]) -> Option<usize> {
+        let len = postcard::to_slice(body, out).ok()?.len();
+        let rest = out.get_mut(len..)?;
+        Some(len + postcard::to_slice(&self, rest).ok()?.len())
+    }
+
+    /// What two nodes have in common.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self { version: self.version.min(other.version), features: self.features & other.features }
+    }
+
+    /// Whether it has a feature.
+    pub const fn has(self, feature: u32) -> bool {
+        self.features & feature == feature
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_says_nothing_or_nonsense_speaks_the_first_one() {
+        for rest in [&[][..], &[2], &[1, 3], &[0, 3], &[2, 0xff, 0xff, 0xff, 0xff, 0xff]] {
+            assert_eq!(Dialect::read(rest), Dialect::FIRST, "{rest:?}");
+        }
+        assert_eq!(Dialect::read(&[2, 3]), Dialect::OWN);
+    }
+
+    #[test]
+    fn two_have_in_common_what_both_have() {
+        // Of a later release, which says more behind it.
+        let later = Dialect::read(&[9, 0x86, 0x01, 77]);
+        assert_eq!(later, Dialect { version: 9, features: 0x86 });
+        assert_eq!(Dialect::OWN.with(later), Dialect { version: 2, features: Dialect::RELAYS });
+        assert_eq!(Dialect::OWN.with(Dialect::FIRST), Dialect::FIRST);
+        assert!(Dialect::OWN.has(Dialect::HOMES) && !Dialect::FIRST.has(Dialect::HOMES));
+    }
+
+    #[test]
+    fn it_stands_behind_a_body_and_takes_no_more_than_it_may() {
+        let mut out = [0; 16];
+        let longest = Dialect { version: u8::MAX, features: u32::MAX };
+        assert_eq!(longest.write(&7u8, &mut out), Some(1 + Dialect::LEN_MAX));
+        let (body, rest) = postcard::take_from_bytes::<u8>(&out).expect("a body");
+        assert_eq!((body, Dialect::read(rest)), (7, longest));
+        assert_eq!(longest.write(&7u8, &mut out[..4]), None);
+    }
+}
