@@ -18,7 +18,10 @@ use handfast_core::internal::KeyRng;
 use handfast_core::internal::{
     Admission, Epoch, Gate, Identity, InitFixed, Macs, PeerKeys, ResponseFixed, accept, initiate, open_cookie,
 };
-use handfast_core::wire::packet::{ChannelId, DATA_HEADER_LEN, Kind, Packet, loop_packet, relay_header};
+use handfast_core::wire::dialect::Dialect;
+use handfast_core::wire::packet::{
+    ChannelId, DATA_HEADER_LEN, Kind, Packet, loop_packet, relay_header, versions_packet,
+};
 use handfast_core::{DATAGRAM_LEN_MAX, Instant, SecretKey};
 use samples::{Parts, init_bodies, messages, response_bodies};
 
@@ -43,6 +46,7 @@ fn dump() -> String {
     for (name, packet) in packets() {
         line(&format!("packet.{name}"), &packet);
     }
+    line("dialect.own", &encoded(&Dialect::OWN));
     let parts = Parts::fixed();
     for message in messages(&parts) {
         line(&format!("message.{}", name(&message)), &encoded(&message));
@@ -125,6 +129,7 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
         packets.extend(names.into_iter().zip([data, stream, ask, answer, relayed]));
     }
     packets.push(("loop", loop_packet([7; 16]).to_vec()));
+    packets.push(("versions", versions_packet(0x2122_2324).to_vec()));
     packets
 }
 
@@ -144,5 +149,5 @@ fn the_wire_is_as_it_was() {
 #[test]
 fn each_packet_kind_is_pinned() {
     let kinds: std::collections::BTreeSet<u8> = packets().iter().map(|(_, packet)| packet[0]).collect();
-    assert_eq!(kinds, (1..=9).collect());
+    assert_eq!(kinds, (1..=10).collect());
 }

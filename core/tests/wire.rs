@@ -5,7 +5,8 @@ mod samples;
 use handfast_core::wire::address::{Address, CANDIDATES_MAX, Candidate, CandidateKind, Candidates};
 use handfast_core::wire::dialect::INIT_VERSION;
 use handfast_core::wire::message::{
-    DIGEST_MAX, DigestEntry, HINTS_MAX, InitBody, Load, LoadHint, Message, Refusal, ResponseBody, decode_next, encode,
+    DIGEST_MAX, DigestEntry, ELSEWHERE_MAX, HINTS_MAX, InitBody, Load, LoadHint, Message, PARTNERS_MAX, ROOMS_MAX,
+    Refusal, ResponseBody, decode_next, encode,
 };
 use handfast_core::wire::nat::{FilteringBehavior, MappingBehavior, NatProfile, PortAssignment};
 use handfast_core::wire::packet::{
@@ -325,6 +326,7 @@ fn a9_lengths_that_lie_are_refused() {
     for message in messages(&parts) {
         let at = match message {
             Message::Candidates(_) | Message::Upgrade(_) | Message::Hints(_) | Message::Datagram(_) => 1,
+            Message::Rooms(_) | Message::Partners(_) => 1,
             Message::Signed { .. } => 2,
             Message::Digest { .. } => 3,
             Message::Introduce { .. } => 1 + 32,
@@ -338,7 +340,7 @@ fn a9_lengths_that_lie_are_refused() {
         }
         tried += 1;
     }
-    assert_eq!(tried, 8);
+    assert_eq!(tried, 10);
 }
 
 /// One element more than a collection may have, all of them really there.
@@ -351,12 +353,16 @@ fn a9_collections_have_a_cap() {
         decode_next(&mut &bytes[..]).is_ok()
     };
     let candidate = [0, 0, 192, 0, 2, 1, 0, 80];
+    let named = [&Parts::fixed().peer.as_bytes()[..], &candidate[1..]].concat();
     for (number, head, cap, element) in [
         // The profile of a router in two bytes, and the attempt.
         (3, &[0, 0, 0][..], CANDIDATES_MAX, &candidate[..]),
         (25, &[0, 0, 0], CANDIDATES_MAX, &candidate),
         (18, &[0, 0], DIGEST_MAX, &[0; 8]),
         (19, &[], HINTS_MAX, &[0; 16]),
+        (39, &[], ROOMS_MAX, &[0; 10]),
+        (40, &[], PARTNERS_MAX, &named),
+        (41, &[30], ELSEWHERE_MAX, &named),
     ] {
         assert!(with(number, head, cap, element), "variant {number} at its cap");
         assert!(!with(number, head, cap + 1, element), "variant {number} above its cap");
@@ -373,7 +379,7 @@ fn values_that_may_not_be_are_refused() {
         // An option, a bool and a refusal that are neither.
         &[&[2][..], &[0; 8], &[2]].concat(),
         &[18, 0, 2, 0],
-        &[8, 1, 6, 0, 0, 0],
+        &[8, 1, 7, 0, 0, 0],
     ] {
         assert_eq!(decode_next(&mut &bytes[..]), Err(DecodeError::BadMessage), "{bytes:?}");
     }

@@ -1,10 +1,11 @@
 //! Targets for everything that `wire` and tickets decode.
 
+use handfast_core::wire::dialect::INIT_VERSION;
 use handfast_core::wire::frame::{FRAME_LEN_MAX, FRAME_PACKET_LEN_MAX, frame_header, split};
 use handfast_core::wire::message::{InitBody, Message, ResponseBody, decode_next, encode};
 use handfast_core::wire::packet::{
     DATA_HEADER_LEN, INIT_HEADER_LEN, Kind, Packet, RELAY_HEADER_LEN, RESPONSE_HEADER_LEN, data_header, init_header,
-    loop_packet, relay_header,
+    loop_packet, relay_header, versions_packet,
 };
 use handfast_core::{DATAGRAM_LEN_MAX, PeerId, ServiceName, Ticket};
 
@@ -145,6 +146,8 @@ pub fn roundtrip(data: &[u8]) {
     }
     let token = tail.first_chunk().expect("longer");
     assert_eq!(Packet::decode(&loop_packet(*token)), Ok(Packet::Loop { token }));
+    let versions = Packet::Versions { receiver: first, lowest: INIT_VERSION, highest: INIT_VERSION };
+    assert_eq!(Packet::decode(&versions_packet(first)), Ok(versions));
     // What the messages before decode to, the peer decodes to as well.
     message(bytes.0);
 }

@@ -211,6 +211,7 @@ impl Homes {
         prospect.link = Link::Up;
         prospect.is_proven = true;
         prospect.is_tried = true;
+        let was_home = prospect.was_home;
         // With both homes at hand there is nothing to choose: the link is somebody else's.
         if !self.chosen.contains(&peer) && self.chosen.len() < RECORD_HOMES_MAX {
             self.ask(now, peer, Question::Load, m.out);
@@ -219,7 +220,11 @@ impl Homes {
             }
         }
         if self.listing.is_unasked() {
-            self.listing.ask(now, peer, m.out);
+            if was_home {
+                self.listing.wait(now);
+            } else {
+                self.listing.ask(now, peer, m.out);
+            }
         }
         self.arrive(now, peer, m);
         self.advance(now, m);
@@ -448,7 +453,8 @@ impl Homes {
             }
             self.register(now, m);
         }
-        if self.listing.handle_timeout(now) {
+        if self.listing.handle_timeout(now) && !(self.is_as_it_was() && self.listing.put_off(now, &mut m.random.jitter))
+        {
             let from = self.listing.asked().or_else(|| {
                 let linked: Vec<PeerId> = self.linked().collect();
                 linked.get(m.random.peer_choice.below(linked.len())).copied()

@@ -2,7 +2,8 @@
 //!
 //! The first to be linked is asked at once, again while it is silent, and then another. When something of the listing
 //! came, the next one is asked for after a while: soon if the first was short, else seldom, but at once when a home is
-//! lost.
+//! lost. A leaf that finds its homes of the last run asks for none before the hour: when many start again at once, a
+//! listing each would be the dearest thing that they ask for.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -42,6 +43,7 @@ pub(super) struct Listing {
     /// When something of the last one came; none has at [`Instant::ZERO`].
     given_at: Instant,
     was_given: bool,
+    was_put_off: bool,
 }
 
 impl Listing {
@@ -58,6 +60,21 @@ impl Listing {
     /// Who was asked and has not answered.
     pub(super) fn asked(&self) -> Option<PeerId> {
         self.asked.as_ref().map(|asked| asked.from)
+    }
+
+    /// The first one to be linked was a home: if the others are there, too, none is needed for now.
+    pub(super) fn wait(&mut self, now: Instant) {
+        self.at = Some(now + LISTING_RTO);
+    }
+
+    /// All is as it was when the last run ended: whether the first listing is put off.
+    pub(super) fn put_off(&mut self, now: Instant, jitter: &mut ChoiceRng) -> bool {
+        if self.was_given || self.was_put_off || self.asked.is_some() {
+            return false;
+        }
+        self.was_put_off = true;
+        self.at = Some(now + LISTING_STALE + jitter.jitter(LISTING_STALE));
+        true
     }
 
     /// Asks, or asks once more.
@@ -80,12 +97,12 @@ impl Listing {
             LISTING_EVERY + jitter.jitter(LISTING_EVERY / 2)
         };
         self.at = Some(now + after);
-        self.given_at = now;
+        (self.given_at, self.was_put_off) = (now, false);
     }
 
     /// A home is lost: another one is chosen among those that live now.
     pub(super) fn on_home_lost(&mut self, now: Instant) {
-        if self.asked.is_none() && now.since(self.given_at) >= LISTING_STALE {
+        if self.asked.is_none() && (self.was_put_off || now.since(self.given_at) >= LISTING_STALE) {
             self.at = self.at.map(|at| at.min(now));
         }
     }
@@ -133,6 +150,17 @@ mod tests {
             assert!(listing.handle_timeout(now) && listing.poll_timeout().is_none());
         }
         assert_eq!((listing.asked(), out.len()), (None, 3));
+    }
+
+    #[test]
+    fn the_first_one_is_put_off_once_and_comes_at_once_when_a_home_is_lost() {
+        let (mut listing, mut random) = (Listing::default(), generators(2));
+        listing.wait(s(1));
+        assert!(!listing.is_unasked() && listing.handle_timeout(s(2)));
+        assert!(listing.put_off(s(2), &mut random.jitter) && !listing.put_off(s(2), &mut random.jitter));
+        assert!((40 * 60..=80 * 60).contains(&after(&listing, s(2))));
+        listing.on_home_lost(s(3));
+        assert!(listing.handle_timeout(s(3)));
     }
 
     #[test]

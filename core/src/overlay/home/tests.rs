@@ -265,9 +265,17 @@ fn registration_is_repeated_under_loss_and_the_record_is_renewed() {
     assert_eq!(net.homes_of(&leaf).len(), 2);
     for _ in 0..4 {
         net.run_for(SECOND * 3600);
-        for home in net.homes_of(&leaf) {
-            assert_eq!(homes_on_record(&net, &home, &leaf).len(), 2, "at {:?}", net.now);
-        }
+        // Of so many questions some are lost three times in a row, and another home is found for one that lives.
+        let is_there = |net: &TestNet| {
+            net.homes_of(&leaf).iter().filter(|home| homes_on_record(net, home, &leaf).len() == 2).count() == 2
+        };
+        let mut waits = (0..60).filter(|_| {
+            net.run_for(SECOND);
+            is_there(&net)
+        });
+        let is_found = waits.next().is_some();
+        let homes: Vec<_> = net.homes_of(&leaf).iter().map(|home| homes_on_record(&net, home, &leaf).len()).collect();
+        assert!(is_found, "records name {homes:?} at {:?}", net.now);
         // What is put and lost is put again within the hour.
         let on_record = supernodes.iter().filter(|s| homes_on_record(&net, s, &leaf).len() == 2).count();
         assert!(on_record >= 3, "{on_record} at {:?}", net.now);

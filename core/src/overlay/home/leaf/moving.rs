@@ -116,6 +116,11 @@ impl Homes {
         false
     }
 
+    /// Whether its homes are those of the last run.
+    pub(super) fn is_as_it_was(&self) -> bool {
+        self.is_settled() && self.chosen.iter().all(|home| self.prospects.get(home).is_some_and(|c| c.was_home))
+    }
+
     /// Whether it has all the homes that it wants.
     pub(super) fn is_settled(&self) -> bool {
         self.registered().count() == RECORD_HOMES_MAX
