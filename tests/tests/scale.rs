@@ -183,6 +183,7 @@ fn partition() {
         .map(|name| outcome(&Args { scenario: Some(name.to_owned()), ..args.clone() }));
     for out in [&both, &one_way] {
         assert!(get(out, "calls within a side that were answered, in the second half of it") >= 50.0);
+        assert!(get(out, "all calls between the sides are answered, after it has ended") <= 30.0);
     }
     assert_ne!(both.rows, one_way.rows);
 }
