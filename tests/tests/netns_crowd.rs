@@ -159,6 +159,7 @@ fn a_crowd_loses_a_third_of_its_supernodes_and_gets_them_back() {
     let dead: BTreeSet<String> = crowd.supernodes[..KILLED].iter().map(|node| node.id().to_owned()).collect();
     crowd.supernodes[..KILLED].iter_mut().for_each(Node::kill);
     let (orphans, others): (Vec<usize>, Vec<usize>) = all.iter().partition(|n| before[**n].is_subset(&dead));
+    eprintln!("{} leaves lost both homes", orphans.len());
     assert!(others.len() > LEAVES / 2 && before.iter().any(|homes| !homes.is_disjoint(&dead)), "it shows something");
     crowd.reach(&others, ONE_LOST);
     crowd.reach(&orphans, BOTH_LOST);
@@ -173,6 +174,8 @@ fn a_crowd_loses_a_third_of_its_supernodes_and_gets_them_back() {
     // The bound that is to hold is half of the mean for each within the hour; as yet only who comes anew goes there.
     assert!(back > 0, "nobody is at home at those that are back: {registered:?}");
 
+    let mean = registered.iter().sum::<u64>() / registered.len() as u64;
+    eprintln!("at home at those that are back: {:?}, in the mean of all: {mean}", &registered[..KILLED]);
     for (name, weight) in crowd.weights() {
         let grown = weight.saturating_sub(weights[&name]);
         assert!(
