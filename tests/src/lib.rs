@@ -30,6 +30,7 @@ pub mod script;
 pub mod storm;
 pub mod stranger;
 pub mod survey;
+pub mod sybil;
 pub mod tcp;
 pub mod topology;
 pub mod trace;

@@ -200,3 +200,38 @@ fn the_relays_day_over_the_pair_goes_on_through_it() {
     let t = w.transfer(a, b, 100_000, 0);
     w.finish("the day after", secs(30), &[t]);
 }
+
+/// As after a partition of ten minutes, or a crash: whoever begins a link anew has lost the old one, and the home of the
+/// callee does not know that yet. The channel of the call closed when the new link took the old one's place, and what
+/// was sent first was lost.
+#[test]
+fn regression_a_call_outlives_the_old_link_that_the_callees_home_still_has_to_the_caller() {
+    let mut w = World::new(12);
+    w.add_supernodes(12);
+    let told_of = |w: &mut World, first: usize| {
+        w.first_contact = first;
+        add_leaf(w)
+    };
+    let leaves: Vec<HostId> = (0..8).map(|n| told_of(&mut w, n)).collect();
+    w.settle_homes(&leaves);
+    let homes = |w: &World, leaf: HostId| -> Vec<HostId> {
+        w.status(leaf).homes.iter().map(|(home, _)| w.host_of(*home)).collect()
+    };
+    let strangers = |w: &World, a, b| homes(w, a).iter().all(|home| !homes(w, b).contains(home));
+    let pairs = leaves.iter().flat_map(|a| leaves.iter().map(|b| (*a, *b)));
+    let (a, b) = pairs.into_iter().find(|(a, b)| strangers(&w, *a, *b)).expect("two without a home in common");
+    let call = |w: &mut World| {
+        let (since, peer) = (w.now(), w.peer(b));
+        w.with(a, |node, now| node.ping(now, peer)).expect("begun");
+        let is_pong = |event: &Event| matches!(event, Event::Pong { peer: from, .. } if *from == peer);
+        w.until("answered", secs(5), |w| w.events_since(a, since).any(is_pong));
+    };
+    call(&mut w);
+    w.crash(a);
+    w.start(a);
+    w.settle_homes(&[a]);
+    let caller = w.peer(a);
+    let stale = |w: &World| homes(w, b).iter().any(|home| w.status(*home).peers.iter().any(|p| p.peer == caller));
+    assert!(strangers(&w, a, b) && stale(&w), "a home of the callee believes in a link to the caller");
+    call(&mut w);
+}

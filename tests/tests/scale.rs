@@ -22,7 +22,9 @@ fn run(args: &Args) -> Report {
 
 /// What a scenario finds, with the numbers that are true of any.
 fn outcome(args: &Args) -> Outcome {
-    let outcome = run(args).outcomes.remove(0);
+    let report = run(args);
+    eprintln!("{}", report.text());
+    let outcome = report.of(args.scenario.as_deref().unwrap_or_default()).clone();
     for row in &outcome.rows {
         let measured = row.measured.unwrap_or(0.0);
         assert!(measured.is_finite() && measured >= 0.0 || row.unit == "%", "{row:?}");
@@ -183,8 +185,83 @@ fn partition() {
         .map(|name| outcome(&Args { scenario: Some(name.to_owned()), ..args.clone() }));
     for out in [&both, &one_way] {
         assert!(get(out, "calls within a side that were answered, in the second half of it") >= 50.0);
+        assert!(get(out, "all calls between the sides are answered, after it has ended") <= 30.0);
     }
     assert_ne!(both.rows, one_way.rows);
+}
+
+/// An attack at its small size: honest use goes on, and newcomers are welcome.
+fn attack(args: &Args) -> Outcome {
+    let out = outcome(args);
+    for what in ["starts that led home within 30 s", "lookups that found", "introductions that linked"] {
+        assert!(get(&out, what) >= 90.0, "{what}: {:?}", out.rows);
+    }
+    out
+}
+
+fn welcome(out: &Outcome) {
+    assert!(get(out, "an honest newcomer is known by those it was told of") <= 10.0);
+    assert!(get(out, "and by a fresh leaf") <= 60.0);
+    assert!(get(out, "and by all supernodes") <= 600.0);
+}
+
+fn undeceived(out: &Outcome) {
+    assert!(get(out, "of supernodes that a fresh leaf was told of, honest ones, at least") >= 75.0);
+    assert!(get(out, "all fresh leaves have two honest homes after") <= 10.0);
+}
+
+#[test]
+fn sybils() {
+    let out = attack(&Args { supernodes: 10, ..args("sybils") });
+    assert!(get(&out, "of Sybils an honest supernode knows") >= 90.0, "they are known, or it shows nothing");
+    assert!(get(&out, "lookups that Sybils were asked for") > 0.0);
+}
+
+#[test]
+fn ground() {
+    let out = attack(&Args { supernodes: 10, ..args("ground") });
+    assert!(get(&out, "of Sybils an honest supernode knows") >= 90.0);
+    assert!(get(&out, "lookups that Sybils were asked for") > 0.0);
+    assert!(get(&out, "lookups of the one that they sit around, that found") >= 95.0);
+}
+
+#[test]
+fn records() {
+    let out = attack(&args("records"));
+    assert!(get(&out, "supernodes that got them") >= 6.0);
+    assert!(get(&out, "honest records that are found afterwards") >= 99.0);
+    welcome(&out);
+}
+
+#[test]
+fn adverts() {
+    let out = attack(&args("adverts"));
+    welcome(&out);
+    undeceived(&out);
+}
+
+#[test]
+fn fakes() {
+    let out = attack(&args("fakes"));
+    welcome(&out);
+    undeceived(&out);
+}
+
+#[test]
+fn clocks() {
+    let out = attack(&args("clocks"));
+    welcome(&out);
+    undeceived(&out);
+}
+
+#[test]
+fn victim() {
+    let out = attack(&args("victim"));
+    assert!(get(&out, "bytes that the victim got") > 0.0, "some went to see");
+    assert!(get(&out, "most packets of one supernode to the victim") <= 10.0);
+    assert!(get(&out, "most bytes of one supernode to the victim") <= 1024.0);
+    assert!(get(&out, "what the victim got, over what that cost") <= 1.0);
+    welcome(&out);
 }
 
 #[test]
@@ -206,6 +283,6 @@ fn idle_leaves() {
 
 #[test]
 fn a_scenario_that_is_none_is_refused() {
-    let error = scale::run(&args("sybils")).expect_err("there is none");
+    let error = scale::run(&args("nothing")).expect_err("there is none");
     assert!(error.contains("half-crash"), "{error}");
 }

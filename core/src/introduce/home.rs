@@ -9,6 +9,8 @@
 //! other channel and gets the answer that is there. When it came early, the caller's own Init is held back for at most
 //! [`HOLD_MAX`], so that one Response brings both answers; the machine keeps it as a value of any type `H`, which it
 //! only hands back. Where the caller's link is not confirmed when the answer comes, the answer is parked until it is.
+//! That an older link of the caller's is still up counts for nothing: an Init that asks early begins a link, and who
+//! begins one has none, though this node may not have noticed.
 //!
 //! It is told who the peers are ([`View`]), and says what it wants done ([`HomeOutput`]). Channels, links and packets
 //! are others'.
@@ -141,6 +143,7 @@ pub(super) struct Sizes {
     pub(super) by_call: usize,
     pub(super) held: usize,
     pub(super) repeated: usize,
+    pub(super) early: usize,
     pub(super) parked: usize,
 }
 
@@ -154,6 +157,8 @@ pub(crate) struct Introductions<H> {
     holds: BTreeSet<(Instant, ChannelId)>,
     repeats: BTreeSet<(Instant, ChannelId)>,
     sweep: Option<Instant>,
+    /// Those that came with the Init of a link which is not confirmed yet.
+    early: BTreeSet<(PeerKey, ChannelId)>,
     /// Those whose answer came before the caller's own link was confirmed: it goes out when it is.
     parked: BTreeSet<(PeerKey, ChannelId)>,
     /// Introductions admitted since the start, and datagrams and bytes of UDP payload that all cost, both ways.
@@ -172,6 +177,7 @@ impl<H> Introductions<H> {
             holds: BTreeSet::new(),
             repeats: BTreeSet::new(),
             sweep: None,
+            early: BTreeSet::new(),
             parked: BTreeSet::new(),
             costs: (0, 0, 0),
             out: VecDeque::new(),
@@ -200,6 +206,7 @@ impl<H> Introductions<H> {
         let caller = asked.caller.0;
         let reply = match self.introduce(now, account, asked, view) {
             Ok(channel) => {
+                self.early.insert((caller, channel));
                 let has_room = self.holds.len() < HOLDS_MAX;
                 match self.by_channel.get_mut(&channel) {
                     // The same Init again while the first one is held: the hold answers it.
@@ -256,8 +263,10 @@ impl<H> Introductions<H> {
 
     /// The caller's link was confirmed: what was parked for it goes out.
     pub(crate) fn on_link_up(&mut self, caller: PeerKey) {
-        let first = (caller, ChannelId([0; 6]));
-        while let Some(&(_, channel)) = self.parked.range(first..).next().filter(|(whose, _)| *whose == caller) {
+        while let Some(channel) = first_of(&self.early, caller) {
+            self.early.remove(&(caller, channel));
+        }
+        while let Some(channel) = first_of(&self.parked, caller) {
             self.parked.remove(&(caller, channel));
             let answer = self.by_channel.get(&channel).and_then(|introduction| introduction.answer.clone());
             self.out.extend(answer.map(|message| HomeOutput::Reply { caller, message }));
@@ -294,7 +303,7 @@ impl<H> Introductions<H> {
         if let Some(held) = self.take_hold(channel) {
             self.count(len + RESPONSE_OVERHEAD);
             self.out.push_back(HomeOutput::Answer { caller, held, reply: Some(message) });
-        } else if caller_is_up {
+        } else if caller_is_up && !self.early.contains(&(caller, channel)) {
             self.count(len + ANSWER_OVERHEAD);
             self.out.push_back(HomeOutput::Reply { caller, message });
         } else {
@@ -357,6 +366,12 @@ impl<H> Introductions<H> {
         self.by_channel.get(&channel).map(|introduction| introduction.caller)
     }
 
+    /// Whether this channel was opened for the link of the caller's that is being confirmed, and not for the one that it
+    /// replaces.
+    pub(crate) fn is_early(&self, caller: PeerKey, channel: ChannelId) -> bool {
+        self.early.contains(&(caller, channel))
+    }
+
     /// Introductions admitted since the start, and the datagrams and bytes of UDP payload that all have cost, both
     /// ways.
     pub(crate) fn costs(&self) -> (u64, u64, u64) {
@@ -371,6 +386,7 @@ impl<H> Introductions<H> {
             by_call: self.by_call.len(),
             held: self.holds.len(),
             repeated: self.repeats.len(),
+            early: self.early.len(),
             parked: self.parked.len(),
         }
     }
@@ -449,6 +465,7 @@ impl<H> Introductions<H> {
     fn forget(&mut self, channel: ChannelId) {
         let Some(introduction) = self.by_channel.remove(&channel) else { return };
         self.by_call.remove(&introduction.call);
+        self.early.remove(&(introduction.caller, channel));
         self.parked.remove(&(introduction.caller, channel));
         if let Some((_, until)) = introduction.hold {
             self.holds.remove(&(until, channel));
@@ -462,6 +479,11 @@ impl<H> Introductions<H> {
         self.costs.1 += 1;
         self.costs.2 += bytes as u64;
     }
+}
+
+fn first_of(all: &BTreeSet<(PeerKey, ChannelId)>, caller: PeerKey) -> Option<ChannelId> {
+    let (whose, channel) = all.range((caller, ChannelId([0; 6]))..).next()?;
+    (*whose == caller).then_some(*channel)
 }
 
 #[cfg(test)]

@@ -103,6 +103,20 @@ fn an_early_introduction_is_answered_with_the_init_that_brought_it() {
 }
 
 #[test]
+fn an_older_link_of_the_caller_gets_nothing_of_what_an_init_asked_for() {
+    let mut rig = Rig::new();
+    let channel = opened(&rig.early(0, 1, FREE, 7));
+    assert!(rig.home.is_early(CALLER, channel) && !rig.home.is_early(CALLEE, channel));
+    assert_eq!(rig.wait(250), [HomeOutput::Answer { caller: CALLER, held: 7, reply: None }]);
+    assert_eq!(rig.reply(channel, Ok(b"yes"), true), [], "the link that is up is the one before");
+    rig.home.on_link_up(CALLER);
+    assert!(!rig.home.is_early(CALLER, channel));
+    assert_eq!(rig.outputs(), [HomeOutput::Reply { caller: CALLER, message: answer(channel, Ok(b"yes")) }]);
+    let other = opened(&rig.over_link(300, 2, FREE));
+    assert!(!rig.home.is_early(CALLER, other), "it came over the link");
+}
+
+#[test]
 fn an_init_is_held_so_long_and_the_answer_follows_over_the_link() {
     let mut rig = Rig::new();
     let channel = opened(&rig.early(0, 1, FREE, 7));

@@ -315,7 +315,7 @@ impl Server {
         let sizes = self.introductions.sizes();
         assert!(sizes.remembered <= REMEMBERED_MAX && sizes.by_call <= sizes.remembered);
         assert!(sizes.held <= HOLDS_MAX && sizes.held <= self.held.len());
-        assert!(sizes.repeated <= sizes.remembered && sizes.parked <= sizes.remembered);
+        assert!([sizes.repeated, sizes.early, sizes.parked].iter().all(|n| *n <= sizes.remembered));
     }
 }
 

@@ -309,7 +309,9 @@ impl Node {
         if unasked {
             self.rooms_unasked_link(now);
         }
-        if !same {
+        if same {
+            self.release_parked(now, key);
+        } else {
             self.on_link_up(now, key);
         }
         self.peers.flush_waiting(key);

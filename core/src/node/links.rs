@@ -208,7 +208,8 @@ impl Node {
         let Some(id) = self.peers.id_of(key) else { return };
         self.peers.on_replaced(now, key);
         self.traversal.restart(now, key);
-        let closed = self.relay.close_leg(now, key);
+        // The Init of the new link may have brought an introduction, whose channel is the new link's.
+        let closed = self.relay.close_leg(now, key, |channel| self.introductions.is_early(key, channel));
         self.tell_closed(closed);
         self.overlay.on_link_down(now, &id);
     }

@@ -8,7 +8,7 @@ use super::state::{Acting, Overlay};
 use crate::identity::PeerId;
 use crate::introduce::LookupFailure;
 use crate::overlay::advert::{Advert, Capabilities, MembershipTable, statement};
-use crate::overlay::directory::{HOLDERS_MAX, LookupStart, Whom};
+use crate::overlay::directory::{HOLDERS_MAX, LookupStart, Record, Whom};
 use crate::overlay::home::Carried;
 use crate::overlay::pack::{PLAINTEXT_MAX, Packer, send};
 use crate::overlay::role::OrderTo;
@@ -94,11 +94,8 @@ impl Overlay {
             Message::LookupReply { peer, record } => {
                 let wall = self.wall_time(now);
                 self.lookups.on_reply(now, &from, wall, peer, record, &mut self.out);
-                // What is kept here is as new as what others have.
-                if let Some(bytes) = record.filter(|bytes| self.records.get(&peer).is_some_and(|own| own != *bytes))
-                    && let Some((s, mut stores)) = self.supernode(now)
-                {
-                    s.gossip.on_signed(now, (from, None), SignedKind::Record, bytes, &mut stores);
+                if let Some(bytes) = record {
+                    self.on_record_found(now, from, peer, bytes);
                 }
             }
             Message::Register { other_home, record } => self.on_register(now, from, other_home, record, about.carried),
@@ -226,9 +223,13 @@ impl Overlay {
         let is_again = match &mut self.acting {
             Acting::Supernode(s) if !self.members.contains(&from) => {
                 s.asked_lately.forget_while(|at| now.since(at) >= AGAIN_WITHIN);
-                let again = s.asked_lately.get(&from).is_some_and(|(_, last)| *last == peer);
-                s.asked_lately.insert(now, from, peer);
-                again && !s.registrations.contains(&peer)
+                let mut asked = s.asked_lately.get(&from).map(|(_, asked)| asked.clone()).unwrap_or_default();
+                let again = asked.contains(&peer);
+                asked.retain(|other| *other != peer);
+                asked.truncate(asked.capacity() - 1);
+                asked.insert(0, peer);
+                s.asked_lately.insert(now, from, asked);
+                again
             }
             _ => false,
         };
@@ -239,6 +240,7 @@ impl Overlay {
         {
             return send(&mut self.out, from, &self.records.answer(peer));
         }
+        let by = self.standing(now);
         if let Acting::Supernode(s) = &mut self.acting
             && s.lookups_taken.take(now, from)
         {
@@ -246,8 +248,24 @@ impl Overlay {
                 Whom::Holders(all) if is_again => Whom::AllHolders(all),
                 whom => whom,
             };
-            self.lookups.start_for(now, from, peer, &whom, &mut self.out);
+            // What is kept here is the newest there is where none of them has a newer one.
+            let own = self.records.get(&peer).filter(|_| is_again);
+            let own = own.map(|bytes| (self.clock.time(now, by), bytes));
+            self.lookups.start_for(now, from, peer, &whom, own, &mut self.out);
         }
+    }
+
+    /// Another supernode has this record of a peer: what is kept here becomes as new as that. A leaf that is registered
+    /// here, and says by it that it is at home elsewhere, has gone without a word that arrived.
+    fn on_record_found(&mut self, now: Instant, from: PeerId, peer: PeerId, bytes: &[u8]) {
+        let Some(own) = self.records.get(&peer).filter(|own| *own != bytes) else { return };
+        let (own, me) = (Record::parse(own).map_or(0, |own| own.sequence), self.me.id());
+        let Some((s, mut stores)) = self.supernode(now) else { return };
+        let has_left = |r: Record| r.id == peer && r.sequence > own && !r.names(&me);
+        if s.registrations.contains(&peer) && Record::verify(bytes).is_ok_and(has_left) {
+            s.registrations.on_deregister(&peer, &mut stores);
+        }
+        s.gossip.on_signed(now, (from, None), SignedKind::Record, bytes, &mut stores);
     }
 
     fn on_register(&mut self, now: Instant, leaf: PeerId, other_home: Option<PeerId>, record: &[u8], carried: Carried) {

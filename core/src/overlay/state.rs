@@ -5,6 +5,8 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 use super::clock::{NetworkClock, Standing};
 use super::turn::Turn;
 use crate::account::{Rate, RateTable};
@@ -26,6 +28,8 @@ use crate::wire::message::Load;
 const LOOKUPS_OF_ONE: Rate = Rate { interval: Duration::from_millis(200), burst: 20 };
 /// And for all together.
 const LOOKUPS: Rate = Rate { interval: Duration::from_millis(2), burst: 500 };
+/// Of the peers that one asked for, so many are remembered.
+const ASKED_LATELY_MAX: usize = 4;
 /// Most peers whose rate is kept.
 const LOOKERS_MAX: usize = 4_096;
 
@@ -42,8 +46,8 @@ pub(super) struct Supernode {
     pub(super) gossip: Gossip,
     pub(super) registrations: Registrations,
     pub(super) placing: Placing,
-    /// Whom each peer asked for last.
-    pub(super) asked_lately: Aged<PeerId, PeerId, LOOKERS_MAX>,
+    /// Whom each peer asked for, the last one first.
+    pub(super) asked_lately: Aged<PeerId, ArrayVec<PeerId, ASKED_LATELY_MAX>, LOOKERS_MAX>,
     /// Lookups done for others.
     pub(super) lookups_taken: RateTable<PeerId>,
     pub(super) dial_backs: DialBackOrders,

@@ -361,15 +361,16 @@ impl Relay {
     /// A peer is gone, and its link with it: the same, and what leads to it or through it is no way any more.
     pub(crate) fn forget(&mut self, now: Instant, peer: PeerKey) -> Vec<Closed> {
         self.ends.forget(peer);
-        self.close_leg(now, peer)
+        self.close_leg(now, peer, |_| false)
     }
 
-    /// A link is another one: its channels close. Returns the other legs, to be told.
-    pub(crate) fn close_leg(&mut self, now: Instant, peer: PeerKey) -> Vec<Closed> {
+    /// A link is another one: its channels close, but for those opened for the new one. Returns the other legs, to be
+    /// told.
+    pub(crate) fn close_leg(&mut self, now: Instant, peer: PeerKey, is_new: impl Fn(ChannelId) -> bool) -> Vec<Closed> {
         if let Some(work) = &mut self.work {
             work.choices.forget(peer);
         }
-        let ids: Vec<ChannelId> = self.of_leg(peer).collect();
+        let ids: Vec<ChannelId> = self.of_leg(peer).filter(|id| !is_new(*id)).collect();
         ids.into_iter().flat_map(|id| self.close(now, id)).filter(|closed| closed.leg != peer).collect()
     }
 
@@ -785,7 +786,7 @@ mod tests {
     fn a_link_that_ends_takes_its_channels_along() {
         let mut relay = relaying(0, 0);
         open(&mut relay, at(0), ID, end(1), end(2));
-        assert_eq!(relay.close_leg(at(1), end(1).peer), [Closed { channel: ID, leg: end(2).peer }]);
+        assert_eq!(relay.close_leg(at(1), end(1).peer, |_| false), [Closed { channel: ID, leg: end(2).peer }]);
         assert!(relay.len() == 0);
     }
 

@@ -89,6 +89,30 @@ impl Lab {
     }
 }
 
+/// A node that was started, and may not be ready yet.
+pub struct Starting {
+    node: Node,
+}
+
+impl Lab {
+    /// Starts `handfast ARGUMENTS` as one of many nodes in `host`, with a state directory called after `name`. It is not
+    /// waited for, so that many start at once.
+    pub fn begin(&self, host: &Host, name: &str, arguments: Vec<String>) -> Starting {
+        let state = self.dir().join(name);
+        let process = launch(host, &state, &arguments, name);
+        Starting { node: Node { host: host.clone(), state, arguments, process, ready: String::new() } }
+    }
+}
+
+impl Starting {
+    /// Waits until it is ready.
+    #[track_caller]
+    pub fn wait(mut self, limit: Duration) -> Node {
+        self.node.ready = self.node.process.wait_line(limit, is_ready);
+        self.node
+    }
+}
+
 fn extend(arguments: &mut Vec<String>, bootstrap: &[&str], more: &[&str]) {
     for known in bootstrap {
         arguments.extend(["--bootstrap".to_owned(), (*known).to_owned()]);
@@ -197,10 +221,17 @@ fn command(host: &Host, state: &Path, arguments: &[&str]) -> Command {
 }
 
 fn spawn(host: &Host, state: &Path, arguments: &[String]) -> (Process, String) {
+    let mut process = launch(host, state, arguments, &arguments[0]);
+    let ready = process.wait_line(READY, is_ready);
+    (process, ready)
+}
+
+fn launch(host: &Host, state: &Path, arguments: &[String], label: &str) -> Process {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let mut command = command(host, state, &words);
-    command.arg("-v");
-    let mut process = host.spawn(words[0], &mut command);
-    let ready = process.wait_line(READY, |line| line.starts_with("hf1").then(|| line.to_owned()));
-    (process, ready)
+    host.spawn(label, command.arg("-v"))
+}
+
+fn is_ready(line: &str) -> Option<String> {
+    line.starts_with("hf1").then(|| line.to_owned())
 }

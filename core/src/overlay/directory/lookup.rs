@@ -154,13 +154,15 @@ impl Lookups {
         start
     }
 
-    /// The same for `asker`, who is answered at once or when the lookup ends; where nobody answers, neither is it.
+    /// The same for `asker`, who is answered at once or when the lookup ends; where nobody answers, neither is it. Where
+    /// all are asked, the answer is not older than `own`, the record that is at hand.
     pub(crate) fn start_for(
         &mut self,
         now: Instant,
         asker: PeerId,
         peer: PeerId,
         whom: &Whom,
+        own: Option<(Option<WallTime>, &[u8])>,
         out: &mut VecDeque<Output>,
     ) {
         let is_known = |_: &&Cached| !matches!(whom, Whom::AllHolders(_));
@@ -170,6 +172,10 @@ impl Lookups {
         match self.begin(now, peer, whom, out) {
             LookupStart::Pending => {
                 let Some(pending) = self.pending.get_mut(&peer) else { return };
+                if let Some(newest) = pending.newest.as_mut().filter(|newest| newest.found.is_none()) {
+                    let checked = own.and_then(|(wall, bytes)| Some((check(peer, wall, bytes)?, bytes)));
+                    newest.found = checked.map(|((record, left), bytes)| (record, bytes.into(), left));
+                }
                 if pending.askers.len() < ASKERS_MAX && !pending.askers.contains(&asker) {
                     pending.askers.push(asker);
                 }

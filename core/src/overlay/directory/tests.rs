@@ -245,7 +245,7 @@ fn a_home_asks_all_that_keep_a_record_before_it_says_that_there_is_none() {
     };
     // Two ask for one peer, one of them twice: it is looked for once.
     for asker in [50, 51, 50] {
-        a.lookups.start_for(s(1), id(asker), id(1), &holders, &mut a.out);
+        a.lookups.start_for(s(1), id(asker), id(1), &holders, None, &mut a.out);
     }
     for n in 10..17 {
         assert_eq!(asked(&mut a), [(id(n), at(n))]);
@@ -264,19 +264,34 @@ fn a_home_asks_all_that_keep_a_record_before_it_says_that_there_is_none() {
     let found = Some(signed(1, 2, 7).to_vec());
     assert_eq!(answers(&mut a), [(id(50), found.clone()), (id(51), found.clone())]);
     assert_eq!(a.lookups.poll_outcome(), None, "this node did not ask");
-    a.lookups.start_for(s(2), id(52), id(1), &holders, &mut a.out);
+    a.lookups.start_for(s(2), id(52), id(1), &holders, None, &mut a.out);
     assert_eq!(answers(&mut a), [(id(52), found)]);
     // Where all say no, that is so for ten seconds.
-    a.lookups.start_for(s(3), id(50), id(3), &holders, &mut a.out);
+    a.lookups.start_for(s(3), id(50), id(3), &holders, None, &mut a.out);
     for n in 10..18 {
         a.reply(s(3), n, 3, None);
     }
     a.out.drain(..8);
     assert_eq!(answers(&mut a), [(id(50), None)]);
-    a.lookups.start_for(s(12), id(51), id(3), &holders, &mut a.out);
+    a.lookups.start_for(s(12), id(51), id(3), &holders, None, &mut a.out);
     assert_eq!(answers(&mut a), [(id(51), None)]);
-    a.lookups.start_for(s(14), id(51), id(3), &holders, &mut a.out);
+    a.lookups.start_for(s(14), id(51), id(3), &holders, None, &mut a.out);
     assert_eq!(asked(&mut a).len(), 1);
+    // Who was not helped gets the newest there is: what is at hand counts, too.
+    let all = Whom::AllHolders((10..18).map(|n| (id(n), at(n))).collect());
+    for (peer, theirs, newest) in [(4, 5, 7), (5, 9, 9)] {
+        a.out.clear();
+        let own = signed(peer, 2, 7);
+        a.lookups.start_for(s(15), id(50), id(peer), &all, Some((None, &own)), &mut a.out);
+        assert_eq!(asked(&mut a).len(), 8);
+        for n in 10..18 {
+            a.reply(s(15), n, peer, Some(&signed(peer, 3, theirs)));
+        }
+        let home = if newest == theirs { 3 } else { 2 };
+        assert_eq!(answers(&mut a), [(id(50), Some(signed(peer, home, newest).to_vec()))]);
+    }
+    a.lookups.start_for(s(16), id(51), id(3), &holders, None, &mut a.out);
+    a.out.clear();
     // Where nobody answers, nothing is said: its leaf asks its other home.
     while a.fire().is_some() {}
     assert!(asked(&mut a).len() == 15);

@@ -12,6 +12,7 @@ use super::calls::{Call, Ended, percent};
 use super::crowd::Crowd;
 use super::report::{Bound, Outcome};
 
+mod attack;
 mod crash;
 mod load;
 mod partition;
@@ -37,7 +38,7 @@ const fn scenario(name: &'static str, what: &'static str, run: fn(&Args, &mut Ou
 }
 
 /// All scenarios.
-pub const ALL: [Scenario; 14] = [
+pub const ALL: [Scenario; 21] = [
     scenario(
         "steady",
         "Leaves come, call and go, supernodes die and are replaced; nothing else happens.",
@@ -61,6 +62,21 @@ pub const ALL: [Scenario; 14] = [
         "partition-one-way",
         "One half does not reach the other for 10 minutes, but is reached.",
         partition::one_way,
+    ),
+    scenario(
+        "sybils",
+        "Besides the supernodes, a tenth of their number that answer wrongly, or not at all.",
+        attack::sybils,
+    ),
+    scenario("ground", "20 supernodes that lie sit around one leaf's place, in 4 prefixes.", attack::ground),
+    scenario("records", "A supernode puts records of leaves that never were.", attack::records),
+    scenario("adverts", "1 100 adverts of supernodes that never were, over one link.", attack::adverts),
+    scenario("fakes", "120 peers that say that they are supernodes, of 120 prefixes, at one address.", attack::fakes),
+    scenario("clocks", "12 peers tell a time that is 40 days ahead.", attack::clocks),
+    scenario(
+        "victim",
+        "One address that has no part in it is named in 60 adverts to each of 16 supernodes, and in orders of 16 others.",
+        attack::victim,
     ),
     scenario(
         "costs",

@@ -1,0 +1,45 @@
+//! A partition that heals: who was cut off from a home has lost it without a word, and the home does not know for
+//! minutes. Calls work at once all the same.
+
+use core::time::Duration;
+
+use handfast_tests::scale::Args;
+use handfast_tests::scale::calls::{Call, Ended};
+use handfast_tests::scale::crowd::{Crowd, Doings};
+
+const ACROSS: u8 = 1;
+/// So long after it has healed, calls may still fail: until supernodes are linked, and leaves that lost all homes have new
+/// ones.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Calls between the sides, soon after it has healed: for two minutes a home still had an old link to the caller, whose channel went
+/// with it, or still took the callee for its own.
+#[test]
+fn regression_calls_between_the_sides_of_a_partition_are_answered_soon_after_it_has_healed() {
+    for is_one_way in [false, true] {
+        let args = Args { supernodes: 8, leaves: 80, ..Args::default() };
+        let mut crowd = Crowd::settled(&args, Doings::default(), Vec::new());
+        let hosts = crowd.w.hosts.iter().map(|host| host.id);
+        crowd.w.wire.groups = hosts.filter(|host| host.0 % 2 == 1).map(|host| (host, 1)).collect();
+        if is_one_way {
+            crowd.w.wire.passable.insert((0, 1));
+        }
+        crowd.run_for(Duration::from_secs(600));
+        crowd.w.calm();
+        crowd.run_for(GRACE);
+        let began = crowd.w.now();
+        let side: Vec<bool> = crowd.leaves.iter().map(|leaf| leaf.host.0 % 2 == 1).collect();
+        for _ in 0..150 {
+            for _ in 0..2 {
+                crowd.call_somebody(ACROSS, None, |from, to| side[from] != side[to]);
+            }
+            crowd.run_for(Duration::from_secs(1));
+        }
+        crowd.run_for(Duration::from_secs(61));
+        let calls = crowd.calls.count(|call| call.tag == ACROSS);
+        let failed = |call: &&Call| call.tag == ACROSS && !call.result.is_answered() && call.result != Ended::Void;
+        let failed: Vec<(f64, &Call)> =
+            crowd.calls.done.iter().filter(failed).map(|call| (call.began.since(began).as_secs_f64(), call)).collect();
+        assert!(calls.all() >= 250 && failed.is_empty(), "one way: {is_one_way}, {} calls: {failed:?}", calls.all());
+    }
+}
