@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::identity::PeerId;
 use crate::overlay::output::Output;
-use crate::wire::message::{Message, encode};
+use crate::wire::message::{Message, encode, is_last};
 
 /// Longest plaintext of one Data packet from these rooms; leaves room for seal, relay header and a beat's worth of
 /// slack below [`DATAGRAM_LEN_MAX`](crate::wire::DATAGRAM_LEN_MAX).
@@ -41,12 +41,19 @@ impl<'a> Packer<'a> {
             debug_assert!(false, "a message longer than a packet");
             return;
         };
+        // Nothing may follow it in its packet.
+        if is_last(encoded) {
+            self.flush();
+        }
         let is_signed = matches!(message, Message::Signed { .. });
         if self.buffer.len() + encoded.len() > PLAINTEXT_MAX || (is_signed && self.signed == SIGNED_MAX) {
             self.flush();
         }
         self.signed += usize::from(is_signed);
         self.buffer.extend_from_slice(encoded);
+        if is_last(encoded) {
+            self.flush();
+        }
     }
 
     fn flush(&mut self) {

@@ -2,7 +2,7 @@
 
 use handfast_core::wire::address::{Address, Candidate, CandidateKind, Candidates};
 use handfast_core::wire::message::{
-    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, OfferedRelay, PunchState, Refusal, RelayLimit,
+    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, NeighbourWord, OfferedRelay, PunchState, Refusal, RelayLimit,
     ResponseBody, SignedKind, Whereabouts,
 };
 use handfast_core::wire::nat::{MappingBehavior, NatProfile, PortAssignment};
@@ -131,6 +131,12 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::RelayJoin { token: TOKEN },
         Message::RelayJoined { token: TOKEN, result: Ok((channel, limits)) },
         Message::RelayJoined { token: TOKEN, result: Err(refusal) },
+        Message::Neighbour(NeighbourWord::Full),
+        Message::Neighbour(NeighbourWord::Lonely),
+        Message::PingFor { peer },
+        Message::Alive { peer },
+        Message::Seek { peer, record: true },
+        Message::Nearest { peer, supernodes: [(peer, address)].into_iter().collect() },
     ];
     let mut numbers: Vec<u8> = all.iter().map(number_of).collect();
     numbers.dedup();
@@ -139,7 +145,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
 }
 
 /// The number of the last variant.
-pub(crate) const LAST: u8 = 37;
+pub(crate) const LAST: u8 = 42;
 
 /// What two ends present to a relay.
 const TOKEN: [u8; 16] = *b"sixteen bytes 01";
@@ -185,6 +191,11 @@ pub(crate) fn number_of(message: &Message<'_>) -> u8 {
         Message::RelayPick { .. } => 35,
         Message::RelayJoin { .. } => 36,
         Message::RelayJoined { .. } => 37,
+        Message::Neighbour(_) => 38,
+        Message::PingFor { .. } => 39,
+        Message::Alive { .. } => 40,
+        Message::Seek { .. } => 41,
+        Message::Nearest { .. } => 42,
     }
 }
 

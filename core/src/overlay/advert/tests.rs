@@ -28,7 +28,7 @@ fn signed(n: u8, sequence: u64, at: Instant) -> Box<[u8]> {
 }
 
 fn members() -> MembershipTable {
-    MembershipTable::new(key(0).peer_id(), SUPERNODE_ADVERTS_MAX)
+    MembershipTable::new(key(0).peer_id(), 1_024)
 }
 
 /// Passed on by others.
