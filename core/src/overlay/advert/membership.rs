@@ -37,6 +37,8 @@ const PREFIX_MAX: u16 = 10;
 const PREFIX_IN_BUCKET_MAX: u16 = 2;
 /// What a supernode said itself is not overruled by hints of others for so long.
 const LOAD_FIRST_HAND: Duration = Duration::from_secs(60);
+/// So many times as many as a listing names are looked at for it.
+const LISTING_LOOK: usize = 8;
 /// A load older than this says nothing any more.
 const LOAD_HOLDS: Duration = Duration::from_secs(300);
 
@@ -97,6 +99,8 @@ pub(crate) struct MembershipTable {
     in_buckets: BTreeMap<(Bucket, Prefix), u16>,
     /// How many are where prefixes do not count.
     exempt: usize,
+    /// Whose load was heard, and when.
+    loads: BTreeSet<(Instant, PeerId)>,
 }
 
 impl MembershipTable {
@@ -109,6 +113,7 @@ impl MembershipTable {
             prefixes: BTreeMap::new(),
             in_buckets: BTreeMap::new(),
             exempt: 0,
+            loads: BTreeSet::new(),
         }
     }
 
@@ -257,6 +262,7 @@ impl MembershipTable {
             let (since, is_dead, at) = (known.since, known.suspicion == Suspicion::Dead, known.address());
             self.view.insert(since, *id);
             self.view.set_dead(id, is_dead);
+            self.loads.extend(known.load.map(|heard| (heard.at, *id)));
             self.count_at(id, at, true);
         }
     }
@@ -264,6 +270,7 @@ impl MembershipTable {
     fn uncount(&mut self, known: &Known) {
         if known.advert.id != self.me {
             self.view.remove(known.since, &known.advert.id);
+            known.load.map(|heard| self.loads.remove(&(heard.at, known.advert.id)));
             self.count_at(&known.advert.id, known.address(), false);
         }
     }
@@ -350,7 +357,8 @@ impl MembershipTable {
         let mut prefixes = BTreeSet::new();
         let is_other =
             |(known, _): &(&Known, _)| counted_prefix(known.address()).is_none_or(|prefix| prefixes.insert(prefix));
-        let living = ring.filter(|(known, _)| known.suspicion != Suspicion::Dead);
+        // Of so many there are enough in different prefixes, or there are few.
+        let living = ring.filter(|(known, _)| known.suspicion != Suspicion::Dead).take(LISTING_LOOK * max);
         let (firsts, others): (Vec<_>, Vec<_>) = living.partition(is_other);
         firsts.into_iter().chain(others).map(|(_, bytes)| bytes).take(max)
     }
@@ -440,7 +448,8 @@ impl MembershipTable {
     pub(crate) fn on_load(&mut self, now: Instant, from: &PeerId, load: Load) {
         if let Some(known) = self.shelf.value_mut(from) {
             let sequence = known.load.map_or(0, |heard| heard.sequence);
-            known.load = Some(HeardLoad { load, sequence, at: now, first_hand: true });
+            let old = known.load.replace(HeardLoad { load, sequence, at: now, first_hand: true });
+            note_load(&mut self.loads, now, *from, old);
         }
     }
 
@@ -460,28 +469,27 @@ impl MembershipTable {
                 !first_hand && ((heard.first_hand && age < LOAD_FIRST_HAND) || (stale && age < LOAD_HOLDS))
             });
             if !outranked {
-                known.load = Some(HeardLoad { load: hint.load, sequence, at: now, first_hand });
+                let old = known.load.replace(HeardLoad { load: hint.load, sequence, at: now, first_hand });
+                note_load(&mut self.loads, now, known.advert.id, old);
             }
         }
     }
 
     /// What to tell of others' loads: those heard most recently.
     pub(crate) fn hints(&self, now: Instant) -> ArrayVec<LoadHint, HINTS_MAX> {
-        let fresh = |heard: &HeardLoad| now - heard.at < LOAD_HOLDS;
-        let mut heard: Vec<_> = self
-            .shelf
-            .iter()
-            .filter_map(|(known, _)| Some((known.load.filter(fresh)?, &known.advert.id, known.suspicion)))
-            .collect();
-        heard.sort_by_key(|(heard, id, _)| (core::cmp::Reverse(heard.at), **id));
-        let hint = |(heard, id, suspicion): (HeardLoad, &PeerId, Suspicion)| LoadHint {
-            id_prefix: id_prefix(id),
-            sequence: heard.sequence.to_le_bytes(),
-            load: heard.load,
-            suspicion: suspicion as u8,
+        let fresh = self.loads.iter().rev().take_while(|(at, _)| now - *at < LOAD_HOLDS);
+        let hint = |(_, id): &(Instant, PeerId)| {
+            let known = self.shelf.value(id)?;
+            let heard = known.load?;
+            Some(LoadHint {
+                id_prefix: id_prefix(id),
+                sequence: heard.sequence.to_le_bytes(),
+                load: heard.load,
+                suspicion: known.suspicion as u8,
+            })
         };
         // One place stays free for the sender's own.
-        heard.into_iter().take(HINTS_MAX - 1).map(hint).collect()
+        fresh.filter_map(hint).take(HINTS_MAX - 1).collect()
     }
 
     /// The load of a supernode, as last heard, unless that is long ago.
@@ -529,6 +537,11 @@ impl Known {
         // An advert without addresses is not taken.
         at.map_or(SocketAddr::from(([0; 4], 0)), |at| (*at).into())
     }
+}
+
+fn note_load(loads: &mut BTreeSet<(Instant, PeerId)>, now: Instant, id: PeerId, old: Option<HeardLoad>) {
+    old.map(|old| loads.remove(&(old.at, id)));
+    loads.insert((now, id));
 }
 
 /// The prefix that an address counts against; none in ranges where limits are lifted.

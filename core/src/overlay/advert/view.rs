@@ -31,6 +31,8 @@ const SAMPLE_PART: usize = 4;
 /// A newcomer for the sample is drawn by the last four bits of the place's first half word, so that not everybody who
 /// is heard of is asked whether it is there.
 const DRAWS: usize = 16;
+// They are the ends of places.
+const _: () = assert!(DRAWS.is_power_of_two());
 
 /// In which bucket a place is, by its first bytes: how many first bits it shares.
 pub(super) type Bucket = u32;
@@ -43,14 +45,16 @@ pub(super) struct View {
     buckets: BTreeMap<Bucket, BTreeSet<(Instant, PeerId)>>,
     /// Those that seem dead: they go first.
     dead: BTreeSet<PeerId>,
-    /// Whoever's place ends so is let into the sample.
-    drawn: Option<u32>,
+    /// Whoever's place ends so may be let in where its bucket does not lack it: in place of one that seems dead,
+    drawn: u32,
+    /// and once in place of one of the sample.
+    is_renewing: bool,
 }
 
 impl View {
     /// Of nobody, by the node `me`.
     pub(super) fn new(me: &PeerId, max: usize) -> Self {
-        Self { me: place(me), max, buckets: BTreeMap::new(), dead: BTreeSet::new(), drawn: None }
+        Self { me: place(me), max, buckets: BTreeMap::new(), dead: BTreeSet::new(), drawn: 0, is_renewing: false }
     }
 
     /// How many places there are.
@@ -125,7 +129,7 @@ impl View {
     /// Whether a supernode that is not here would be let into the full table, by the first bytes of its place.
     pub(super) fn admits(&self, prefix: [u8; 4]) -> bool {
         let place = u32::from_be_bytes(prefix);
-        !self.dead.is_empty() || self.is_sure(place) || self.is_drawn(place)
+        self.is_sure(place) || self.is_drawn(place)
     }
 
     /// Whether its bucket lacks it.
@@ -135,12 +139,14 @@ impl View {
     }
 
     fn is_drawn(&self, place: u32) -> bool {
-        self.drawn == Some(place % DRAWS as u32) && self.surplus(self.bucket(place), self.near()) > 0
+        let has_room = || self.is_renewing && self.surplus(self.bucket(place), self.near()) > 0;
+        self.drawn == place % DRAWS as u32 && (!self.dead.is_empty() || has_room())
     }
 
     /// One more newcomer is let into the sample: of those whose places end in the number drawn.
     pub(super) fn renew_sample(&mut self, draw: impl FnOnce(usize) -> usize) {
-        self.drawn = u32::try_from(draw(DRAWS)).ok();
+        self.drawn = u32::try_from(draw(DRAWS)).unwrap_or(0);
+        self.is_renewing = true;
     }
 
     /// Who goes for `id`. None: nobody is to.
@@ -152,9 +158,11 @@ impl View {
         if self.is_sure(place) {
             return self.longest_in_fullest();
         }
-        let is_drawn = self.is_drawn(place);
-        self.drawn = self.drawn.filter(|_| !is_drawn);
-        self.longest_in_sample(self.bucket(place)).filter(|_| is_drawn)
+        if !self.is_drawn(place) {
+            return None;
+        }
+        self.is_renewing = false;
+        self.longest_in_sample(self.bucket(place))
     }
 
     /// Who has been in the fullest bucket's sample for longest.
@@ -246,7 +254,8 @@ mod tests {
         let (mut view, here) = met(64, 64);
         let dead = *here.keys().next().expect("some");
         view.set_dead(&dead, true);
-        let newcomer = (64..).map(id).find(|peer| view.bucket_of(peer) == 0).expect("half of all");
+        let fits = |peer: &PeerId| view.bucket_of(peer) == 0 && place(peer) % DRAWS as u32 == 0;
+        let newcomer = (64..).map(id).find(fits).expect("one of 32");
         assert!(view.admits(id_prefix(&newcomer)));
         assert_eq!(view.make_room_for(&newcomer), Some(dead));
         view.set_dead(&dead, false);

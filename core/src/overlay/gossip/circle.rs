@@ -120,8 +120,8 @@ impl Gossip {
         let nearest = s.members.nearest(&self.me, NEAREST);
         let missing = WANTED.saturating_sub(self.held());
         let drawn = (0..missing * DRAWS).filter_map(|_| s.members.draw(&mut s.random.peer_choice));
-        let drawn: Vec<PeerId> = nearest.into_iter().chain(drawn.take(missing * DRAWS)).collect();
-        for peer in drawn {
+        let candidates: Vec<PeerId> = nearest.into_iter().chain(drawn).collect();
+        for peer in candidates {
             if self.held() < WANTED && s.members.is_alive(&peer) {
                 self.consider(now, peer, s);
             }

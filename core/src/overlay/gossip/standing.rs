@@ -54,6 +54,10 @@ impl Gossip {
         }
         if let Ok(advert) = s.members.insert(now, &peer, s.wall, &bytes, Found::Here(address)) {
             self.on_member(now, peer, &advert, s);
+            if !self.neighbours.contains_key(&peer) {
+                // A visit leaves a link.
+                self.rest(now, peer, s);
+            }
         }
     }
 
@@ -129,9 +133,6 @@ impl Gossip {
         let is_wanted = self.neighbours.contains_key(&peer);
         if peer == from && is_new && is_wanted {
             self.on_link_up(now, from, s);
-        } else if !is_wanted && self.resting.get(&peer).is_none() {
-            // A visit leaves a link.
-            self.rest(now, peer, s);
         }
     }
 }

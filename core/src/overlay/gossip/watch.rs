@@ -170,6 +170,10 @@ impl Gossip {
         let Some(peer) = peer.filter(|peer| s.members.contains(peer) && !self.watch.checks.contains_key(peer)) else {
             return;
         };
+        if !s.members.is_alive(&peer) {
+            // It may be back.
+            return self.visit(peer, s);
+        }
         let heard = match self.neighbours.get(&peer) {
             Some(neighbour) if neighbour.state == State::Up => Some(neighbour.heard_at),
             Some(_) => None,
@@ -182,8 +186,6 @@ impl Gossip {
                 s.out.push_back(Output::AskAlive { peer });
                 self.watch.set(peer, Stage::Asked, now + ANSWER_IN);
             }
-            // Who is dead may be back.
-            None if !s.members.is_alive(&peer) => self.visit(peer, s),
             None => {}
         }
     }
