@@ -242,7 +242,7 @@ impl MembershipTable {
         }
     }
 
-    /// One more that this node has not met is let in, if the table is full.
+    /// Some that this node has not met are let in, if the table is full.
     pub(crate) fn renew_sample(&mut self, choice: &mut ChoiceRng) {
         self.view.renew_sample(|max| choice.below(max));
     }

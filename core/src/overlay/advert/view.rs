@@ -28,9 +28,11 @@ const BUCKET_PART: usize = 64;
 const BUCKET_MIN: usize = 4;
 /// One part in so many of a bucket is the sample.
 const SAMPLE_PART: usize = 4;
-/// A newcomer for the sample is drawn by the last four bits of the place's first half word, so that not everybody who
+/// A newcomer for the sample is drawn by the last bits of the first four bytes of its place, so that not everybody who
 /// is heard of is asked whether it is there.
-const DRAWS: usize = 16;
+const DRAWS: usize = 64;
+/// One part in so many of the places is free for newcomers of one draw.
+const RENEWED_PART: usize = 64;
 // They are the ends of places.
 const _: () = assert!(DRAWS.is_power_of_two());
 
@@ -47,14 +49,14 @@ pub(super) struct View {
     dead: BTreeSet<PeerId>,
     /// Whoever's place ends so may be let in where its bucket does not lack it: in place of one that seems dead,
     drawn: u32,
-    /// and once in place of one of the sample.
-    is_renewing: bool,
+    /// and so many times in place of one of the sample.
+    renewals: usize,
 }
 
 impl View {
     /// Of nobody, by the node `me`.
     pub(super) fn new(me: &PeerId, max: usize) -> Self {
-        Self { me: place(me), max, buckets: BTreeMap::new(), dead: BTreeSet::new(), drawn: 0, is_renewing: false }
+        Self { me: place(me), max, buckets: BTreeMap::new(), dead: BTreeSet::new(), drawn: 0, renewals: 0 }
     }
 
     /// How many places there are.
@@ -139,14 +141,14 @@ impl View {
     }
 
     fn is_drawn(&self, place: u32) -> bool {
-        let has_room = || self.is_renewing && self.surplus(self.bucket(place), self.near()) > 0;
+        let has_room = || self.renewals > 0 && self.surplus(self.bucket(place), self.near()) > 0;
         self.drawn == place % DRAWS as u32 && (!self.dead.is_empty() || has_room())
     }
 
-    /// One more newcomer is let into the sample: of those whose places end in the number drawn.
+    /// Some more newcomers are let into the sample: of those whose places end in the number drawn.
     pub(super) fn renew_sample(&mut self, draw: impl FnOnce(usize) -> usize) {
         self.drawn = u32::try_from(draw(DRAWS)).unwrap_or(0);
-        self.is_renewing = true;
+        self.renewals = (self.max / RENEWED_PART).max(1);
     }
 
     /// Who goes for `id`. None: nobody is to.
@@ -161,7 +163,7 @@ impl View {
         if !self.is_drawn(place) {
             return None;
         }
-        self.is_renewing = false;
+        self.renewals = self.renewals.saturating_sub(1);
         self.longest_in_sample(self.bucket(place))
     }
 
@@ -245,7 +247,7 @@ mod tests {
             let first: Vec<usize> = (0..count).filter(|n| view.bucket_of(&id(*n)) == 0).take(view.bucket_max()).collect();
             assert!(first.iter().all(|n| here.contains_key(&id(*n))), "the oldest stay");
             let young = here.values().filter(|since| **since > at(count / 2)).count();
-            assert!((max / 16..=max / 2).contains(&young), "{young} are of the later half");
+            assert!((max / 32..=max / 2).contains(&young), "{young} are of the later half");
         }
     }
 
@@ -255,7 +257,7 @@ mod tests {
         let dead = *here.keys().next().expect("some");
         view.set_dead(&dead, true);
         let fits = |peer: &PeerId| view.bucket_of(peer) == 0 && place(peer) % DRAWS as u32 == 0;
-        let newcomer = (64..).map(id).find(fits).expect("one of 32");
+        let newcomer = (64..).map(id).find(fits).expect("one of 128");
         assert!(view.admits(id_prefix(&newcomer)));
         assert_eq!(view.make_room_for(&newcomer), Some(dead));
         view.set_dead(&dead, false);

@@ -100,3 +100,96 @@ impl Search {
 fn counted(address: SocketAddr) -> Option<Prefix> {
     (!Prefix::is_exempt(address.ip())).then(|| Prefix::of(address.ip()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::overlay::home::testnet::{generators, key, s};
+    use crate::wire::message::decode_next;
+
+    type All = BTreeMap<PeerId, SocketAddr>;
+
+    fn network() -> All {
+        let at = |n: u8| SocketAddr::from(([203, 0, n, 1], 4_000));
+        (1..=240).map(|n| (key(n).peer_id(), at(n))).collect()
+    }
+
+    /// The nearest to `target`, of these.
+    fn nearest(target: &PeerId, of: impl Iterator<Item = PeerId>, max: usize) -> Vec<PeerId> {
+        let mut all: Vec<PeerId> = of.collect();
+        all.sort_by_key(|peer| distance(target, peer));
+        all.truncate(max);
+        all
+    }
+
+    /// Everybody knows the 16 around itself, and 24 others.
+    fn views(all: &All) -> BTreeMap<PeerId, BTreeSet<PeerId>> {
+        let mut random = generators(3);
+        let ids: Vec<PeerId> = all.keys().copied().collect();
+        let mut view = |of: &PeerId| {
+            let near = nearest(of, ids.iter().copied(), 17).into_iter();
+            let others: Vec<PeerId> = (0..24).map(|_| ids[random.peer_choice.below(ids.len())]).collect();
+            near.chain(others).filter(|peer| peer != of).collect()
+        };
+        all.keys().map(|peer| (*peer, view(peer))).collect()
+    }
+
+    /// Runs a search to its end, and says how many were asked. `answers`: whether somebody does.
+    fn run(search: &mut Search, me: &PeerId, all: &All, answers: impl Fn(&PeerId) -> bool) -> usize {
+        let (views, mut asked, mut out) = (views(all), 0, VecDeque::new());
+        while search.go_on(s(1), &mut out).is_some() {
+            for output in core::mem::take(&mut out) {
+                let Output::SendAt { to, messages, .. } = output else { panic!() };
+                let Ok(Message::Seek { peer, record: false }) = decode_next(&mut &*messages) else { panic!() };
+                asked += 1;
+                let named: Vec<(PeerId, Address)> =
+                    nearest(&peer, views[&to].iter().copied(), 8).into_iter().map(|p| (p, all[&p].into())).collect();
+                if answers(&to) {
+                    search.on_nearest(&to, me, &named);
+                }
+            }
+        }
+        asked
+    }
+
+    #[test]
+    fn the_nearest_of_all_are_found_by_those_who_know_some() {
+        let (all, me) = (network(), key(1).peer_id());
+        let known = views(&all)[&me].clone();
+        let mut all_asked = 0;
+        for leaf in 241..=254 {
+            let leaf = key(leaf).peer_id();
+            let begin = nearest(&leaf, known.iter().copied(), 8).into_iter().map(|peer| (peer, all[&peer])).collect();
+            let mut search = Search::new(leaf, &me, begin);
+            all_asked += run(&mut search, &me, &all, |_| true);
+            let found: Vec<PeerId> = search.holders(8).into_iter().map(|(peer, _)| peer).collect();
+            let mut right = nearest(&leaf, all.keys().copied(), 9);
+            right.retain(|peer| *peer != me);
+            let hits = found.iter().filter(|peer| right.contains(peer)).count();
+            assert!(hits >= 7, "{hits} of the nearest 8");
+        }
+        assert!(all_asked <= 14 * 8, "{all_asked} questions for 14 searches");
+    }
+
+    #[test]
+    fn who_is_silent_is_left_out_and_of_one_prefix_two_are_listened_to() {
+        let (mut all, me) = (network(), key(1).peer_id());
+        let leaf = key(250).peer_id();
+        let dead = nearest(&leaf, all.keys().copied(), 1)[0];
+        let begin: Vec<_> = nearest(&leaf, all.keys().copied(), 8).into_iter().map(|peer| (peer, all[&peer])).collect();
+        let mut search = Search::new(leaf, &me, begin.clone());
+        run(&mut search, &me, &all, |peer| *peer != dead);
+        assert!(search.holders(8).iter().all(|(peer, _)| *peer != dead));
+        // Everybody else who is near is in one prefix.
+        for peer in nearest(&leaf, all.keys().copied(), 60).into_iter().skip(8) {
+            all.insert(peer, SocketAddr::from(([198, 51, 100, 1], 4_000)));
+        }
+        let mut search = Search::new(leaf, &me, begin);
+        run(&mut search, &me, &all, |_| true);
+        assert!(search.found.len() <= FOUND_MAX);
+        let there = search.found.iter().filter(|f| f.address.ip() == core::net::IpAddr::from([198, 51, 100, 1])).count();
+        assert!(there <= IN_PREFIX_MAX);
+    }
+}

@@ -9,7 +9,7 @@
 //!
 //! A neighbour that does not answer is dialled again and again, and keeps its place only while nobody else wants it. A
 //! link to a supernode that is no neighbour *rests*: nothing is sent to keep it, and it is there when something is to
-//! be asked. Of these the one heard longest ago goes when there are [`RESTING_MAX`].
+//! be asked. Of these the one heard longest ago goes when there are [`RESTING_MAX`](super::RESTING_MAX).
 
 use core::net::SocketAddr;
 

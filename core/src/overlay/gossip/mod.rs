@@ -51,8 +51,8 @@ const REFUSED_FOR: Duration = Duration::from_secs(600);
 const LONELY_MAX: usize = 64;
 /// While fewer supernodes are known, whoever is told of is asked at once whether it is there.
 const FEW: usize = 64;
-/// A full table takes in one more for its sample so often.
-const RENEW_EVERY: Duration = Duration::from_secs(60);
+/// A full table takes in some more for its sample so often: who is told of by two is asked within ten minutes.
+const RENEW_EVERY: Duration = Duration::from_secs(20 * 60);
 /// Time between two rounds, give or take [`ROUND_JITTER`].
 const ROUND: Duration = Duration::from_secs(30);
 /// Rounds of different nodes must not march in step.

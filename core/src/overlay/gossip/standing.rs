@@ -95,7 +95,8 @@ impl Gossip {
         // Whom this node has been to speaks from there, whatever way its words take.
         let at = s.members.address(&from).map(|at| at.ip());
         let teller = Teller { id: from, ip: at.or(ip), is_member: at.is_some() };
-        let need = Need { is_urgent: s.members.len() < FEW, tellers: s.members.spread() };
+        let is_urgent = s.members.len() < FEW && !s.members.is_partial();
+        let need = Need { is_urgent, tellers: s.members.spread() };
         let wants = |id: &PeerId| self.lonely.get(id).is_some() || s.members.admits(id);
         let heard = self.hearsay.hear(now, &teller, s.wall, bytes, need, wants, &mut s.random.jitter);
         let peer = match heard {

@@ -65,7 +65,7 @@ fn up_to_thirty_three_everybody_is_everybodys_neighbour() {
 fn nobody_becomes_a_hub_and_with_a_small_table_everybody_knows_those_around() {
     let mut net = TestNet::new(12);
     net.table_max = 64;
-    let mut all = start(&mut net, 90);
+    let mut all = start(&mut net, 80);
     net.run_for(SECOND * 120);
     for id in &all {
         let count = neighbours(&net, id).len();
@@ -75,7 +75,7 @@ fn nobody_becomes_a_hub_and_with_a_small_table_everybody_knows_those_around() {
         let one_way = neighbours(&net, id).iter().filter(|other| !neighbours(&net, other).contains(id)).count();
         assert!(one_way <= 1, "{one_way} do not know that they are neighbours");
     }
-    net.run_for(SECOND * 700);
+    net.run_for(SECOND * 500);
     let nearest = |of: &PeerId, all: &[PeerId]| {
         let mut others: Vec<PeerId> = all.iter().filter(|id| *id != of).copied().collect();
         others.sort_by_key(|id| shelf::distance(of, id));
@@ -92,7 +92,7 @@ fn nobody_becomes_a_hub_and_with_a_small_table_everybody_knows_those_around() {
     all.push(newcomer);
     net.run_for(SECOND * 30);
     assert!(neighbours(&net, &newcomer).len() >= 3);
-    net.run_for(SECOND * 700);
+    net.run_for(SECOND * 500);
     assert_eq!(knows(&net, &all, &newcomer), 8);
     let known_by = nearest(&newcomer, &all).iter().filter(|near| net.get(near).members.contains(&newcomer)).count();
     assert!(known_by >= 7, "known by {known_by} of those around it");
