@@ -61,6 +61,8 @@ pub struct Config {
     pub relay_quota_bytes: u64,
     /// Most registered leaves.
     pub leaves_max: usize,
+    /// Most supernodes that a supernode knows: while there are no more, all of them; at least 64.
+    pub table_max: usize,
     /// Whether io announces this node on the local network and listens there for others, whom it tells by
     /// [`Node::handle_lan_node`](crate::Node::handle_lan_node): then a call that knows no other way waits for them a
     /// moment. The announcement shows everybody on the LAN who this is.
@@ -83,6 +85,7 @@ impl Config {
             relay_rate_bps: 2_000_000,
             relay_quota_bytes: 1 << 30,
             leaves_max: 100_000,
+            table_max: 1_024,
             lan: false,
             relay_total_rate_bps: 0,
             relay_total_quota_bytes: 0,

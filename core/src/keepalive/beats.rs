@@ -89,7 +89,7 @@ impl Beats {
 
     /// When [`Self::handle_timeout`] has something to say.
     pub(crate) fn poll_timeout(&self, duty: Duty, pace: Pace) -> Option<Instant> {
-        if duty == Duty::None {
+        if matches!(duty, Duty::None | Duty::Rest) {
             return None;
         }
         let beat = Self::interval(duty, pace).map(|interval| self.sent + interval);

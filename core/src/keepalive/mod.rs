@@ -46,6 +46,8 @@ const _: () = assert!(BEAT_INTERVAL_MAX.as_secs() < PROOF_AGE_MAX.as_secs());
 pub(crate) enum Duty {
     /// Nothing is sent: the other side does.
     None,
+    /// Nothing is sent and nothing awaited: a link between two that anybody can reach, for when it is used again.
+    Rest,
     /// Only answers are asked for: nothing between the two forgets the link.
     Liveness,
     /// Beats against a router's forgetting, and answers asked for.

@@ -9,13 +9,14 @@ use crate::identity::PeerId;
 use crate::introduce::LookupFailure;
 use crate::overlay::advert::{Advert, Capabilities, MembershipTable, statement};
 use crate::overlay::directory::{HOLDERS_MAX, LookupStart, Record, Whom};
+use crate::overlay::gossip::Stores;
 use crate::overlay::home::Carried;
 use crate::overlay::pack::{PLAINTEXT_MAX, Packer, send};
 use crate::overlay::role::OrderTo;
 use crate::time::{Instant, WallTime};
-use crate::wire::address::Range;
+use crate::wire::address::{Address, Range};
 use crate::wire::dialect::Dialect;
-use crate::wire::message::{self, Load, LoadHint, Message, Refusal, SignedKind};
+use crate::wire::message::{self, Load, LoadHint, Message, NEAREST_MAX, Refusal, SignedKind};
 use crate::wire::places::Places;
 
 /// What the node knows of a message, and of the link that it came on.
@@ -163,6 +164,28 @@ impl Overlay {
                     s.dial_backs.on_order(now, &from, peer, address.into(), nonce, has_link, members, out);
                 }
             }
+            Message::Neighbour(word) => {
+                if let Some((s, mut stores)) = self.supernode(now) {
+                    s.gossip.on_neighbour(now, from, word, &mut stores);
+                }
+            }
+            Message::PingFor { peer } => {
+                if let Some((s, mut stores)) = self.supernode(now) {
+                    s.gossip.on_ping_for(now, from, peer, &mut stores);
+                }
+            }
+            Message::Alive { peer } => {
+                if let Some((s, _)) = self.supernode(now) {
+                    s.gossip.on_alive(&from, &peer);
+                }
+            }
+            Message::Seek { peer, record } => {
+                // The answer is long: only over a path that is proven.
+                if about.is_proven {
+                    self.on_seek(now, from, peer, record);
+                }
+            }
+            Message::Nearest { peer, supernodes } => self.on_nearest(now, from, peer, &supernodes),
             Message::DialBackReply { nonce, refused } => self.on_dial_back_reply(now, &from, nonce, refused),
             // It was an early message, and taken as such.
             Message::DialBack { .. } => {}
@@ -244,6 +267,7 @@ impl Overlay {
         if let Acting::Supernode(s) = &mut self.acting
             && s.lookups_taken.take(now, from)
         {
+            self.lookups.is_seeking = self.members.is_partial();
             let whom = match holders(&self.members, self.me.id(), &peer) {
                 Whom::Holders(all) if is_again => Whom::AllHolders(all),
                 whom => whom,
@@ -268,8 +292,39 @@ impl Overlay {
         s.gossip.on_signed(now, (from, None), SignedKind::Record, bytes, &mut stores);
     }
 
+    /// A supernode looks for those that are nearest to a place, or for the record that belongs there.
+    fn on_seek(&mut self, now: Instant, from: PeerId, peer: PeerId, record: bool) {
+        let me = self.me.id();
+        let Self { acting, members, records, out, .. } = self;
+        let Acting::Supernode(s) = acting else { return };
+        if !s.seeks_taken.take(now, from) {
+            return;
+        }
+        self.is_pressing = true;
+        if record && let Some(bytes) = records.get(&peer) {
+            return send(out, from, &Message::LookupReply { peer, record: Some(bytes) });
+        }
+        let others = members.holders(&peer, NEAREST_MAX + 2).into_iter().filter(|(id, _)| *id != me && *id != from);
+        let supernodes = others.take(NEAREST_MAX).map(|(id, at)| (id, at.into())).collect();
+        send(out, from, &Message::Nearest { peer, supernodes });
+    }
+
+    fn on_nearest(&mut self, now: Instant, from: PeerId, peer: PeerId, supernodes: &[(PeerId, Address)]) {
+        let me = self.me.id();
+        self.lookups.on_nearest(now, &from, &me, peer, supernodes, &mut self.out);
+        if let Some((s, Stores { records, members, out, .. })) = self.supernode(now) {
+            s.placing.on_nearest(now, &from, peer, supernodes, records, members, out);
+        }
+    }
+
     fn on_register(&mut self, now: Instant, leaf: PeerId, other_home: Option<PeerId>, record: &[u8], carried: Carried) {
         let load = self.load(carried);
+        if let Some((s, stores)) = self.supernode(now)
+            && s.gossip.wake(&leaf)
+        {
+            // It was a supernode, and its link rested: a leaf keeps its link alive.
+            stores.out.push_back(Output::Release { peer: leaf });
+        }
         let Some((s, mut stores)) = self.supernode(now) else {
             // It was a supernode when the leaf heard of it.
             let refused = Some(Refusal::NotASupernode);
@@ -278,7 +333,7 @@ impl Overlay {
         let registered = s.registrations.on_register(now, leaf, other_home, record, load, &mut stores);
         match (registered.is_record_new, registered.was_here) {
             (true, true) => s.placing.put_later(now, leaf, &mut stores.random.jitter),
-            (true, false) => s.placing.put(record, stores.members, stores.out),
+            (true, false) => s.placing.put(now, record, stores.members, stores.out),
             (false, _) => {}
         }
     }
@@ -415,6 +470,7 @@ impl Overlay {
             Acting::Leaf(homes) => Whom::Homes(homes.linked().collect()),
             Acting::Supernode(_) => holders(&self.members, self.me.id(), &peer),
         };
+        self.lookups.is_seeking = self.is_serving() && self.members.is_partial();
         match self.lookups.start(now, peer, &whom, &mut self.out) {
             LookupStart::Cached(record) => Some(Ok(record.addresses())),
             LookupStart::Unknown => Some(Err(LookupFailure::Unknown)),

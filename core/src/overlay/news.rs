@@ -121,9 +121,8 @@ impl Overlay {
 
     /// Something authentic came from this peer.
     pub(crate) fn on_heard(&mut self, now: Instant, id: &PeerId) {
-        let Self { acting, members, .. } = self;
-        if let Acting::Supernode(s) = acting {
-            s.gossip.on_heard(now, id, members);
+        if let Some((s, mut stores)) = self.supernode(now) {
+            s.gossip.on_heard(now, id, &mut stores);
             s.registrations.on_heard(id);
         }
     }
@@ -165,6 +164,7 @@ impl Overlay {
                 stores.out,
             );
             s.lookups_taken.handle_timeout(now);
+            s.seeks_taken.handle_timeout(now);
             s.dial_backs.handle_timeout(now);
         }
         self.members.handle_timeout(now);

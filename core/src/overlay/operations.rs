@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use super::advert::{Advert, Capabilities, LEAF_ADVERTS_MAX, SUPERNODE_ADVERTS_MAX};
+use super::advert::{Advert, Capabilities, LEAF_ADVERTS_MAX};
 use super::directory::Record;
 use super::home::Carried;
 use super::messages::{About, advertiser};
@@ -176,6 +176,7 @@ impl World {
                 Output::Serving => assert!(self.overlay.is_serving()),
                 Output::Ceased => assert!(!self.overlay.is_serving()),
                 Output::Keep { .. }
+                | Output::Rest { .. }
                 | Output::AskAlive { .. }
                 | Output::Release { .. }
                 | Output::Review
@@ -210,7 +211,7 @@ impl World {
             Role::Supernode { .. } => assert!(overlay.is_serving()),
         }
         assert!(!overlay.is_pressing() && overlay.turn.is_none(), "nothing presses when nothing is wanted");
-        let max = if overlay.is_serving() { SUPERNODE_ADVERTS_MAX } else { LEAF_ADVERTS_MAX };
+        let max = if overlay.is_serving() { overlay.terms.table_max } else { LEAF_ADVERTS_MAX };
         assert!(overlay.members.len() <= max && overlay.leaves() <= 3 && overlay.own_homes().len() <= 2);
         assert!(overlay.helpers.len() <= 3);
         assert!(overlay.is_serving() || overlay.leaves() == 0);

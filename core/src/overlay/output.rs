@@ -70,6 +70,11 @@ pub(crate) enum Output {
         /// Whose.
         peer: PeerId,
     },
+    /// Leave the link to this supernode alone: nothing is sent to keep it, and it is not closed.
+    Rest {
+        /// Whose.
+        peer: PeerId,
+    },
     /// A part of this room needs the link to this peer no longer; the node closes it when nothing else does.
     Release {
         /// Whose.

@@ -17,7 +17,7 @@ use crate::api::Event;
 use crate::identity::PeerId;
 use crate::keepalive::Duty;
 use crate::net::{Family, Network};
-use crate::overlay::advert::{LEAF_ADVERTS_MAX, SUPERNODE_ADVERTS_MAX};
+use crate::overlay::advert::LEAF_ADVERTS_MAX;
 use crate::overlay::directory::{RECORDS_MAX, RecordStore};
 use crate::overlay::home::Carried;
 use crate::overlay::role::Way;
@@ -143,6 +143,7 @@ impl Overlay {
         let neighbours = s.gossip.addresses(stores.members);
         let leaves = s.registrations.leaves().copied().collect();
         let addresses = s.advertise.clone();
+        stores.out.extend(s.gossip.resting().map(|peer| Output::Release { peer: *peer }));
         self.turn_next(now, Move::Cease { addresses, neighbours, leaves });
     }
 
@@ -190,7 +191,7 @@ impl Overlay {
     }
 
     fn become_supernode(&mut self, now: Instant, address: SocketAddr, way: Way) {
-        self.members.set_max(SUPERNODE_ADVERTS_MAX);
+        self.members.set_max(self.terms.table_max);
         self.records = RecordStore::new(RECORDS_MAX);
         self.acting = self.terms.supernode(now, self.me.id(), &[address], way, &mut self.random);
         // A router that merely lets everybody in forgets like any other.

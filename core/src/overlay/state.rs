@@ -14,7 +14,7 @@ use crate::api::{Config, Role, Saved, SupernodeStatus};
 use crate::identity::{PeerId, SecretKey};
 use crate::link::Identity;
 use crate::nat::Stand;
-use crate::overlay::advert::{LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
+use crate::overlay::advert::{LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, Sequence, TABLE_MIN};
 use crate::overlay::directory::{Lookups, Placing, RECORDS_MAX, Record, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
 use crate::overlay::home::{Carried, DRAWN_AUTO_MAX, DRAWN_MAX, Homes, Means, Registrations};
@@ -30,6 +30,10 @@ const LOOKUPS_OF_ONE: Rate = Rate { interval: Duration::from_millis(200), burst:
 const LOOKUPS: Rate = Rate { interval: Duration::from_millis(2), burst: 500 };
 /// Of the peers that one asked for, so many are remembered.
 const ASKED_LATELY_MAX: usize = 4;
+/// Answers to those who look for the nearest, to one of them: it may be home to thousands of leaves.
+const SEEKS_OF_ONE: Rate = Rate { interval: Duration::from_millis(10), burst: 256 };
+/// And to all together.
+const SEEKS: Rate = Rate { interval: Duration::from_millis(1), burst: 2_000 };
 /// Most peers whose rate is kept.
 const LOOKERS_MAX: usize = 4_096;
 
@@ -50,6 +54,7 @@ pub(super) struct Supernode {
     pub(super) asked_lately: Aged<PeerId, ArrayVec<PeerId, ASKED_LATELY_MAX>, LOOKERS_MAX>,
     /// Lookups done for others.
     pub(super) lookups_taken: RateTable<PeerId>,
+    pub(super) seeks_taken: RateTable<PeerId>,
     pub(super) dial_backs: DialBackOrders,
 }
 
@@ -67,6 +72,7 @@ impl Supernode {
 pub(super) struct Terms {
     pub(super) role: Role,
     leaves_max: usize,
+    pub(super) table_max: usize,
     /// How much a pair may have relayed, as the advert says.
     relay_kbps: u32,
     /// Most bits per second relayed for all together; 0 is unlimited.
@@ -105,6 +111,7 @@ impl Terms {
             placing: Placing::new(now, me),
             asked_lately: Aged::default(),
             lookups_taken: RateTable::new(LOOKUPS_OF_ONE, LOOKUPS, LOOKERS_MAX),
+            seeks_taken: RateTable::new(SEEKS_OF_ONE, SEEKS, LOOKERS_MAX),
             dial_backs: DialBackOrders::new(),
         }))
     }
@@ -145,13 +152,14 @@ impl Overlay {
         let terms = Terms {
             role: config.role.clone(),
             leaves_max: config.leaves_max,
+            table_max: config.table_max.max(TABLE_MIN),
             relay_kbps: u32::try_from(config.relay_rate_bps.div_ceil(1_000)).unwrap_or(u32::MAX),
             relay_bps_max: config.relay_total_rate_bps,
         };
         let (acting, adverts_max, records_max) = match &terms.role {
             Role::Leaf | Role::Auto => (terms.leaf(id), LEAF_ADVERTS_MAX, 0),
             Role::Supernode { advertise } => {
-                (terms.supernode(now, id, advertise, Way::Own, &mut random), SUPERNODE_ADVERTS_MAX, RECORDS_MAX)
+                (terms.supernode(now, id, advertise, Way::Own, &mut random), terms.table_max, RECORDS_MAX)
             }
         };
         Self {

@@ -38,7 +38,7 @@ impl Peers {
         let is_asleep = peer.is_asleep(now);
         peer.carry_traffic(now);
         peer.on_used(now);
-        if peer.duty == Duty::None {
+        if matches!(peer.duty, Duty::None | Duty::Rest) {
             peer.duty = own_duty;
         }
         self.touch(key);
@@ -79,7 +79,7 @@ impl Peers {
     }
 
     /// Something authentic came: it proves life, of the relay too that it came through. Whose it is, and whether a room
-    /// needs that one.
+    /// hears of that one.
     pub(crate) fn on_authentic(
         &mut self,
         now: Instant,
@@ -89,11 +89,11 @@ impl Peers {
     ) -> Option<(PeerId, bool)> {
         let peer = self.get_mut(key)?;
         peer.on_authentic(now, route, len);
-        let (id, is_wanted) = (peer.id, peer.wanted);
+        let (id, is_watched) = (peer.id, peer.is_watched());
         if let Route::Relayed { via, .. } = *route {
             self.need(now, via);
         }
-        Some((id, is_wanted))
+        Some((id, is_watched))
     }
 
     /// The way that it came: what that shows of the paths. `from`: the address, and how many bytes came from there.

@@ -260,7 +260,7 @@ impl Peers {
     /// That changes, on all links that it keeps: it is a matter of what is between us and the internet.
     pub(crate) fn set_own_duty(&mut self, duty: Duty) {
         self.own_duty = duty;
-        let kept = self.table.iter().filter(|(_, p)| p.duty != Duty::None).map(|(key, _)| key);
+        let kept = self.table.iter().filter(|(_, p)| !matches!(p.duty, Duty::None | Duty::Rest)).map(|(key, _)| key);
         let kept: Vec<PeerKey> = kept.collect();
         for key in kept {
             if let Some(peer) = self.table.get_mut(key) {
@@ -282,7 +282,7 @@ impl Peers {
                 }
                 _ => {}
             }
-            if wanted && peer.duty == Duty::None {
+            if wanted && matches!(peer.duty, Duty::None | Duty::Rest) {
                 peer.duty = own_duty;
             }
         }
@@ -306,12 +306,25 @@ impl Peers {
         }
     }
 
+    /// The link to this peer rests from now on, unless it is for the application.
+    pub(crate) fn rest(&mut self, id: &PeerId) {
+        let Some(key) = self.key_of(id) else { return };
+        self.set_wanted(key, false);
+        if let Some(peer) = self.table.get_mut(key).filter(|peer| peer.traffic.is_none()) {
+            peer.duty = Duty::Rest;
+        }
+    }
+
     /// A room needs the link no longer; it stays while another room does.
     pub(crate) fn release(&mut self, now: Instant, id: &PeerId, wanted: bool, is_leaf_here: bool) {
         let Some(key) = self.key_of(id) else { return };
+        let own_duty = self.own_duty;
         self.set_wanted(key, wanted);
         if let Some(peer) = self.table.get_mut(key) {
             peer.needed = now;
+            if peer.duty == Duty::Rest {
+                peer.duty = own_duty;
+            }
             // Perhaps because it did not answer: a dead link must not be taken for one when the peer is dialled again.
             peer.beats.doubt(now);
             if !wanted && is_leaf_here && peer.traffic.is_none() {

@@ -126,6 +126,11 @@ impl Peer {
         self.paths.current()
     }
 
+    /// Whether a room of the node hears of what comes on it.
+    pub(super) fn is_watched(&self) -> bool {
+        self.wanted || self.duty == Duty::Rest
+    }
+
     /// Whether a room of the node needs the link.
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted
@@ -250,6 +255,9 @@ impl Peer {
         if epoch.needs_rekey() {
             return Some(self.epoch_since);
         }
+        if self.duty == Duty::Rest {
+            return None;
+        }
         let age = if self.traffic.is_some() { REKEY_ACTIVE } else { REKEY_IDLE };
         let grace = if self.quic_client { Duration::ZERO } else { Duration::from_secs(30) };
         let active = self.traffic.is_none() || self.has_streams();
@@ -289,6 +297,7 @@ impl Peer {
                 traffic.used.max(self.needed) + USER_IDLE_MAX
             }
             (None, Duty::None) => self.beats.heard() + SILENCE_MAX,
+            (None, Duty::Rest) => return None,
             (None, _) => {
                 if self.wanted {
                     return None;

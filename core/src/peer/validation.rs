@@ -12,6 +12,7 @@ use super::output::Output;
 use super::peers::Peers;
 use crate::account::Account;
 use crate::identity::PeerId;
+use crate::keepalive::Duty;
 use crate::net::PeerKey;
 use crate::path::Route;
 use crate::time::Instant;
@@ -158,7 +159,7 @@ impl Peers {
 
     /// The links that are up and used, those first that relay for others.
     pub(crate) fn in_use(&self, now: Instant) -> Vec<PeerKey> {
-        let up = self.iter().filter(|(_, p)| p.is_up() && !p.is_dormant(now));
+        let up = self.iter().filter(|(_, p)| p.is_up() && !p.is_dormant(now) && p.duty != Duty::Rest);
         let mut up: Vec<_> = up.map(|(key, p)| (p.is_user(), !p.wanted, key)).collect();
         up.sort_unstable();
         up.into_iter().map(|(.., key)| key).collect()

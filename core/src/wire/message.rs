@@ -23,6 +23,8 @@ pub const ADVERT_ADDRESSES_MAX: usize = 4;
 pub const HINTS_MAX: usize = 32;
 /// Most supernodes that a dial-back request excludes.
 pub const CONTACTED_MAX: usize = 64;
+/// Most supernodes in one answer to [`Message::Seek`].
+pub const NEAREST_MAX: usize = 8;
 /// Most relays in one offer.
 pub const OFFERED_MAX: usize = 8;
 /// Most supernodes of which one message tells how much room they have.
@@ -372,6 +374,42 @@ pub enum Message<'a> {
         /// Supernodes with room.
         supernodes: ArrayVec<(PeerId, Address), ELSEWHERE_MAX>,
     },
+    /// Between supernodes: about being neighbours.
+    Neighbour(NeighbourWord),
+    /// To a neighbour: this supernode does not answer me, does it answer you?
+    PingFor {
+        /// Which.
+        peer: PeerId,
+    },
+    /// The answer, if it does.
+    Alive {
+        /// Which.
+        peer: PeerId,
+    },
+    /// To a supernode: which are nearest to the place of this peer? Answered with [`Message::Nearest`], or with
+    /// [`Message::LookupReply`] if its record is wanted and is there.
+    Seek {
+        /// Whose place.
+        peer: PeerId,
+        /// Its record would do.
+        record: bool,
+    },
+    /// Answers [`Message::Seek`].
+    Nearest {
+        /// To whose place.
+        peer: PeerId,
+        /// Supernodes that the sender has been to, and where; nearest first.
+        supernodes: ArrayVec<(PeerId, Address), NEAREST_MAX>,
+    },
+}
+
+/// What one supernode says to another about being neighbours.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum NeighbourWord {
+    /// You are none of mine: there are enough.
+    Full,
+    /// Have me nevertheless: I have hardly any.
+    Lonely,
 }
 
 /// A relay, as one end sees it.

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 use handfast_core::wire::address::{Address, Candidate, CandidateKind, Candidates};
 use handfast_core::wire::message::{
-    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, OfferedRelay, PunchState, Refusal, RelayLimit,
+    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, NeighbourWord, OfferedRelay, PunchState, Refusal, RelayLimit,
     ResponseBody, SignedKind, Whereabouts,
 };
 use handfast_core::wire::nat::{MappingBehavior, NatProfile, PortAssignment};
@@ -137,6 +137,12 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::Rooms(ArrayVec::from_iter([Room { id_prefix: token, taken: 119, all: 199 }])),
         Message::Partners(ArrayVec::from_iter([(peer, address)])),
         Message::Elsewhere { retry_after_s: 30, supernodes: ArrayVec::from_iter([(peer, address)]) },
+        Message::Neighbour(NeighbourWord::Full),
+        Message::Neighbour(NeighbourWord::Lonely),
+        Message::PingFor { peer },
+        Message::Alive { peer },
+        Message::Seek { peer, record: true },
+        Message::Nearest { peer, supernodes: [(peer, address)].into_iter().collect() },
     ];
     let mut numbers: Vec<u8> = all.iter().map(number_of).collect();
     numbers.dedup();
@@ -145,7 +151,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
 }
 
 /// The number of the last variant.
-pub(crate) const LAST: u8 = 41;
+pub(crate) const LAST: u8 = 46;
 
 /// What two ends present to a relay.
 const TOKEN: [u8; 16] = *b"sixteen bytes 01";
@@ -195,6 +201,11 @@ pub(crate) fn number_of(message: &Message<'_>) -> u8 {
         Message::Rooms(_) => 39,
         Message::Partners(_) => 40,
         Message::Elsewhere { .. } => 41,
+        Message::Neighbour(_) => 42,
+        Message::PingFor { .. } => 43,
+        Message::Alive { .. } => 44,
+        Message::Seek { .. } => 45,
+        Message::Nearest { .. } => 46,
     }
 }
 

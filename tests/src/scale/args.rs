@@ -4,6 +4,8 @@ use core::fmt::Write;
 use core::time::Duration;
 use std::path::PathBuf;
 
+use handfast_core::Config;
+
 use super::chance::Life;
 
 /// What routers forget after, in seconds.
@@ -32,6 +34,8 @@ pub struct Args {
     pub liars: f64,
     /// Supernodes in one /24.
     pub per_prefix: usize,
+    /// Most supernodes that one knows.
+    pub table_max: usize,
     /// What routers forget after.
     pub bindings: Bindings,
     /// How long a leaf stays.
@@ -62,6 +66,7 @@ impl Default for Args {
             scenario: None,
             liars: 5.0,
             per_prefix: 1,
+            table_max: Config::leaf().table_max,
             bindings: Bindings::All(120),
             session: Duration::from_secs(3 * 3600),
             calls_a_day: 20.0,
@@ -86,6 +91,7 @@ scale: the network at a size, on real nodes in virtual time
   --scenario NAME       one of the scenarios, or `all` (all but idle-million)
   --liars PERCENT       supernodes that lie, in the scenario with liars (5)
   --per-prefix N        supernodes in one /24 (1)
+  --table-max N         most supernodes that one knows (1024)
   --bindings SECONDS|mix  what routers forget after (120); mix: as in docs/keepalive.md, a beat every 51 s
   --session-hours H     mean session of a leaf (3); 0: for ever
   --calls-a-day N       calls of a leaf (20)
@@ -126,6 +132,7 @@ impl Args {
             "--scenario" => self.scenario = (value != "all").then(|| value.to_owned()),
             "--liars" => self.liars = value.parse().ok().filter(|p| (0.0..=100.0).contains(p))?,
             "--per-prefix" => self.per_prefix = value.parse().ok()?,
+            "--table-max" => self.table_max = value.parse().ok().filter(|n| *n >= 64)?,
             "--bindings" if value == "mix" => self.bindings = Bindings::Mix,
             "--bindings" => self.bindings = Bindings::All(value.parse().ok()?),
             "--session-hours" => self.session = duration()?,
@@ -176,6 +183,9 @@ impl Args {
         if self.per_prefix != standard.per_prefix {
             add("per-prefix", self.per_prefix.to_string());
         }
+        if self.table_max != standard.table_max {
+            add("table-max", self.table_max.to_string());
+        }
         match self.bindings {
             Bindings::All(120) => {}
             Bindings::All(secs) => add("bindings", secs.to_string()),
@@ -216,7 +226,7 @@ mod tests {
         for line in [
             "scale --supernodes 60 --leaves 20000 --hours 1 --seed 7",
             "scale --supernodes 6 --leaves 60 --hours 0.25 --seed 7 --scenario churn --liars 10 --per-prefix 2 \
-             --bindings mix --session-hours 0.5 --calls-a-day 100 --life-hours 1 --life-spread 2 --ramp 10 \
+             --table-max 64 --bindings mix --session-hours 0.5 --calls-a-day 100 --life-hours 1 --life-spread 2 --ramp 10 \
              --extrapolate 1e8,1e9",
         ] {
             assert_eq!(parse(line).expect("understood").line(), line);

@@ -276,8 +276,10 @@ impl Crowd {
         let known = self.contacts();
         let nth = self.w.supernodes.len();
         let room = self.rooms.get(nth % self.rooms.len().max(1)).copied();
+        let table_max = self.args.table_max;
         let host = self.w.add_supernode_down(ip, known, |config| {
             config.leaves_max = room.unwrap_or(config.leaves_max);
+            config.table_max = table_max;
         });
         self.w.hosts[host.0].ledger = Some(Box::default());
         self.start_supernode(host);

@@ -132,6 +132,8 @@ impl Hearsay {
     }
 
     /// An advert came whose supernode this node has not been to, or that names none of the addresses at which it was.
+    /// `has_place`: whether there would be one for it in the table.
+    #[expect(clippy::too_many_arguments, reason = "what is said, by whom, and what it is judged by")]
     pub(crate) fn hear(
         &mut self,
         now: Instant,
@@ -139,10 +141,11 @@ impl Hearsay {
         wall: Option<WallTime>,
         bytes: &[u8],
         need: Need,
+        has_place: impl Fn(&PeerId) -> bool,
         jitter: &mut ChoiceRng,
     ) -> Result<PeerId, Refused> {
         let source = teller.source();
-        match self.take(now, teller, wall, bytes) {
+        match self.take(now, teller, wall, bytes, has_place) {
             Ok(id) => self.count_word(now, id, source, teller, need, jitter),
             // Once more the same: one more who says so.
             Err(Refused::Known) => {
@@ -153,7 +156,14 @@ impl Hearsay {
         }
     }
 
-    fn take(&mut self, now: Instant, teller: &Teller, wall: Option<WallTime>, bytes: &[u8]) -> Result<PeerId, Refused> {
+    fn take(
+        &mut self,
+        now: Instant,
+        teller: &Teller,
+        wall: Option<WallTime>,
+        bytes: &[u8],
+        has_place: impl Fn(&PeerId) -> bool,
+    ) -> Result<PeerId, Refused> {
         let (source, me, own) = (teller.source(), self.me, self.own);
         let (sources, prefixes) = (&self.sources, &self.prefixes);
         let checked = self.shelf.examine(now, &teller.id, wall, bytes, |shelf, advert: &Advert| {
@@ -166,6 +176,9 @@ impl Hearsay {
             if advert.is_withdrawn() {
                 // There is nothing to take back.
                 return Err(Refused::Known);
+            }
+            if !has_place(&advert.id) {
+                return Err(Refused::Full);
             }
             let old = shelf.value(&advert.id);
             let is_own = advert.id == teller.id;

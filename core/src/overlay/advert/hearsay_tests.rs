@@ -46,7 +46,7 @@ impl Room {
     }
 
     fn hear(&mut self, at: u64, teller: Teller, bytes: &[u8], need: Need) -> Result<PeerId, Refused> {
-        self.hearsay.hear(s(at), &teller, Some(wall_at(s(at))), bytes, need, &mut self.random.jitter)
+        self.hearsay.hear(s(at), &teller, Some(wall_at(s(at))), bytes, need, |_| true, &mut self.random.jitter)
     }
 
     /// Who is asked up to then, and when.

@@ -3,8 +3,9 @@
 //! A supernode fills it with those that it has been to: they answered a handshake that this node began at an address
 //! that their advert prefers ([`Found::Here`]), and stay while newer ones do ([`MembershipTable::renew`]).
 //! All others are [hearsay](super::Hearsay). A leaf, which passes nothing on, fills it with what it is told, to draw
-//! from ([`Found::Told`]). Time empties it. Limits keep one network prefix from filling it: they bind when it is more
-//! than half full, so that in a small network all agree on who is there. Load comes from the supernode itself or, worth less, from hints of others; suspicion is what
+//! from ([`Found::Told`]). Time empties it. Where more are met than have places, the [view](super::view) says who stays.
+//! Limits keep one network prefix from filling it: they bind when it is more than half full, so that in a small network
+//! all agree on who is there. Load comes from the supernode itself or, worth less, from hints of others; suspicion is what
 //! this node's own gossip found, or, worth less again, what others say.
 //!
 //! An advert that [offers nothing](Advert::is_withdrawn) takes back those before it. It is kept and passed on like any other, so
@@ -25,22 +26,25 @@ pub(crate) use self::rooms::Market;
 use super::Advert;
 use super::shelf::{Refused, Shelf, id_prefix};
 use super::statement::StatementError;
+use super::view::{Bucket, View};
 use crate::identity::PeerId;
 use crate::random::ChoiceRng;
 use crate::time::{Instant, WallTime};
 use crate::wire::address::Prefix;
 use crate::wire::message::{DigestEntry, HINTS_MAX, Load, LoadHint};
 
-/// Most supernodes that a supernode knows: up to here everybody knows all.
-pub(crate) const SUPERNODE_ADVERTS_MAX: usize = 1024;
+/// A supernode's table has no fewer places than this, whatever it is set up with.
+pub(crate) const TABLE_MIN: usize = 64;
 /// Most that a leaf keeps: plenty to choose two homes from.
 pub(crate) const LEAF_ADVERTS_MAX: usize = 64;
 /// Most supernodes of one [`Prefix`] in the membership table (as geth does per table), once it is more than half full.
 const PREFIX_MAX: u16 = 10;
-/// A table with fewer places has no limit per prefix.
-const PREFIX_TABLE_MIN: usize = 64;
+/// Most of them in one bucket of the [view](super::view).
+const PREFIX_IN_BUCKET_MAX: u16 = 2;
 /// What a supernode said itself is not overruled by hints of others for so long.
 const LOAD_FIRST_HAND: Duration = Duration::from_secs(60);
+/// So many times as many as a listing names are looked at for it.
+const LISTING_LOOK: usize = 8;
 /// A load older than this says nothing any more.
 const LOAD_HOLDS: Duration = Duration::from_secs(300);
 
@@ -73,10 +77,21 @@ pub(crate) enum Found {
     Told(Option<IpAddr>),
 }
 
+/// Who may go for a newcomer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Room {
+    /// One that seems dead.
+    OfDead,
+    /// Whom the view names.
+    OfView,
+}
+
 struct Known {
     advert: Advert,
     /// Which of its addresses is dialled: where it was found, or where it prefers to be.
     at: u8,
+    /// When it came here.
+    since: Instant,
     load: Option<HeardLoad>,
     room: HeardRoom,
     suspicion: Suspicion,
@@ -85,12 +100,14 @@ struct Known {
 /// Adverts of supernodes, each with the load heard and the suspicion against it.
 pub(crate) struct MembershipTable {
     me: PeerId,
-    adverts_max: usize,
     shelf: Shelf<Advert, Known>,
+    view: View,
     prefixes: BTreeMap<Prefix, u16>,
+    in_buckets: BTreeMap<(Bucket, Prefix), u16>,
     /// How many are where prefixes do not count.
     exempt: usize,
-    dead: usize,
+    /// Whose load was heard, and when.
+    loads: BTreeSet<(Instant, PeerId)>,
     /// Of how many leaves the adverts say that they are taken: the middle one.
     claim_median: Option<u32>,
 }
@@ -98,16 +115,25 @@ pub(crate) struct MembershipTable {
 impl MembershipTable {
     /// An empty table of the node `me`.
     pub(crate) fn new(me: PeerId, adverts_max: usize) -> Self {
-        Self { me, adverts_max, shelf: Shelf::new(), prefixes: BTreeMap::new(), exempt: 0, dead: 0, claim_median: None }
+        Self {
+            view: View::new(&me, adverts_max),
+            me,
+            shelf: Shelf::new(),
+            prefixes: BTreeMap::new(),
+            in_buckets: BTreeMap::new(),
+            exempt: 0,
+            loads: BTreeSet::new(),
+            claim_median: None,
+        }
     }
 
     /// Another limit from now on. What is there beyond it expires.
     pub(crate) fn set_max(&mut self, adverts_max: usize) {
-        self.adverts_max = adverts_max;
+        self.view.set_max(adverts_max);
     }
 
-    /// Takes signed bytes that came from `from`. When the membership table is full, a dead one makes room, or the
-    /// newcomer is refused: those known and proven come first.
+    /// Takes signed bytes that came from `from`. When the membership table is full, a dead one makes room, or, for one
+    /// that this node has been to, whom the view names; otherwise the newcomer is refused.
     pub(crate) fn insert(
         &mut self,
         now: Instant,
@@ -120,7 +146,8 @@ impl MembershipTable {
             Found::Here(address) => Ok(address),
             Found::Told(over) => advert.way(over).ok_or(Refused::Bad(StatementError::BadValue)),
         };
-        self.take(now, from, wall, bytes, address)
+        let room = if matches!(found, Found::Here(_)) { Room::OfView } else { Room::OfDead };
+        self.take(now, from, wall, bytes, room, address)
     }
 
     /// Takes a newer advert of a supernode that is here, if it still prefers the address where that is, or takes all
@@ -136,7 +163,7 @@ impl MembershipTable {
             let stays = |old: &&Known| advert.prefers(old.address()) || advert.is_withdrawn();
             old.filter(stays).map(Known::address).ok_or(Refused::Unproven)
         };
-        self.take(now, from, wall, bytes, address)
+        self.take(now, from, wall, bytes, Room::OfDead, address)
     }
 
     fn take(
@@ -145,12 +172,11 @@ impl MembershipTable {
         from: &PeerId,
         wall: Option<WallTime>,
         bytes: &[u8],
+        room: Room,
         address: impl Fn(&Advert, Option<&Known>) -> Result<SocketAddr, Refused>,
     ) -> Result<Advert, Refused> {
-        let (me, prefixes) = (self.me, &self.prefixes);
-        let is_full = self.shelf.len() >= self.adverts_max;
-        let may_replace = self.dead > 0;
-        let is_limited = self.adverts_max >= PREFIX_TABLE_MIN && self.shelf.len() * 2 > self.adverts_max;
+        let (me, is_full, is_limited) = (self.me, self.is_full(), self.is_limited());
+        let (view, prefixes, in_buckets) = (&self.view, &self.prefixes, &self.in_buckets);
         let checked = self.shelf.examine(now, from, wall, bytes, |shelf, advert: &Advert| {
             if advert.id == me {
                 return Err(Refused::Own);
@@ -161,30 +187,74 @@ impl MembershipTable {
                 return Err(Refused::Known);
             }
             let prefix = counted_prefix(address(advert, old)?);
-            if old.is_none() && is_full && !may_replace {
+            let has_room = match room {
+                Room::OfDead => view.dead().next().is_some(),
+                Room::OfView => view.admits(id_prefix(&advert.id)),
+            };
+            if old.is_none() && is_full && !has_room {
                 return Err(Refused::Full);
             }
-            let crowded = prefix.is_some_and(|p| prefixes.get(&p).is_some_and(|count| *count >= PREFIX_MAX));
-            if is_limited && crowded && old.is_none_or(|known| counted_prefix(known.address()) != prefix) {
+            let is_crowded = prefix.is_some_and(|prefix| {
+                let in_bucket = in_buckets.get(&(view.bucket_of(&advert.id), prefix));
+                prefixes.get(&prefix).is_some_and(|count| *count >= PREFIX_MAX)
+                    || in_bucket.is_some_and(|count| *count >= PREFIX_IN_BUCKET_MAX)
+            });
+            if is_limited && is_crowded && old.is_none_or(|known| counted_prefix(known.address()) != prefix) {
                 return Err(Refused::Crowded);
             }
             Ok(())
         })?;
         let advert = checked.statement.clone();
         let old = self.shelf.value(&advert.id);
-        let mut known = Known::new(advert.clone(), address(&advert, old)?);
+        let mut known = Known::new(now, advert.clone(), address(&advert, old)?);
         if let Some(old) = old {
+            known.since = old.since;
             (known.load, known.room) = (old.load, old.room);
             known.suspicion = old.suspicion;
         }
         if is_full && !self.shelf.contains(&advert.id) {
-            self.remove_one_dead();
+            let gone = self.view.make_room_for(&advert.id).ok_or(Refused::Full)?;
+            self.forget(&gone);
         }
-        self.count(&known, true);
         if let Some(old) = self.shelf.put(&checked, bytes, known) {
-            self.count(&old, false);
+            self.uncount(&old);
         }
+        self.count_new(&advert.id);
         Ok(advert)
+    }
+
+    fn is_full(&self) -> bool {
+        self.shelf.len() >= self.view.max()
+    }
+
+    /// Whether limits per prefix bind.
+    fn is_limited(&self) -> bool {
+        self.view.max() >= TABLE_MIN && self.shelf.len() * 2 > self.view.max()
+    }
+
+    /// Whether there may be supernodes that have no place here: whoever looks for the nearest to something then has to
+    /// ask others. From three quarters on, so that a network that shrinks is whole again before that is relied on.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.shelf.len() * 4 >= self.view.max() * 3
+    }
+
+    /// Whether there is a place for a supernode that is not here, by the first bytes of its place.
+    pub(crate) fn admits(&self, id: &PeerId) -> bool {
+        !self.is_full() || self.view.admits(id_prefix(id))
+    }
+
+    /// Has a place for one that comes next, whoever it is.
+    pub(crate) fn make_room(&mut self) {
+        if self.is_full()
+            && let Some(gone) = self.view.longest_in_fullest()
+        {
+            self.forget(&gone);
+        }
+    }
+
+    /// Some that this node has not met are let in, if the table is full.
+    pub(crate) fn renew_sample(&mut self, choice: &mut ChoiceRng) {
+        self.view.renew_sample(|max| choice.below(max));
     }
 
     /// Takes the own advert: others may ask for it like for any other. It is no candidate for anything here.
@@ -193,30 +263,42 @@ impl MembershipTable {
         let Some(address) = advert.usable(None).chain(advert.addresses.iter().map(|a| (*a).into())).next() else {
             return;
         };
-        let known = Known::new(advert.clone(), address);
-        self.count(&known, true);
-        let old = self.shelf.remove(&self.me);
-        if let Some(old) = old {
-            self.count(&old, false);
-        }
+        let known = Known::new(now, advert.clone(), address);
         self.shelf.put_own(now, advert, bytes, known);
     }
 
-    fn count(&mut self, known: &Known, add: bool) {
-        if known.advert.id == self.me {
-            return;
+    fn count_new(&mut self, id: &PeerId) {
+        if let Some(known) = self.shelf.value(id) {
+            let (since, is_dead, at) = (known.since, known.suspicion == Suspicion::Dead, known.address());
+            self.view.insert(since, *id);
+            self.view.set_dead(id, is_dead);
+            self.loads.extend(known.load.map(|heard| (heard.at, *id)));
+            self.count_at(id, at, true);
         }
-        if known.suspicion == Suspicion::Dead {
-            self.dead = if add { self.dead + 1 } else { self.dead.saturating_sub(1) };
+    }
+
+    fn uncount(&mut self, known: &Known) {
+        if known.advert.id != self.me {
+            self.view.remove(known.since, &known.advert.id);
+            known.load.map(|heard| self.loads.remove(&(heard.at, known.advert.id)));
+            self.count_at(&known.advert.id, known.address(), false);
         }
-        let Some(prefix) = counted_prefix(known.address()) else {
-            self.exempt = if add { self.exempt + 1 } else { self.exempt.saturating_sub(1) };
-            return;
-        };
-        let count = self.prefixes.entry(prefix).or_insert(0);
-        *count = if add { *count + 1 } else { count.saturating_sub(1) };
-        if *count == 0 {
-            self.prefixes.remove(&prefix);
+    }
+
+    fn count_at(&mut self, id: &PeerId, at: SocketAddr, add: bool) {
+        fn change<K: Ord>(counts: &mut BTreeMap<K, u16>, key: K, add: bool) {
+            let count = counts.get(&key).copied().unwrap_or(0);
+            match if add { count + 1 } else { count.saturating_sub(1) } {
+                0 => counts.remove(&key),
+                count => counts.insert(key, count),
+            };
+        }
+        match counted_prefix(at) {
+            Some(prefix) => {
+                change(&mut self.prefixes, prefix, add);
+                change(&mut self.in_buckets, (self.view.bucket_of(id), prefix), add);
+            }
+            None => self.exempt = if add { self.exempt + 1 } else { self.exempt.saturating_sub(1) },
         }
     }
 
@@ -228,15 +310,13 @@ impl MembershipTable {
     /// Takes all adverts out, as they travel, each with where its supernode is.
     pub(crate) fn drain(&mut self) -> Vec<(Box<[u8]>, SocketAddr)> {
         let all = self.shelf.iter().map(|(known, bytes)| (bytes.into(), known.address())).collect();
-        *self = Self::new(self.me, self.adverts_max);
+        *self = Self::new(self.me, self.view.max());
         all
     }
 
-    fn remove_one_dead(&mut self) {
-        let dead =
-            self.shelf.iter().find(|(known, _)| known.suspicion == Suspicion::Dead).map(|(known, _)| known.advert.id);
-        if let Some(known) = dead.and_then(|id| self.shelf.remove(&id)) {
-            self.count(&known, false);
+    fn forget(&mut self, id: &PeerId) {
+        if let Some(known) = self.shelf.remove(id) {
+            self.uncount(&known);
         }
     }
 
@@ -287,7 +367,8 @@ impl MembershipTable {
         let mut prefixes = BTreeSet::new();
         let is_other =
             |(known, _): &(&Known, _)| counted_prefix(known.address()).is_none_or(|prefix| prefixes.insert(prefix));
-        let living = ring.filter(|(known, _)| known.suspicion != Suspicion::Dead);
+        // Of so many there are enough in different prefixes, or there are few.
+        let living = ring.filter(|(known, _)| known.suspicion != Suspicion::Dead).take(LISTING_LOOK * max);
         let (firsts, others): (Vec<_>, Vec<_>) = living.partition(is_other);
         firsts.into_iter().chain(others).map(|(known, bytes)| (known.advert.id, bytes)).take(max)
     }
@@ -317,10 +398,54 @@ impl MembershipTable {
         holders
     }
 
+    /// The `max` supernodes whose places are nearest to that of `id`, nearest first.
+    pub(crate) fn nearest(&self, id: &PeerId, max: usize) -> Vec<PeerId> {
+        let mut nearest = Vec::new();
+        self.shelf.nearest_until(id, |known, _| {
+            if self.is_other(known) && known.advert.id != *id {
+                nearest.push(known.advert.id);
+            }
+            nearest.len() >= max
+        });
+        nearest
+    }
+
+    /// Whether `peer` is one of them.
+    pub(crate) fn is_among_nearest(&self, id: &PeerId, peer: &PeerId, max: usize) -> bool {
+        self.nearest(id, max).contains(peer)
+    }
+
+    fn is_other(&self, known: &Known) -> bool {
+        known.advert.id != self.me && !known.advert.is_withdrawn()
+    }
+
+    /// A supernode at random.
+    pub(crate) fn draw(&self, choice: &mut ChoiceRng) -> Option<PeerId> {
+        let mut place = [0; 16];
+        place.iter_mut().zip(choice.u64().to_be_bytes()).for_each(|(to, from)| *to = from);
+        let drawn = self.shelf.from(place).find(|known| self.is_other(known));
+        drawn.map(|known| known.advert.id)
+    }
+
+    /// The supernode whose place comes after that of this one; after the last, the first.
+    pub(crate) fn next_after(&self, id: Option<&PeerId>) -> Option<PeerId> {
+        let start = id.map_or([0; 16], id_prefix);
+        let next = self.shelf.from(start).find(|known| self.is_other(known) && Some(&known.advert.id) != id);
+        next.map(|known| known.advert.id)
+    }
+
+    /// Nobody seems dead any more, only doubtful: what seemed so may have been on this side.
+    pub(crate) fn forgive(&mut self) {
+        let dead: Vec<PeerId> = self.view.dead().copied().collect();
+        for id in dead {
+            self.set_suspicion(&id, Suspicion::Suspect);
+        }
+    }
+
     /// Forgets what has expired.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         while let Some(known) = self.shelf.pop_expired(now) {
-            self.count(&known, false);
+            self.uncount(&known);
         }
     }
 
@@ -333,7 +458,8 @@ impl MembershipTable {
     pub(crate) fn on_load(&mut self, now: Instant, from: &PeerId, load: Load) {
         if let Some(known) = self.shelf.value_mut(from) {
             let sequence = known.load.map_or(0, |heard| heard.sequence);
-            known.load = Some(HeardLoad { load, sequence, at: now, first_hand: true });
+            let old = known.load.replace(HeardLoad { load, sequence, at: now, first_hand: true });
+            note_load(&mut self.loads, now, *from, old);
         }
     }
 
@@ -353,28 +479,27 @@ impl MembershipTable {
                 !first_hand && ((heard.first_hand && age < LOAD_FIRST_HAND) || (stale && age < LOAD_HOLDS))
             });
             if !outranked {
-                known.load = Some(HeardLoad { load: hint.load, sequence, at: now, first_hand });
+                let old = known.load.replace(HeardLoad { load: hint.load, sequence, at: now, first_hand });
+                note_load(&mut self.loads, now, known.advert.id, old);
             }
         }
     }
 
     /// What to tell of others' loads: those heard most recently.
     pub(crate) fn hints(&self, now: Instant) -> ArrayVec<LoadHint, HINTS_MAX> {
-        let fresh = |heard: &HeardLoad| now - heard.at < LOAD_HOLDS;
-        let mut heard: Vec<_> = self
-            .shelf
-            .iter()
-            .filter_map(|(known, _)| Some((known.load.filter(fresh)?, &known.advert.id, known.suspicion)))
-            .collect();
-        heard.sort_by_key(|(heard, id, _)| (core::cmp::Reverse(heard.at), **id));
-        let hint = |(heard, id, suspicion): (HeardLoad, &PeerId, Suspicion)| LoadHint {
-            id_prefix: id_prefix(id),
-            sequence: heard.sequence.to_le_bytes(),
-            load: heard.load,
-            suspicion: suspicion as u8,
+        let fresh = self.loads.iter().rev().take_while(|(at, _)| now - *at < LOAD_HOLDS);
+        let hint = |(_, id): &(Instant, PeerId)| {
+            let known = self.shelf.value(id)?;
+            let heard = known.load?;
+            Some(LoadHint {
+                id_prefix: id_prefix(id),
+                sequence: heard.sequence.to_le_bytes(),
+                load: heard.load,
+                suspicion: known.suspicion as u8,
+            })
         };
         // One place stays free for the sender's own.
-        heard.into_iter().take(HINTS_MAX - 1).map(hint).collect()
+        fresh.filter_map(hint).take(HINTS_MAX - 1).collect()
     }
 
     /// The load of a supernode, as last heard, unless that is long ago.
@@ -392,9 +517,8 @@ impl MembershipTable {
     /// What own measurements say.
     pub(crate) fn set_suspicion(&mut self, id: &PeerId, suspicion: Suspicion) {
         if let Some(known) = self.shelf.value_mut(id) {
-            let (was, is) = (known.suspicion == Suspicion::Dead, suspicion == Suspicion::Dead);
             known.suspicion = suspicion;
-            self.dead = self.dead + usize::from(is) - usize::from(was);
+            self.view.set_dead(id, suspicion == Suspicion::Dead);
         }
     }
 
@@ -403,23 +527,19 @@ impl MembershipTable {
         self.shelf.digest(newest_max, others_max)
     }
 
-    /// See [`Shelf::compare`].
+    /// See [`Shelf::compare`]: what has no place here is not said to be lacking.
     pub(crate) fn compare(&self, theirs: &[DigestEntry], send: impl FnMut(&[u8])) -> Vec<DigestEntry> {
-        self.shelf.compare(theirs, send)
+        let is_full = self.is_full();
+        self.shelf.compare(theirs, |prefix| !is_full || self.view.admits(prefix), send)
     }
 }
 
 impl Known {
     /// At one of the addresses that it names, or, where it takes all back, at any.
-    fn new(advert: Advert, address: SocketAddr) -> Self {
+    fn new(now: Instant, advert: Advert, address: SocketAddr) -> Self {
         let at = advert.addresses.iter().position(|a| SocketAddr::from(*a) == address).unwrap_or(0);
-        Self {
-            advert,
-            at: u8::try_from(at).unwrap_or(0),
-            load: None,
-            room: HeardRoom::default(),
-            suspicion: Suspicion::Alive,
-        }
+        let at = u8::try_from(at).unwrap_or(0);
+        Self { advert, at, since: now, load: None, room: HeardRoom::default(), suspicion: Suspicion::Alive }
     }
 
     fn address(&self) -> SocketAddr {
@@ -427,6 +547,11 @@ impl Known {
         // An advert without addresses is not taken.
         at.map_or(SocketAddr::from(([0; 4], 0)), |at| (*at).into())
     }
+}
+
+fn note_load(loads: &mut BTreeSet<(Instant, PeerId)>, now: Instant, id: PeerId, old: Option<HeardLoad>) {
+    old.map(|old| loads.remove(&(old.at, id)));
+    loads.insert((now, id));
 }
 
 /// The prefix that an address counts against; none in ranges where limits are lifted.

@@ -3,7 +3,7 @@
 //! An [`Advert`] names the addresses at which the internet reaches a supernode and what it is able to do. It says
 //! nothing that moves by the minute: load travels beside it, unsigned (see
 //! [`LoadHint`](crate::wire::message::LoadHint)). [`OwnAdvert`] makes and renews the own one; [`MembershipTable`] keeps
-//! those of others and forgets them when they expire; [`Hearsay`] holds what a supernode is told of those that it has
+//! those of others and forgets them when they expire; where there are too many, a [`view`] says whose it keeps; [`Hearsay`] holds what a supernode is told of those that it has
 //! not been to.
 //!
 //! The envelope, in [`statement`], is shared with the records of the [`directory`](crate::overlay::directory), and so
@@ -15,6 +15,7 @@ mod membership;
 mod own;
 pub(crate) mod shelf;
 pub(crate) mod statement;
+mod view;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -23,7 +24,7 @@ use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use hearsay::{Hearsay, Need, Teller};
-pub(crate) use membership::{Found, LEAF_ADVERTS_MAX, Market, MembershipTable, SUPERNODE_ADVERTS_MAX, Suspicion};
+pub(crate) use membership::{Found, LEAF_ADVERTS_MAX, Market, MembershipTable, Suspicion, TABLE_MIN};
 pub(crate) use own::{OwnAdvert, Sequence};
 pub(crate) use statement::StatementError;
 

@@ -49,6 +49,11 @@ fn place(id: &PeerId) -> Place {
     id_prefix(id)
 }
 
+/// How far the places of two ids are from each other.
+pub(crate) fn distance(a: &PeerId, b: &PeerId) -> u128 {
+    u128::from_be_bytes(place(a)) ^ u128::from_be_bytes(place(b))
+}
+
 /// The first place that begins with `prefix`.
 fn start_of<const N: usize>(prefix: [u8; N]) -> Place {
     let mut start = [0; 16];
@@ -241,6 +246,12 @@ impl<S: Statement, T> Shelf<S, T> {
         self.items.values().map(|item| (&item.value, &*item.bytes))
     }
 
+    /// All, in order of their places, from this one on and round to it.
+    pub(crate) fn from(&self, place: Place) -> impl Iterator<Item = &T> {
+        let ring = self.items.range(place..).chain(self.items.range(..place));
+        ring.map(|(_, item)| &item.value)
+    }
+
     /// Those whose places are nearest to that of `id` by XOR, nearest first, until `take` has enough.
     pub(crate) fn nearest_until<'a>(&'a self, id: &PeerId, mut has_enough: impl FnMut(&'a T, &'a [u8]) -> bool) {
         let target = u128::from_be_bytes(place(id));
@@ -307,8 +318,13 @@ impl<S: Statement, T> Shelf<S, T> {
     }
 
     /// Compares with what another node says it has: `send` is called for those of which we have a newer one; what
-    /// comes back is said of those of which we have an older one or none.
-    pub(crate) fn compare(&self, theirs: &[DigestEntry], mut send: impl FnMut(&[u8])) -> Vec<DigestEntry> {
+    /// comes back is said of those of which we have an older one, or none and want one.
+    pub(crate) fn compare(
+        &self,
+        theirs: &[DigestEntry],
+        wants: impl Fn([u8; 4]) -> bool,
+        mut send: impl FnMut(&[u8]),
+    ) -> Vec<DigestEntry> {
         let mut lacking = Vec::new();
         for entry in theirs {
             let theirs = u32::from_le_bytes(entry.sequence_low);
@@ -319,8 +335,8 @@ impl<S: Statement, T> Shelf<S, T> {
             let low = ours.map_or(0, |item| u32::from_le_bytes(low_bytes(item.sequence)));
             match (ours, order(low, theirs)) {
                 (Some(item), Ordering::Greater) => send(&item.bytes),
-                (_, Ordering::Less) => lacking.push(DigestEntry { sequence_low: low.to_le_bytes(), ..*entry }),
-                (_, Ordering::Equal) | (None, Ordering::Greater) => {}
+                (ours, Ordering::Less) if ours.is_some() || wants(entry.id_prefix) => lacking.push(DigestEntry { sequence_low: low.to_le_bytes(), ..*entry }),
+                (_, Ordering::Equal | Ordering::Less) | (None, Ordering::Greater) => {}
             }
         }
         lacking

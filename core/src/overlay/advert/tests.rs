@@ -28,7 +28,7 @@ fn signed(n: u8, sequence: u64, at: Instant) -> Box<[u8]> {
 }
 
 fn members() -> MembershipTable {
-    MembershipTable::new(key(0).peer_id(), SUPERNODE_ADVERTS_MAX)
+    MembershipTable::new(key(0).peer_id(), 1_024)
 }
 
 /// Passed on by others.
@@ -201,8 +201,12 @@ fn c6_one_prefix_does_not_fill_the_book() {
     insert(&mut members, s(1), &at(1, [203, 0, 113, 99], 2)).unwrap();
     insert(&mut members, s(1), &at(11, [203, 0, 114, 11], 1)).unwrap();
     assert_eq!(insert(&mut members, s(1), &at(11, [203, 0, 113, 11], 2)), Err(Refused::Crowded));
-    insert(&mut members, s(1), &at(1, [203, 0, 114, 1], 3)).unwrap();
-    insert(&mut members, s(1), &at(11, [203, 0, 113, 11], 2)).unwrap();
+    let mut out = 0;
+    while insert(&mut members, s(1), &at(11, [203, 0, 113, 11], 2)).is_err() {
+        out += 1;
+        insert(&mut members, s(1), &at(out, [203, 0, 120 + out, 1], 3)).unwrap();
+    }
+    assert!((1..10).contains(&out), "not before one is out, and at the latest when its bucket has less than two");
     // Private ranges have no such limit.
     for n in 20..40 {
         let told = members.insert(s(1), &key(200).peer_id(), None, &at(n, [127, 0, 0, 1], 1), TOLD);
@@ -210,6 +214,31 @@ fn c6_one_prefix_does_not_fill_the_book() {
         let here = Found::Told(Some([127, 0, 0, 1].into()));
         members.insert(s(1), &key(200).peer_id(), None, &at(n, [127, 0, 0, 1], 1), here).unwrap();
     }
+}
+
+#[test]
+fn of_one_prefix_two_have_places_in_a_bucket() {
+    let mut members = MembershipTable::new(key(0).peer_id(), 64);
+    for n in 1..=33 {
+        let addresses = [Address::V4([203, 1, n, 1], [1, 2])].into_iter().collect();
+        insert(&mut members, s(1), &Advert { addresses, ..advert(n, 1, s(0)) }.sign(&key(n))).unwrap();
+    }
+    let bucket = |n: u8| {
+        let [mine, its] = [0, n].map(|n| u32::from_be_bytes(shelf::id_prefix(&key(n).peer_id())));
+        (mine ^ its).leading_zeros()
+    };
+    let mut taken = std::collections::BTreeMap::<u32, usize>::new();
+    for n in 100..130 {
+        let addresses = [Address::V4([203, 0, 113, n], [1, 2])].into_iter().collect();
+        let bytes = Advert { addresses, ..advert(n, 1, s(0)) }.sign(&key(n));
+        let count = taken.entry(bucket(n)).or_default();
+        let is_full = *count == 2;
+        match insert(&mut members, s(1), &bytes) {
+            Ok(()) => *count += 1,
+            Err(refused) => assert_eq!((refused, is_full), (Refused::Crowded, true)),
+        }
+    }
+    assert!(taken.values().all(|count| *count <= 2) && taken.values().filter(|count| **count == 2).count() >= 2);
 }
 
 #[test]

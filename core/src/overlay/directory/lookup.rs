@@ -3,7 +3,8 @@
 //! A leaf asks its homes, and a home asks those that keep the record ([`Whom`]), best first. One is asked at a time; an
 //! answer that does not help, or none in time, moves on to the next. A record ends the lookup at once, if it is
 //! authentic and speaks of the peer asked for. "Unknown" is believed only of several, or of all there are: one alone
-//! may be new, or lie. Each lookup ends as one [`LookupOutcome`], for this node and for all that asked it meanwhile.
+//! may be new, or lie. Where not all supernodes can be known, those asked also name the nearest that they know, and these
+//! are asked in turn, until the nearest that anybody knows have answered. Each lookup ends as one [`LookupOutcome`], for this node and for all that asked it meanwhile.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -14,16 +15,22 @@ use arrayvec::ArrayVec;
 use super::Record;
 use super::placing::HOLDERS_MAX;
 use crate::identity::PeerId;
+use crate::overlay::advert::shelf::distance;
 use crate::overlay::advert::statement;
 use crate::overlay::output::Output;
 use crate::overlay::pack::{Packer, send};
 use crate::time::{Aged, Deadlines, Instant, WallTime, earliest};
+use crate::wire::address::{Address, Prefix, is_sendable};
 use crate::wire::message::Message;
 
 /// Most lookups at one time; a further one is refused.
 const PENDING_MAX: usize = 256;
 /// Most supernodes asked for one record.
 pub(crate) const ASKED_MAX: usize = HOLDERS_MAX;
+/// Most that are remembered of those named; the farthest have no place.
+const FOUND_MAX: usize = 24;
+/// Most of them that are in one prefix, where prefixes count: somebody may name whom he likes.
+const FOUND_IN_PREFIX_MAX: usize = 2;
 /// Most of them that a leaf asks.
 const LEAF_ASKED_MAX: usize = 4;
 /// Most peers that wait here for one answer; others ask again.
@@ -101,7 +108,10 @@ struct Asked {
 }
 
 struct Pending {
-    asked: ArrayVec<Asked, ASKED_MAX>,
+    /// Nearest first, where they name nearer ones.
+    asked: Vec<Asked>,
+    /// They are to.
+    seeks: bool,
     /// The node itself wants to know.
     is_own: bool,
     /// Others that do.
@@ -110,8 +120,8 @@ struct Pending {
     rto: Duration,
     /// All are asked at once; the newest record so far, and how long it holds.
     newest: Option<Newest>,
-    /// Index of the one whose answer is awaited.
-    current: usize,
+    /// Whose answer is awaited.
+    current: Option<PeerId>,
     deadline: Option<Instant>,
 }
 
@@ -139,6 +149,8 @@ pub(crate) struct Lookups {
     /// Homes that did not answer in time, and were not asked for yet.
     silent: Vec<PeerId>,
     outcomes: VecDeque<(PeerId, LookupOutcome)>,
+    /// There may be holders of records that this node does not know.
+    pub(crate) is_seeking: bool,
 }
 
 impl Lookups {
@@ -205,7 +217,11 @@ impl Lookups {
         }
         let list_len = list.len();
         let asked = |(supernode, address)| Asked { supernode, address, tries: 0, said_no: false };
-        let asked = list.into_iter().map(asked).collect();
+        let mut asked: Vec<Asked> = list.into_iter().map(asked).collect();
+        let seeks = self.is_seeking && !matches!(whom, Whom::Homes(_));
+        if seeks {
+            asked.sort_by_key(|a| distance(&peer, &a.supernode));
+        }
         let (no_min, rto) = match whom {
             Whom::Homes(_) => (NO_MIN, LEAF_RTO),
             Whom::Holders(_) => (ASKED_MAX, HOME_RTO),
@@ -214,7 +230,7 @@ impl Lookups {
         let newest = matches!(whom, Whom::AllHolders(_)).then(Newest::default);
         let all = if newest.is_some() { list_len } else { 1 };
         let pending =
-            Pending { asked, is_own: false, askers: Vec::new(), no_min, rto, newest, current: 0, deadline: None };
+            Pending { asked, seeks, is_own: false, askers: Vec::new(), no_min, rto, newest, current: None, deadline: None };
         self.pending.insert(peer, Box::new(pending));
         (0..all).for_each(|index| self.ask(now, peer, index, out));
         LookupStart::Pending
@@ -224,28 +240,32 @@ impl Lookups {
         let Some(pending) = self.pending.get_mut(&peer) else { return };
         let Some(asked) = pending.asked.get_mut(index) else { return };
         asked.tries += 1;
-        pending.current = index;
+        pending.current = Some(asked.supernode);
         let deadline = Some(now + pending.rto * u32::from(asked.tries));
         self.pending_deadlines.set(peer, &mut pending.deadline, deadline);
+        let question =
+            if pending.seeks { Message::Seek { peer, record: true } } else { Message::Lookup { peer } };
         match asked.address {
-            None => send(out, asked.supernode, &Message::Lookup { peer }),
-            Some(address) => Packer::dialling(asked.supernode, address, out).push(&Message::Lookup { peer }),
+            None => send(out, asked.supernode, &question),
+            Some(address) => Packer::dialling(asked.supernode, address, out).push(&question),
         }
     }
 
-    /// The next one after the current that has neither said no nor been asked too often; or the end.
+    /// The next one that has neither said no nor been asked too often, the nearest of those asked least; or the end.
     fn advance(&mut self, now: Instant, peer: PeerId, out: &mut VecDeque<Output>) {
         let Some(pending) = self.pending.get(&peer) else { return };
         let no = pending.asked.iter().filter(|a| a.said_no).count();
-        let open = |i: &usize| pending.asked.get(*i).is_some_and(|a| !a.said_no && a.tries < TRIES_MAX);
-        let count = pending.asked.len();
-        let next = (1..=count).map(|step| (pending.current + step) % count).find(open);
+        let is_silent = |a: &Asked| !a.said_no && a.tries >= TRIES_MAX;
+        // The farther ones count only where nearer ones do not answer.
+        let nearest = pending.asked.iter().enumerate().filter(|(_, a)| !is_silent(a)).take(ASKED_MAX);
+        let next = nearest.filter(|(_, a)| !a.said_no).min_by_key(|(_, a)| a.tries).map(|(index, _)| index);
+        let all_said_no = !pending.asked.iter().any(is_silent);
         match next {
-            Some(index) if no < pending.no_min => self.ask(now, peer, index, out),
+            Some(index) if no < pending.no_min || pending.seeks => self.ask(now, peer, index, out),
             // All were asked, or two said no. One that said no while others are silent is all there is to believe.
             _ if no > 0 => {
                 // Where some were silent, they may know better.
-                if pending.no_min > NO_MIN && no == count {
+                if pending.no_min > NO_MIN && all_said_no {
                     self.unknown.insert(now, peer, ());
                 }
                 self.finish(peer, LookupOutcome::Unknown, out);
@@ -292,7 +312,7 @@ impl Lookups {
             if let Some((record, left)) = record.and_then(|bytes| check(peer, wall, bytes)).filter(|(r, _)| newer(r)) {
                 newest.found = Some((record, record_bytes.unwrap_or_default().into(), left));
             }
-            if newest.answers == pending.asked.len() {
+            if newest.answers == pending.asked.iter().filter(|a| a.tries > 0).count() {
                 self.finish_newest(now, peer, out);
             }
             return;
@@ -307,6 +327,48 @@ impl Lookups {
         if pending.asked.get_mut(index).is_some_and(|asked| !core::mem::replace(&mut asked.said_no, true)) {
             self.advance(now, peer, out);
         }
+    }
+
+    /// A supernode that was asked has no record, and names the nearest that it knows.
+    pub(crate) fn on_nearest(
+        &mut self,
+        now: Instant,
+        from: &PeerId,
+        me: &PeerId,
+        peer: PeerId,
+        supernodes: &[(PeerId, Address)],
+        out: &mut VecDeque<Output>,
+    ) {
+        let Some(pending) = self.pending.get_mut(&peer).filter(|pending| pending.seeks) else { return };
+        if !pending.asked.iter().any(|a| a.supernode == *from && a.tries > 0 && !a.said_no) {
+            return;
+        }
+        let prefix_of = |at: &SocketAddr| (!Prefix::is_exempt(at.ip())).then(|| Prefix::of(at.ip()));
+        for (id, address) in supernodes {
+            let at = SocketAddr::from(*address);
+            let same = |a: &&Asked| a.address.as_ref().and_then(prefix_of).is_some_and(|p| Some(p) == prefix_of(&at));
+            let is_known = pending.asked.iter().any(|a| a.supernode == *id) || id == me || *id == peer;
+            if is_known || !is_sendable(at) || pending.asked.iter().filter(same).count() >= FOUND_IN_PREFIX_MAX {
+                continue;
+            }
+            let far = distance(&peer, id);
+            let place = pending.asked.partition_point(|a| distance(&peer, &a.supernode) < far);
+            if place < FOUND_MAX {
+                pending.asked.insert(place, Asked { supernode: *id, address: Some(at), tries: 0, said_no: false });
+            }
+            // Who was asked already keeps its place.
+            if pending.asked.len() > FOUND_MAX && pending.asked.last().is_some_and(|a| a.tries == 0) {
+                pending.asked.pop();
+            }
+        }
+        if pending.newest.is_some() {
+            let new = pending.asked.iter().enumerate().take(ASKED_MAX).filter(|(_, a)| a.tries == 0);
+            let new: Vec<usize> = new.map(|(index, _)| index).collect();
+            for index in new {
+                self.ask(now, peer, index, out);
+            }
+        }
+        self.on_reply(now, from, None, peer, None, out);
     }
 
     /// All have answered, or had time to.
@@ -346,7 +408,7 @@ impl Lookups {
     /// A link to a supernode ended: what it was asked, others are asked.
     pub(crate) fn on_link_down(&mut self, now: Instant, supernode: &PeerId, out: &mut VecDeque<Output>) {
         let is_current =
-            |p: &Pending| p.newest.is_none() && p.asked.get(p.current).is_some_and(|a| a.supernode == *supernode);
+            |p: &Pending| p.newest.is_none() && p.current == Some(*supernode);
         let waiting: Vec<PeerId> = self.pending.iter().filter(|(_, p)| is_current(p)).map(|(peer, _)| *peer).collect();
         for peer in waiting {
             self.advance(now, peer, out);
@@ -361,7 +423,8 @@ impl Lookups {
             if pending.newest.is_some() {
                 self.finish_newest(now, peer, out);
             } else {
-                let asked = pending.asked.get(pending.current).filter(|asked| asked.address.is_none());
+                let current = pending.current;
+                let asked = pending.asked.iter().find(|a| Some(a.supernode) == current && a.address.is_none());
                 self.silent.extend(asked.map(|asked| asked.supernode));
                 self.advance(now, peer, out);
             }

@@ -7,6 +7,7 @@
 
 mod lookup;
 mod placing;
+mod search;
 mod store;
 
 use core::net::SocketAddr;

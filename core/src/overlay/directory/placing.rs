@@ -4,20 +4,23 @@
 //! when it is new, and again in turn, all leaves within [`ROUND`], so that what has got lost comes back and new holders
 //! learn of it. The other home does so while the first one seems dead. A supernode that becomes known, or that a link is
 //! up to again, may have lost what it held: homes put to it at once what it is to keep, some leaves at a time
-//! ([`Placing::on_met`]), and the nearest of those that hold a record hand it over.
+//! ([`Placing::on_met`]), and the nearest of those that hold a record hand it over. Where this node cannot know all
+//! supernodes, the nearest are [searched](super::search) for each record that is put.
 
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Record;
+use super::search::Search;
 use super::store::{HELD_FOR, RecordStore};
 use crate::identity::PeerId;
 use crate::overlay::advert::MembershipTable;
 use crate::overlay::output::Output;
 use crate::overlay::pack::Packer;
 use crate::random::ChoiceRng;
-use crate::time::Instant;
+use crate::time::{Deadlines, Instant};
+use crate::wire::address::Address;
 use crate::wire::message::{Message, SignedKind};
 
 /// Supernodes that a record is put to. Five would do for leaves that are looked for while supernodes live two hours on
@@ -45,6 +48,11 @@ const MET_EVERY: Duration = Duration::from_millis(100);
 /// Most of them at one time; others get theirs with the round.
 const MET_MAX: usize = 64;
 
+/// Most searches at one time; others wait.
+const SEARCHES_MAX: usize = 32;
+/// Most that wait; others come with the round.
+const SEARCHES_WAIT_MAX: usize = 65_536;
+
 /// Somebody who is put what it is to keep.
 #[derive(Debug)]
 struct Met {
@@ -63,6 +71,10 @@ pub(crate) struct Placing {
     later: BTreeSet<(Instant, PeerId)>,
     met: VecDeque<Met>,
     met_at: Option<Instant>,
+    /// Whose holders are being searched, and whose will be.
+    searches: BTreeMap<PeerId, Search>,
+    deadlines: Deadlines<PeerId>,
+    waiting: BTreeSet<PeerId>,
 }
 
 /// What is put to whom, gathered so that one packet holds as many as fit.
@@ -71,7 +83,17 @@ type Puts<'a> = BTreeMap<PeerId, (SocketAddr, Vec<&'a [u8]>)>;
 impl Placing {
     /// The room of the supernode `me`.
     pub(crate) fn new(now: Instant, me: PeerId) -> Self {
-        Self { me, after: None, at: now + TICK, later: BTreeSet::new(), met: VecDeque::new(), met_at: None }
+        Self {
+            me,
+            after: None,
+            at: now + TICK,
+            later: BTreeSet::new(),
+            met: VecDeque::new(),
+            met_at: None,
+            searches: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+            waiting: BTreeSet::new(),
+        }
     }
 
     /// A leaf that was registered here brought a new record: one of its homes is another one now. Those who find the old
@@ -84,10 +106,83 @@ impl Placing {
     }
 
     /// A leaf that was not registered here brought a record.
-    pub(crate) fn put(&self, record: &[u8], members: &MembershipTable, out: &mut VecDeque<Output>) {
+    pub(crate) fn put(
+        &mut self,
+        now: Instant,
+        record: &[u8],
+        members: &MembershipTable,
+        out: &mut VecDeque<Output>,
+    ) {
+        self.put_all(now, core::iter::once(record), members, out);
+    }
+
+    /// The same for some: to those that are known to be nearest, or to those that a search finds.
+    fn put_all<'a>(
+        &mut self,
+        now: Instant,
+        records: impl Iterator<Item = &'a [u8]>,
+        members: &MembershipTable,
+        out: &mut VecDeque<Output>,
+    ) {
         let mut puts = Puts::new();
-        self.gather(record, members, &mut puts);
+        for record in records {
+            if members.is_partial() {
+                let leaf = self.leaf_to_put(record, members);
+                self.waiting.extend(leaf.filter(|_| self.waiting.len() < SEARCHES_WAIT_MAX));
+            } else {
+                self.gather(record, members, &mut puts);
+            }
+        }
         send(puts, out);
+        self.search_next(now, members, out);
+    }
+
+    fn search_next(&mut self, now: Instant, members: &MembershipTable, out: &mut VecDeque<Output>) {
+        while self.searches.len() < SEARCHES_MAX {
+            let Some(leaf) = self.waiting.pop_first() else { return };
+            if self.searches.contains_key(&leaf) {
+                continue;
+            }
+            let mut search = Search::new(leaf, &self.me, members.holders(&leaf, HOLDERS_MAX));
+            // Where nobody else is known there is nobody to put it to.
+            if let Some(due) = search.go_on(now, out) {
+                self.deadlines.set(leaf, &mut search.due, Some(due));
+                self.searches.insert(leaf, search);
+            }
+        }
+    }
+
+    /// A supernode that was asked names those that it knows.
+    pub(crate) fn on_nearest(
+        &mut self,
+        now: Instant,
+        from: &PeerId,
+        leaf: PeerId,
+        supernodes: &[(PeerId, Address)],
+        records: &RecordStore,
+        members: &MembershipTable,
+        out: &mut VecDeque<Output>,
+    ) {
+        let me = self.me;
+        if self.searches.get_mut(&leaf).is_some_and(|search| search.on_nearest(from, &me, supernodes)) {
+            self.go_on(now, leaf, records, out);
+            self.search_next(now, members, out);
+        }
+    }
+
+    /// All who were asked have answered, or had time to.
+    fn go_on(&mut self, now: Instant, leaf: PeerId, records: &RecordStore, out: &mut VecDeque<Output>) {
+        let Some(search) = self.searches.get_mut(&leaf) else { return };
+        let next = search.go_on(now, out);
+        self.deadlines.set(leaf, &mut search.due, next);
+        if next.is_some() {
+            return;
+        }
+        let holders = search.holders(HOLDERS_MAX);
+        self.searches.remove(&leaf);
+        let Some(record) = records.get(&leaf) else { return };
+        let others = holders.into_iter().filter(|(holder, _)| *holder != self.me);
+        send(others.map(|(holder, address)| (holder, (address, vec![record]))).collect(), out);
     }
 
     /// Puts those that are next. `leaves_after` has all that are registered here after the one named, in order.
@@ -100,6 +195,13 @@ impl Placing {
         members: &MembershipTable,
         out: &mut VecDeque<Output>,
     ) {
+        while let Some(leaf) = self.deadlines.pop_due(now) {
+            if let Some(search) = self.searches.get_mut(&leaf) {
+                search.due = None;
+                self.go_on(now, leaf, records, out);
+            }
+        }
+        self.search_next(now, members, out);
         if self.met_at.is_some_and(|at| at <= now)
             && let Some(met) = self.met.front_mut()
         {
@@ -120,12 +222,8 @@ impl Placing {
         }
         let is_due = |(at, _): &&(Instant, PeerId)| *at <= now;
         if self.later.first().is_some_and(|first| is_due(&first)) {
-            let mut puts = Puts::new();
             let due: Vec<_> = self.later.iter().take_while(is_due).copied().collect();
-            for record in due.iter().filter_map(|(_, leaf)| records.get(leaf)) {
-                self.gather(record, members, &mut puts);
-            }
-            send(puts, out);
+            self.put_all(now, due.iter().filter_map(|(_, leaf)| records.get(leaf)), members, out);
             for entry in &due {
                 self.later.remove(entry);
             }
@@ -138,17 +236,13 @@ impl Placing {
         let due = count.div_ceil(ticks).min(PUT_MAX);
         let leaves: Vec<PeerId> = leaves_after(self.after).take(due).collect();
         self.after = if leaves.len() < due { None } else { leaves.last().copied() };
-        let mut puts = Puts::new();
-        for record in leaves.iter().filter_map(|leaf| records.get(leaf)) {
-            self.gather(record, members, &mut puts);
-        }
-        send(puts, out);
+        self.put_all(now, leaves.iter().filter_map(|leaf| records.get(leaf)), members, out);
     }
 
     /// When that is next.
     pub(crate) fn poll_timeout(&self) -> Instant {
         let later = self.later.first().map(|(at, _)| *at);
-        [self.met_at, later].into_iter().flatten().fold(self.at, Instant::min)
+        [self.met_at, later, self.deadlines.next()].into_iter().flatten().fold(self.at, Instant::min)
     }
 
     /// A supernode became known, or there is a link to it again.
@@ -159,13 +253,16 @@ impl Placing {
         }
     }
 
-    fn gather<'a>(&self, record: &'a [u8], members: &MembershipTable, puts: &mut Puts<'a>) {
-        let Ok(Record { id, homes, .. }) = Record::parse(record) else { return };
+    /// Whose record it is, if this node is to put it.
+    fn leaf_to_put(&self, record: &[u8], members: &MembershipTable) -> Option<PeerId> {
+        let Record { id, homes, .. } = Record::parse(record).ok()?;
         // The one named first puts it, unless it is not there.
         let first = homes.iter().map(|(home, _)| home).find(|home| **home == self.me || members.is_alive(home));
-        if first != Some(&self.me) {
-            return;
-        }
+        (first == Some(&self.me)).then_some(id)
+    }
+
+    fn gather<'a>(&self, record: &'a [u8], members: &MembershipTable, puts: &mut Puts<'a>) {
+        let Some(id) = self.leaf_to_put(record, members) else { return };
         for (holder, address) in members.holders(&id, HOLDERS_MAX) {
             if holder != self.me {
                 puts.entry(holder).or_insert((address, Vec::new())).1.push(record);

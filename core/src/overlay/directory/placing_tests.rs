@@ -94,8 +94,8 @@ fn run(
 
 #[test]
 fn a_record_goes_to_its_eight_holders_from_the_first_home_that_lives() {
-    let (members, placing, mut out) = (members(20), Placing::new(s(0), id(ME)), VecDeque::new());
-    placing.put(&record(100, &[ME, 2]), &members, &mut out);
+    let (members, mut placing, mut out) = (members(20), Placing::new(s(0), id(ME)), VecDeque::new());
+    placing.put(s(0), &record(100, &[ME, 2]), &members, &mut out);
     let mut to: Vec<PeerId> = sent(&mut out).into_iter().map(|(to, _)| to).collect();
     let mut holders: Vec<PeerId> =
         members.holders(&id(100), HOLDERS_MAX).into_iter().map(|(holder, _)| holder).collect();
@@ -104,9 +104,9 @@ fn a_record_goes_to_its_eight_holders_from_the_first_home_that_lives() {
     to.sort_unstable();
     holders.sort_unstable();
     assert_eq!(to, holders);
-    placing.put(&record(100, &[2, ME]), &members, &mut out);
+    placing.put(s(0), &record(100, &[2, ME]), &members, &mut out);
     assert!(out.is_empty(), "the other home does that");
-    placing.put(&record(100, &[77, ME]), &members, &mut out);
+    placing.put(s(0), &record(100, &[77, ME]), &members, &mut out);
     assert!(!out.is_empty(), "that one is not there");
 }
 

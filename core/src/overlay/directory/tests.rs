@@ -296,3 +296,41 @@ fn a_home_asks_all_that_keep_a_record_before_it_says_that_there_is_none() {
     while a.fire().is_some() {}
     assert!(asked(&mut a).len() == 15);
 }
+
+#[test]
+fn those_whom_others_name_are_asked_where_not_all_are_known() {
+    let (mut lookups, mut out) = (Lookups::default(), VecDeque::new());
+    let (me, peer) = (key(250).peer_id(), key(1).peer_id());
+    let at = |n: u8| SocketAddr::from(([203, 0, n, 1], 4_000));
+    let known: Vec<_> = (10..13).map(|n| (key(n).peer_id(), at(n))).collect();
+    lookups.is_seeking = true;
+    assert_eq!(lookups.start(s(1), peer, &Whom::Holders(known.clone()), &mut out), LookupStart::Pending);
+    let asked = |out: &mut VecDeque<Output>| match out.pop_front() {
+        Some(Output::SendAt { to, messages, .. }) => {
+            assert_eq!(decode_next(&mut &*messages), Ok(Message::Seek { peer, record: true }));
+            Some(to)
+        }
+        None => None,
+        other => panic!("{other:?}"),
+    };
+    let first = asked(&mut out).expect("the nearest");
+    // A stranger names nobody.
+    lookups.on_nearest(s(1), &key(99).peer_id(), &me, peer, &[(key(98).peer_id(), at(98).into())], &mut out);
+    assert_eq!(asked(&mut out), None);
+    let nearer = (20..200).map(|n| (key(n).peer_id(), at(n)));
+    let distance = |id: &PeerId| crate::overlay::advert::shelf::distance(&peer, id);
+    let (nearest, address) = nearer.min_by_key(|(id, _)| distance(id)).expect("some");
+    let named = [(me, at(250).into()), (peer, at(1).into()), (nearest, address.into())];
+    lookups.on_nearest(s(1), &first, &me, peer, &named, &mut out);
+    assert_eq!(asked(&mut out), Some(nearest), "not this node, and not the one looked for");
+    lookups.on_reply(s(1), &nearest, None, peer, Some(&signed(1, 2, 7)), &mut out);
+    assert_eq!(lookups.poll_outcome(), Some((peer, LookupOutcome::Found(record(1, 2, 7)))));
+    // Where nobody has it, all who answer have to say so.
+    let peer = key(3).peer_id();
+    lookups.start(s(2), peer, &Whom::Holders(known), &mut out);
+    while let Some(Output::SendAt { to, .. }) = out.pop_front() {
+        lookups.on_nearest(s(2), &to, &me, peer, &[], &mut out);
+    }
+    assert_eq!(lookups.poll_outcome(), Some((peer, LookupOutcome::Unknown)));
+    assert_eq!(lookups.poll_timeout().map(|at| at > s(60)), Some(true), "only what is remembered ends");
+}

@@ -1,23 +1,24 @@
 //! How supernodes learn of each other, and notice who is gone.
 //!
-//! Three ways, each covering for the one before. *Push*: who makes an advert sends it to every supernode at once. *Push-pull*: every half minute a supernode and two others compare digests and send
-//! what the other lacks, which repairs lost pushes. *Listing*: a newcomer asks one neighbour for all adverts, once.
-//!
-//! Up to [`LINKS_MAX`] supernodes everybody keeps a link to everybody, which is what "to every supernode" rests on;
-//! larger networks need a view, which comes between [`MembershipTable`] and the neighbours here.
+//! A supernode gossips with its [neighbours](circle): all others while these are few, and some of them otherwise. Three
+//! ways, each covering for the one before. *Push*: who makes an advert sends it to its neighbours at once. *Push-pull*:
+//! every half minute a supernode and two of them compare digests and send what the other lacks and has a place for,
+//! which repairs lost pushes, and carries an advert from circle to circle. *Listing*: a newcomer asks one neighbour for
+//! adverts, once. Nothing is ever sent to all, so that there is no number of supernodes at which this has to change.
 //!
 //! Before a supernode is any of that, this node has been to it: what is heard of others waits as
 //! [hearsay](crate::overlay::advert::Hearsay) until they answered at the address that they advertise. Who is greeted by
 //! a newcomer therefore asks it there before it passes anything on, and to pass an advert on says that one did.
 //!
-//! A [`Neighbour`](neighbour) is a supernode that we were told to join, or whose advert is in the membership table. It
-//! is dialled, greeted when the link is up (own advert, digests: whatever was missed while there was no link is made up
-//! for), compared with in turn, and suspected when it does not answer. The room is handed the stores that it fills, in
-//! [`Stores`]; it answers with [`Output`]s.
+//! A [`Neighbour`](neighbour) is dialled, greeted when the link is up (own advert, digests: whatever was missed while
+//! there was no link is made up for), and compared with in turn. Whether it and all others that are known live is
+//! [watched](watch). The room is handed the stores that it fills, in [`Stores`]; it answers with [`Output`]s.
 
 mod anchors;
+mod circle;
 mod neighbour;
 mod standing;
+mod watch;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -25,7 +26,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use arrayvec::ArrayVec;
 
+use self::circle::NEIGHBOURS_MAX;
 use self::neighbour::{Neighbour, State};
+use self::watch::Watch;
 use crate::account::{Rate, RateTable};
 use crate::identity::{PeerId, SecretKey};
 use crate::overlay::advert::statement::{speaks_of, subject};
@@ -39,10 +42,18 @@ use crate::wire::address::Prefix;
 use crate::wire::message::{DIGEST_MAX, DigestEntry, Load, LoadHint, Message, SignedKind};
 use crate::wire::places::Places;
 
-/// Most neighbours that links are kept to.
-pub(crate) const LINKS_MAX: usize = 64;
-/// Most neighbours remembered. At the limit, what is new is not dialled.
-const NEIGHBOURS_MAX: usize = 1024;
+/// Most links to supernodes that are no neighbours. At the limit the one heard longest ago is closed.
+const RESTING_MAX: usize = 1_024;
+/// Most of those remembered that had no place for this node; at the limit the oldest may be asked again.
+const REFUSED_MAX: usize = 256;
+/// They are not asked for so long.
+const REFUSED_FOR: Duration = Duration::from_secs(600);
+/// Most newcomers that are to have a place because they have hardly any neighbours; at the limit the oldest goes.
+const LONELY_MAX: usize = 64;
+/// While fewer supernodes are known, whoever is told of is asked at once whether it is there.
+const FEW: usize = 64;
+/// A full table takes in some more for its sample so often: who is told of by two is asked within ten minutes.
+const RENEW_EVERY: Duration = Duration::from_secs(20 * 60);
 /// Time between two rounds, give or take [`ROUND_JITTER`].
 const ROUND: Duration = Duration::from_secs(30);
 /// Rounds of different nodes must not march in step.
@@ -62,16 +73,14 @@ pub(crate) const LISTING_LEAF_MAX: usize = 16;
 /// Most peers of whom it is known where they answered an Init of ours; at the limit the oldest is forgotten, and is
 /// asked again when its advert comes.
 const REACHED_MAX: usize = 2_048;
-/// A question unanswered for so many rounds makes a suspect.
-const MISSED_MAX: u8 = 3;
-/// A suspect that stays silent so long is dead.
-const DEAD_AFTER: Duration = Duration::from_secs(300);
 /// Neighbours learned from others are dialled within this time, so that not everybody dials a newcomer at once.
 const DIAL_SPREAD: Duration = Duration::from_secs(2);
 /// When one that was away is back, all that are away are dialled within this time,
 const RECALL_SPREAD: Duration = Duration::from_secs(5);
 /// and not again for so long.
 const RECALL_EVERY: Duration = Duration::from_secs(30);
+/// Most of those whose rate of questions is kept.
+const ASKERS_MAX: usize = 4_096;
 /// Most neighbours saved for the next run.
 const ANCHORS_MAX: usize = 8;
 /// First retransmission time-out of a greeting; doubles.
@@ -119,6 +128,19 @@ pub(crate) struct Gossip {
     recalled_at: Option<Instant>,
     neighbours: BTreeMap<PeerId, Neighbour>,
     dials: Deadlines<PeerId>,
+    /// Where to start from: as the user or an earlier run says.
+    starts: BTreeMap<PeerId, SocketAddr>,
+    /// Links to others than neighbours, and when each was last heard.
+    resting: Aged<PeerId, (), RESTING_MAX>,
+    /// Those that had no place for this node, or that it sent away.
+    refused: Aged<PeerId, (), REFUSED_MAX>,
+    /// Newcomers that have hardly any neighbours.
+    lonely: Aged<PeerId, (), LONELY_MAX>,
+    /// Whom there is a place for although there is none.
+    exceptions: RateTable<PeerId>,
+    refill_at: Instant,
+    sample_at: Instant,
+    watch: Watch,
     round_at: Instant,
     /// New statements since the last round: many mean that more is to be had.
     fresh: usize,
@@ -140,6 +162,8 @@ impl Gossip {
         // A round of two neighbours that hurry, twice over.
         let digest = Rate { interval: Duration::from_millis(250), burst: 16 };
         let digests = Rate { interval: Duration::from_millis(2), burst: 500 };
+        let exception = Rate { interval: Duration::from_secs(300), burst: 4 };
+        let exceptions = Rate { interval: Duration::from_secs(5), burst: 32 };
         Self {
             me,
             own,
@@ -151,20 +175,29 @@ impl Gossip {
             recalled_at: None,
             neighbours: BTreeMap::new(),
             dials: Deadlines::default(),
+            starts: BTreeMap::new(),
+            resting: Aged::default(),
+            refused: Aged::default(),
+            lonely: Aged::default(),
+            exceptions: RateTable::new(exception, exceptions, NEIGHBOURS_MAX),
+            refill_at: now + ROUND,
+            sample_at: now + RENEW_EVERY,
+            watch: Watch::new(now),
             round_at: now + random.jitter.jitter(ROUND_JITTER),
             fresh: 0,
             listing: None,
             listings_asked: 0,
             anchors: Vec::new(),
-            listings_given: RateTable::new(listing, listings, 4 * NEIGHBOURS_MAX),
-            digests_taken: RateTable::new(digest, digests, NEIGHBOURS_MAX),
+            listings_given: RateTable::new(listing, listings, ASKERS_MAX),
+            digests_taken: RateTable::new(digest, digests, ASKERS_MAX),
         }
     }
 
-    /// Supernodes to start from: bootstrap addresses and anchors. They are dialled for ever, adverts or not.
+    /// Supernodes to start from: bootstrap addresses and anchors. They are dialled now, and whenever nobody else is there.
     pub(crate) fn join(&mut self, now: Instant, known: &[(PeerId, SocketAddr)], s: &mut Stores<'_>) {
         for (peer, address) in known {
-            self.meet(now, *peer, Some(*address), now);
+            self.note_start(*peer, *address);
+            self.meet(now, *peer, now, s);
         }
         self.dial_due(now, s);
     }
@@ -178,7 +211,7 @@ impl Gossip {
 
     /// All neighbours, and where each was last said to be.
     pub(crate) fn addresses(&self, members: &MembershipTable) -> Vec<(PeerId, SocketAddr)> {
-        self.neighbours.iter().filter_map(|(peer, n)| Some((*peer, members.address(peer).or(n.joined)?))).collect()
+        self.neighbours.keys().filter_map(|peer| Some((*peer, members.address(peer).or_else(|| self.starts.get(peer).copied())?))).collect()
     }
 
     /// The own load and room, as they are told next.
@@ -194,75 +227,6 @@ impl Gossip {
     /// Neighbours that links are up to.
     pub(crate) fn linked(&self) -> impl Iterator<Item = &PeerId> {
         self.neighbours.iter().filter(|(_, n)| n.state == State::Up).map(|(peer, _)| peer)
-    }
-
-    /// Makes a neighbour, to be dialled at `dial_at`.
-    fn meet(&mut self, now: Instant, peer: PeerId, joined: Option<SocketAddr>, dial_at: Instant) {
-        if peer == self.me {
-            return;
-        }
-        let is_known = self.neighbours.contains_key(&peer);
-        if !is_known && self.neighbours.len() >= NEIGHBOURS_MAX {
-            return;
-        }
-        let neighbour = self.neighbours.entry(peer).or_insert_with(|| Neighbour::new(now));
-        neighbour.joined = joined.or(neighbour.joined);
-        if !is_known {
-            self.dials.set(peer, &mut neighbour.due, Some(dial_at));
-        }
-    }
-
-    /// A link is up, whoever opened it. With those that turn out to be supernodes, words are exchanged.
-    pub(crate) fn on_link_up(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
-        if !self.neighbours.contains_key(&peer) && s.members.contains(&peer) {
-            self.meet(now, peer, None, now);
-        }
-        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
-        self.dials.set(peer, &mut neighbour.due, None);
-        let was_away = neighbour.was_away();
-        neighbour.on_up();
-        if let Some(address) = s.members.address(&peer)
-            && !self.met.contains(&(peer, address))
-        {
-            self.met.push((peer, address));
-        }
-        self.on_heard(now, &peer, s.members);
-        self.greet(now, peer, s);
-        if was_away && self.recalled_at.is_none_or(|at| now.since(at) >= RECALL_EVERY) {
-            self.recalled_at = Some(now);
-            self.recall(now, s);
-        }
-    }
-
-    /// One that was away is back: what kept it away may have kept others.
-    fn recall(&mut self, now: Instant, s: &mut Stores<'_>) {
-        for (peer, neighbour) in self.neighbours.iter_mut().filter(|(_, n)| n.state == State::Down) {
-            let soon = now + s.random.jitter.jitter(RECALL_SPREAD);
-            if neighbour.due.is_some_and(|due| due > soon) {
-                self.dials.set(*peer, &mut neighbour.due, Some(soon));
-            }
-        }
-    }
-
-    /// A link ended, or could not be opened.
-    pub(crate) fn on_link_down(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
-        self.reached.remove(&peer);
-        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
-        let delay = neighbour.on_down(&mut s.random.jitter);
-        self.dials.set(peer, &mut neighbour.due, Some(now + delay));
-        self.suspect(now, peer, s.members);
-        if self.listing.as_ref().is_some_and(|l| l.from == peer) {
-            self.listing = None;
-            self.ask_listing(now, s);
-        }
-    }
-
-    /// Anything authentic came from `peer`: it lives.
-    pub(crate) fn on_heard(&mut self, now: Instant, peer: &PeerId, members: &mut MembershipTable) {
-        if let Some(neighbour) = self.neighbours.get_mut(peer) {
-            neighbour.on_heard(now);
-            members.set_suspicion(peer, Suspicion::Alive);
-        }
     }
 
     /// What is said first on a new link, and again until an answer shows that it was heard: who we are, and what we
@@ -282,8 +246,6 @@ impl Gossip {
 
     /// Opens a comparison: hints and both digests, asking for the other's.
     fn exchange(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
-        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
-        neighbour.missed = neighbour.missed.saturating_add(1);
         let mut hints = s.members.hints(now);
         let [a, b, c, d, ..] = s.wall.map_or(now.as_secs(), WallTime::as_secs).to_le_bytes();
         // The table leaves one place free for this.
@@ -317,14 +279,19 @@ impl Gossip {
             // Records go to those that keep them, and to nobody else.
             return;
         }
-        let Some(neighbour) = self.neighbours.get_mut(&from) else { return };
-        if !self.digests_taken.take(now, from) {
+        let is_neighbour = self.neighbours.contains_key(&from);
+        // Who asks wants to be a neighbour; a mere answer comes late.
+        if (!is_neighbour && !pull) || !self.digests_taken.take(now, from) {
             return;
         }
+        if !is_neighbour && !self.take(now, from, false, s) {
+            return;
+        }
+        let Some(neighbour) = self.neighbours.get_mut(&from) else { return };
         if !core::mem::replace(&mut neighbour.knows_us, true) && neighbour.state == State::Up {
             self.dials.set(from, &mut neighbour.due, None);
         }
-        self.on_heard(now, &from, s.members);
+        self.on_heard(now, &from, s);
         let mut packer = Packer::new(from, s.out);
         let mut sent = 0;
         let send = |bytes: &[u8]| {
@@ -360,10 +327,12 @@ impl Gossip {
     ) -> bool {
         // A stranger may say who it is, nothing else.
         let is_introduction = kind == SignedKind::Advert && speaks_of(bytes, &from);
-        if !is_introduction && !self.neighbours.contains_key(&from) {
+        // Where not everybody can be known, who puts a record need not be.
+        let is_put = kind == SignedKind::Record && ip.is_some() && s.members.is_partial();
+        if !is_introduction && !is_put && !self.neighbours.contains_key(&from) && !s.members.contains(&from) {
             return false;
         }
-        self.on_heard(now, &from, s.members);
+        self.on_heard(now, &from, s);
         // Its own advert also comes as a greeting; anybody else's, even ours, shows that the listing arrived.
         if self.listing.as_ref().is_some_and(|l| l.from == from)
             && kind == SignedKind::Advert
@@ -374,19 +343,25 @@ impl Gossip {
         }
         match kind {
             SignedKind::Advert => self.on_advert(now, from, ip, bytes, s),
-            SignedKind::Record => self.on_record(now, from, bytes, s),
+            SignedKind::Record => self.on_record(now, (from, ip), bytes, s),
         }
     }
 
     /// A record came, for this supernode to keep.
-    fn on_record(&mut self, now: Instant, from: PeerId, bytes: &[u8], s: &mut Stores<'_>) -> bool {
-        let Some(at) = s.members.address(&from) else { return false };
+    fn on_record(
+        &mut self,
+        now: Instant,
+        (from, ip): (PeerId, Option<IpAddr>),
+        bytes: &[u8],
+        s: &mut Stores<'_>,
+    ) -> bool {
+        let Some(ip) = s.members.address(&from).map(|at| at.ip()).or(ip) else { return false };
         // Views differ: somebody a little further away keeps it as well.
         let is_near = |id| s.members.holders(&id, 2 * HOLDERS_MAX).iter().any(|(holder, _)| *holder == self.me);
         if !subject(bytes).is_some_and(is_near) {
             return false;
         }
-        let putter = if Prefix::is_exempt(at.ip()) { Putter::Peer(from) } else { Putter::Prefix(Prefix::of(at.ip())) };
+        let putter = if Prefix::is_exempt(ip) { Putter::Peer(from) } else { Putter::Prefix(Prefix::of(ip)) };
         s.records.insert(now, &from, s.wall, bytes, putter).is_ok()
     }
 
@@ -401,14 +376,14 @@ impl Gossip {
     /// Load hints came.
     pub(crate) fn on_hints(&mut self, now: Instant, from: PeerId, hints: &[LoadHint], s: &mut Stores<'_>) {
         if self.neighbours.contains_key(&from) {
-            self.on_heard(now, &from, s.members);
+            self.on_heard(now, &from, s);
             s.members.on_hints(now, &from, hints);
         }
     }
 
     /// A supernode told its load.
     pub(crate) fn on_load_reply(&mut self, now: Instant, from: PeerId, load: Load, s: &mut Stores<'_>) {
-        self.on_heard(now, &from, s.members);
+        self.on_heard(now, &from, s);
         s.members.on_load(now, &from, load);
     }
 
@@ -417,7 +392,7 @@ impl Gossip {
         if !self.listings_given.take(now, from) {
             return;
         }
-        let max = if self.neighbours.contains_key(&from) { LISTING_MAX } else { LISTING_LEAF_MAX };
+        let max = if s.members.contains(&from) { LISTING_MAX } else { LISTING_LEAF_MAX };
         let mut packer = Packer::new(from, s.out);
         let mut listed = Vec::new();
         for (id, bytes) in s.members.listing(max, &mut s.random.peer_choice) {
@@ -458,10 +433,20 @@ impl Gossip {
     ) {
         self.listings_given.handle_timeout(now);
         self.digests_taken.handle_timeout(now);
+        self.exceptions.handle_timeout(now);
         self.renew(now, key, sequence, s);
         self.hearsay.handle_timeout(now);
         self.ask_heard(now, s.out);
+        if self.refill_at <= now {
+            self.refill_at = now + ROUND;
+            self.refill(now, s);
+        }
         self.dial_due(now, s);
+        self.watch_due(now, s);
+        if self.sample_at <= now {
+            self.sample_at = now + RENEW_EVERY;
+            s.members.renew_sample(&mut s.random.peer_choice);
+        }
         if self.listing.as_ref().is_some_and(|l| l.at <= now) {
             self.repeat_listing(now, s);
         }
@@ -474,7 +459,8 @@ impl Gossip {
 
     /// When something is next to be done.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let next = self.round_at.min(self.own.renew_at());
+        let next = [self.own.renew_at(), self.refill_at, self.sample_at, self.watch.poll_timeout()];
+        let next = next.into_iter().fold(self.round_at, Instant::min);
         let others = [self.dials.next(), self.hearsay.poll_timeout(), self.listing.as_ref().map(|l| l.at)];
         others.into_iter().fold(Some(next), earliest)
     }
@@ -495,7 +481,6 @@ impl Gossip {
     }
 
     fn dial(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
-        let open = self.neighbours.values().filter(|n| n.state != State::Down).count();
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         neighbour.due = None;
         match neighbour.state {
@@ -503,20 +488,15 @@ impl Gossip {
             State::Dialling => return,
             State::Up => return self.greet(now, peer, s),
         }
-        // The advert is newer than what we were told to join, but only that needs no advert; odd tries take the
+        // The advert is newer than what we were told to start from, but only that needs no advert; odd tries take the
         // other one, since an advert may name an address that we cannot reach.
-        let (told, said) = (neighbour.joined, s.members.address(&peer));
+        let (told, said) = (self.starts.get(&peer).copied(), s.members.address(&peer));
         let address = if neighbour.failures % 2 == 0 { said.or(told) } else { told.or(said) };
         let Some(address) = address else {
             // Its advert has expired and nobody told us to join it.
             self.neighbours.remove(&peer);
             return;
         };
-        if open >= LINKS_MAX {
-            let later = now + ROUND + s.random.jitter.jitter(ROUND);
-            self.dials.set(peer, &mut neighbour.due, Some(later));
-            return;
-        }
         neighbour.state = State::Dialling;
         s.out.push_back(Output::Dial { peer, address });
     }
@@ -533,25 +513,19 @@ impl Gossip {
         pack::send(s.out, listing.from, &Message::AdvertsRequest);
     }
 
-    /// Compares with two neighbours: one drawn, and the one not heard from for longest. Repeats unanswered questions.
+    /// Compares with two neighbours: one drawn, and the one not heard from for longest.
     fn round(&mut self, now: Instant, s: &mut Stores<'_>) {
         self.drop_expired(s);
         self.save_anchors(s);
-        let all: Vec<PeerId> = self.neighbours.keys().copied().collect();
-        for peer in &all {
-            let Some(neighbour) = self.neighbours.get_mut(peer) else { continue };
-            if neighbour.missed > 0 && neighbour.state == State::Up {
-                neighbour.missed = neighbour.missed.saturating_add(1);
-                pack::send(s.out, *peer, &Message::LoadRequest);
-                if let Some(bytes) = s.members.bytes(&self.me).filter(|_| !neighbour.knows_us) {
-                    pack::send(s.out, *peer, &Message::Signed { kind: SignedKind::Advert, bytes });
-                }
+        if let Some(bytes) = s.members.bytes(&self.me) {
+            let strange = self.neighbours.iter().filter(|(_, n)| n.state == State::Up && !n.knows_us);
+            for (peer, _) in strange {
+                pack::send(s.out, *peer, &Message::Signed { kind: SignedKind::Advert, bytes });
             }
-            self.suspect(now, *peer, s.members);
         }
-        let quiet = self.neighbours.iter().filter(|(_, n)| n.state == State::Up && n.missed == 0);
+        let up = self.neighbours.iter().filter(|(_, n)| n.state == State::Up);
         let mut partners: ArrayVec<PeerId, ROUND_PARTNERS> = ArrayVec::new();
-        partners.extend(quiet.min_by_key(|(_, n)| n.heard_at).map(|(peer, _)| *peer));
+        partners.extend(up.min_by_key(|(_, n)| n.heard_at).map(|(peer, _)| *peer));
         let linked: Vec<PeerId> = self.linked().filter(|peer| !partners.contains(peer)).copied().collect();
         if let Some(peer) = linked.get(s.random.peer_choice.below(linked.len())) {
             let _ = partners.try_push(*peer);
@@ -561,26 +535,23 @@ impl Gossip {
         }
     }
 
-    /// Neighbours whose adverts have expired are neighbours no longer, unless we were told to join them.
+    /// Neighbours whose adverts have expired are neighbours no longer, unless we were told to start from them.
     fn drop_expired(&mut self, s: &mut Stores<'_>) {
-        let gone = |(peer, n): &(&PeerId, &Neighbour)| n.joined.is_none() && !s.members.contains(peer);
-        let gone: Vec<PeerId> = self.neighbours.iter().filter(gone).map(|(peer, _)| *peer).collect();
+        let gone = |peer: &&PeerId| !self.starts.contains_key(peer) && !s.members.contains(peer);
+        let gone: Vec<PeerId> = self.neighbours.keys().filter(gone).copied().collect();
         for peer in gone {
-            if let Some(mut neighbour) = self.neighbours.remove(&peer) {
-                self.dials.set(peer, &mut neighbour.due, None);
-                s.out.push_back(Output::Release { peer });
-            }
+            self.remove(&peer, s);
         }
     }
 
-    /// Writes into the membership table what own questions found.
-    fn suspect(&mut self, now: Instant, peer: PeerId, members: &mut MembershipTable) {
-        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
-        if neighbour.missed > MISSED_MAX {
-            let since = *neighbour.suspect_since.get_or_insert(now);
-            let is_dead = now - since >= DEAD_AFTER;
-            members.set_suspicion(&peer, if is_dead { Suspicion::Dead } else { Suspicion::Suspect });
-        }
+    /// Links that rest.
+    pub(crate) fn resting(&self) -> impl Iterator<Item = &PeerId> {
+        self.resting.keys()
+    }
+
+    /// Somebody with a link that rested is something else now: what that link is kept for others say.
+    pub(crate) fn wake(&mut self, peer: &PeerId) -> bool {
+        self.resting.remove(peer).is_some()
     }
 }
 

@@ -1,6 +1,5 @@
 //! One neighbour: whether there is a link to it, when it is dialled next, and what doubts there are.
 
-use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::random::ChoiceRng;
@@ -27,35 +26,35 @@ pub(super) enum State {
 
 pub(super) struct Neighbour {
     pub(super) state: State,
-    /// Where we were told to join it; such a neighbour is kept without an advert.
-    pub(super) joined: Option<SocketAddr>,
     /// When it is dialled, or greeted again.
     pub(super) due: Option<Instant>,
     /// Greetings on this link so far.
     pub(super) greetings: u8,
     /// It sent a digest, so it knows us as a supernode.
     pub(super) knows_us: bool,
+    /// It had no place for us, and was told that we have hardly any neighbours.
+    pub(super) was_begged: bool,
     /// Dials that failed since the last link.
     pub(super) failures: u8,
-    /// Questions since it was last heard from.
-    pub(super) missed: u8,
     pub(super) heard_at: Instant,
-    pub(super) suspect_since: Option<Instant>,
 }
 
 impl Neighbour {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             state: State::Down,
-            joined: None,
             due: None,
             greetings: 0,
             knows_us: false,
+            was_begged: false,
             failures: 0,
-            missed: 0,
             heard_at: now,
-            suspect_since: None,
         }
+    }
+
+    /// Whether it has a place: it is linked, or has not failed yet.
+    pub(super) fn is_held(&self) -> bool {
+        self.state == State::Up || self.failures == 0
     }
 
     /// Whether it was away for so long that others may have been, too, and are back as well.
@@ -68,20 +67,14 @@ impl Neighbour {
         self.failures = 0;
         self.greetings = 0;
         self.knows_us = false;
+        self.was_begged = false;
     }
 
     /// Returns how long to wait before the next dial.
     pub(super) fn on_down(&mut self, jitter: &mut ChoiceRng) -> Duration {
         self.state = State::Down;
-        self.missed = self.missed.saturating_add(1);
         let max = BACKOFF_MAX.min(BACKOFF_MIN * (1 << self.failures.min(9)));
         self.failures = self.failures.saturating_add(1);
         Duration::from_millis(1) + jitter.jitter(max)
-    }
-
-    pub(super) fn on_heard(&mut self, now: Instant) {
-        self.heard_at = now;
-        self.missed = 0;
-        self.suspect_since = None;
     }
 }

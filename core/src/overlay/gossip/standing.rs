@@ -7,12 +7,15 @@
 use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
 
-use super::{DIAL_SPREAD, Gossip, LINKS_MAX, Stores};
+use super::{FEW, Gossip, Stores};
 use crate::identity::PeerId;
 use crate::overlay::advert::shelf::Refused;
 use crate::overlay::advert::{Advert, Found, MembershipTable, Need, Teller};
+use crate::overlay::advert::statement::speaks_of;
 use crate::overlay::output::Output;
+use crate::overlay::pack;
 use crate::time::Instant;
+use crate::wire::message::{Message, NeighbourWord};
 
 impl Gossip {
     /// Adverts that this node was told of when it was a leaf: it goes to see.
@@ -21,13 +24,15 @@ impl Gossip {
         for (bytes, at) in adverts {
             let me = Teller { id: self.me, ip: Some(at.ip()), is_member: false };
             // What has no place is heard of again.
-            let _ = self.hearsay.hear(now, &me, s.wall, bytes, need, &mut s.random.jitter);
+            let wants = |id: &PeerId| s.members.admits(id);
+            let _ = self.hearsay.hear(now, &me, s.wall, bytes, need, wants, &mut s.random.jitter);
         }
     }
 
     /// An Init of ours was answered there.
     pub(crate) fn on_reached(&mut self, now: Instant, peer: PeerId, address: SocketAddr, s: &mut Stores<'_>) {
         self.reached.insert(now, peer, address);
+        self.on_heard(now, &peer, s);
         self.vouch_for(now, peer, address, s);
     }
 
@@ -44,15 +49,22 @@ impl Gossip {
     /// This node has been at an address of this peer: if its advert waits for that, it is known from now on.
     fn vouch_for(&mut self, now: Instant, peer: PeerId, address: SocketAddr, s: &mut Stores<'_>) {
         let Some(bytes) = self.hearsay.on_reached(&peer, address) else { return };
+        if self.lonely.get(&peer).is_some() {
+            s.members.make_room();
+        }
         if let Ok(advert) = s.members.insert(now, &peer, s.wall, &bytes, Found::Here(address)) {
             self.on_member(now, peer, &advert, s);
+            if !self.neighbours.contains_key(&peer) {
+                // A visit leaves a link.
+                self.rest(now, peer, s);
+            }
         }
     }
 
     /// Whether this node has been to a supernode that is here, or was told by its user that it is there.
     pub(crate) fn is_at(&self, peer: &PeerId, address: SocketAddr, members: &MembershipTable) -> bool {
         members.address(peer) == Some(address)
-            || self.neighbours.get(peer).is_some_and(|neighbour| neighbour.joined == Some(address))
+            || self.starts.get(peer) == Some(&address)
     }
 
     /// An advert came over the link to `from`, straight from the address `ip` if there is one. Returns whether it was new
@@ -83,8 +95,18 @@ impl Gossip {
         // Whom this node has been to speaks from there, whatever way its words take.
         let at = s.members.address(&from).map(|at| at.ip());
         let teller = Teller { id: from, ip: at.or(ip), is_member: at.is_some() };
-        let need = Need { is_urgent: self.neighbours.len() < LINKS_MAX, tellers: s.members.spread() };
-        let Ok(peer) = self.hearsay.hear(now, &teller, s.wall, bytes, need, &mut s.random.jitter) else { return };
+        let is_urgent = s.members.len() < FEW && !s.members.is_partial();
+        let need = Need { is_urgent, tellers: s.members.spread() };
+        let wants = |id: &PeerId| self.lonely.get(id).is_some() || s.members.admits(id);
+        let heard = self.hearsay.hear(now, &teller, s.wall, bytes, need, wants, &mut s.random.jitter);
+        let peer = match heard {
+            Ok(peer) => peer,
+            // It is told so, and says whether it needs one.
+            Err(Refused::Full) if speaks_of(bytes, &from) && self.digests_taken.take(now, from) => {
+                return pack::send(s.out, from, &Message::Neighbour(NeighbourWord::Full));
+            }
+            Err(_) => return,
+        };
         if let Some((_, address)) = self.reached.get(&peer).copied() {
             self.vouch_for(now, peer, address, s);
         }
@@ -104,9 +126,13 @@ impl Gossip {
         if advert.is_withdrawn() {
             return;
         }
-        let is_known = self.neighbours.contains_key(&advert.id);
-        self.meet(now, advert.id, None, now + s.random.jitter.jitter(DIAL_SPREAD));
-        if advert.id == from && !is_known {
+        let (peer, is_new) = (advert.id, !self.neighbours.contains_key(&advert.id));
+        if self.lonely.remove(&peer).is_some() && self.take(now, peer, true, s) {
+            return;
+        }
+        self.consider(now, peer, s);
+        let is_wanted = self.neighbours.contains_key(&peer);
+        if peer == from && is_new && is_wanted {
             self.on_link_up(now, from, s);
         }
     }

@@ -48,6 +48,119 @@ fn sixty_four_supernodes_that_know_one_soon_know_all() {
     assert!(bits < 1000, "{bits} bit/s each");
 }
 
+/// Those that links are up to and that are neighbours.
+fn neighbours(net: &TestNet, id: &PeerId) -> Vec<PeerId> {
+    net.get(id).gossip.as_ref().unwrap().linked().copied().collect()
+}
+
+#[test]
+fn up_to_thirty_three_everybody_is_everybodys_neighbour() {
+    let mut net = TestNet::new(11);
+    let all = start(&mut net, 33);
+    net.run_for(SECOND * 60);
+    assert!(all.iter().all(|id| neighbours(&net, id).len() == 32));
+}
+
+#[test]
+fn nobody_becomes_a_hub_and_with_a_small_table_everybody_knows_those_around() {
+    let mut net = TestNet::new(12);
+    net.table_max = 64;
+    let mut all = start(&mut net, 80);
+    net.run_for(SECOND * 120);
+    for id in &all {
+        let count = neighbours(&net, id).len();
+        assert!((16..=circle::CIRCLE_MAX).contains(&count), "{count} neighbours");
+        assert!(known(&net, id) <= 64);
+        // Being neighbours is mutual, but for those that are just being told.
+        let one_way = neighbours(&net, id).iter().filter(|other| !neighbours(&net, other).contains(id)).count();
+        assert!(one_way <= 1, "{one_way} do not know that they are neighbours");
+    }
+    net.run_for(SECOND * 500);
+    let nearest = |of: &PeerId, all: &[PeerId]| {
+        let mut others: Vec<PeerId> = all.iter().filter(|id| *id != of).copied().collect();
+        others.sort_by_key(|id| shelf::distance(of, id));
+        others.truncate(8);
+        others
+    };
+    let knows = |net: &TestNet, all: &[PeerId], id: &PeerId| {
+        nearest(id, all).iter().filter(|near| net.get(id).members.contains(near)).count()
+    };
+    let missing: usize = all.iter().map(|id| 8 - knows(&net, &all, id)).sum();
+    assert!(missing <= all.len() / 20, "of {} nearest {missing} are not known", all.len() * 8);
+    // Who comes now is taken, although all tables and many circles are full.
+    let newcomer = net.supernode(120, &[bootstrap(1)]);
+    all.push(newcomer);
+    net.run_for(SECOND * 30);
+    assert!(neighbours(&net, &newcomer).len() >= 3);
+    net.run_for(SECOND * 500);
+    assert_eq!(knows(&net, &all, &newcomer), 8);
+    let known_by = nearest(&newcomer, &all).iter().filter(|near| net.get(near).members.contains(&newcomer)).count();
+    assert!(known_by >= 7, "known by {known_by} of those around it");
+}
+
+#[test]
+fn who_lost_all_its_neighbours_finds_back() {
+    let mut net = TestNet::new(13);
+    let all = start(&mut net, 12);
+    net.run_for(SECOND * 60);
+    // Those that it knows are gone, but for the one that it was told of, which is started anew.
+    for id in &all[1..11] {
+        net.crash(*id);
+    }
+    net.crash(all[0]);
+    net.run_for(SECOND * 5000);
+    assert!(neighbours(&net, &all[11]).is_empty());
+    net.supernode(1, &[]);
+    net.supernode(20, &[bootstrap(1)]);
+    net.run_for(SECOND * 150);
+    assert_eq!(neighbours(&net, &all[11]).len(), 2);
+}
+
+#[test]
+fn before_somebody_is_suspected_others_try_it() {
+    let mut net = TestNet::new(14);
+    let all = start(&mut net, 6);
+    net.run_for(SECOND * 60);
+    let (me, silent) = (all[1], all[2]);
+    let asked = |out: &VecDeque<Output>| {
+        let is_ping = |output: &&Output| match output {
+            Output::Send { messages, .. } => {
+                matches!(decode_next(&mut &**messages), Ok(Message::PingFor { peer }) if peer == silent)
+            }
+            _ => false,
+        };
+        out.iter().filter(is_ping).count()
+    };
+    with_gossip(&mut net, me, |gossip, now, s| {
+        gossip.doubt(now, silent, s);
+        assert_eq!(asked(s.out), 3);
+        assert_eq!(s.members.suspicion(&silent), Suspicion::Alive);
+        // Somebody hears it.
+        gossip.on_alive(&all[3], &silent);
+        gossip.watch_due(now + SECOND * 20, s);
+        assert_eq!(s.members.suspicion(&silent), Suspicion::Alive);
+        // Nobody does; and a stranger is not believed.
+        gossip.doubt(now + SECOND * 20, silent, s);
+        gossip.on_alive(&key(99).peer_id(), &silent);
+        gossip.watch_due(now + SECOND * 60, s);
+        assert_eq!(s.members.suspicion(&silent), Suspicion::Suspect);
+        gossip.on_heard(now + SECOND * 60, &silent, s);
+        assert_eq!(s.members.suspicion(&silent), Suspicion::Alive);
+        s.out.clear();
+    });
+    // The one asked tries, and says so if there is an answer; of strangers it takes no questions.
+    with_gossip(&mut net, all[4], |gossip, now, s| {
+        gossip.on_ping_for(now, key(99).peer_id(), silent, s);
+        assert!(s.out.is_empty());
+        gossip.on_ping_for(now, me, silent, s);
+        assert_eq!(s.out.drain(..).collect::<Vec<_>>(), [Output::AskAlive { peer: silent }]);
+        gossip.on_heard(now, &silent, s);
+        let [Output::Send { to, messages }] = s.out.make_contiguous() else { panic!() };
+        assert_eq!((*to, decode_next(&mut &**messages).unwrap()), (me, Message::Alive { peer: silent }));
+        s.out.clear();
+    });
+}
+
 #[test]
 fn what_was_lost_is_repaired_in_rounds() {
     let mut net = TestNet::new(2);

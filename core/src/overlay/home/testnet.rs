@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{Homes, Means, Registrations};
 use crate::api::{Event, Save, Saved};
 use crate::identity::{PeerId, SecretKey};
-use crate::overlay::advert::{LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, SUPERNODE_ADVERTS_MAX, Sequence};
+use crate::overlay::advert::{LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, Sequence};
 use crate::overlay::directory::{Placing, RECORDS_MAX, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
 use crate::overlay::output::Output;
@@ -71,6 +71,8 @@ pub(crate) struct TestNet {
     pub now: Instant,
     pub nodes: BTreeMap<PeerId, TestNode>,
     pub loss_percent: usize,
+    /// Places in the tables of supernodes that start from now on.
+    pub table_max: usize,
     /// How long a link stands after the other end crashed.
     pub notice_after: Duration,
     pub dials: Vec<(Instant, PeerId, PeerId)>,
@@ -91,6 +93,7 @@ impl TestNet {
             now: s(1),
             nodes: BTreeMap::new(),
             loss_percent: 0,
+            table_max: 1_024,
             notice_after: Duration::from_secs(60),
             dials: Vec::new(),
             vets: Vec::new(),
@@ -130,7 +133,7 @@ impl TestNet {
     pub(crate) fn supernode(&mut self, n: u8, known: &[(PeerId, SocketAddr)]) -> PeerId {
         let saved = self.nodes.get(&key(n).peer_id()).map(|node| node.saved.clone()).unwrap_or_default();
         let anchors = saved.anchors.clone();
-        let mut node = self.node(n, Self::address_of(n), saved, SUPERNODE_ADVERTS_MAX);
+        let mut node = self.node(n, Self::address_of(n), saved, self.table_max);
         let id = node.key.peer_id();
         let own = OwnAdvert::new(self.now, &[node.address], 1000, 0);
         node.gossip = Some(Gossip::new(self.now, id, own, &mut node.random));
@@ -256,9 +259,8 @@ impl TestNet {
                     _ => node.events.push((self.now, event)),
                 }
             }
-            Output::DialBack { .. } => {}
-            Output::Keep { .. }
-            | Output::Review
+            Output::DialBack { .. } | Output::Keep { .. } | Output::Rest { .. } => {}
+            Output::Review
             | Output::Dismiss { .. }
             | Output::CloseChannels
             | Output::Duty(_)
@@ -329,10 +331,11 @@ impl TestNet {
             }
             Delivery::Alive { at, of } => {
                 if self.nodes[&of].is_up && self.links.contains(&pair(at, of)) {
-                    self.with(at, |node, now, _| {
-                        let TestNode { gossip, registrations, members, .. } = node;
+                    self.with(at, |node, now, out| {
+                        let TestNode { gossip, registrations, members, records, random, .. } = node;
                         if let (Some(gossip), Some(registrations)) = (gossip, registrations) {
-                            gossip.on_heard(now, &of, members);
+                            let wall = Some(wall_at(now));
+                            gossip.on_heard(now, &of, &mut Stores { wall, random, members, records, out });
                             registrations.on_heard(&of);
                         }
                     });
@@ -419,9 +422,9 @@ impl TestNode {
         let Self { gossip, registrations, placing, homes, members, records, random, key, sequence, .. } = self;
         let wall = Some(wall_at(now));
         if let (Some(gossip), Some(registrations)) = (gossip, registrations) {
-            gossip.on_heard(now, &from, members);
-            registrations.on_heard(&from);
             let s = &mut Stores { wall, random, members, records, out };
+            gossip.on_heard(now, &from, s);
+            registrations.on_heard(&from);
             match message {
                 Message::AdvertsRequest => gossip.on_adverts_request(now, from, s),
                 Message::Signed { kind, bytes } => {
@@ -444,10 +447,13 @@ impl TestNode {
                 Message::Partners(_) | Message::Rooms(_) => {}
                 Message::Register { other_home, record } => {
                     let registered = registrations.on_register(now, from, other_home, record, load, s);
-                    if let Some(placing) = placing.as_ref().filter(|_| registered.is_record_new) {
-                        placing.put(record, s.members, s.out);
+                    if let Some(placing) = placing.as_mut().filter(|_| registered.is_record_new) {
+                        placing.put(now, record, s.members, s.out);
                     }
                 }
+                Message::Neighbour(word) => gossip.on_neighbour(now, from, word, s),
+                Message::PingFor { peer } => gossip.on_ping_for(now, from, peer, s),
+                Message::Alive { peer } => gossip.on_alive(&from, &peer),
                 Message::Deregister => registrations.on_deregister(&from, s),
                 Message::Lookup { peer } => crate::overlay::pack::send(s.out, from, &s.records.answer(peer)),
                 other => panic!("not for a supernode: {other:?}"),

@@ -13,7 +13,7 @@ fn id(n: u8) -> PeerId {
 
 /// A table of supernodes that claim so many places each, the first of which is number 1.
 fn members(claims: &[u32]) -> MembershipTable {
-    let mut members = MembershipTable::new(id(0), SUPERNODE_ADVERTS_MAX);
+    let mut members = MembershipTable::new(id(0), 1_024);
     for (n, leaves_max) in (1..).zip(claims) {
         let advert = Advert {
             id: id(n),
