@@ -62,7 +62,15 @@ fn address(n: u8) -> SocketAddr {
 impl End {
     fn act(&mut self, act: impl FnOnce(&mut Choices, &Around<'_>, &mut KeyRng, &mut VecDeque<Output>)) -> Vec<Output> {
         let supernode = |_: &PeerId| Supernode::default();
-        let around = Around { me: self.me, peers: &self.peers, homes: &self.homes, supernode: &supernode };
+        let around = Around {
+            me: self.me,
+            peers: &self.peers,
+            homes: &self.homes,
+            is_serving: false,
+            is_leaf_here: &|_| false,
+            profile: crate::wire::nat::NatProfile::default(),
+            supernode: &supernode,
+        };
         act(&mut self.choices, &around, &mut self.keys, &mut self.out);
         self.out.drain(..).collect()
     }

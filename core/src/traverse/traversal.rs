@@ -11,6 +11,7 @@ use super::target::{Target, retry_wait};
 use crate::account::{Account, Exposure, Scope};
 use crate::api::RelayReason;
 use crate::net::{Network, PeerKey, SocketId};
+use crate::peer::LinkUse;
 use crate::queue;
 use crate::random::{ChoiceRng, KeyRng, Seed};
 use crate::time::Instant;
@@ -102,8 +103,14 @@ impl Traversal {
     // ---- what the node is told, and tells ----
 
     /// Where peers may try to reach us, and what that takes, for the given attempt.
-    pub(crate) fn whereabouts(&self, now: Instant, around: &Around, network: &Network, attempt: u8) -> Whereabouts {
-        let candidates = gather(network, &around.reflexive);
+    pub(crate) fn whereabouts(
+        &self,
+        now: Instant,
+        around: &Around,
+        network: &Network,
+        (attempt, link_use): (u8, LinkUse),
+    ) -> Whereabouts {
+        let candidates = gather(network, &around.reflexive, link_use);
         Whereabouts { nat: self.profile(now, around), attempt, candidates }
     }
 
@@ -143,7 +150,7 @@ impl Traversal {
     /// The peer told us where it is and asks the same.
     pub(crate) fn on_upgrade(&mut self, case: &mut Case<'_>, whereabouts: Whereabouts) {
         self.target(case.key).told = true;
-        let mine = self.whereabouts(case.now, &case.around, case.network, whereabouts.attempt);
+        let mine = self.whereabouts(case.now, &case.around, case.network, (whereabouts.attempt, case.peer.link_use));
         self.outputs.push_back(Output::Send { peer: case.key, message: Message::Candidates(mine) });
         self.on_whereabouts(case, whereabouts);
     }
@@ -163,7 +170,7 @@ impl Traversal {
         let tries = target.retry.map_or(0, |(_, tries)| u8::try_from(tries).unwrap_or(u8::MAX));
         target.attempt = target.attempt.max(tries);
         let attempt = target.attempt;
-        let mine = self.whereabouts(case.now, &case.around, case.network, attempt);
+        let mine = self.whereabouts(case.now, &case.around, case.network, (attempt, case.peer.link_use));
         self.outputs.push_back(Output::Send { peer: case.key, message: Message::Upgrade(mine) });
     }
 

@@ -131,6 +131,12 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::RelayJoin { token: TOKEN },
         Message::RelayJoined { token: TOKEN, result: Ok((channel, limits)) },
         Message::RelayJoined { token: TOKEN, result: Err(refusal) },
+        Message::Volunteer { on: yes },
+        Message::VolunteerReply { refused: Some(refusal) },
+        Message::VolunteerReply { refused: None },
+        Message::VolunteersRequest,
+        Message::Volunteers { named: Ok([peer; 2].into_iter().collect()) },
+        Message::Volunteers { named: Err(refusal) },
     ];
     let mut numbers: Vec<u8> = all.iter().map(number_of).collect();
     numbers.dedup();
@@ -139,7 +145,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
 }
 
 /// The number of the last variant.
-pub(crate) const LAST: u8 = 37;
+pub(crate) const LAST: u8 = 41;
 
 /// What two ends present to a relay.
 const TOKEN: [u8; 16] = *b"sixteen bytes 01";
@@ -185,6 +191,10 @@ pub(crate) fn number_of(message: &Message<'_>) -> u8 {
         Message::RelayPick { .. } => 35,
         Message::RelayJoin { .. } => 36,
         Message::RelayJoined { .. } => 37,
+        Message::Volunteer { .. } => 38,
+        Message::VolunteerReply { .. } => 39,
+        Message::VolunteersRequest => 40,
+        Message::Volunteers { .. } => 41,
     }
 }
 
@@ -193,6 +203,7 @@ pub(crate) fn init_bodies(parts: &Parts) -> Vec<InitBody<'_>> {
     let mut all = vec![InitBody::Direct { early: None }];
     all.extend(messages(parts).into_iter().map(|message| InitBody::Direct { early: Some(message) }));
     all.push(InitBody::Introduced { whereabouts: whereabouts_of(parts) });
+    all.push(InitBody::Leg { whereabouts: whereabouts_of(parts) });
     all
 }
 
