@@ -77,7 +77,8 @@ impl Node {
 
     /// Why a link is relayed, if it is.
     pub(crate) fn relay_reason(&self, now: Instant, key: PeerKey) -> Option<RelayReason> {
-        self.traversal.relay_reason(now, key, &View::of(self.peers.get(key)?, now)?, || self.around())
+        let view = View::of(self.peers.get(key)?, now).filter(|view| view.link_use == LinkUse::User)?;
+        self.traversal.relay_reason(now, key, &view, || self.around())
     }
 
     // ---- what happened ----

@@ -77,7 +77,7 @@ const PROVE_WAITS: [Duration; 4] = [
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// A link whose relay is limited ends after so long whatever is under way.
 const URGENT_MAX: Duration = Duration::from_secs(10);
-/// Offers for one such link.
+/// Offers because of one limit.
 const ROUNDS_MAX: u8 = 3;
 /// A peer is answered so many offers in [`AGAIN`].
 const PICKS_MAX: u8 = 6;
@@ -116,6 +116,8 @@ pub(super) struct Urgent {
     via: PeerKey,
     channel: ChannelId,
     end: StreamEnd,
+    /// Offers made because of it.
+    rounds: u8,
     /// When it was met.
     met: Instant,
     until: Instant,
@@ -128,6 +130,8 @@ pub(super) struct Choice {
     pub(super) round: u8,
     /// The round of the peer's that was answered last, with what, and how often any was.
     picked: Option<(u8, Option<Pick>)>,
+    /// The round of the peer's that was heard last, answered or not.
+    heard: Option<u8>,
     picks: u8,
     picks_since: Instant,
     /// The peer knows how to choose.
@@ -215,7 +219,7 @@ impl Choices {
         if let Some(choice) = self.by_link.get_mut(&link) {
             let is_under_way = matches!(choice.stage, Stage::Joining { address: None, .. });
             let most = if is_under_way { VOLUNTEER_MAX } else { URGENT_MAX };
-            choice.urgent = Some(Urgent { via, channel, end, met: now, until: now + most });
+            choice.urgent = Some(Urgent { via, channel, end, rounds: 0, met: now, until: now + most });
         }
     }
 
@@ -242,6 +246,7 @@ impl Choices {
         }
         let Some(choice) = self.by_link.get_mut(&link) else { return };
         choice.speaks = true;
+        let is_heard = choice.heard.replace(round) == Some(round);
         if matches!(choice.stage, Stage::Offered { .. }) && around.me < peer.id() {
             // The offer of the lesser one counts.
             return;
@@ -250,9 +255,12 @@ impl Choices {
             out.push_back(Output::Send { peer: link, message: Message::RelayPick { round, pick } });
             return;
         }
-        if let Stage::Joining { relay, address: None, .. } = choice.stage {
+        match choice.stage {
+            // It crossed ours, which counted.
+            Stage::Joining { .. } if is_heard => return,
             // The peer has given that one up.
-            self.on_failed(now, link, (relay, None));
+            Stage::Joining { relay, address: None, .. } => self.on_failed(now, link, (relay, None)),
+            _ => {}
         }
         let candidates = self.candidates(now, link, peer, urgent, relays, around);
         if urgent && candidates.is_empty() && self.known.is_asking(now) {
@@ -442,6 +450,7 @@ impl Choices {
         }
         if let Some(choice) = self.by_link.get_mut(&link) {
             choice.round = choice.round.wrapping_add(1);
+            choice.urgent.iter_mut().for_each(|urgent| urgent.rounds += 1);
         }
         let wait = OFFER_WAITS[0] * if is_urgent { 1 } else { UNHURRIED };
         self.send_offer(now, link, peer, around, out);
@@ -455,6 +464,7 @@ impl Choices {
             stage,
             round: 0,
             picked: None,
+            heard: None,
             picks: 0,
             picks_since: now,
             speaks: false,
@@ -504,7 +514,7 @@ impl Choices {
         }
         choice.refused.push(relay);
         match choice.urgent {
-            Some(_) if choice.round < ROUNDS_MAX => self.set(now, link, Stage::Resting, TICK),
+            Some(urgent) if urgent.rounds < ROUNDS_MAX => self.set(now, link, Stage::Resting, TICK),
             Some(_) => self.set(now, link, Stage::Ending, LAST_WORDS),
             None => self.set(now, link, Stage::Resting, AGAIN),
         }

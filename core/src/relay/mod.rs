@@ -11,6 +11,9 @@
 //! and its channels [close](Relay::close_all). Both ends of a channel are told where bytes are used up, a pair's or the
 //! relay's own (`limited`).
 //!
+//! A leaf relays as well, if it is to volunteer and its router allows it (`volunteering`), with caps of its own; homes
+//! know which of their leaves do (`volunteers`) and name some to ends that look for a relay (`known`).
+//!
 //! A channel lives while both links live, and at most [`CHANNEL_IDLE_MAX`] without a packet.
 
 mod agree;
@@ -770,6 +773,31 @@ mod tests {
         assert_eq!(relay.close_all(at(1)).len(), 2);
         relay.on_wall_clock(wall(131));
         assert!(!relay.is_exhausted());
+    }
+
+    #[test]
+    fn a_volunteer_has_caps_of_its_own_until_it_serves() {
+        let mut saved = Saved::default();
+        saved.relayed = Relayed { since_s: 5, bytes: 200_000_000_000 };
+        let config = Config { volunteer: true, ..Config::auto() };
+        let mut relay = Relay::of(at(0), &Seed::new([0; 32]), &config, &saved);
+        let volunteers = Limits { rate_bps: 1_000_000, quota_bytes: 1_000_000_000 };
+        let supernodes = Limits { rate_bps: 2_000_000, quota_bytes: 1 << 30 };
+        assert!(relay.is_exhausted() && !relay.caps.is_exhausted(), "30 days are one thing, a day is another");
+        open(&mut relay, at(0), ID, end(1), end(2));
+        assert!(forward(&mut relay, at(0), ID, &path(1), 1_000).is_ok());
+        assert!(matches!(relay.poll_keep(), Some(Save::Volunteered(kept)) if kept.bytes >= 1_000));
+        for (serving, limits) in [(false, volunteers), (true, supernodes), (true, supernodes), (false, volunteers)] {
+            relay.set_serving(at(1), serving);
+            assert_eq!(relay.caps.limits, limits, "{serving}");
+            assert_eq!(relay.relayed().bytes, 200_000_000_000);
+        }
+        assert_eq!(relay.volunteer_status().expect("it is to be one").relayed.bytes, 1_000);
+        // Who was not asked to, and who serves anyway, does not volunteer.
+        for config in [Config::auto(), Config { volunteer: true, ..Config::supernode(vec![path(1).remote]) }] {
+            let relay = Relay::of(at(0), &Seed::new([0; 32]), &config, &saved);
+            assert!(relay.volunteer_status().is_none());
+        }
     }
 
     /// The kinds of what a channel's ends are told: which limit, for how long.

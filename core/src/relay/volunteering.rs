@@ -164,3 +164,85 @@ impl Volunteering {
         self.guests.remove(&link);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::address::{Candidate, CandidateKind};
+
+    fn at(s: u64) -> Instant {
+        Instant::from_micros(s * 1_000_000)
+    }
+
+    fn key(n: u32) -> PeerKey {
+        PeerKey { index: n, generation: 1 }
+    }
+
+    /// What is said at a look: to whom, and whether it volunteers.
+    fn said(v: &mut Volunteering, s: u64, can: bool, homes: &[PeerKey]) -> Vec<(PeerKey, bool)> {
+        let mut out = VecDeque::new();
+        v.look(at(s), can, homes, &mut out);
+        assert!(v.poll_timeout() > at(s), "a timer does not advance");
+        let said = out.into_iter().filter_map(|output| match output {
+            Output::Send { peer, message: Message::Volunteer { on } } => Some((peer, on)),
+            _ => None,
+        });
+        said.collect()
+    }
+
+    #[test]
+    fn homes_are_told_until_they_answer_and_again_when_it_changes() {
+        let (mut v, homes) = (Volunteering::new(at(0)), [key(1), key(2)]);
+        assert_eq!(said(&mut v, 5, false, &homes), [], "it never said that it would");
+        assert_eq!(said(&mut v, 10, true, &homes), [(key(1), true), (key(2), true)]);
+        v.on_reply(at(10), key(1), None);
+        assert_eq!(v.poll_timeout(), at(12));
+        assert_eq!(said(&mut v, 12, true, &homes), [(key(2), true)]);
+        assert_eq!(said(&mut v, 16, true, &homes), [(key(2), true)]);
+        assert_eq!(said(&mut v, 24, true, &homes), [(key(2), true)]);
+        assert_eq!(said(&mut v, 60, true, &homes), [], "it does not know the word");
+        v.on_replaced(at(70), key(1));
+        assert_eq!(said(&mut v, 71, true, &homes), [(key(1), true)], "it may have forgotten");
+        v.on_reply(at(71), key(1), Some(Refusal::Busy));
+        assert_eq!(said(&mut v, 100, true, &homes), []);
+        assert_eq!(said(&mut v, 671, true, &homes), [(key(1), true)]);
+        assert_eq!(said(&mut v, 700, false, &homes), [(key(2), false), (key(1), false)]);
+        assert_eq!(said(&mut v, 700, false, &[key(3)]), []);
+    }
+
+    fn from(a: u8, b: u8) -> Whereabouts {
+        let address = core::net::SocketAddr::from(([198, a, b, 1], 7)).into();
+        let candidates = [Candidate { kind: CandidateKind::ServerReflexive, address }].into_iter().collect();
+        Whereabouts { candidates, ..Whereabouts::default() }
+    }
+
+    #[test]
+    fn guests_are_few_and_fewer_of_a_prefix_and_none_where_it_does_not_volunteer() {
+        let mut v = Volunteering::new(at(0));
+        assert_eq!(v.take_guest(key(1), &from(0, 1)), Err(DropReason::Unauthentic));
+        said(&mut v, 5, true, &[]);
+        for n in 0..10 {
+            let taken = v.take_guest(key(n), &from(0, 1));
+            assert_eq!(taken.is_ok(), (n as usize) < GUESTS_OF_PREFIX_MAX, "{n}");
+        }
+        assert_eq!(v.take_guest(key(0), &from(0, 1)), Ok(()), "it is one already");
+        for n in 10..100 {
+            let taken = v.take_guest(key(n), &from(1, n as u8));
+            assert_eq!(taken, if n < 38 { Ok(()) } else { Err(DropReason::Quota) }, "{n}");
+        }
+        assert_eq!(v.guests(), GUESTS_MAX);
+        v.forget(key(0));
+        assert_eq!(v.take_guest(key(200), &from(0, 1)), Ok(()));
+        assert_eq!(v.take_guest(key(201), &Whereabouts::default()), Err(DropReason::Quota));
+    }
+
+    #[test]
+    fn whose_mapping_depends_on_the_destination_or_is_not_known_cannot_relay() {
+        let profile = |mapping, udp_blocked| NatProfile { mapping, udp_blocked, ..NatProfile::default() };
+        let independent = Some(MappingBehavior::EndpointIndependent);
+        assert!(can_relay(&profile(independent, false)) && !can_relay(&profile(independent, true)));
+        for mapping in [None, Some(MappingBehavior::AddressDependent), Some(MappingBehavior::AddressAndPortDependent)] {
+            assert!(!can_relay(&profile(mapping, false)));
+        }
+    }
+}

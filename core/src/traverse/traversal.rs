@@ -29,8 +29,8 @@ pub(crate) struct Traversal {
     /// Where guesses begin.
     pub(super) choices: ChoiceRng,
     pub(super) targets: BTreeMap<PeerKey, Box<Target>>,
-    /// For whom ports are guessed or held now: for one at a time.
-    pub(super) birthday: Option<PeerKey>,
+    /// For whom ports are guessed or held now, and what that link is for: for one at a time.
+    pub(super) birthday: Option<(PeerKey, LinkUse)>,
     /// When our router's counter was last found to be moved on too fast.
     pub(super) counter_rushed: Option<Instant>,
     /// Those whose checks the budget holds back: when it frees for each, as far as is known, and whose turn it is.
@@ -327,7 +327,7 @@ impl Traversal {
 
     /// Nothing more is guessed or held for this peer.
     pub(super) fn end_birthday(&mut self, key: PeerKey) {
-        self.birthday = self.birthday.filter(|holder| *holder != key);
+        self.birthday = self.birthday.filter(|(holder, _)| *holder != key);
     }
 
     pub(super) fn close(&mut self, sockets: BTreeSet<SocketId>) {
