@@ -39,6 +39,7 @@ mod traverse;
 pub use api::{
     Access, CommandError, Config, ConfigError, ConnectError, Counters, Event, LimitedRelay, PathInfo, PeerStatus, Read,
     RelayReason, Relayed, Role, Save, Saved, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus,
+    VolunteerStatus,
 };
 pub use identity::{PeerId, SecretKey};
 pub use net::{

@@ -101,6 +101,9 @@ fn parse_line(line: &str, saved: &mut Saved) -> Option<()> {
         "relayed" => {
             saved.relayed = Relayed { since_s: words.next()?.parse().ok()?, bytes: words.next()?.parse().ok()? };
         }
+        "volunteered" => {
+            saved.volunteered = Relayed { since_s: words.next()?.parse().ok()?, bytes: words.next()?.parse().ok()? };
+        }
         "anchor" if saved.anchors.len() < ANCHORS_MAX => {
             saved.anchors.push((words.next()?.parse().ok()?, words.next()?.parse().ok()?));
         }
@@ -117,6 +120,9 @@ fn print(saved: &Saved) -> String {
     let mut text = format!("{HEADER}\nclock-mark {}\nsequence {}\n", saved.clock_mark, saved.sequence);
     if saved.relayed != Relayed::default() {
         let _ = writeln!(text, "relayed {} {}", saved.relayed.since_s, saved.relayed.bytes);
+    }
+    if saved.volunteered != Relayed::default() {
+        let _ = writeln!(text, "volunteered {} {}", saved.volunteered.since_s, saved.volunteered.bytes);
     }
     for (peer, address) in saved.anchors.iter().take(ANCHORS_MAX) {
         // Writing to a string cannot fail.
@@ -243,6 +249,7 @@ mod tests {
         saved.clock_mark = 1_767_225_600_000_000;
         saved.sequence = 12;
         saved.relayed = Relayed { since_s: 1_767_225_600, bytes: 5_000_000 };
+        saved.volunteered = Relayed { since_s: 1_767_225_601, bytes: 7 };
         saved.anchors = vec![
             (peer(1), "203.0.113.7:7441".parse().expect("address")),
             (peer(2), "[2001:db8::7]:7441".parse().expect("address")),

@@ -215,7 +215,33 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) duty: DutyArgs,
     #[command(flatten)]
+    pub(crate) volunteer: VolunteerArgs,
+    #[command(flatten)]
     pub(crate) node: NodeArgs,
+}
+
+/// What a leaf does for strangers.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct VolunteerArgs {
+    /// Relay for strangers who cannot reach each other, while this node is a leaf and its router can be punched: at most
+    /// 1 Mbit/s and 1 GB a day. They learn this node's address, and may use nothing of it
+    #[arg(long, env = "HANDFAST_VOLUNTEER", value_parser = FalseyValueParser::new())]
+    volunteer: bool,
+    /// Most bits per second to relay as a volunteer in all; 0 is unlimited [default: 1M]
+    #[arg(long, value_name = "BPS", env = "HANDFAST_VOLUNTEER_RATE", value_parser = amount)]
+    volunteer_rate: Option<u64>,
+    /// Most bytes a day to relay as a volunteer in all; 0 is unlimited [default: 1G]
+    #[arg(long, value_name = "BYTES", env = "HANDFAST_VOLUNTEER_QUOTA", value_parser = amount)]
+    volunteer_quota: Option<u64>,
+}
+
+impl VolunteerArgs {
+    /// Enters what was said.
+    pub(crate) fn apply(self, options: Options) -> Options {
+        let options = options.volunteer(self.volunteer);
+        let options = self.volunteer_rate.into_iter().fold(options, Options::volunteer_rate_bps);
+        self.volunteer_quota.into_iter().fold(options, Options::volunteer_quota_bytes)
+    }
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -230,6 +256,8 @@ pub(crate) struct LeafArgs {
     /// UDP address to bind [default: any port on all addresses]
     #[arg(long, value_name = "HOST:PORT", env = "HANDFAST_LISTEN", value_delimiter = ',')]
     pub(crate) listen: Vec<String>,
+    #[command(flatten)]
+    pub(crate) volunteer: VolunteerArgs,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }

@@ -38,7 +38,8 @@ impl Verdict {
 /// One fact.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Finding {
-    /// What was looked at: `udp`, `ipv4`, `ipv6`, `nat`, `port-mapping`, `reachable`, `homes` or `keep-alive`.
+    /// What was looked at: `udp`, `ipv4`, `ipv6`, `nat`, `port-mapping`, `reachable`, `homes`,
+    /// `keep-alive` or `volunteer`.
     pub(crate) check: String,
     pub(crate) verdict: Verdict,
     pub(crate) text: String,
@@ -128,10 +129,22 @@ impl Diagnosis {
             add("keep-alive", Verdict::Neutral, "how long the router keeps a binding is not measured yet".into());
         }
 
+        if let Some(volunteer) = status.volunteer {
+            let verdict = if volunteer.on { Verdict::Ok } else { Verdict::Neutral };
+            add("volunteer", verdict, format!("volunteering: {}", volunteer.to_text()));
+        }
         let reached = open || mapped.is_some();
         let degraded = udp_blocked || lost || status.udp.is_none() || (hard && !reached);
         let (meaning, advice) = consequences(&status, Consequence { udp_blocked, lost, hard, reached });
         Self { schema: Self::SCHEMA.into(), degraded, findings, meaning, advice, status }
+    }
+
+    /// What a node is asked that could relay for strangers and was not asked to.
+    pub(crate) fn question(&self) -> Option<&'static str> {
+        let status = &self.status;
+        let is_easy = status.mapping.as_deref() == Some("endpoint-independent") && status.udp == Some(true);
+        let is_leaf = status.role == "leaf" && !status.homes.is_empty();
+        (is_easy && is_leaf && status.volunteer.is_none()).then_some(QUESTION)
     }
 
     /// For a terminal.
@@ -141,6 +154,11 @@ impl Diagnosis {
         findings.chain(rest).collect::<Vec<_>>().join("\n")
     }
 }
+
+/// Asked once.
+const QUESTION: &str = "? this router could help: some pairs of strangers cannot reach each other, and this node could relay \
+    for them, at most 1 Mbit/s and 1 GB a day. They would learn its address, and could use nothing of it. \
+    If you like: handfast run --volunteer    (this is not asked again)";
 
 /// The IPv4 address that most supernodes see, with the port if they see one, and how many they are.
 fn seen_at(status: &StatusReport) -> Option<(String, usize)> {
@@ -297,6 +315,22 @@ mod tests {
         assert!(!told.degraded, "{}", told.to_text());
         assert!(told.to_text().contains("✓ IPv4 198.51.100.4:7441 (3 witnesses agree)"), "{}", told.to_text());
         assert!(told.advice.is_empty());
+    }
+
+    #[test]
+    fn whoever_could_volunteer_is_asked_and_nobody_else() {
+        assert!(Diagnosis::of(healthy()).question().is_some_and(|text| text.contains("--volunteer")));
+        let mut hard = healthy();
+        hard.mapping = Some("address-and-port-dependent".into());
+        let mut willing = healthy();
+        willing.volunteer = Some(crate::report::VolunteerReport { on: true, guests: 2, relayed_bytes: 0 });
+        let mut supernode = healthy();
+        supernode.role = "supernode".into();
+        let told = Diagnosis::of(willing);
+        assert!(told.to_text().contains("✓ volunteering: on · 2 strangers linked"), "{}", told.to_text());
+        for told in [told, Diagnosis::of(hard), Diagnosis::of(supernode)] {
+            assert_eq!(told.question(), None);
+        }
     }
 
     #[test]

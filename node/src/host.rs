@@ -354,6 +354,13 @@ fn narrate(endpoint: &Endpoint, relay_limits: RelayLimits) -> Result<(), Failure
                 Event::RoleChanged { supernode: false, .. } => {
                     talk::note("supernode  OFF: the internet reaches this node no longer; it goes on as a leaf");
                 }
+                Event::Volunteering { on: true } => talk::note(
+                    "volunteer  ON: relaying for strangers who cannot reach each other; they learn this node's address, \
+                     and may use nothing of it. Limits: --volunteer-rate, --volunteer-quota",
+                ),
+                Event::Volunteering { on: false } => {
+                    talk::note("volunteer  OFF: the router or the day's bytes do not allow it now");
+                }
                 Event::Homeless => tracing::warn!("no home answers any more; trying others"),
                 Event::PathChanged { peer, path } => {
                     let path = PathReport::from(path);

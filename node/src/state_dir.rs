@@ -74,6 +74,11 @@ impl StateDir {
         self.path.join("saved")
     }
 
+    /// That the owner was asked what is asked once.
+    pub(crate) fn asked(&self) -> PathBuf {
+        self.path.join("asked")
+    }
+
     /// The local socket.
     pub(crate) fn socket(&self) -> &Path {
         &self.socket

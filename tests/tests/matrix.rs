@@ -6,12 +6,14 @@
 
 use core::fmt::Write;
 use core::time::Duration;
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
+use handfast_core::Access;
 use handfast_tests::kinds::{self, Kind};
 use handfast_tests::oracle::{Side, Verdict, Why, verdict, verdict_behind};
 use handfast_tests::survey::{Reached, Survey, median};
-use handfast_tests::{Behavior, HairpinSource, HostId, NatSpec, Place, PortAssignment, report, secs};
+use handfast_tests::{Behavior, HairpinSource, HostId, NatSpec, Place, PortAssignment, World, report, secs};
 
 /// Worlds in an ordinary test run.
 const WORLDS: u64 = 2;
@@ -260,14 +262,53 @@ fn behind_one_router_through_the_network_they_share_or_a_hairpin() {
     }
 }
 
+// ---- who relays for strangers ----
+
+/// Whether two leaves that can reach nobody like them go on through a volunteer behind this when their relays carry no
+/// more: by really relaying there.
+fn relays_for_strangers(side: &Side, seed: u64) -> bool {
+    let mut w = World::new(seed);
+    for _ in 0..3 {
+        w.add_supernode_with(|c| c.relay_quota_bytes = 300_000);
+    }
+    let [a, b] = [(); 2].map(|()| w.add_leaf_behind(NatSpec::fully_dependent()));
+    let place = w.add_routers(side);
+    let volunteer = w.add_leaf_with(place, |c| {
+        c.volunteer = true;
+        c.services.clear();
+        c.contacts = Access::Peers(BTreeSet::new());
+    });
+    w.until("all are at home", secs(60), |w| [a, b, volunteer].iter().all(|leaf| !w.status(*leaf).homes.is_empty()));
+    w.run_for(secs(20));
+    let t = w.transfer(a, b, 1_500_000, 0);
+    w.until("it is over", secs(150), |w| w.client(t).is_over());
+    let carried = w.status(volunteer).counters.forwarded_bytes;
+    assert_eq!(w.is_done(t), carried > 500_000, "there is nobody else");
+    w.is_done(t)
+}
+
+fn volunteers() -> &'static Vec<bool> {
+    static RUN: OnceLock<Vec<bool>> = OnceLock::new();
+    RUN.get_or_init(|| kinds::all().iter().map(|kind| relays_for_strangers(&kind.side, 7)).collect())
+}
+
+#[test]
+fn whoever_is_behind_independent_mappings_relays_for_strangers_and_nobody_else() {
+    for (kind, relays) in kinds::all().iter().zip(volunteers()) {
+        let is_easy = |router: &NatSpec| router.mapping == Behavior::EndpointIndependent && !router.blocks_udp;
+        assert_eq!(*relays, kind.side.routers.iter().all(is_easy), "{}", kind.name);
+    }
+}
+
 // ---- what is committed ----
 
 #[test]
 fn the_committed_tables_agree_with_the_run() {
     let (kinds, cells) = matrix();
-    let mut what = String::from("| kind | what |\n| --- | --- |\n");
-    for kind in kinds {
-        writeln!(what, "| {} | {} |", kind.name, kind.what).expect("a string");
+    let mut what = String::from("| kind | what | relays for strangers |\n| --- | --- | --- |\n");
+    for (kind, relays) in kinds.iter().zip(volunteers()) {
+        let relays = if *relays { "yes" } else { "no" };
+        writeln!(what, "| {} | {} | {relays} |", kind.name, kind.what).expect("a string");
     }
     let tables =
         [("kinds", what), ("matrix", grid(kinds, cells)), ("pairs", list(kinds, cells)), ("shared", shared_list())];

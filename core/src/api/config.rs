@@ -73,6 +73,13 @@ pub struct Config {
     /// Most bytes that this node relays in 30 days; 0 is unlimited. They begin with the first byte relayed after the 30
     /// days before have ended, by the wall clock.
     pub relay_total_quota_bytes: u64,
+    /// Whether a node that is no supernode relays for strangers all the same, where its router maps
+    /// endpoint-independently. They learn its address as its homes see it, and get nothing else.
+    pub volunteer: bool,
+    /// Most bits per second that it relays then, for all together; 0 is unlimited.
+    pub volunteer_rate_bps: u64,
+    /// Most bytes that it relays then in a day; 0 is unlimited.
+    pub volunteer_quota_bytes: u64,
 }
 
 impl Config {
@@ -89,6 +96,9 @@ impl Config {
             lan: false,
             relay_total_rate_bps: 0,
             relay_total_quota_bytes: 0,
+            volunteer: false,
+            volunteer_rate_bps: 1_000_000,
+            volunteer_quota_bytes: 1_000_000_000,
         }
     }
 

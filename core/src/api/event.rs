@@ -19,7 +19,7 @@ pub enum PathInfo {
         /// Its address.
         remote: SocketAddr,
     },
-    /// Through a supernode.
+    /// Through a supernode, or a volunteer.
     Relay {
         /// Which one.
         via: PeerId,
@@ -48,6 +48,11 @@ pub enum Event {
         supernode: bool,
         /// The addresses that it advertises, or advertised.
         addresses: Vec<SocketAddr>,
+    },
+    /// A leaf that is to volunteer began to relay for strangers, or stopped.
+    Volunteering {
+        /// Whether it does.
+        on: bool,
     },
     /// A link to a peer is up, or moved to another path.
     PathChanged {

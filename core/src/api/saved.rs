@@ -16,6 +16,8 @@ pub enum Save {
     Anchors(Vec<(PeerId, SocketAddr)>),
     /// What was relayed in the present 30 days; counted ahead, so that a crash forgets nothing.
     Relayed(Relayed),
+    /// The same of a volunteer's present day.
+    Volunteered(Relayed),
     /// How long the router of a network keeps an idle UDP binding: the newest word on this network.
     Binding {
         /// The network, by a hash.
@@ -25,7 +27,7 @@ pub enum Save {
     },
 }
 
-/// What a node relayed in a period of 30 days. Exhaustive, since whoever reads it back from disk makes one.
+/// What a node relayed in a period: 30 days, or a volunteer's day. Exhaustive, since whoever reads it back from disk makes one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Relayed {
     /// When the period began: seconds since the Unix epoch.
@@ -56,6 +58,8 @@ pub struct Saved {
     pub anchors: Vec<(PeerId, SocketAddr)>,
     /// See [`Save::Relayed`].
     pub relayed: Relayed,
+    /// See [`Save::Volunteered`].
+    pub volunteered: Relayed,
     /// See [`Save::Binding`]: network and milliseconds, the newest last. [`Saved::keep_binding`] adds one.
     pub bindings: Vec<([u8; 8], u32)>,
 }
@@ -71,6 +75,7 @@ impl Saved {
             Save::Sequence(sequence) => self.sequence = sequence,
             Save::Anchors(anchors) => self.anchors = anchors,
             Save::Relayed(relayed) => self.relayed = relayed,
+            Save::Volunteered(relayed) => self.volunteered = relayed,
             Save::Binding { network, lifetime_ms } => self.keep_binding(network, lifetime_ms),
         }
     }

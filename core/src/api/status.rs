@@ -172,6 +172,18 @@ impl LimitedRelay {
     }
 }
 
+/// What a node does that is to relay for strangers although it is a leaf.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct VolunteerStatus {
+    /// Whether it does now: its router allows it, it is no supernode, and its day's bytes are not used up.
+    pub on: bool,
+    /// How many strangers have a link to it for that.
+    pub guests: usize,
+    /// What it relayed in its present day.
+    pub relayed: Relayed,
+}
+
 /// What a node knows of itself, for `status`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -213,6 +225,10 @@ pub struct Status {
     pub binding_lifetime: Option<Duration>,
     /// After how much silence a keep-alive leaves.
     pub keepalive_interval: Duration,
+    /// What this node does as a volunteer, if it is to be one.
+    pub volunteer: Option<VolunteerStatus>,
+    /// Leaves registered here that volunteer.
+    pub volunteers: usize,
     /// Channels open here.
     pub channels: usize,
     /// Counters.
@@ -241,6 +257,8 @@ impl Status {
             leaves: 0,
             binding_lifetime: None,
             keepalive_interval,
+            volunteer: None,
+            volunteers: 0,
             channels: 0,
             counters: Counters::default(),
         }

@@ -6,8 +6,9 @@
 
 use crate::account::Account;
 use crate::net::{DropReason, PeerKey};
+use crate::peer::LinkUse;
 use crate::time::Instant;
-use crate::wire::message::{Message, Refusal};
+use crate::wire::message::{InitBody, Message, Refusal, Whereabouts};
 use crate::wire::packet::ChannelId;
 
 /// How this very Init was answered before.
@@ -48,13 +49,24 @@ pub(crate) fn judge<'a>(
     }
 }
 
-/// What the home is told of an Init. Only a caller that may use nothing here, or whose Init cannot be read, hears of a
-/// refusal; any other failure is passed over in silence, since the home repeats what is not answered.
+/// Where the caller says that it is, and what it wants the link for.
+pub(crate) fn wanted(body: InitBody<'_>) -> Result<(Whereabouts, LinkUse), DropReason> {
+    match body {
+        InitBody::Introduced { whereabouts } => Ok((whereabouts, LinkUse::User)),
+        InitBody::Leg { whereabouts } => Ok((whereabouts, LinkUse::Leg)),
+        InitBody::Direct { .. } => Err(DropReason::BadContents),
+    }
+}
+
+/// What the home is told of an Init. Only a caller that may use nothing here hears of a refusal, one whose Init cannot be
+/// read, and one for whom a volunteer has no room; any other failure is passed over in silence, since the home repeats
+/// what is not answered.
 pub(crate) fn reply(channel: ChannelId, result: Result<&[u8], DropReason>) -> Result<Message<'_>, DropReason> {
     let response = match result {
         Ok(response) => Ok(response),
         Err(DropReason::Unauthentic) => Err(Refusal::NotAllowed),
         Err(DropReason::OtherVersion) => Err(Refusal::OtherVersion),
+        Err(DropReason::Quota) => Err(Refusal::Busy),
         Err(reason) => return Err(reason),
     };
     Ok(Message::IntroducedReply { channel, response })
@@ -97,6 +109,8 @@ mod tests {
         assert_eq!(told(Ok(b"the response")), Ok(yes));
         let no = Message::IntroducedReply { channel, response: Err(Refusal::NotAllowed) };
         assert_eq!(told(Err(DropReason::Unauthentic)), Ok(no));
+        let full = Message::IntroducedReply { channel, response: Err(Refusal::Busy) };
+        assert_eq!(told(Err(DropReason::Quota)), Ok(full));
         assert_eq!(told(Err(DropReason::Limited)), Err(DropReason::Limited));
     }
 }

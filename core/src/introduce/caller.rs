@@ -24,7 +24,7 @@ use crate::api::{CommandError, ConnectError};
 use crate::identity::PeerId;
 use crate::lan::Lan;
 use crate::net::{DropReason, LanNode, Network};
-use crate::peer::Origin;
+use crate::peer::{LinkUse, Origin};
 use crate::queue;
 use crate::ticket::Ticket;
 use crate::time::{Deadlines, Instant};
@@ -82,6 +82,8 @@ enum Stage {
 /// One attempt of this node to reach a peer.
 #[derive(Clone, Debug)]
 struct Call {
+    /// What the link is wanted for.
+    link_use: LinkUse,
     stage: Stage,
     homes: Vec<Home>,
     /// It was dialled as a supernode, in vain: it may be one no longer.
@@ -132,10 +134,30 @@ impl Calls {
         id: PeerId,
         known: &Known,
     ) -> Result<(), CommandError> {
+        self.begin(now, account, (id, LinkUse::User), known)
+    }
+
+    /// The same of a volunteer, for a leg.
+    pub(crate) fn call_leg(&mut self, now: Instant, account: &mut Account, id: PeerId, known: &Known) {
+        if self.begin(now, account, (id, LinkUse::Leg), known).is_err() {
+            self.out.push_back(CallOutput::LegFailed { peer: id });
+        }
+    }
+
+    fn begin(
+        &mut self,
+        now: Instant,
+        account: &mut Account,
+        (id, link_use): (PeerId, LinkUse),
+        known: &Known,
+    ) -> Result<(), CommandError> {
         if id == self.me {
             return Err(CommandError::OwnId);
         }
-        if self.by_peer.contains_key(&id) {
+        if let Some(call) = self.by_peer.get_mut(&id) {
+            if link_use == LinkUse::User {
+                call.link_use = link_use;
+            }
             return Ok(());
         }
         if self.by_peer.len() >= CALLS_MAX {
@@ -143,6 +165,7 @@ impl Calls {
         }
         id.noise_public().map_err(|_| CommandError::WeakKey)?;
         let call = Call {
+            link_use,
             stage: Stage::Locating,
             homes: Vec::new(),
             dialled: false,
@@ -154,7 +177,9 @@ impl Calls {
         };
         self.by_peer.insert(id, call);
         // On the same LAN it needs nobody's help; if what is known of it there is wrong, only its homes do.
-        self.try_near(now, account, id, known.is_linked);
+        if link_use == LinkUse::User {
+            self.try_near(now, account, id, known.is_linked);
+        }
         self.locate(now, id, known);
         Ok(())
     }
@@ -174,6 +199,11 @@ impl Calls {
             self.known_homes.pop_first();
         }
         self.known_homes.insert(id, homes);
+    }
+
+    /// Whether a peer is called for the application.
+    pub(crate) fn wants_user(&self, id: &PeerId) -> bool {
+        self.by_peer.get(id).is_some_and(|call| call.link_use == LinkUse::User)
     }
 
     /// The peer was reached, or is wanted no more.
@@ -405,7 +435,11 @@ impl Calls {
         if near.is_empty() || is_linked {
             return;
         }
-        let Some(call) = self.by_peer.get_mut(&id).filter(|call| call.near_dials < NEAR_DIALS_MAX) else { return };
+        let is_near = |call: &&mut Call| call.link_use == LinkUse::User;
+        let Some(call) = self.by_peer.get_mut(&id).filter(is_near).filter(|call| call.near_dials < NEAR_DIALS_MAX)
+        else {
+            return;
+        };
         call.near_dials += 1;
         let admitted = account.take_attempts(now, near.into_iter());
         self.out.extend(admitted.into_iter().map(|address| CallOutput::Dial {
@@ -465,12 +499,16 @@ impl Calls {
             self.set_stage(now, id, Stage::Pausing, LOOKUP_AGAIN);
             return;
         };
+        let link_use = call.link_use;
         self.set_stage(now, id, Stage::Asking { home: index, tries: 1, init: None }, WAITS[0]);
-        self.out.push_back(if home.0 == self.me {
-            CallOutput::UseLink { peer: id }
+        if home.0 != self.me {
+            self.out.push_back(CallOutput::Build { peer: id, link_use, home });
+        } else if link_use == LinkUse::User {
+            self.out.push_back(CallOutput::UseLink { peer: id });
         } else {
-            CallOutput::Build { peer: id, home }
-        });
+            // Whoever is its home needs nobody to relay.
+            self.fail(id, ConnectError::Unreachable);
+        }
     }
 
     fn set_stage(&mut self, now: Instant, id: PeerId, stage: Stage, wait: Duration) {
@@ -487,9 +525,14 @@ impl Calls {
     }
 
     fn fail(&mut self, id: PeerId, error: ConnectError) {
+        let is_for_user = self.wants_user(&id);
         self.finish(&id);
         self.forget_homes(id);
-        self.out.push_back(CallOutput::Failed { peer: id, error });
+        self.out.push_back(if is_for_user {
+            CallOutput::Failed { peer: id, error }
+        } else {
+            CallOutput::LegFailed { peer: id }
+        });
     }
 }
 

@@ -76,11 +76,11 @@ fn each_home_is_asked_four_times_and_there_are_two_rounds() {
     let (mut calls, mut account) = calls();
     calls.learn_homes(id(2), vec![home(3), home(4)]);
     calls.call(at(0), &mut account, id(2), &Known::default()).expect("taken");
-    assert_eq!(outputs(&mut calls), [CallOutput::Build { peer: id(2), home: home(3) }]);
+    assert_eq!(outputs(&mut calls), [CallOutput::Build { peer: id(2), link_use: LinkUse::User, home: home(3) }]);
     calls.on_init_built(id(2), b"an Init".as_slice().into());
     assert_eq!(outputs(&mut calls), [introduce(3)]);
 
-    let build = |n| CallOutput::Build { peer: id(2), home: home(n) };
+    let build = |n| CallOutput::Build { peer: id(2), link_use: LinkUse::User, home: home(n) };
     let seen = run(&mut calls, &Known::default());
     let first = [
         (500, introduce(3)),
@@ -106,7 +106,10 @@ fn the_second_round_is_the_last() {
     calls.learn_homes(id(2), vec![home(3)]);
     calls.call(at(0), &mut account, id(2), &Known::default()).expect("taken");
     for round in 0..2 {
-        assert_eq!(outputs(&mut calls).pop(), Some(CallOutput::Build { peer: id(2), home: home(3) }));
+        assert_eq!(
+            outputs(&mut calls).pop(),
+            Some(CallOutput::Build { peer: id(2), link_use: LinkUse::User, home: home(3) })
+        );
         calls.on_init_built(id(2), b"an Init".as_slice().into());
         let _ = outputs(&mut calls);
         assert_eq!(calls.on_refused(at(0), id(2), &id(3), Refusal::Busy), Ok(()));
@@ -132,7 +135,7 @@ fn only_the_home_that_is_asked_can_refuse() {
     assert_eq!(calls.on_refused(at(0), id(2), &id(4), Refusal::NotAllowed), Ok(()));
     assert_eq!(outputs(&mut calls), [], "it is not its turn");
     assert_eq!(calls.on_refused(at(0), id(2), &id(3), Refusal::NotRegistered), Ok(()));
-    assert_eq!(outputs(&mut calls), [CallOutput::Build { peer: id(2), home: home(4) }]);
+    assert_eq!(outputs(&mut calls), [CallOutput::Build { peer: id(2), link_use: LinkUse::User, home: home(4) }]);
     assert_eq!(calls.on_refused(at(0), id(2), &id(4), Refusal::NotAllowed), Ok(()));
     assert_eq!(outputs(&mut calls), [FORGET(), failed(ConnectError::Refused)]);
 }
@@ -174,7 +177,11 @@ fn a_ticket_counts_unless_the_peer_is_registered_here() {
     calls.on_impossible(id(2));
     assert_eq!(outputs(&mut calls), [FORGET(), failed(ConnectError::Unreachable)]);
     calls.call(at(0), &mut account, id(2), &Known { homes: vec![home(4)], ..Known::default() }).expect("taken");
-    assert_eq!(outputs(&mut calls), [CallOutput::Build { peer: id(2), home: home(4) }], "the ticket was of no use");
+    assert_eq!(
+        outputs(&mut calls),
+        [CallOutput::Build { peer: id(2), link_use: LinkUse::User, home: home(4) }],
+        "the ticket was of no use"
+    );
 }
 
 #[test]
@@ -242,7 +249,7 @@ fn a_ticket_is_believed_as_far_as_packets_could_go_there() {
     assert_eq!((calls.learn(&ticket(&[nowhere])), calls.sizes().1), (vec![], 0));
     assert_eq!(calls.learn(&ticket(&[nowhere, home(4)])), [home(4)]);
     calls.call(at(0), &mut account, id(2), &Known::default()).expect("taken");
-    assert_eq!(outputs(&mut calls), [CallOutput::Build { peer: id(2), home: home(4) }]);
+    assert_eq!(outputs(&mut calls), [CallOutput::Build { peer: id(2), link_use: LinkUse::User, home: home(4) }]);
 }
 
 #[test]
@@ -276,4 +283,31 @@ fn calls_and_known_homes_are_bounded() {
     assert_eq!(taken, CALLS_MAX);
     assert_eq!(calls.sizes(), (CALLS_MAX, KNOWN_HOMES_MAX, CALLS_MAX));
     assert_eq!(calls.call(at(0), &mut account, peer(4_999), &Known::default()), Err(CommandError::Limit));
+}
+
+#[test]
+fn a_call_for_a_leg_fails_quietly_and_becomes_one_for_the_application_when_that_calls() {
+    let (mut calls, mut account) = calls();
+    calls.learn_homes(id(2), vec![home(3)]);
+    calls.call_leg(at(0), &mut account, id(2), &Known::default());
+    let build = |link_use| CallOutput::Build { peer: id(2), link_use, home: home(3) };
+    assert_eq!(outputs(&mut calls), [build(LinkUse::Leg)]);
+    assert!(calls.contains(&id(2)) && !calls.wants_user(&id(2)), "who is called for a leg is not let in");
+    calls.on_refused(at(1), id(2), &id(3), Refusal::NotAllowed).expect("called");
+    assert_eq!(outputs(&mut calls), [FORGET(), CallOutput::LegFailed { peer: id(2) }]);
+
+    calls.learn_homes(id(2), vec![home(3)]);
+    calls.call_leg(at(2), &mut account, id(2), &Known::default());
+    calls.call(at(3), &mut account, id(2), &Known::default()).expect("under way");
+    assert!(calls.wants_user(&id(2)));
+    calls.on_refused(at(4), id(2), &id(3), Refusal::NotAllowed).expect("called");
+    assert_eq!(outputs(&mut calls).pop(), Some(failed(ConnectError::Refused)));
+}
+
+#[test]
+fn a_home_needs_nobody_to_relay_to_its_leaf() {
+    let (mut calls, mut account) = calls();
+    let known = Known { is_leaf_here: true, homes: vec![home(1)], ..Known::default() };
+    calls.call_leg(at(0), &mut account, id(2), &known);
+    assert_eq!(outputs(&mut calls), [FORGET(), CallOutput::LegFailed { peer: id(2) }]);
 }

@@ -23,7 +23,7 @@ mod output;
 
 use core::net::SocketAddr;
 
-pub(crate) use self::callee::{Answered, Judgement, judge, reply};
+pub(crate) use self::callee::{Answered, Judgement, judge, reply, wanted};
 pub(crate) use self::caller::{Calls, answered_index};
 pub(crate) use self::home::{Asked, HomeOutput, Introductions, View};
 pub(crate) use self::output::{AfterFailure, CallOutput, Known, LinkLeft, LookupFailure};

@@ -76,8 +76,12 @@ impl Caller {
         match what % 9 {
             0 | 1 => {
                 let known = self.known(bytes);
-                let result = self.calls.call(now, &mut self.account, id, &known);
-                assert_eq!(result.is_err(), id == self.ids[0], "only itself is not called");
+                if known.limited.is_empty() {
+                    let result = self.calls.call(now, &mut self.account, id, &known);
+                    assert_eq!(result.is_err(), id == self.ids[0], "only itself is not called");
+                } else {
+                    self.calls.call_leg(now, &mut self.account, id, &known);
+                }
             }
             2 => {
                 let homes = self.homes(bytes);
@@ -148,7 +152,7 @@ impl Caller {
                     }
                 }
                 CallOutput::Dial { peer, .. } => assert_ne!(peer, me),
-                CallOutput::Build { peer, home } => {
+                CallOutput::Build { peer, home, .. } => {
                     assert!(self.calls.contains(&peer) && home.0 != me);
                     match bytes.u8() % 4 {
                         0 => self.calls.on_impossible(peer),
@@ -168,6 +172,7 @@ impl Caller {
                     assert_ne!(peer, me);
                     assert!(!self.calls.contains(&peer));
                 }
+                CallOutput::LegFailed { peer } => assert!(!self.calls.contains(&peer)),
                 CallOutput::Forget { .. } => {}
             }
         }

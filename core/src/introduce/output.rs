@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 use super::Home;
 use crate::api::ConnectError;
 use crate::identity::PeerId;
-use crate::peer::Origin;
+use crate::peer::{LinkUse, Origin};
 
 /// Why a lookup gave no record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +97,8 @@ pub(crate) enum CallOutput {
     Build {
         /// The peer.
         peer: PeerId,
+        /// What the link is for.
+        link_use: LinkUse,
         /// The home, and where it is.
         home: Home,
     },
@@ -121,5 +123,10 @@ pub(crate) enum CallOutput {
         peer: PeerId,
         /// The best reason that was found.
         error: ConnectError,
+    },
+    /// The same of a volunteer that was called for a [leg](LinkUse::Leg).
+    LegFailed {
+        /// The volunteer.
+        peer: PeerId,
     },
 }

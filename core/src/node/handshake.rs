@@ -5,11 +5,11 @@ use core::net::SocketAddr;
 use super::Node;
 use crate::api::{Event, StreamEnd};
 use crate::identity::PeerId;
-use crate::introduce::HeldInit;
+use crate::introduce::{self, HeldInit};
 use crate::link::Accepted;
 use crate::net::{DropReason, Path, PeerKey};
 use crate::path::Route;
-use crate::peer::{Arrival, AttemptRoute, Manner, Origin, Request};
+use crate::peer::{Arrival, AttemptRoute, LinkUse, Manner, Origin, Request};
 use crate::relay::Way;
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
@@ -158,7 +158,7 @@ impl Node {
         let (accepted, body) = self.open_init(packet, macs, &mut plain)?;
         match body {
             InitBody::Direct { early } => self.on_direct_init(now, arrival, accepted, early, packet.len()),
-            InitBody::Introduced { .. } => {
+            InitBody::Introduced { .. } | InitBody::Leg { .. } => {
                 // Candidates come only inside introductions.
                 let Arrival::Relayed(route) = arrival else { return Err(DropReason::WrongPath) };
                 let response = self.on_introduced_init(now, route, accepted, body, packet.len());
@@ -217,8 +217,8 @@ impl Node {
         let Arrival::Direct(path) = arrival else {
             // A rekey through a channel.
             let body = ResponseBody::Direct { seen: Address::V4([0; 4], [0; 2]), reply: None };
-            let user = self.is_let_in(&id);
-            let request = self.request(now, key, arrival.route(), init_len, fresh, user);
+            let link_use = if self.is_let_in(&id) { LinkUse::User } else { LinkUse::Network };
+            let request = self.request(now, key, arrival.route(), init_len, fresh, link_use);
             let bytes = self.peers.respond(now, key, accepted, &body, request)?;
             self.peers.answer(now, &mut self.account, arrival, bytes);
             return Ok(());
@@ -243,11 +243,11 @@ impl Node {
         fresh: bool,
     ) -> Result<(), DropReason> {
         let HeldInit { accepted, path, init_len } = held;
-        let request = self.request(now, key, path.into(), init_len, fresh, false);
+        let request = self.request(now, key, path.into(), init_len, fresh, LinkUse::Network);
         self.peers.respond_direct(now, &mut self.account, key, path, accepted, reply, request)
     }
 
-    /// An Init for a user link, brought by a home or through a channel: the Response, or the reason for none.
+    /// An Init for a user link or a leg, brought by a home or through a channel: the Response, or the reason for none.
     pub(super) fn on_introduced_init(
         &mut self,
         now: Instant,
@@ -256,21 +256,24 @@ impl Node {
         body: InitBody<'_>,
         init_len: usize,
     ) -> Result<Box<[u8]>, DropReason> {
-        let InitBody::Introduced { whereabouts } = body else { return Err(DropReason::BadContents) };
+        let (whereabouts, link_use) = introduce::wanted(body)?;
         let id = accepted.peer;
         if self.peers.is_crossing(now, &id) {
             return Err(DropReason::Limited);
         }
-        if !self.is_let_in(&id) {
+        if link_use == LinkUse::User && !self.is_let_in(&id) {
             return Err(DropReason::Unauthentic);
         }
         let fresh = self.peers.is_fresh(now, &accepted);
         let key = self.peers.enter(now, id).ok_or(DropReason::Limited)?;
+        if link_use == LinkUse::Leg {
+            self.relay.take_guest(key, &whereabouts).inspect_err(|_| self.drop_if_idle(now, key))?;
+        }
         if let Route::Relayed { channel, via } = route {
             self.relay.add_end(channel, Way { end: key, via });
         }
-        let mine = self.whereabouts(whereabouts.attempt);
-        let request = self.request(now, key, route, init_len, fresh, true);
+        let mine = self.whereabouts(whereabouts.attempt, link_use);
+        let request = self.request(now, key, route, init_len, fresh, link_use);
         let (bytes, told) = self.peers.respond_introduced(now, key, accepted, mine, request)?;
         self.traversal.on_introduced(key, told, whereabouts);
         if fresh {
@@ -287,14 +290,14 @@ impl Node {
         route: Route,
         init_len: usize,
         fresh: bool,
-        user: bool,
+        link_use: LinkUse,
     ) -> Request {
         let from = self.peers.id_of(key).zip(route.remote().filter(|_| !route.is_tcp()));
         let unasked = from.is_some_and(|(id, from)| self.overlay.is_unasked(now, &id, from.ip()));
         if let Some(evicted) = self.peers.evict_unconfirmed() {
             self.drop_if_idle(now, evicted);
         }
-        Request { init_len, fresh, user, route, unasked }
+        Request { init_len, fresh, link_use, route, unasked }
     }
 
     /// A packet came under these keys of a peer: if it is the first under a handshake's, that is the link now.

@@ -10,7 +10,7 @@ use crate::introduce::{
 };
 use crate::net::{DropReason, PeerKey};
 use crate::path::Route;
-use crate::peer::{AttemptRoute, Origin, Peer};
+use crate::peer::{AttemptRoute, LinkUse, Origin, Peer};
 use crate::relay::{End, Way};
 use crate::time::Instant;
 use crate::wire::DATAGRAM_LEN_MAX;
@@ -29,6 +29,13 @@ impl Node {
         self.calls.call(now, &mut self.account, id, &known)?;
         self.carry_calls(now);
         Ok(())
+    }
+
+    /// Starts to reach a relay that is at no address, for a leg.
+    pub(super) fn call_leg(&mut self, now: Instant, volunteer: PeerId) {
+        let known = self.known_of(&volunteer);
+        self.calls.call_leg(now, &mut self.account, volunteer, &known);
+        self.carry_calls(now);
     }
 
     /// A lookup has ended, or an advert named the peer's homes.
@@ -95,7 +102,7 @@ impl Node {
                 }
                 CallOutput::Forget { peer } => self.overlay.forget_record(&peer),
                 CallOutput::Dial { peer, address, origin } => drop(self.dial(now, peer, address, origin, None)),
-                CallOutput::Build { peer, home } => match self.introduced_init(now, peer, home.0) {
+                CallOutput::Build { peer, link_use, home } => match self.introduced_init(now, peer, link_use, home.0) {
                     Some(init) => self.calls.on_init_built(peer, init),
                     None => self.calls.on_impossible(peer),
                 },
@@ -111,16 +118,17 @@ impl Node {
                     None => self.calls.on_impossible(peer),
                 },
                 CallOutput::Failed { peer, error } => self.on_call_failed(now, peer, error),
+                CallOutput::LegFailed { peer } => self.relay.on_unreachable(now, peer),
             }
         }
     }
 
     /// An Init for a peer, with our candidates sealed inside, for this home to carry.
-    fn introduced_init(&mut self, now: Instant, id: PeerId, home: PeerId) -> Option<Box<[u8]>> {
+    fn introduced_init(&mut self, now: Instant, id: PeerId, link_use: LinkUse, home: PeerId) -> Option<Box<[u8]>> {
         let key = self.peers.enter(now, id)?;
-        let body = InitBody::Introduced { whereabouts: self.whereabouts(0) };
+        let body = InitBody::introduced(self.whereabouts(0, link_use), link_use == LinkUse::Leg);
         let init = self.attempt(now, key, AttemptRoute::Introduced(home), &body)?;
-        self.peers.carry_traffic(now, key);
+        self.peers.serve(now, key, link_use);
         self.traversal.on_told(key);
         Some(init)
     }

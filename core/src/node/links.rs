@@ -54,11 +54,13 @@ impl Node {
     pub(super) fn choose_path(&mut self, now: Instant, key: PeerKey) {
         let Some(chosen) = self.peers.choose(now, &mut self.account, key) else { return };
         let Some(peer) = self.peers.get(key) else { return };
+        let is_direct = chosen.new.is_some_and(|route| route.is_direct());
         if let (Some(change), true) = (chosen.change, peer.is_user()) {
             self.streams.on_path(now, key, change);
-            let is_direct = chosen.new.is_some_and(|route| route.is_direct());
             self.traversal.on_path_changed(now, key, is_direct);
             self.relay.on_path(now, key, is_direct);
+        } else if chosen.change.is_some() && peer.is_leg() {
+            self.traversal.on_path_changed(now, key, is_direct);
         }
         self.relay.set_path(key, peer.direct_path());
         self.streams.mark_ready(key);
@@ -91,7 +93,7 @@ impl Node {
         }
         self.peers.on_keys_due(now, &mut self.account, key);
         self.carry_peers(now);
-        self.peers.on_idle_due(now, key, self.relay.relays_for_us(key));
+        self.peers.on_idle_due(now, key, self.relay.needs(key));
         self.carry_peers(now);
         self.on_traversal_due(now, key);
     }
@@ -122,7 +124,7 @@ impl Node {
     /// A link is up that was not.
     pub(super) fn on_link_up(&mut self, now: Instant, key: PeerKey) {
         let Some(id) = self.peers.id_of(key) else { return };
-        if self.calls.contains(&id) || self.streams.waits_for(&id) || self.peers.has_pings_for(&id) {
+        if self.calls.wants_user(&id) || self.streams.waits_for(&id) || self.peers.has_pings_for(&id) {
             self.make_user_link(now, key);
         }
         self.calls.finish(&id);
@@ -132,7 +134,7 @@ impl Node {
         self.traverse_up(now, key);
         self.peers.send_waiting_pings(now, key);
         self.release_parked(now, key);
-        self.rooms_link_up(now, &id);
+        self.link_there(now, id, true);
     }
 
     // ---- moved ----
@@ -266,7 +268,8 @@ impl Node {
         if self.overlay.is_leaving() {
             return;
         }
-        self.rooms_leave(now);
+        self.overlay.leave(now);
+        self.rooms_settle(now);
         for key in self.peers.in_order_of_leaving() {
             self.on_streams(now, |streams| streams.close(now, key));
             self.peers.say_goodbye(now, key);

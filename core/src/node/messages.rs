@@ -70,11 +70,7 @@ impl Node {
             }
             Message::IntroduceReply { peer, response } => return self.on_introduce_reply(now, key, peer, response),
             Message::ChannelClosed { channel } => self.on_channel_closed(now, key, channel),
-            relaying @ (Message::ChannelLimited { .. }
-            | Message::RelayOffer { .. }
-            | Message::RelayPick { .. }
-            | Message::RelayJoin { .. }
-            | Message::RelayJoined { .. }) => self.on_relay_message(now, key, &id, relaying),
+            relaying if relaying.is_about_relays() => self.on_relay_message(now, key, &id, relaying),
 
             // A probe is alone in its packet, and has been taken there.
             Message::Probe { .. } | Message::ProbeReply { .. } => return Err(DropReason::BadContents),

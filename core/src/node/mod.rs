@@ -66,7 +66,7 @@ use crate::nat::Nat;
 use crate::overlay::Overlay;
 use crate::peer::Peers;
 use crate::random::Seed;
-use crate::relay::{Limits, Relay};
+use crate::relay::Relay;
 use crate::report::Report;
 use crate::stream::{Services, Streams};
 use crate::ticket::{TICKET_HOMES_MAX, Ticket};
@@ -123,21 +123,19 @@ impl Node {
         let seed = Seed::new(seed);
         let me = Arc::new(Identity::new(key));
         let services = Services::new(core::mem::take(&mut config.services), &config.contacts);
-        let pair = Limits { rate_bps: config.relay_rate_bps, quota_bytes: config.relay_quota_bytes };
-        let all = Limits { rate_bps: config.relay_total_rate_bps, quota_bytes: config.relay_total_quota_bytes };
         Ok(Self {
             now,
             report: Report::default(),
             account: Account::default(),
             peers: Peers::new(Arc::clone(&me), &seed, own_duty, saved.clock_mark),
             measuring: Measuring::new(&seed, &saved.bindings),
-            relay: Relay::new(now, &seed, pair, all, saved.relayed),
+            relay: Relay::of(now, &seed, &config, &saved),
             nat: Nat::new(&seed),
             traversal: Traversal::new(&seed),
             streams: Streams::new(&seed, origin, services),
             transports: Transports::default(),
             calls: Calls::new(me.id(), config.lan),
-            introductions: Introductions::new(&seed, pair.rate_bps, pair.quota_bytes),
+            introductions: Introductions::new(&seed, config.relay_rate_bps, config.relay_quota_bytes),
             overlay: Overlay::new(now, &seed, me, &config, &saved),
         })
     }
@@ -524,6 +522,7 @@ impl Node {
         at = earliest(at, self.introductions.poll_timeout());
         at = earliest(at, self.transports.poll_timeout());
         at = earliest(at, self.measuring.poll_timeout());
-        earliest(at, self.rooms_poll_timeout())
+        at = earliest(at, self.overlay.poll_timeout());
+        earliest(at, self.nat.poll_timeout())
     }
 }

@@ -9,7 +9,7 @@ use crate::net::{Network, PeerKey};
 use crate::overlay::{About, Carried, LinkUp, Output, Situation, When, advertiser, dismissal};
 use crate::path::Route;
 use crate::peer::{Manner, Origin, Peer};
-use crate::time::{Instant, earliest};
+use crate::time::Instant;
 use crate::wire::dialect::Dialect;
 use crate::wire::message::Message;
 
@@ -45,11 +45,7 @@ impl Node {
         self.overlay.on_mappings(now, self.transports.network());
     }
 
-    pub(crate) fn rooms_link_up(&mut self, now: Instant, id: &PeerId) {
-        self.link_there(now, *id, true);
-    }
-
-    fn link_there(&mut self, now: Instant, id: PeerId, is_new: bool) {
+    pub(super) fn link_there(&mut self, now: Instant, id: PeerId, is_new: bool) {
         let dialled = self.peers.by_id(&id).filter(|p| p.is_client());
         let shows_us = dialled.is_some_and(|p| !p.current().is_some_and(|route| route.is_tcp()));
         self.overlay.on_link_up(now, id, LinkUp { is_new, shows_us });
@@ -83,21 +79,12 @@ impl Node {
         self.tell_closed(closed);
     }
 
-    pub(super) fn rooms_leave(&mut self, now: Instant) {
-        self.overlay.leave(now);
-        self.rooms_settle(now);
-    }
-
     pub(super) fn rooms_timeout(&mut self, now: Instant) {
         let situation = situation(self.transports.network(), &self.nat, self.carried(now));
         self.overlay.handle_timeout(now, &situation);
         self.settle_if_pressing(now);
         self.nat.handle_timeout(now);
         self.carry_nat(now);
-    }
-
-    pub(super) fn rooms_poll_timeout(&self) -> Option<Instant> {
-        earliest(self.overlay.poll_timeout(), self.nat.poll_timeout())
     }
 
     pub(crate) fn on_room_message(
@@ -189,8 +176,14 @@ impl Node {
             Output::Seen => self.nat.on_supernode(now),
             Output::Examine(When::Now) => self.nat.examine_now(now),
             Output::Examine(When::Soon) => self.nat.check_soon(now),
-            Output::Serving => self.nat.on_serving(now),
-            Output::Ceased => self.nat.on_ceased(now),
+            Output::Serving => {
+                self.nat.on_serving(now);
+                self.relay.set_serving(now, true);
+            }
+            Output::Ceased => {
+                self.nat.on_ceased(now);
+                self.relay.set_serving(now, false);
+            }
             Output::Event(event) => self.report.tell(event),
         }
     }

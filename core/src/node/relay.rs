@@ -13,10 +13,9 @@ impl Node {
     /// A message of this room's.
     pub(super) fn on_relay_message(&mut self, now: Instant, key: PeerKey, id: &PeerId, message: Message<'_>) {
         let remote = self.peers.get(key).and_then(Peer::direct_path).map(|path| path.remote);
-        let may_join = matches!(message, Message::RelayJoin { .. })
-            && self.overlay.is_serving()
+        let may_ask = matches!(message, Message::RelayJoin { .. } | Message::VolunteersRequest)
             && self.account.take_introduction(now, *id, remote);
-        self.relaying(now, |relay, around| relay.on_message(now, key, message, may_join, around));
+        self.relaying(now, |relay, around| relay.on_message(now, key, message, may_ask, around));
     }
 
     pub(super) fn on_choices_due(&mut self, now: Instant) {
@@ -31,7 +30,15 @@ impl Node {
             address: overlay.supernode_addresses(id).first().copied(),
             load: overlay.supernode_load(now, id),
         };
-        let around = Around { me: overlay.id(), peers: &self.peers, homes: &homes, supernode: &supernode };
+        let around = Around {
+            me: overlay.id(),
+            peers: &self.peers,
+            homes: &homes,
+            is_serving: overlay.is_serving(),
+            is_leaf_here: &|id| overlay.is_registered(id),
+            profile: self.around().profile,
+            supernode: &supernode,
+        };
         act(&mut self.relay, &around);
         self.carry_relay(now);
     }
@@ -43,9 +50,13 @@ impl Node {
                 Output::Send { peer, message } => self.peers.send(peer, &message),
                 Output::Join { relay, address, token } => {
                     let up = self.peers.up_key(&relay);
-                    if let Some(key) = up.or_else(|| self.dial(now, relay, address?, Origin::Hearsay, None)) {
-                        self.peers.need(now, key);
-                        self.peers.send(key, &Message::RelayJoin { token });
+                    match up.or_else(|| self.dial(now, relay, address?, Origin::Hearsay, None)) {
+                        Some(key) => {
+                            self.peers.need(now, key);
+                            self.peers.send(key, &Message::RelayJoin { token });
+                        }
+                        None if address.is_none() => self.call_leg(now, relay),
+                        None => {}
                     }
                 }
                 Output::Try { peer, via, channel, limits } => {

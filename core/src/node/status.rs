@@ -29,6 +29,8 @@ impl Node {
             leaves: self.overlay.leaves(),
             binding_lifetime: self.measuring.lifetime(duty),
             keepalive_interval: self.measuring.interval(duty),
+            volunteer: self.relay.volunteer_status(),
+            volunteers: self.relay.volunteers(),
             channels: self.relay.len(),
             counters: *self.report.counters(),
         }

@@ -105,7 +105,7 @@ impl Node {
     /// keeping them from those who have not opened one yet would protect nothing.
     pub(crate) fn is_let_in(&self, id: &PeerId) -> bool {
         self.peers.by_id(id).is_some_and(Peer::is_user)
-            || self.calls.contains(id)
+            || self.calls.wants_user(id)
             || self.streams.waits_for(id)
             || self.streams.services().let_in(id)
     }

@@ -8,7 +8,7 @@ use crate::api::RelayReason;
 use crate::identity::PeerId;
 use crate::net::{Family, PeerKey, SocketId, SocketKind};
 use crate::path::Route;
-use crate::peer::{Origin, Peer};
+use crate::peer::{LinkUse, Origin, Peer};
 use crate::time::Instant;
 use crate::transport::Purpose;
 use crate::traverse::{Around, Case, Home, Named, Output, Traversal, View};
@@ -34,14 +34,8 @@ impl Node {
             profile: self.examined_profile(),
             is_udp_blocked: self.transports.udp_works() == Some(false),
             reflexive: self.nat.reflexive(self.transports.network()),
-            homes: self.overlay.own_homes().into_iter().filter_map(|(id, at)| self.home(id, at)).collect(),
+            homes: self.overlay.own_homes().into_iter().filter_map(|(id, at)| Home::of(&self.peers, id, at)).collect(),
         }
-    }
-
-    fn home(&self, id: PeerId, address: SocketAddr) -> Option<Home> {
-        let key = self.peers.up_key(&id)?;
-        let current = self.peers.get(key).and_then(Peer::current);
-        Some(Home { id, address, key, direct: current.and_then(|route| route.remote()) })
     }
 
     fn carry_out_traversal(&mut self, now: Instant) {
@@ -77,13 +71,14 @@ impl Node {
     // ---- what is known ----
 
     /// Where peers may try to reach us, and what that takes, for the given attempt.
-    pub(crate) fn whereabouts(&self, attempt: u8) -> Whereabouts {
-        self.traversal.whereabouts(self.now, &self.around(), self.transports.network(), attempt)
+    pub(crate) fn whereabouts(&self, attempt: u8, link_use: LinkUse) -> Whereabouts {
+        self.traversal.whereabouts(self.now, &self.around(), self.transports.network(), (attempt, link_use))
     }
 
     /// Why a link is relayed, if it is.
     pub(crate) fn relay_reason(&self, now: Instant, key: PeerKey) -> Option<RelayReason> {
-        self.traversal.relay_reason(now, key, &View::of(self.peers.get(key)?, now)?, || self.around())
+        let view = View::of(self.peers.get(key)?, now).filter(|view| view.link_use == LinkUse::User)?;
+        self.traversal.relay_reason(now, key, &view, || self.around())
     }
 
     // ---- what happened ----

@@ -211,7 +211,11 @@ impl Overlay {
             | Message::RelayOffer { .. }
             | Message::RelayPick { .. }
             | Message::RelayJoin { .. }
-            | Message::RelayJoined { .. } => debug_assert!(false, "for another room"),
+            | Message::RelayJoined { .. }
+            | Message::Volunteer { .. }
+            | Message::VolunteerReply { .. }
+            | Message::VolunteersRequest
+            | Message::Volunteers { .. } => debug_assert!(false, "for another room"),
         }
         None
     }

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::state::LinkUse;
 use crate::identity::PeerId;
 use crate::link::{Epoch, Initiation};
 use crate::net::Path;
@@ -105,5 +106,5 @@ pub(super) struct Pending {
     pub(super) unasked: bool,
     /// The Response, to be sent again when its Init comes again from there.
     pub(super) response: Box<[u8]>,
-    pub(super) user: bool,
+    pub(super) link_use: LinkUse,
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::initiate::ATTEMPTS_MAX;
 use super::respond::{PENDING_MAX, UNCONFIRMED_MAX};
-use super::{Arrival, Arrived, AttemptRoute, Ended, Outgoing, Output, Peers, Request};
+use super::{Arrival, Arrived, AttemptRoute, Ended, LinkUse, Outgoing, Output, Peers, Request};
 use crate::account::Account;
 use crate::identity::{PeerId, SecretKey};
 use crate::keepalive::Duty;
@@ -124,8 +124,13 @@ impl Side {
         if self.peers.is_crossing(now, &accepted.peer) {
             return;
         }
-        let request =
-            Request { init_len: packet.len(), fresh: true, user: false, route: arrival.route(), unasked: false };
+        let request = Request {
+            init_len: packet.len(),
+            fresh: true,
+            link_use: LinkUse::Network,
+            route: arrival.route(),
+            unasked: false,
+        };
         let _ = self.peers.respond_direct(now, &mut self.account, self.key, self.path, accepted, None, request);
     }
 

@@ -7,7 +7,7 @@ use super::indices::Indices;
 use super::outgoing::Outgoing;
 use super::output::Output;
 use super::pings::Pings;
-use super::state::Peer;
+use super::state::{LinkUse, Peer};
 use super::table::Table;
 use super::versions::Versions;
 use crate::identity::PeerId;
@@ -140,6 +140,11 @@ impl Peers {
     /// The link carries user traffic from now on: we called the peer, or a service lets it in.
     pub(crate) fn carry_traffic(&mut self, now: Instant, key: PeerKey) {
         self.get_mut(key).into_iter().for_each(|peer| peer.carry_traffic(now));
+    }
+
+    /// The link is for this from now on, too.
+    pub(crate) fn serve(&mut self, now: Instant, key: PeerKey, link_use: LinkUse) {
+        self.get_mut(key).into_iter().for_each(|peer| peer.serve(now, link_use));
     }
 
     /// User traffic was seen.

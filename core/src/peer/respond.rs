@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use super::attempt::Pending;
 use super::outgoing::Outgoing;
 use super::peers::Peers;
-use super::state::{Peer, UNCONFIRMED_AGE_MAX};
+use super::state::{LinkUse, Peer, UNCONFIRMED_AGE_MAX};
 use crate::account::Account;
 use crate::identity::PeerId;
 use crate::keepalive::Duty;
@@ -69,8 +69,8 @@ pub(crate) struct Request {
     pub(crate) init_len: usize,
     /// Its early message was taken.
     pub(crate) fresh: bool,
-    /// The link is for user traffic.
-    pub(crate) user: bool,
+    /// What the link is for.
+    pub(crate) link_use: LinkUse,
     /// Where the Init came from and the Response goes.
     pub(crate) route: Route,
     /// Nothing was sent there before, as far as is known.
@@ -184,7 +184,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Answers an Init for a user link, with as much of where we are as fits. Returns the Response, and whether it
+    /// Answers an Init for a user link or a leg, with as much of where we are as fits. Returns the Response, and whether it
     /// tells of any address.
     pub(crate) fn respond_introduced(
         &mut self,
@@ -201,11 +201,9 @@ impl Peers {
             && response_len(len) > request.init_len
             && whereabouts.candidates.pop().is_some()
         {}
-        let is_told = !whereabouts.candidates.is_empty();
+        let (is_told, link_use) = (!whereabouts.candidates.is_empty(), request.link_use);
         let bytes = self.respond(now, key, accepted, &ResponseBody::Introduced { whereabouts }, request)?;
-        if let Some(peer) = self.get_mut(key) {
-            peer.carry_traffic(now);
-        }
+        self.serve(now, key, link_use);
         Ok((bytes, is_told))
     }
 
@@ -250,7 +248,7 @@ impl Peers {
             route: request.route,
             unasked: request.unasked,
             response: bytes.clone(),
-            user: request.user,
+            link_use: request.link_use,
         };
         if let Some(peer) = self.table.get_mut(key) {
             peer.pending.push(pending);
@@ -325,9 +323,9 @@ impl Peers {
         peer.last_init_us = peer.last_init_us.max(pending.time_us);
         if !same {
             peer.quic_client = false;
-            if pending.user {
+            peer.serve(now, pending.link_use);
+            if pending.link_use != LinkUse::Network {
                 peer.duty = own_duty;
-                peer.carry_traffic(now);
             } else if !peer.wanted {
                 peer.duty = Duty::None;
             }

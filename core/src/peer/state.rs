@@ -35,6 +35,18 @@ pub(super) const UNCONFIRMED_AGE_MAX: Duration = Duration::from_secs(10);
 /// Old keys are accepted so long after the new ones were first used.
 pub(super) const OLD_EPOCH_AGE_MAX: Duration = Duration::from_secs(30);
 
+/// What a link is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LinkUse {
+    /// The network's own business: a home, a registered leaf, another supernode.
+    Network,
+    /// To be a leg of channels between strangers and a volunteer, and nothing else. It becomes direct as a user link
+    /// does, and is kept and closed like one of the network's.
+    Leg,
+    /// The application.
+    User,
+}
+
 /// One peer. Small, since a supernode keeps one per registered leaf: what only user links need is in [`Traffic`].
 pub(crate) struct Peer {
     pub(super) id: PeerId,
@@ -59,6 +71,8 @@ pub(crate) struct Peer {
     pub(super) epoch_since: Instant,
     /// A room of the node (home, gossip, an introduction) needs the link.
     pub(super) wanted: bool,
+    /// See [`LinkUse::Leg`].
+    pub(super) leg: bool,
     /// How this side keeps the link alive, if it does.
     pub(super) duty: Duty,
     /// When something last needed this link.
@@ -93,6 +107,7 @@ impl Peer {
             newest: 0,
             epoch_since: now,
             wanted: false,
+            leg: false,
             duty,
             needed: now,
             last_init_us: 0,
@@ -141,6 +156,11 @@ impl Peer {
         self.traffic.is_some()
     }
 
+    /// Whether it is a leg of a volunteer's channels, or is to be one, and nothing else.
+    pub(crate) fn is_leg(&self) -> bool {
+        self.leg && !self.is_user()
+    }
+
     /// Whether this side began the link: it is QUIC's client.
     pub(crate) fn is_client(&self) -> bool {
         self.quic_client
@@ -161,6 +181,15 @@ impl Peer {
     /// The link carries user traffic from now on: we called the peer, or a service lets it in.
     pub(super) fn carry_traffic(&mut self, now: Instant) {
         self.traffic.get_or_insert_with(|| Box::new(Traffic::new(now)));
+    }
+
+    /// The link is for this from now on. What it has been for before, it is for as well.
+    pub(super) fn serve(&mut self, now: Instant, link_use: LinkUse) {
+        match link_use {
+            LinkUse::Network => {}
+            LinkUse::Leg => self.leg = true,
+            LinkUse::User => self.carry_traffic(now),
+        }
     }
 
     /// What the relay says that the channel with this peer may carry.

@@ -4,10 +4,12 @@ use core::net::SocketAddr;
 
 use super::score::Candidate;
 use crate::identity::PeerId;
+use crate::net::PeerKey;
 use crate::path::Route;
 use crate::peer::{Peer, Peers};
 use crate::wire::address::Address;
-use crate::wire::message::{Load, OfferedRelay};
+use crate::wire::message::{Load, OfferedRelay, Refusal};
+use crate::wire::nat::NatProfile;
 
 /// What is known around a choice.
 pub(crate) struct Around<'a> {
@@ -17,6 +19,12 @@ pub(crate) struct Around<'a> {
     pub(crate) peers: &'a Peers,
     /// The relays that this node offers: its homes.
     pub(crate) homes: &'a [(PeerId, SocketAddr)],
+    /// Whether this node serves as a supernode.
+    pub(crate) is_serving: bool,
+    /// Whether a leaf is registered here.
+    pub(crate) is_leaf_here: &'a dyn Fn(&PeerId) -> bool,
+    /// What is known of this node's router.
+    pub(crate) profile: NatProfile,
     /// What it knows of a supernode.
     pub(crate) supernode: &'a dyn Fn(&PeerId) -> Supernode,
 }
@@ -30,7 +38,15 @@ pub(crate) struct Supernode {
     pub(crate) load: Option<Load>,
 }
 
-impl Around<'_> {
+impl<'a> Around<'a> {
+    /// A leaf that is registered here, or why it is none.
+    pub(super) fn leaf(&self, key: PeerKey) -> Result<&'a Peer, Refusal> {
+        if !self.is_serving {
+            return Err(Refusal::NotASupernode);
+        }
+        self.peers.get(key).filter(|peer| (self.is_leaf_here)(&peer.id())).ok_or(Refusal::NotRegistered)
+    }
+
     pub(super) fn address(&self, relay: &PeerId) -> Option<SocketAddr> {
         let home = self.homes.iter().find(|(home, _)| home == relay).map(|(_, address)| *address);
         home.or_else(|| (self.supernode)(relay).address)
@@ -42,7 +58,7 @@ impl Around<'_> {
     }
 
     pub(super) fn rtt_ms(&self, relay: &PeerId) -> Option<u32> {
-        let rtt = self.peers.by_id(relay).filter(|peer| peer.is_up())?.paths().rtt()?;
+        let rtt = self.peers.by_id(relay).filter(|peer| peer.is_up() && peer.direct_path().is_some())?.paths().rtt()?;
         u32::try_from(rtt.as_millis()).ok()
     }
 

@@ -38,6 +38,12 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
+    /// The stricter of both.
+    pub(super) fn within(self, all: Self) -> Self {
+        let least = |a: u64, b: u64| if a == 0 || b == 0 { a.max(b) } else { a.min(b) };
+        Self { rate_bps: least(self.rate_bps, all.rate_bps), quota_bytes: least(self.quota_bytes, all.quota_bytes) }
+    }
+
     /// As they are told to both ends.
     pub(crate) fn told(self) -> ChannelLimits {
         let told = |value: u64, unit: u64| u32::try_from(value.div_ceil(unit)).unwrap_or(u32::MAX);

@@ -23,8 +23,9 @@ use arrayvec::ArrayVec;
 
 use super::around::Around;
 use super::ends::Way;
+use super::known::{ASK_WAIT, Known};
 use super::output::Output;
-use super::score::{Candidate, pick};
+use super::score::Candidate;
 use crate::api::{Event, LimitedRelay, StreamEnd};
 use crate::identity::PeerId;
 use crate::net::PeerKey;
@@ -33,7 +34,7 @@ use crate::peer::Peer;
 use crate::random::KeyRng;
 use crate::time::{Aged, Deadlines, Instant};
 use crate::wire::address::Address;
-use crate::wire::message::{ChannelLimits, Message, OFFERED_MAX, OfferedRelay, Refusal, RelayLimit};
+use crate::wire::message::{ChannelLimits, Message, OfferedRelay, Refusal, RelayLimit};
 use crate::wire::packet::ChannelId;
 
 /// Most links whose relay is being chosen, or looked at. At the limit others stay with the relay that they have.
@@ -59,6 +60,12 @@ const JOIN_WAITS: [Duration; 4] = [
     Duration::from_millis(1_500),
     Duration::from_millis(2_000),
 ];
+/// A token is presented to a volunteer again and again: the way there has to be found first.
+const VOLUNTEER_WAIT: Duration = Duration::from_secs(2);
+/// How often: two ends one after the other, with as long as a birthday takes for each.
+const VOLUNTEER_JOINS: usize = 24;
+/// A link whose relay is limited ends after so long where a volunteer is on its way.
+const VOLUNTEER_MAX: Duration = Duration::from_secs(60);
 /// A new channel is tried again after each of these.
 const PROVE_WAITS: [Duration; 4] = [
     Duration::from_millis(300),
@@ -70,7 +77,7 @@ const PROVE_WAITS: [Duration; 4] = [
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// A link whose relay is limited ends after so long whatever is under way.
 const URGENT_MAX: Duration = Duration::from_secs(10);
-/// Offers for one such link.
+/// Offers because of one limit.
 const ROUNDS_MAX: u8 = 3;
 /// A peer is answered so many offers in [`AGAIN`].
 const PICKS_MAX: u8 = 6;
@@ -78,7 +85,15 @@ const PICKS_MAX: u8 = 6;
 const REFUSED_MAX: usize = 4;
 
 /// A relay that both go to, where that is, and what both present there.
-type Pick = (PeerId, Option<Address>, [u8; 16]);
+pub(super) type Pick = (PeerId, Option<Address>, [u8; 16]);
+
+/// How long to wait after a token was presented so often before, to a relay that is at this address or a volunteer.
+fn join_wait(address: Option<SocketAddr>, tries: usize) -> Option<Duration> {
+    match address {
+        Some(_) => JOIN_WAITS.get(tries).copied(),
+        None => (tries < VOLUNTEER_JOINS).then_some(VOLUNTEER_WAIT),
+    }
+}
 
 /// How far a choice is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,25 +112,31 @@ enum Stage {
 
 /// A limit that was met on a link's relay, for which another one is looked for.
 #[derive(Clone, Copy, Debug)]
-struct Urgent {
+pub(super) struct Urgent {
     via: PeerKey,
     channel: ChannelId,
     end: StreamEnd,
+    /// Offers made because of it.
+    rounds: u8,
+    /// When it was met.
+    met: Instant,
     until: Instant,
 }
 
 /// The choice for one link.
 #[derive(Debug)]
-struct Choice {
+pub(super) struct Choice {
     stage: Stage,
-    round: u8,
+    pub(super) round: u8,
     /// The round of the peer's that was answered last, with what, and how often any was.
     picked: Option<(u8, Option<Pick>)>,
+    /// The round of the peer's that was heard last, answered or not.
+    heard: Option<u8>,
     picks: u8,
     picks_since: Instant,
     /// The peer knows how to choose.
     speaks: bool,
-    urgent: Option<Urgent>,
+    pub(super) urgent: Option<Urgent>,
     /// When a new introduction was last asked for.
     called: Option<Instant>,
     refused: ArrayVec<PeerId, REFUSED_MAX>,
@@ -125,11 +146,13 @@ struct Choice {
 /// The choices of all relayed links of this node.
 #[derive(Debug, Default)]
 pub(crate) struct Choices {
-    by_link: BTreeMap<PeerKey, Choice>,
+    pub(super) by_link: BTreeMap<PeerKey, Choice>,
     by_token: BTreeMap<[u8; 16], PeerKey>,
     deadlines: Deadlines<PeerKey>,
     /// Which relay carries no more, for whom (for anybody), until when.
     limited: Aged<(PeerId, Option<PeerId>), (), LIMITED_MAX>,
+    /// Volunteers.
+    pub(super) known: Known,
 }
 
 impl Choices {
@@ -194,7 +217,9 @@ impl Choices {
             self.set(now, link, Stage::Resting, TICK);
         }
         if let Some(choice) = self.by_link.get_mut(&link) {
-            choice.urgent = Some(Urgent { via, channel, end, until: now + URGENT_MAX });
+            let is_under_way = matches!(choice.stage, Stage::Joining { address: None, .. });
+            let most = if is_under_way { VOLUNTEER_MAX } else { URGENT_MAX };
+            choice.urgent = Some(Urgent { via, channel, end, rounds: 0, met: now, until: now + most });
         }
     }
 
@@ -221,6 +246,7 @@ impl Choices {
         }
         let Some(choice) = self.by_link.get_mut(&link) else { return };
         choice.speaks = true;
+        let is_heard = choice.heard.replace(round) == Some(round);
         if matches!(choice.stage, Stage::Offered { .. }) && around.me < peer.id() {
             // The offer of the lesser one counts.
             return;
@@ -229,6 +255,19 @@ impl Choices {
             out.push_back(Output::Send { peer: link, message: Message::RelayPick { round, pick } });
             return;
         }
+        match choice.stage {
+            // It crossed ours, which counted.
+            Stage::Joining { .. } if is_heard => return,
+            // The peer has given that one up.
+            Stage::Joining { relay, address: None, .. } => self.on_failed(now, link, (relay, None)),
+            _ => {}
+        }
+        let candidates = self.candidates(now, link, peer, urgent, relays, around);
+        if urgent && candidates.is_empty() && self.known.is_asking(now) {
+            // The offer will be repeated; by then our homes will have answered.
+            return;
+        }
+        let Some(choice) = self.by_link.get_mut(&link) else { return };
         if now.since(choice.picks_since) >= AGAIN {
             (choice.picks, choice.picks_since) = (0, now);
         }
@@ -236,13 +275,7 @@ impl Choices {
         if choice.picks > PICKS_MAX {
             return;
         }
-        let candidates = self.candidates(now, link, peer, urgent, relays, around);
-        let picked = pick(&candidates, |n| usize::try_from(keys.u64() % n as u64).unwrap_or(0));
-        let address = |relay: &PeerId| {
-            let named = relays.iter().find(|offer| offer.relay == *relay).and_then(|offer| offer.address);
-            around.address_of(relay, named).map(Into::into)
-        };
-        let pick = picked.map(|candidate| (candidate.relay, address(&candidate.relay), keys.bytes()));
+        let pick = Self::pick(candidates, relays, around, keys);
         out.push_back(Output::Send { peer: link, message: Message::RelayPick { round, pick } });
         if let Some(choice) = self.by_link.get_mut(&link) {
             choice.picked = Some((round, pick));
@@ -271,10 +304,10 @@ impl Choices {
         choice.speaks = true;
         match (pick, choice.urgent) {
             (Some(pick), _) => {
-                if self.may_be(now, &pick.0, pick.1, link, around) {
+                if self.may_be(now, &pick.0, link, around) {
                     self.join(now, link, pick, around, out);
                 } else {
-                    self.on_failed(now, link, pick.0);
+                    self.on_failed(now, link, (pick.0, around.address_of(&pick.0, pick.1)));
                 }
             }
             (None, Some(_)) => self.set(now, link, Stage::Ending, TICK),
@@ -293,7 +326,7 @@ impl Choices {
     ) {
         let Some(&link) = self.by_token.get(&token) else { return };
         let Some(choice) = self.by_link.get(&link) else { return };
-        let Stage::Joining { relay, token: meant, .. } = choice.stage else { return };
+        let Stage::Joining { relay, address, token: meant, .. } = choice.stage else { return };
         if token != meant || around.peers.id_of(from) != Some(relay) {
             return;
         }
@@ -303,7 +336,16 @@ impl Choices {
                 out.push_back(Output::Try { peer: link, via: from, channel, limits });
                 self.set(now, link, Stage::Proving { via: from, channel, limits, tries: 0 }, PROVE_WAITS[0]);
             }
-            Err(_) => self.on_failed(now, link, relay),
+            Err(_) => self.on_failed(now, link, (relay, address)),
+        }
+    }
+
+    /// A home names volunteers, if it does: links that waited for that are looked at.
+    pub(super) fn on_volunteers(&mut self, now: Instant, from: PeerKey, named: &[PeerId]) {
+        for link in self.known.on_named(now, from, named) {
+            if self.by_link.get(&link).is_some_and(|choice| choice.stage == Stage::Resting) {
+                self.set(now, link, Stage::Resting, TICK);
+            }
         }
     }
 
@@ -356,12 +398,15 @@ impl Choices {
                 }
                 None => self.on_unanswered(now, link, out),
             },
-            Stage::Joining { relay, address, token, tries } => match JOIN_WAITS.get(tries + 1) {
+            Stage::Joining { relay, address, .. } if self.known.avoids(now, &relay) => {
+                self.on_failed(now, link, (relay, address));
+            }
+            Stage::Joining { relay, address, token, tries } => match join_wait(address, tries + 1) {
                 Some(wait) => {
                     out.push_back(Output::Join { relay, address, token });
-                    self.set(now, link, Stage::Joining { relay, address, token, tries: tries + 1 }, *wait);
+                    self.set(now, link, Stage::Joining { relay, address, token, tries: tries + 1 }, wait);
                 }
-                None => self.on_failed(now, link, relay),
+                None => self.on_failed(now, link, (relay, address)),
             },
             Stage::Proving { via, channel, limits, tries } => {
                 let is_proven = peer.paths().is_proven(&Route::Relayed { channel, via });
@@ -380,20 +425,32 @@ impl Choices {
     /// Whether another relay is worth an offer; if so it is made.
     fn look(&mut self, now: Instant, link: PeerKey, peer: &Peer, around: &Around<'_>, out: &mut VecDeque<Output>) {
         let is_urgent = self.by_link.get(&link).is_some_and(|choice| choice.urgent.is_some());
-        let is_worth = |present: Candidate| {
-            let others = around.homes.iter().filter(|(home, _)| *home != present.relay);
-            let mut others = others.filter_map(|(home, _)| around.own_view(*home, &present));
-            others.any(|other| other.is_clearly_better(&present))
-        };
         if !is_urgent && !peer.has_streams() {
             // A link at rest is not woken for this.
             return self.set(now, link, Stage::Resting, AGAIN);
         }
-        if !is_urgent && !around.present(peer).is_some_and(is_worth) {
+        let is_better_unmeasured =
+            |present: &Candidate| Candidate::unmeasured(present.relay).is_clearly_better(present);
+        let would_volunteer_do = is_urgent || around.present(peer).as_ref().is_some_and(is_better_unmeasured);
+        let has_home = around.homes.iter().any(|(home, _)| self.may_be(now, home, link, around));
+        let is_asking = would_volunteer_do && self.known.ask(now, link, around, out);
+        if is_asking && !(is_urgent && has_home) {
+            return self.set(now, link, Stage::Resting, ASK_WAIT);
+        }
+        let is_worth = |present: Candidate| {
+            let others = self.own_relays(now, around).filter(|relay| *relay != present.relay);
+            let mut others = others.filter_map(|relay| around.own_view(relay, &present));
+            others.any(|other| other.is_clearly_better(&present))
+        };
+        let knows_volunteer = self.known.iter(now).any(|relay| self.may_be(now, &relay, link, around));
+        let is_worth_it =
+            is_urgent || would_volunteer_do && knows_volunteer || around.present(peer).is_some_and(is_worth);
+        if !is_worth_it {
             return self.set(now, link, Stage::Resting, LOOK_EVERY);
         }
         if let Some(choice) = self.by_link.get_mut(&link) {
             choice.round = choice.round.wrapping_add(1);
+            choice.urgent.iter_mut().for_each(|urgent| urgent.rounds += 1);
         }
         let wait = OFFER_WAITS[0] * if is_urgent { 1 } else { UNHURRIED };
         self.send_offer(now, link, peer, around, out);
@@ -407,6 +464,7 @@ impl Choices {
             stage,
             round: 0,
             picked: None,
+            heard: None,
             picks: 0,
             picks_since: now,
             speaks: false,
@@ -425,64 +483,6 @@ impl Choices {
         self.deadlines.set(link, &mut choice.deadline, Some(until.max(now + TICK)));
     }
 
-    fn send_offer(&self, now: Instant, link: PeerKey, peer: &Peer, around: &Around<'_>, out: &mut VecDeque<Output>) {
-        let Some(choice) = self.by_link.get(&link) else { return };
-        let urgent = choice.urgent.is_some();
-        let present = around.relay_of(peer);
-        let others = around.homes.iter().map(|(home, _)| *home).filter(|home| Some(*home) != present);
-        let others = others.filter(|home| self.may_be(now, home, None, link, around));
-        let whole = around.present(peer).and_then(|present| u16::try_from(present.rtt_ms).ok()).unwrap_or(u16::MAX);
-        let present = present.filter(|_| !urgent).map(|relay| OfferedRelay { rtt_ms: whole, ..around.offered(relay) });
-        let relays = present.into_iter().chain(others.map(|relay| around.offered(relay))).take(OFFERED_MAX).collect();
-        let message = Message::RelayOffer { round: choice.round, urgent, relays };
-        out.push_back(Output::Send { peer: link, message });
-    }
-
-    /// Whether a relay, which the peer may say is at this address, may be chosen for a link: it can be reached, is
-    /// neither of the two, and refused nothing lately.
-    fn may_be(&self, now: Instant, relay: &PeerId, named: Option<Address>, link: PeerKey, around: &Around<'_>) -> bool {
-        let peer = around.peers.id_of(link);
-        let is_reachable = around.peers.up_key(relay).is_some() || around.address_of(relay, named).is_some();
-        let is_limited = peer.is_some_and(|peer| self.is_limited(now, relay, &peer));
-        let has_refused = self.by_link.get(&link).is_some_and(|choice| choice.refused.contains(relay));
-        *relay != around.me && Some(*relay) != peer && !is_limited && !has_refused && is_reachable
-    }
-
-    /// The relays to pick from: what the peer offers and our own homes, without the present one; where nothing presses,
-    /// those only that are clearly better than that.
-    fn candidates(
-        &self,
-        now: Instant,
-        link: PeerKey,
-        peer: &Peer,
-        urgent: bool,
-        offered: &[OfferedRelay],
-        around: &Around<'_>,
-    ) -> Vec<Candidate> {
-        let present = around.relay_of(peer);
-        let seen = |relay: PeerId, theirs: Option<&OfferedRelay>| {
-            let theirs_ms = theirs.map(|offer| offer.rtt_ms).filter(|ms| *ms != u16::MAX).map(u32::from);
-            let load = around.load(&relay).max(theirs.map_or(0, |offer| offer.load));
-            Candidate::new(relay, around.rtt_ms(&relay), theirs_ms, load)
-        };
-        let of_peer = |relay: &PeerId| offered.iter().find(|offer| offer.relay == *relay);
-        let mut relays: Vec<PeerId> = offered.iter().map(|offer| offer.relay).collect();
-        relays.extend(around.homes.iter().map(|(home, _)| *home).filter(|home| of_peer(home).is_none()));
-        // Of the present relay the peer says how long the whole way takes.
-        let told = present.map(|relay| seen(relay, of_peer(&relay)));
-        let told = told.map(|told| match of_peer(&told.relay).filter(|offer| offer.rtt_ms != u16::MAX) {
-            Some(offer) => Candidate { rtt_ms: offer.rtt_ms.into(), ..told },
-            None => told,
-        });
-        let present_view = around.present(peer).or(told);
-        let others = relays.into_iter().filter(|relay| Some(*relay) != present);
-        let address = |relay: &PeerId| of_peer(relay).and_then(|offer| offer.address);
-        let others = others.filter(|relay| self.may_be(now, relay, address(relay), link, around));
-        let others = others.map(|relay| seen(relay, of_peer(&relay))).filter(|candidate| candidate.load < u8::MAX);
-        let is_better = |c: &Candidate| present_view.is_none_or(|present| c.is_clearly_better(&present));
-        others.filter(|candidate| urgent || is_better(candidate)).collect()
-    }
-
     fn join(
         &mut self,
         now: Instant,
@@ -493,19 +493,28 @@ impl Choices {
     ) {
         let address = around.address_of(&relay, named);
         out.push_back(Output::Join { relay, address, token });
+        if let Some(urgent) = self.by_link.get_mut(&link).and_then(|choice| choice.urgent.as_mut())
+            && address.is_none()
+        {
+            // What there is to wait for is worth it.
+            urgent.until = urgent.met + VOLUNTEER_MAX;
+        }
         self.set(now, link, Stage::Joining { relay, address, token, tries: 0 }, JOIN_WAITS[0]);
         self.by_token.insert(token, link);
     }
 
     /// Nothing came of a relay. Where it presses, there is another round, which whoever notices first begins.
-    fn on_failed(&mut self, now: Instant, link: PeerKey, relay: PeerId) {
+    fn on_failed(&mut self, now: Instant, link: PeerKey, (relay, address): (PeerId, Option<SocketAddr>)) {
+        if address.is_none() {
+            self.known.avoid(now, relay);
+        }
         let Some(choice) = self.by_link.get_mut(&link) else { return };
         if choice.refused.is_full() {
             choice.refused.remove(0);
         }
         choice.refused.push(relay);
         match choice.urgent {
-            Some(_) if choice.round < ROUNDS_MAX => self.set(now, link, Stage::Resting, TICK),
+            Some(urgent) if urgent.rounds < ROUNDS_MAX => self.set(now, link, Stage::Resting, TICK),
             Some(_) => self.set(now, link, Stage::Ending, LAST_WORDS),
             None => self.set(now, link, Stage::Resting, AGAIN),
         }
@@ -524,6 +533,11 @@ impl Choices {
             Some(_) => self.set(now, link, Stage::Ending, TICK),
             None => self.set(now, link, Stage::Resting, AGAIN),
         }
+    }
+
+    /// Whether a relay did not join the two, or the peer would not have it.
+    pub(super) fn has_refused(&self, link: PeerKey, relay: &PeerId) -> bool {
+        self.by_link.get(&link).is_some_and(|choice| choice.refused.contains(relay))
     }
 
     /// Why a link ends that finds no other way, if its relay is limited.

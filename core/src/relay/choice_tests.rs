@@ -62,7 +62,15 @@ fn address(n: u8) -> SocketAddr {
 impl End {
     fn act(&mut self, act: impl FnOnce(&mut Choices, &Around<'_>, &mut KeyRng, &mut VecDeque<Output>)) -> Vec<Output> {
         let supernode = |_: &PeerId| Supernode::default();
-        let around = Around { me: self.me, peers: &self.peers, homes: &self.homes, supernode: &supernode };
+        let around = Around {
+            me: self.me,
+            peers: &self.peers,
+            homes: &self.homes,
+            is_serving: false,
+            is_leaf_here: &|_| false,
+            profile: crate::wire::nat::NatProfile::default(),
+            supernode: &supernode,
+        };
         act(&mut self.choices, &around, &mut self.keys, &mut self.out);
         self.out.drain(..).collect()
     }
@@ -194,4 +202,81 @@ fn the_present_relay_oneself_and_the_peer_are_never_picked() {
     let link = end.link;
     let out = end.act(|c, around, keys, out| c.on_offer(at(0), link, (1, true, &relays), around, keys, out));
     assert!(matches!(out[..], [Output::Send { message: Message::RelayPick { pick: None, .. }, .. }]), "{out:?}");
+}
+
+#[test]
+fn a_volunteer_is_asked_for_where_no_home_will_do_and_waited_for() {
+    let [mut a, _] = ends();
+    let (volunteer, token, link) = (id(30), [7; 16], a.link);
+    // Its only home is the peer, which is no relay for the two.
+    a.homes = vec![(a.peers.id_of(link).expect("linked"), address(HOME))];
+    a.limited(0, CHANNEL);
+    assert_eq!(a.time(1), [Output::Send { peer: link, message: Message::VolunteersRequest }]);
+    assert_eq!(a.act(|c, _, _, _| c.on_volunteers(at(40), PeerKey { index: 99, generation: 1 }, &[id(31)])), []);
+    assert_eq!(a.time(45), [], "nobody names anything unasked");
+    a.act(|c, _, _, _| c.on_volunteers(at(50), link, &[volunteer]));
+    let offered = a.time(51);
+    let [Output::Send { message: Message::RelayOffer { round, urgent: true, relays }, .. }] = &offered[..] else {
+        panic!("{offered:?}")
+    };
+    assert_eq!(relays.iter().map(|offer| (offer.relay, offer.address)).collect::<Vec<_>>(), [(volunteer, None)]);
+    let join = Output::Join { relay: volunteer, address: None, token };
+    let pick = (*round, Some((volunteer, None, token)));
+    assert_eq!(a.act(|c, around, _, out| c.on_pick(at(90), link, pick, around, out)), [join.clone()]);
+    // As long as a birthday may take for each of the two.
+    let mut joins = 0;
+    for ms in (91..46_000).step_by(100) {
+        for output in a.time(ms) {
+            assert_eq!(output, join, "{ms}");
+            joins += 1;
+        }
+    }
+    assert!(joins >= 20, "{joins}");
+    let ended = (46_000..62_000).step_by(10).find(|ms| a.time(*ms).iter().any(|o| matches!(o, Output::End { .. })));
+    assert!(ended.is_some_and(|ms| ms <= 60_010), "{ended:?}");
+}
+
+#[test]
+fn a_volunteer_that_cannot_be_reached_is_given_up_and_avoided() {
+    let [mut a, _] = ends();
+    let (volunteer, link) = (id(30), a.link);
+    a.homes = vec![(a.peers.id_of(link).expect("linked"), address(HOME))];
+    a.limited(0, CHANNEL);
+    a.time(1);
+    a.act(|c, _, _, _| c.on_volunteers(at(50), link, &[volunteer]));
+    a.time(51);
+    a.act(|c, around, _, out| c.on_pick(at(90), link, (1, Some((volunteer, None, [7; 16]))), around, out));
+    a.act(|c, _, _, _| c.known.avoid(at(200), volunteer));
+    let ended = (200..62_000).step_by(10).find(|ms| a.time(*ms).iter().any(|o| matches!(o, Output::End { .. })));
+    assert!(ended.is_some_and(|ms| ms <= 10_010), "{ended:?}");
+    a.act(|c, _, _, _| c.on_volunteers(at(20_000), link, &[volunteer]));
+    assert_eq!(a.choices.known.iter(at(20_000)).next(), None);
+}
+
+#[test]
+fn made_up_volunteers_win_nothing_from_a_supernode_that_is_near() {
+    let [a, _] = ends();
+    let supernode = |_: &PeerId| Supernode::default();
+    let homes = vec![(id(HOME), address(HOME))];
+    let around = Around {
+        me: a.me,
+        peers: &a.peers,
+        homes: &homes,
+        is_serving: false,
+        is_leaf_here: &|_| false,
+        profile: crate::wire::nat::NatProfile::default(),
+        supernode: &supernode,
+    };
+    let near = Candidate { relay: id(HOME), rtt_ms: 80, load: 100 };
+    let mut keys = KeyRng::new([5; 32]);
+    for n in 1..60u8 {
+        let mut candidates: Vec<Candidate> = (0..n).map(|n| Candidate::unmeasured(id(100 + n))).collect();
+        candidates.push(near);
+        let picked = Choices::pick(candidates, &[], &around, &mut keys).expect("there are some");
+        assert_eq!((picked.0, picked.1), (id(HOME), Some(address(HOME).into())), "{n} of them");
+    }
+    // Where the supernode is full, one of them is taken, and it is at no address.
+    let full = Candidate { load: 250, ..near };
+    let picked = Choices::pick(vec![full, Candidate::unmeasured(id(100))], &[], &around, &mut keys).expect("some");
+    assert_eq!((picked.0, picked.1), (id(100), None));
 }

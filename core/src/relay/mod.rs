@@ -11,46 +11,55 @@
 //! and its channels [close](Relay::close_all). Both ends of a channel are told where bytes are used up, a pair's or the
 //! relay's own (`limited`).
 //!
+//! A leaf relays as well, if it is to volunteer and its router allows it (`volunteering`), with caps of its own; homes
+//! know which of their leaves do (`volunteers`) and name some to ends that look for a relay (`known`).
+//!
 //! A channel lives while both links live, and at most [`CHANNEL_IDLE_MAX`] without a packet.
 
+mod agree;
 mod around;
+mod caps;
 mod channel;
 mod choice;
 mod ends;
 mod fair;
 mod forward;
 mod joins;
+mod known;
+mod offers;
 #[cfg(any(test, feature = "operations"))]
 pub(crate) mod operations;
 mod output;
 mod quota;
 mod score;
+mod volunteering;
+mod volunteers;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(crate) use self::around::{Around, Supernode};
+use self::caps::Caps;
 use self::channel::{Channel, Left, Limited, QUOTA_PERIOD, Stop, burst};
 pub(crate) use self::channel::{End, Limits};
 use self::choice::Choices;
 
 use self::ends::Ends;
 pub(crate) use self::ends::Way;
-use self::fair::FairShare;
 use self::forward::Forwarded;
 pub(crate) use self::forward::channel_of;
-use self::joins::{Joins, Presented};
+use self::joins::Joins;
 pub(crate) use self::output::Output;
-use self::quota::Quota;
-use crate::api::{Event, LimitedRelay, Relayed, Save, StreamEnd};
+use self::quota::MONTH;
+use self::volunteering::Volunteering;
+use self::volunteers::Volunteers;
+use crate::api::{Config, Event, Relayed, Role, Save, Saved};
 use crate::identity::PeerId;
 use crate::net::{DropReason, Path, PeerKey, Received};
-use crate::peer::Peers;
-use crate::queue;
 use crate::random::{KeyRng, Seed};
 use crate::report::Report;
 use crate::time::{Aged, Deadlines, Instant, WallTime, earliest};
-use crate::wire::message::{Message, Refusal, RelayLimit};
+use crate::wire::message::{Message, RelayLimit};
 use crate::wire::packet::ChannelId;
 
 /// Most channels of one relay. At the limit an introduction is refused as busy.
@@ -84,8 +93,10 @@ pub(crate) struct Closed {
 
 /// All channels of a relay, those of which it is an end, and what it may carry in all.
 pub(crate) struct Relay {
-    /// What a channel that is opened here may carry.
-    limits: Limits,
+    caps: Caps,
+    /// A volunteer's, while it serves as a supernode; those of the supernode that it may become, while it does not.
+    other_caps: Option<Box<Caps>>,
+    volunteering: Option<Box<Volunteering>>,
     ends: Ends,
     map: BTreeMap<ChannelId, Channel>,
     by_leg: BTreeSet<(PeerKey, ChannelId)>,
@@ -94,9 +105,6 @@ pub(crate) struct Relay {
     /// When each channel is next looked at.
     looks: Deadlines<ChannelId>,
     sweep: Option<Instant>,
-    /// What all pairs may have together, where that is capped.
-    fair: Option<Box<FairShare>>,
-    quota: Option<Box<Quota>>,
     keys: KeyRng,
     work: Option<Box<Work>>,
     /// Bytes forwarded in the current second, for the load.
@@ -110,7 +118,14 @@ pub(crate) struct Relay {
 struct Work {
     joins: Joins,
     choices: Choices,
+    volunteers: Volunteers,
     out: VecDeque<Output>,
+}
+
+impl Work {
+    fn is_empty(&self) -> bool {
+        self.out.is_empty() && self.joins.is_empty() && self.choices.is_empty() && self.volunteers.is_empty()
+    }
 }
 
 fn pair(a: PeerId, b: PeerId) -> (PeerId, PeerId) {
@@ -121,17 +136,16 @@ impl Relay {
     /// No channel yet. Each may carry so much, and all together as much as `all` says: bits per second, and bytes in 30
     /// days, of which an earlier run used some. Zero is no cap.
     pub(crate) fn new(now: Instant, seed: &Seed, limits: Limits, all: Limits, relayed: Relayed) -> Self {
-        let quota = (all.quota_bytes != 0).then(|| Box::new(Quota::new(all.quota_bytes, relayed)));
         Self {
-            limits,
+            caps: Caps::new(now, limits, all, MONTH, relayed),
+            other_caps: None,
+            volunteering: None,
             ends: Ends::default(),
             map: BTreeMap::new(),
             by_leg: BTreeSet::new(),
             days: Aged::default(),
             looks: Deadlines::default(),
             sweep: None,
-            fair: (all.rate_bps != 0).then(|| Box::new(FairShare::new(now, all.rate_bps))),
-            quota,
             keys: seed.keys("relay"),
             work: None,
             second: (0, 0),
@@ -139,27 +153,46 @@ impl Relay {
         }
     }
 
-    /// The wall clock says so: 30 days may be over.
-    pub(crate) fn on_wall_clock(&mut self, wall: WallTime) {
-        if let Some(quota) = &mut self.quota {
-            quota.on_wall_clock(wall);
+    /// As a node is set up, and as an earlier run left it.
+    pub(crate) fn of(now: Instant, seed: &Seed, config: &Config, saved: &Saved) -> Self {
+        let pair = Limits { rate_bps: config.relay_rate_bps, quota_bytes: config.relay_quota_bytes };
+        let all = Limits { rate_bps: config.relay_total_rate_bps, quota_bytes: config.relay_total_quota_bytes };
+        let mut relay = Self::new(now, seed, pair, all, saved.relayed);
+        if config.volunteer && !matches!(config.role, Role::Supernode { .. }) {
+            let all = Limits { rate_bps: config.volunteer_rate_bps, quota_bytes: config.volunteer_quota_bytes };
+            let caps = Caps::new(now, pair.within(all), all, QUOTA_PERIOD, saved.volunteered);
+            relay.other_caps = Some(Box::new(core::mem::replace(&mut relay.caps, caps)));
+            relay.volunteering = Some(Box::new(Volunteering::new(now)));
         }
+        relay
+    }
+
+    /// The wall clock says so: 30 days may be over, or a volunteer's day.
+    pub(crate) fn on_wall_clock(&mut self, wall: WallTime) {
+        self.caps.on_wall_clock(wall);
+        self.other_caps.iter_mut().for_each(|caps| caps.on_wall_clock(wall));
+    }
+
+    /// A supernode's, whether this node is one now or not.
+    fn serving_caps(&self) -> &Caps {
+        self.other_caps.as_deref().filter(|_| self.is_volunteers()).unwrap_or(&self.caps)
     }
 
     /// Whether all that may be relayed in these 30 days has been.
     pub(crate) fn is_exhausted(&self) -> bool {
-        self.quota.as_ref().is_some_and(|quota| quota.is_exhausted())
+        self.serving_caps().is_exhausted()
     }
 
     /// What was relayed in these 30 days, where that is counted.
     pub(crate) fn relayed(&self) -> Relayed {
-        self.quota.as_ref().map(|quota| quota.used()).unwrap_or_default()
+        self.serving_caps().relayed()
     }
 
-    /// What is to be kept of that for the next run, if it changed.
+    /// What is to be kept of what was relayed, if it changed.
     #[inline]
-    fn poll_keep(&mut self) -> Option<Relayed> {
-        self.quota.as_mut()?.poll_keep()
+    fn poll_keep(&mut self) -> Option<Save> {
+        let kept = self.caps.poll_keep()?;
+        Some(if self.is_volunteers() { Save::Volunteered(kept) } else { Save::Relayed(kept) })
     }
 
     /// Closes all channels; returns both legs of each.
@@ -184,7 +217,7 @@ impl Relay {
     #[must_use]
     pub(crate) fn open(&mut self, now: Instant, id: ChannelId, [a, b]: [End; 2]) -> Vec<Closed> {
         debug_assert!(!self.map.contains_key(&id), "channel ids are never reused");
-        let limits = self.limits;
+        let limits = self.caps.limits;
         let pair = pair(a.id, b.id);
         let closed = self.close_older(now, a.peer, pair);
         let left = self.take_over(now, a.peer, pair, limits);
@@ -248,8 +281,8 @@ impl Relay {
         let verdict = match forwarded.to {
             Ok(to) => {
                 report.on_forwarded(count, len);
-                if let Some(relayed) = self.poll_keep() {
-                    report.tell(Event::Save(Save::Relayed(relayed)));
+                if let Some(save) = self.poll_keep() {
+                    report.tell(Event::Save(save));
                 }
                 Received::Forward { path: to, range: 0..len, stride }
             }
@@ -276,7 +309,7 @@ impl Relay {
     ) -> Option<Result<Forwarded, DropReason>> {
         let ch = self.map.get_mut(&channel)?;
         let Some(run) = forward::run(data, stride) else { return Some(Err(DropReason::TooLong)) };
-        let to = match ch.take(now, from, run.len, &mut self.quota, &mut self.fair) {
+        let to = match ch.take(now, from, run.len, &mut self.caps.quota, &mut self.caps.fair) {
             Ok(to) => Ok(to),
             Err(Stop::Drop(reason)) => Err(reason),
             Err(Stop::Limit(limit)) => {
@@ -303,16 +336,18 @@ impl Relay {
         limit: RelayLimit,
     ) -> Result<Path, DropReason> {
         let Some(ch) = self.map.get_mut(&id) else { return Err(DropReason::UnknownReceiver) };
-        if let Some(quota) = self.quota.as_mut().filter(|_| limit == RelayLimit::Relay) {
-            quota.exhaust(now + GRACE);
+        if limit == RelayLimit::Relay {
+            self.caps.exhaust(now + GRACE);
         }
         if limit == RelayLimit::Pair && ch.begin_day(now) {
             self.days.insert(now, ch.pair, 0);
-            return ch.take(now, from, data.len(), &mut self.quota, &mut self.fair).map_err(|_| DropReason::Quota);
+            return ch
+                .take(now, from, data.len(), &mut self.caps.quota, &mut self.caps.fair)
+                .map_err(|_| DropReason::Quota);
         }
-        let to = ch.take_reserve(now, from, (data, stride), &mut self.quota, &mut self.fair);
+        let to = ch.take_reserve(now, from, (data, stride), &mut self.caps.quota, &mut self.caps.fair);
         if to.is_err() {
-            let relay_over = self.quota.as_ref().map_or(QUOTA_PERIOD, |quota| quota.over_after());
+            let relay_over = self.caps.quota.as_ref().map_or(QUOTA_PERIOD, |quota| quota.over_after());
             if let Some(Limited { channel, legs, limit, retry_after_s }) = ch.tell(now, id, limit, relay_over) {
                 let message = Message::ChannelLimited { channel, limit, retry_after_s };
                 let out = &mut self.work.get_or_insert_default().out;
@@ -322,9 +357,9 @@ impl Relay {
         to
     }
 
-    /// Whether the channels of a relay whose 30 days are used up are to close now. Says so once.
+    /// Whether the channels of a relay whose 30 days, or whose day, are used up are to close now. Says so once.
     pub(crate) fn is_closing(&mut self, now: Instant) -> bool {
-        self.quota.as_mut().is_some_and(|quota| quota.is_closing(now))
+        self.caps.quota.as_mut().is_some_and(|quota| quota.is_closing(now))
     }
 
     #[inline]
@@ -361,6 +396,7 @@ impl Relay {
     /// A peer is gone, and its link with it: the same, and what leads to it or through it is no way any more.
     pub(crate) fn forget(&mut self, now: Instant, peer: PeerKey) -> Vec<Closed> {
         self.ends.forget(peer);
+        self.volunteering.iter_mut().for_each(|volunteering| volunteering.forget(peer));
         self.close_leg(now, peer, |_| false)
     }
 
@@ -369,7 +405,9 @@ impl Relay {
     pub(crate) fn close_leg(&mut self, now: Instant, peer: PeerKey, is_new: impl Fn(ChannelId) -> bool) -> Vec<Closed> {
         if let Some(work) = &mut self.work {
             work.choices.forget(peer);
+            work.volunteers.remove(peer);
         }
+        self.volunteering.iter_mut().for_each(|volunteering| volunteering.on_replaced(now, peer));
         let ids: Vec<ChannelId> = self.of_leg(peer).filter(|id| !is_new(*id)).collect();
         ids.into_iter().flat_map(|id| self.close(now, id)).filter(|closed| closed.leg != peer).collect()
     }
@@ -378,7 +416,7 @@ impl Relay {
     pub(crate) fn close(&mut self, now: Instant, id: ChannelId) -> Vec<Closed> {
         let Some(mut channel) = self.map.remove(&id) else { return Vec::new() };
         self.looks.set(id, &mut channel.look, None);
-        if self.limits.quota_bytes != 0 {
+        if self.caps.limits.quota_bytes != 0 {
             let day = self.day_use(now, channel.pair);
             let since = day.since.min(channel.day(now).unwrap_or(day.since));
             self.days.insert(since, channel.pair, day.bytes.saturating_add(channel.used));
@@ -425,133 +463,11 @@ impl Relay {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let close_at = self.quota.as_ref().and_then(|quota| quota.close_at());
+        let close_at = self.caps.quota.as_ref().and_then(|quota| quota.close_at());
         let joins = self.work.as_ref().and_then(|work| work.joins.poll_timeout());
         let choices = self.work.as_ref().and_then(|work| work.choices.poll_timeout());
-        [close_at, joins, choices].into_iter().fold(self.sweep, earliest)
-    }
-
-    // ---- channels that two ends agree on ----
-
-    /// A message for this room came over a link. `may_join`: whose it is may be relayed for.
-    pub(crate) fn on_message(
-        &mut self,
-        now: Instant,
-        from: PeerKey,
-        message: Message<'_>,
-        may_join: bool,
-        around: &Around<'_>,
-    ) {
-        if let Message::RelayJoin { token } = message {
-            return self.on_join(now, token, from, may_join, around.peers);
-        }
-        let Self { ends, keys, .. } = self;
-        let Work { choices, out, .. } = &mut **self.work.get_or_insert_default();
-        match message {
-            Message::ChannelLimited { channel, limit, retry_after_s } => {
-                if let Some(way) = ends.get(channel).filter(|way| way.via == from) {
-                    choices.on_limited(now, (way, channel), limit, retry_after_s, around, out);
-                }
-            }
-            Message::RelayOffer { round, urgent, relays } => {
-                choices.on_offer(now, from, (round, urgent, &relays), around, keys, out);
-            }
-            Message::RelayPick { round, pick } => choices.on_pick(now, from, (round, pick), around, out),
-            Message::RelayJoined { token, result } => choices.on_joined(now, from, (token, result), around, out),
-            _ => debug_assert!(false, "for another room"),
-        }
-    }
-
-    /// An end presents a token, so that a channel is opened to whoever else does.
-    fn on_join(&mut self, now: Instant, token: [u8; 16], from: PeerKey, may_join: bool, peers: &Peers) {
-        let end = |key: PeerKey| {
-            let peer = peers.get(key).filter(|peer| peer.is_up())?;
-            Some(End { peer: key, id: peer.id(), path: Some(peer.direct_path()?) })
-        };
-        let Some(second) = end(from) else { return };
-        let result = if may_join && !self.is_exhausted() {
-            match self.work.get_or_insert_default().joins.present(now, token, (from, second.id)) {
-                Presented::Wait => return,
-                Presented::Second((first, _)) => match end(first).filter(|_| self.has_room(first, from)) {
-                    Some(first) => {
-                        let channel = ChannelId(self.keys.bytes());
-                        let closed = self.open(now, channel, [first, second]);
-                        let message = |closed: Closed| Message::ChannelClosed { channel: closed.channel };
-                        let work = self.work.get_or_insert_default();
-                        work.joins.on_joined(now, token, from, channel);
-                        work.out.extend(closed.into_iter().map(|c| Output::Send { peer: c.leg, message: message(c) }));
-                        self.say_joined(first.peer, token, Ok(channel));
-                        Ok(channel)
-                    }
-                    None => Err(Refusal::Busy),
-                },
-                Presented::Again(channel) if self.contains(channel) => Ok(channel),
-                Presented::Again(_) => Err(Refusal::Busy),
-                Presented::Refused(refusal) => Err(refusal),
-            }
-        } else {
-            Err(if self.is_exhausted() { Refusal::Busy } else { Refusal::NotASupernode })
-        };
-        self.say_joined(from, token, result);
-    }
-
-    fn say_joined(&mut self, peer: PeerKey, token: [u8; 16], result: Result<ChannelId, Refusal>) {
-        let told = self.limits.told();
-        let message = Message::RelayJoined { token, result: result.map(|channel| (channel, told)) };
-        self.work.get_or_insert_default().out.push_back(Output::Send { peer, message });
-    }
-
-    /// A link uses another path: whether that is a direct one.
-    pub(crate) fn on_path(&mut self, now: Instant, link: PeerKey, is_direct: bool) {
-        if !is_direct || self.work.is_some() {
-            self.work.get_or_insert_default().choices.on_path(now, link, is_direct);
-            self.forget_work();
-        }
-    }
-
-    /// Whether [`Self::handle_choices`] has something to do.
-    pub(crate) fn is_choice_due(&self, now: Instant) -> bool {
-        self.work.as_ref().and_then(|work| work.choices.poll_timeout()).is_some_and(|at| at <= now)
-    }
-
-    /// What choices of relays are to do now.
-    pub(crate) fn handle_choices(&mut self, now: Instant, around: &Around<'_>) {
-        if let Some(work) = self.work.as_deref_mut() {
-            work.choices.handle_timeout(now, around, &mut work.out);
-        }
-    }
-
-    fn forget_work(&mut self) {
-        self.work.take_if(|work| work.out.is_empty() && work.joins.is_empty() && work.choices.is_empty());
-    }
-
-    /// Why a link ends that finds no other way: by the limit of its relay, or otherwise as said.
-    pub(crate) fn end_of(&self, link: PeerKey, otherwise: StreamEnd) -> StreamEnd {
-        self.work.as_ref().and_then(|work| work.choices.end_of(link)).unwrap_or(otherwise)
-    }
-
-    /// Relays that have said that they carry no more for this peer and us.
-    pub(crate) fn limited_for(&self, peer: &PeerId) -> Vec<PeerId> {
-        self.work.as_ref().map(|work| work.choices.limited_for(peer)).unwrap_or_default()
-    }
-
-    /// Relays that carry no more for now.
-    pub(crate) fn limited(&self, now: Instant) -> Vec<LimitedRelay> {
-        self.work.as_ref().map(|work| work.choices.limited(now)).unwrap_or_default()
-    }
-
-    /// What is to be done next.
-    pub(crate) fn poll_output(&mut self) -> Option<Output> {
-        let output = queue::pop(&mut self.work.as_mut()?.out, 0);
-        if output.is_none() {
-            self.forget_work();
-        }
-        output
-    }
-
-    /// Fresh entropy for ids and tokens.
-    pub(crate) fn mix(&mut self, fresh: &[u8; 32]) {
-        self.keys.mix(fresh);
+        let look = self.volunteering.as_ref().map(|volunteering| volunteering.poll_timeout());
+        [close_at, joins, choices, look].into_iter().fold(self.sweep, earliest)
     }
 
     // ---- channels that others relay ----
@@ -586,7 +502,7 @@ impl Relay {
 
     // ---- inside ----
 
-    fn of_leg(&self, peer: PeerKey) -> impl Iterator<Item = ChannelId> + '_ {
+    pub(super) fn of_leg(&self, peer: PeerKey) -> impl Iterator<Item = ChannelId> + '_ {
         self.by_leg.range((peer, ChannelId([0; 6]))..=(peer, ChannelId([0xff; 6]))).map(|(_, id)| *id)
     }
 
@@ -851,13 +767,38 @@ mod tests {
         relay.on_wall_clock(wall(101));
         open(&mut relay, at(0), ID, end(1), end(2));
         assert!(forward(&mut relay, at(0), ID, &path(1), 200).is_ok());
-        assert!(relay.poll_keep().is_some_and(|kept| kept.bytes >= 900));
+        assert!(matches!(relay.poll_keep(), Some(Save::Relayed(kept)) if kept.bytes >= 900));
         assert!(!relay.is_exhausted());
         assert_eq!(forward(&mut relay, at(0), ID, &path(1), 200), Err(DropReason::Quota));
         assert!(relay.is_exhausted());
         assert_eq!(relay.close_all(at(1)).len(), 2);
         relay.on_wall_clock(wall(131));
         assert!(!relay.is_exhausted());
+    }
+
+    #[test]
+    fn a_volunteer_has_caps_of_its_own_until_it_serves() {
+        let mut saved = Saved::default();
+        saved.relayed = Relayed { since_s: 5, bytes: 200_000_000_000 };
+        let config = Config { volunteer: true, ..Config::auto() };
+        let mut relay = Relay::of(at(0), &Seed::new([0; 32]), &config, &saved);
+        let volunteers = Limits { rate_bps: 1_000_000, quota_bytes: 1_000_000_000 };
+        let supernodes = Limits { rate_bps: 2_000_000, quota_bytes: 1 << 30 };
+        assert!(relay.is_exhausted() && !relay.caps.is_exhausted(), "30 days are one thing, a day is another");
+        open(&mut relay, at(0), ID, end(1), end(2));
+        assert!(forward(&mut relay, at(0), ID, &path(1), 1_000).is_ok());
+        assert!(matches!(relay.poll_keep(), Some(Save::Volunteered(kept)) if kept.bytes >= 1_000));
+        for (serving, limits) in [(false, volunteers), (true, supernodes), (true, supernodes), (false, volunteers)] {
+            relay.set_serving(at(1), serving);
+            assert_eq!(relay.caps.limits, limits, "{serving}");
+            assert_eq!(relay.relayed().bytes, 200_000_000_000);
+        }
+        assert_eq!(relay.volunteer_status().expect("it is to be one").relayed.bytes, 1_000);
+        // Who was not asked to, and who serves anyway, does not volunteer.
+        for config in [Config::auto(), Config { volunteer: true, ..Config::supernode(vec![path(1).remote]) }] {
+            let relay = Relay::of(at(0), &Seed::new([0; 32]), &config, &saved);
+            assert!(relay.volunteer_status().is_none());
+        }
     }
 
     /// The kinds of what a channel's ends are told: which limit, for how long.

@@ -1,4 +1,4 @@
-//! What a relay may carry in 30 days, counted over restarts.
+//! What a relay may carry in 30 days, or a volunteer in a day, counted over restarts.
 //!
 //! A period begins with the first byte relayed after the one before has ended, by the wall clock, which is told now and
 //! then. What is to be kept is counted ahead by [`AHEAD_SHARE`] of the quota: a crash never makes the count smaller.
@@ -8,15 +8,16 @@ use core::time::Duration;
 use crate::api::Relayed;
 use crate::time::{Instant, WallTime};
 
-/// Length of a period.
-const PERIOD: Duration = Duration::from_secs(30 * 86_400);
-/// This part of the quota is kept ahead of its use: 256 small writes in 30 days, at most.
+/// The period of a supernode.
+pub(super) const MONTH: Duration = Duration::from_secs(30 * 86_400);
+/// This part of the quota is kept ahead of its use: 256 small writes in a period, at most.
 const AHEAD_SHARE: u64 = 256;
 
-/// The bytes of the present 30 days: most, used, and counted ahead in what is kept.
+/// The bytes of the present period: most, used, and counted ahead in what is kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quota {
     max: u64,
+    period_s: u64,
     used: Relayed,
     kept: u64,
     wall_s: u64,
@@ -28,9 +29,10 @@ pub(super) struct Quota {
 
 impl Quota {
     /// As an earlier run left it.
-    pub(super) fn new(max: u64, used: Relayed) -> Self {
+    pub(super) fn new(max: u64, period: Duration, used: Relayed) -> Self {
         let is_exhausted = used.bytes >= max;
-        Self { max, used, kept: used.bytes, wall_s: 0, to_keep: false, close_at: None, is_exhausted }
+        let period_s = period.as_secs();
+        Self { max, period_s, used, kept: used.bytes, wall_s: 0, to_keep: false, close_at: None, is_exhausted }
     }
 
     /// Whether it is used up.
@@ -64,7 +66,7 @@ impl Quota {
     pub(super) fn on_wall_clock(&mut self, wall: WallTime) {
         self.wall_s = wall.as_secs();
         let since = self.used.since_s;
-        if since != 0 && self.wall_s >= since.saturating_add(PERIOD.as_secs()) {
+        if since != 0 && self.wall_s >= since.saturating_add(self.period_s) {
             self.used = Relayed::default();
             (self.kept, self.to_keep) = (0, true);
         } else if since > self.wall_s {
@@ -76,7 +78,7 @@ impl Quota {
 
     /// When the period is over, from now.
     pub(super) fn over_after(&self) -> Duration {
-        Duration::from_secs(self.used.since_s.saturating_add(PERIOD.as_secs()).saturating_sub(self.wall_s))
+        Duration::from_secs(self.used.since_s.saturating_add(self.period_s).saturating_sub(self.wall_s))
     }
 
     /// Whether there is room for so many bytes.
@@ -115,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_period_begins_with_its_first_byte_and_lasts_30_days() {
-        let mut quota = Quota::new(1_000, Relayed::default());
+        let mut quota = Quota::new(1_000, MONTH, Relayed::default());
         quota.on_wall_clock(wall(100 * DAY_S));
         assert!(quota.has(1_000) && !quota.has(1_001));
         quota.take(600);
@@ -134,7 +136,7 @@ mod tests {
         let mut kept = Relayed::default();
         let mut used = 0;
         for _ in 0..50 {
-            let mut quota = Quota::new(1_000_000, kept);
+            let mut quota = Quota::new(1_000_000, MONTH, kept);
             quota.on_wall_clock(wall(100 * DAY_S));
             assert!(quota.used().bytes >= used);
             for _ in 0..10 {
@@ -148,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_ahead_does_not_end_the_period_late() {
-        let mut quota = Quota::new(1_000, Relayed { since_s: 1_000 * DAY_S, bytes: 900 });
+        let mut quota = Quota::new(1_000, MONTH, Relayed { since_s: 1_000 * DAY_S, bytes: 900 });
         quota.on_wall_clock(wall(100 * DAY_S));
         assert!(!quota.has(200));
         quota.on_wall_clock(wall(130 * DAY_S));

@@ -26,6 +26,11 @@ impl Candidate {
         Self { relay, rtt_ms: ours_ms.unwrap_or(UNKNOWN_MS) + theirs_ms.unwrap_or(UNKNOWN_MS), load }
     }
 
+    /// One that neither knows anything of.
+    pub(super) fn unmeasured(relay: PeerId) -> Self {
+        Self::new(relay, None, None, 0)
+    }
+
     /// Least is best: the round trips, as much longer as the room is scarce.
     pub(super) fn cost(&self) -> u64 {
         u64::from(self.rtt_ms + BASE_MS) * 256 / (256 - u64::from(self.load))

@@ -4,7 +4,10 @@
 use core::net::{IpAddr, SocketAddr};
 
 use crate::net::Network;
-use crate::wire::address::{CANDIDATES_MAX, CANDIDATES_V6_MAX, Candidate, CandidateKind, Candidates, is_sendable};
+use crate::peer::LinkUse;
+use crate::wire::address::{
+    CANDIDATES_MAX, CANDIDATES_V6_MAX, Candidate, CandidateKind, Candidates, Prefix, is_sendable,
+};
 
 /// This node's candidates: ports that a router maps, then the addresses that supernodes saw, then host addresses of
 /// the bound sockets.
@@ -13,12 +16,15 @@ use crate::wire::address::{CANDIDATES_MAX, CANDIDATES_V6_MAX, Candidate, Candida
 /// [`CANDIDATES_MAX`], of which [`CANDIDATES_V6_MAX`] IPv6; mapped ones first, since they let everybody in, then
 /// server-reflexive ones, which serve more peers than host addresses. A router may claim any address as mapped, so
 /// these take at most half of the room.
-pub(crate) fn gather(network: &Network, reflexive: &[SocketAddr]) -> Candidates {
+///
+/// A stranger at the other end of a [leg](LinkUse::Leg) is told none that mean something to neighbours only.
+pub(crate) fn gather(network: &Network, reflexive: &[SocketAddr], link_use: LinkUse) -> Candidates {
     let mut all = Candidates::new();
     let mut add = |kind, addr: SocketAddr| {
         let v6 = all.iter().filter(|c: &&Candidate| SocketAddr::from(c.address).is_ipv6()).count();
         let known = all.iter().any(|c| SocketAddr::from(c.address) == addr);
-        if is_sendable(addr) && !known && !all.is_full() && (addr.is_ipv4() || v6 < CANDIDATES_V6_MAX) {
+        let is_shown = link_use != LinkUse::Leg || !Prefix::is_exempt(addr.ip());
+        if is_shown && is_sendable(addr) && !known && !all.is_full() && (addr.is_ipv4() || v6 < CANDIDATES_V6_MAX) {
             all.push(Candidate { kind, address: addr.into() });
         }
     };
@@ -91,10 +97,12 @@ mod tests {
                 .collect(),
             ..Network::default()
         };
-        let all = gather(&network, &[addr("198.51.100.1:4000")]);
+        let all = gather(&network, &[addr("198.51.100.1:4000")], LinkUse::User);
         assert_eq!(all.len(), CANDIDATES_MAX);
         assert_eq!(SocketAddr::from(all[0].address), addr("198.51.100.1:4000"));
         assert!(all.iter().all(|c| !SocketAddr::from(c.address).ip().is_loopback()));
+        let strangers = gather(&network, &[addr("198.51.100.1:4000")], LinkUse::Leg);
+        assert_eq!(strangers.as_slice(), &all[..1], "nothing of the network behind the router");
     }
 
     #[test]
@@ -113,7 +121,7 @@ mod tests {
             ..Network::default()
         };
         let kinds = |network: &Network, reflexive: &[SocketAddr]| -> Vec<CandidateKind> {
-            gather(network, reflexive).iter().map(|c| c.kind).collect()
+            gather(network, reflexive, LinkUse::User).iter().map(|c| c.kind).collect()
         };
         assert_eq!(kinds(&network, &[addr("198.51.100.1:9")]), [Mapped, ServerReflexive, Host]);
         // Seen where it is mapped: one candidate.

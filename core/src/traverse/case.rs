@@ -7,18 +7,21 @@ use crate::account::Account;
 use crate::identity::PeerId;
 use crate::net::{Network, Path, PeerKey, SocketId};
 use crate::path::Paths;
-use crate::peer::Peer;
+use crate::peer::{LinkUse, Peer, Peers};
 use crate::time::Instant;
 use crate::wire::message::Message;
 use crate::wire::nat::NatProfile;
 
-/// The peer of a user link, as it is now. A service lets it in, or we called it: it may learn our addresses.
+/// The peer of a link that is to become direct, as it is now. A service lets it in, or we called it, or the link is a
+/// leg of a volunteer's channels: it may learn our addresses.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     /// Who.
     pub(crate) id: PeerId,
     /// Its link is up.
     pub(crate) is_up: bool,
+    /// What its link is for.
+    pub(crate) link_use: LinkUse,
     /// Nobody has used the link lately: no path is looked for.
     pub(crate) is_dormant: bool,
     /// Its paths.
@@ -26,11 +29,12 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Of a peer; nothing where its link is not for the application.
+    /// Of a peer; nothing where its link is the network's own.
     pub(crate) fn of(peer: &'a Peer, now: Instant) -> Option<Self> {
-        peer.is_user().then(|| Self {
+        (peer.is_user() || peer.is_leg()).then(|| Self {
             id: peer.id(),
             is_up: peer.is_up(),
+            link_use: if peer.is_leg() { LinkUse::Leg } else { LinkUse::User },
             is_dormant: peer.is_dormant(now),
             paths: peer.paths(),
         })
@@ -63,6 +67,15 @@ pub(crate) struct Home {
     pub(crate) key: PeerKey,
     /// Where that goes, if straight.
     pub(crate) direct: Option<SocketAddr>,
+}
+
+impl Home {
+    /// A home at this address, if the link to it is up.
+    pub(crate) fn of(peers: &Peers, id: PeerId, address: SocketAddr) -> Option<Self> {
+        let key = peers.up_key(&id)?;
+        let current = peers.get(key).and_then(Peer::current);
+        Some(Self { id, address, key, direct: current.and_then(|route| route.remote()) })
+    }
 }
 
 // Routers are gone through in IPv4 only: a home that peers or sockets would reach otherwise is of no use here.

@@ -10,6 +10,7 @@ use super::target::Queued;
 use super::traversal::Traversal;
 use crate::account::Grant;
 use crate::path::Route;
+use crate::peer::LinkUse;
 use crate::wire::address::{Prefix, is_sendable};
 
 /// Addresses behind our own router are tried from outside only when the way inside has not worked for so long.
@@ -111,6 +112,8 @@ impl Traversal {
         }));
         // Where UDP does not get out, the LAN is all that there is to try.
         known.retain(|(_, address)| !around.is_udp_blocked || Prefix::is_exempt(address.ip()));
+        // A stranger has no say in what is sent to our neighbours.
+        known.retain(|(_, address)| case.peer.link_use != LinkUse::Leg || !Prefix::is_exempt(address.ip()));
         let network = case.network;
         known.retain(|(_, address)| {
             is_sendable(*address) && network.socket_for(*address).is_some() && !network.is_own(*address)

@@ -152,6 +152,11 @@ impl Effort {
         }
     }
 
+    /// Its place is somebody else's now: it ends when it is next asked what to do.
+    pub(crate) fn give_up(&mut self, now: Instant) {
+        self.deadline = now;
+    }
+
     /// A socket that was asked for, or none; false if it is not wanted.
     pub(crate) fn on_socket(&mut self, socket: Option<SocketId>) -> bool {
         match (&mut self.work, socket) {

@@ -13,6 +13,7 @@ use crate::identity::{PeerId, SecretKey};
 use crate::net::{Network, PeerKey, SocketId};
 use crate::operations::Bytes;
 use crate::path::{Paths, Route};
+use crate::peer::LinkUse;
 use crate::random::Seed;
 use crate::time::Instant;
 use crate::wire::address::{Candidate, CandidateKind, Candidates};
@@ -117,7 +118,7 @@ impl Alone {
     }
 
     pub(super) fn view(one: &One) -> View<'_> {
-        View { id: one.id, is_up: true, is_dormant: false, paths: &one.paths }
+        View { id: one.id, is_up: true, link_use: LinkUse::User, is_dormant: false, paths: &one.paths }
     }
 
     /// One call about one peer, and what it wants.

@@ -11,6 +11,7 @@ use super::target::{Target, retry_wait};
 use crate::account::{Account, Exposure, Scope};
 use crate::api::RelayReason;
 use crate::net::{Network, PeerKey, SocketId};
+use crate::peer::LinkUse;
 use crate::queue;
 use crate::random::{ChoiceRng, KeyRng, Seed};
 use crate::time::Instant;
@@ -28,8 +29,8 @@ pub(crate) struct Traversal {
     /// Where guesses begin.
     pub(super) choices: ChoiceRng,
     pub(super) targets: BTreeMap<PeerKey, Box<Target>>,
-    /// For whom ports are guessed or held now: for one at a time.
-    pub(super) birthday: Option<PeerKey>,
+    /// For whom ports are guessed or held now, and what that link is for: for one at a time.
+    pub(super) birthday: Option<(PeerKey, LinkUse)>,
     /// When our router's counter was last found to be moved on too fast.
     pub(super) counter_rushed: Option<Instant>,
     /// Those whose checks the budget holds back: when it frees for each, as far as is known, and whose turn it is.
@@ -102,8 +103,14 @@ impl Traversal {
     // ---- what the node is told, and tells ----
 
     /// Where peers may try to reach us, and what that takes, for the given attempt.
-    pub(crate) fn whereabouts(&self, now: Instant, around: &Around, network: &Network, attempt: u8) -> Whereabouts {
-        let candidates = gather(network, &around.reflexive);
+    pub(crate) fn whereabouts(
+        &self,
+        now: Instant,
+        around: &Around,
+        network: &Network,
+        (attempt, link_use): (u8, LinkUse),
+    ) -> Whereabouts {
+        let candidates = gather(network, &around.reflexive, link_use);
         Whereabouts { nat: self.profile(now, around), attempt, candidates }
     }
 
@@ -143,7 +150,7 @@ impl Traversal {
     /// The peer told us where it is and asks the same.
     pub(crate) fn on_upgrade(&mut self, case: &mut Case<'_>, whereabouts: Whereabouts) {
         self.target(case.key).told = true;
-        let mine = self.whereabouts(case.now, &case.around, case.network, whereabouts.attempt);
+        let mine = self.whereabouts(case.now, &case.around, case.network, (whereabouts.attempt, case.peer.link_use));
         self.outputs.push_back(Output::Send { peer: case.key, message: Message::Candidates(mine) });
         self.on_whereabouts(case, whereabouts);
     }
@@ -163,7 +170,7 @@ impl Traversal {
         let tries = target.retry.map_or(0, |(_, tries)| u8::try_from(tries).unwrap_or(u8::MAX));
         target.attempt = target.attempt.max(tries);
         let attempt = target.attempt;
-        let mine = self.whereabouts(case.now, &case.around, case.network, attempt);
+        let mine = self.whereabouts(case.now, &case.around, case.network, (attempt, case.peer.link_use));
         self.outputs.push_back(Output::Send { peer: case.key, message: Message::Upgrade(mine) });
     }
 
@@ -320,7 +327,7 @@ impl Traversal {
 
     /// Nothing more is guessed or held for this peer.
     pub(super) fn end_birthday(&mut self, key: PeerKey) {
-        self.birthday = self.birthday.filter(|holder| *holder != key);
+        self.birthday = self.birthday.filter(|(holder, _)| *holder != key);
     }
 
     pub(super) fn close(&mut self, sockets: BTreeSet<SocketId>) {

@@ -119,7 +119,7 @@ impl Traversal {
         let of = |(key, held): (_, &Queued)| held.addresses.iter().map(|to| awaited(*to, key)).collect::<Vec<_>>();
         assert!(held().all(|(_, held)| !held.addresses.is_empty()));
         assert_eq!(self.awaited, held().flat_map(of).collect(), "and for its addresses");
-        let holder = self.birthday.and_then(|key| self.targets.get(&key));
+        let holder = self.birthday.and_then(|(key, _)| self.targets.get(&key));
         assert!(self.birthday.is_none() || holder.is_some_and(|target| target.effort.is_some()));
     }
 

@@ -14,6 +14,7 @@ use super::target::{Target, retry_wait};
 use super::traversal::Traversal;
 use crate::net::{Path, PeerKey, SocketId};
 use crate::path::Route;
+use crate::peer::LinkUse;
 use crate::time::Instant;
 use crate::wire::message::Message;
 
@@ -129,9 +130,15 @@ impl Traversal {
             Strategy::Guess { .. } | Strategy::Hold { .. } => {
                 // Behind our own router there is nothing to guess: what a hairpin takes is known.
                 let is_own = case.around.reflexive.iter().any(|own| own.ip() == ip);
-                let granted = self.birthday.is_none() && !is_own && case.account.take_birthday(case.now, ip);
+                // The application goes before strangers.
+                let guest = self
+                    .birthday
+                    .filter(|(_, held_for)| *held_for == LinkUse::Leg && case.peer.link_use == LinkUse::User);
+                let is_free = self.birthday.is_none() || guest.is_some();
+                let granted = is_free && !is_own && case.account.take_birthday(case.now, ip);
                 if granted {
-                    self.birthday = Some(case.key);
+                    guest.and_then(|(guest, _)| self.effort_of(guest)).into_iter().for_each(|e| e.give_up(case.now));
+                    self.birthday = Some((case.key, case.peer.link_use));
                 }
                 granted
             }

@@ -33,6 +33,8 @@ pub const ROOMS_MAX: usize = 32;
 pub const PARTNERS_MAX: usize = 4;
 /// Most supernodes that a leaf is sent to instead.
 pub const ELSEWHERE_MAX: usize = 3;
+/// Most volunteers in one answer.
+pub const VOLUNTEERS_NAMED_MAX: usize = 4;
 
 /// How loaded a supernode says it is: shares of its capacity, 255 is full.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
@@ -401,6 +403,23 @@ pub enum Message<'a> {
         /// Supernodes that the sender has been to, and where; nearest first.
         supernodes: ArrayVec<(PeerId, Address), NEAREST_MAX>,
     },
+    /// A leaf tells a home whether it relays for strangers.
+    Volunteer {
+        /// Whether it does.
+        on: bool,
+    },
+    /// Answers a [`Message::Volunteer`].
+    VolunteerReply {
+        /// Why the home will not name it, if it will not.
+        refused: Option<Refusal>,
+    },
+    /// A leaf asks a home for volunteers.
+    VolunteersRequest,
+    /// Some of them, or why there are none.
+    Volunteers {
+        /// Leaves that relay for strangers. Each is reached as any leaf is.
+        named: Result<ArrayVec<PeerId, VOLUNTEERS_NAMED_MAX>, Refusal>,
+    },
 }
 
 /// What one supernode says to another about being neighbours.
@@ -519,6 +538,24 @@ pub fn is_probe(plain: &[u8]) -> bool {
     matches!(plain.first(), Some(28 | 29))
 }
 
+impl Message<'_> {
+    /// Whether it is about who relays for whom.
+    pub fn is_about_relays(&self) -> bool {
+        matches!(
+            self,
+            Self::ChannelLimited { .. }
+                | Self::RelayOffer { .. }
+                | Self::RelayPick { .. }
+                | Self::RelayJoin { .. }
+                | Self::RelayJoined { .. }
+                | Self::Volunteer { .. }
+                | Self::VolunteerReply { .. }
+                | Self::VolunteersRequest
+                | Self::Volunteers { .. }
+        )
+    }
+}
+
 /// The first message that a node of an earlier release does not know: it drops what follows it in a packet.
 const LATE_FIRST: u8 = 33;
 
@@ -556,6 +593,18 @@ pub enum InitBody<'a> {
         /// Where the initiator may be reached.
         whereabouts: Whereabouts,
     },
+    /// The same to a volunteer, for a link that is a leg of channels and nothing else.
+    Leg {
+        /// Where the initiator may be reached.
+        whereabouts: Whereabouts,
+    },
+}
+
+impl InitBody<'_> {
+    /// Of an Init that a home brings: for the application, or for a leg.
+    pub const fn introduced(whereabouts: Whereabouts, is_leg: bool) -> Self {
+        if is_leg { Self::Leg { whereabouts } } else { Self::Introduced { whereabouts } }
+    }
 }
 
 /// The payload of a Response after its fixed part.
@@ -569,7 +618,7 @@ pub enum ResponseBody<'a> {
         #[serde(borrow)]
         reply: Option<Message<'a>>,
     },
-    /// Answers [`InitBody::Introduced`]: the responder's whereabouts, without candidates if the initiator is not
+    /// Answers [`InitBody::Introduced`] and [`InitBody::Leg`]: the responder's whereabouts, without candidates if the initiator is not
     /// accepted (yet).
     Introduced {
         /// Where the responder may be reached.

@@ -143,6 +143,12 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::Alive { peer },
         Message::Seek { peer, record: true },
         Message::Nearest { peer, supernodes: [(peer, address)].into_iter().collect() },
+        Message::Volunteer { on: yes },
+        Message::VolunteerReply { refused: Some(refusal) },
+        Message::VolunteerReply { refused: None },
+        Message::VolunteersRequest,
+        Message::Volunteers { named: Ok([peer; 2].into_iter().collect()) },
+        Message::Volunteers { named: Err(refusal) },
     ];
     let mut numbers: Vec<u8> = all.iter().map(number_of).collect();
     numbers.dedup();
@@ -151,7 +157,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
 }
 
 /// The number of the last variant.
-pub(crate) const LAST: u8 = 46;
+pub(crate) const LAST: u8 = 50;
 
 /// What two ends present to a relay.
 const TOKEN: [u8; 16] = *b"sixteen bytes 01";
@@ -206,6 +212,10 @@ pub(crate) fn number_of(message: &Message<'_>) -> u8 {
         Message::Alive { .. } => 44,
         Message::Seek { .. } => 45,
         Message::Nearest { .. } => 46,
+        Message::Volunteer { .. } => 47,
+        Message::VolunteerReply { .. } => 48,
+        Message::VolunteersRequest => 49,
+        Message::Volunteers { .. } => 50,
     }
 }
 
@@ -214,6 +224,7 @@ pub(crate) fn init_bodies(parts: &Parts) -> Vec<InitBody<'_>> {
     let mut all = vec![InitBody::Direct { early: None }];
     all.extend(messages(parts).into_iter().map(|message| InitBody::Direct { early: Some(message) }));
     all.push(InitBody::Introduced { whereabouts: whereabouts_of(parts) });
+    all.push(InitBody::Leg { whereabouts: whereabouts_of(parts) });
     all
 }
 

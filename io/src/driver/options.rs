@@ -147,6 +147,25 @@ impl Options {
         self
     }
 
+    /// Whether a node that is no supernode relays for strangers all the same, where its router allows it: at most so much
+    /// for all together that a household does not notice. Usually not: they learn its address.
+    pub fn volunteer(mut self, on: bool) -> Self {
+        self.config.volunteer = on;
+        self
+    }
+
+    /// Most bits per second that a volunteer relays for all together; 0 is unlimited.
+    pub fn volunteer_rate_bps(mut self, rate_bps: u64) -> Self {
+        self.config.volunteer_rate_bps = rate_bps;
+        self
+    }
+
+    /// Most bytes that a volunteer relays in a day; 0 is unlimited.
+    pub fn volunteer_quota_bytes(mut self, quota_bytes: u64) -> Self {
+        self.config.volunteer_quota_bytes = quota_bytes;
+        self
+    }
+
     /// What the core will be told, as it stands.
     pub fn config(&self) -> &Config {
         &self.config

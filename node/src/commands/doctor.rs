@@ -1,5 +1,7 @@
 //! `handfast doctor`: what stands between this node and the internet, what it means, what to do.
 
+use std::fs;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,12 +19,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) fn run(state: &StateDir, args: &DoctorArgs) -> Result<Exit, Failure> {
     let known = super::bootstraps(&args.reach.bootstrap)?;
-    let (form, patience) = (Form { json: args.json, redact: args.redact }, Duration::from_secs(args.timeout));
+    let (form, patience) =
+        (Form { json: args.json, redact: args.redact, asked: state.asked() }, Duration::from_secs(args.timeout));
 
     let signals = super::signals()?;
     let attached = host::attach(state, &known, &args.reach.router)?;
     let way = attached.way(&known);
-    match signals.run(move || examine(&way, form, patience)) {
+    match signals.run(move || examine(&way, &form, patience)) {
         Outcome::Done(result) => {
             attached.finish(&signals, None);
             result
@@ -35,13 +38,15 @@ pub(super) fn run(state: &StateDir, args: &DoctorArgs) -> Result<Exit, Failure> 
 }
 
 /// How the diagnosis is told.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Form {
     json: bool,
     redact: bool,
+    /// Where it is noted that the question was asked.
+    asked: PathBuf,
 }
 
-fn examine(way: &Way, form: Form, patience: Duration) -> Result<Exit, Failure> {
+fn examine(way: &Way, form: &Form, patience: Duration) -> Result<Exit, Failure> {
     let since = Instant::now();
     // A node without any home is a finding, not a failure.
     let mut client = way.connect_even_lost()?;
@@ -66,5 +71,10 @@ fn examine(way: &Way, form: Form, patience: Duration) -> Result<Exit, Failure> {
     };
     let text = if form.redact { redact(&text) } else { text };
     super::announce(&text)?;
+    // To a person, and once. Where that cannot be noted it is asked again: no harm done.
+    if let Some(question) = diagnosis.question().filter(|_| !form.json && !form.redact && !form.asked.exists()) {
+        talk::note(question);
+        let _ = fs::write(&form.asked, "volunteer\n");
+    }
     Ok(if diagnosis.degraded { Exit::Degraded } else { Exit::Ok })
 }

@@ -25,7 +25,7 @@ pub(super) fn run(state: &StateDir, args: &LeafArgs) -> Result<Exit, Failure> {
     let is_alone = !host::knows_someone(state, &wishes.bootstrap);
 
     let signals = super::signals()?;
-    let host = Host::start(state, wishes.plan(Options::leaf(), listen, &args.node.router))?;
+    let host = Host::start(state, wishes.plan(args.volunteer.apply(Options::leaf()), listen, &args.node.router))?;
     let _offers = wishes.offer(host.server())?;
     if is_alone {
         talk::warn(

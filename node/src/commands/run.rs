@@ -17,7 +17,9 @@ const PORT: u16 = 7441;
 pub(super) fn run(state: &StateDir, args: RunArgs) -> Result<Exit, Failure> {
     match args.role {
         RoleChoice::Auto => auto(state, &args),
-        RoleChoice::Leaf => leaf::run(state, &LeafArgs { listen: args.listen, node: args.node }),
+        RoleChoice::Leaf => {
+            leaf::run(state, &LeafArgs { listen: args.listen, volunteer: args.volunteer, node: args.node })
+        }
         RoleChoice::Supernode => {
             let RunArgs { listen, advertise, listen_tcp, duty, node, .. } = args;
             if listen.is_empty() {
@@ -48,7 +50,7 @@ fn auto(state: &StateDir, args: &RunArgs) -> Result<Exit, Failure> {
     let is_alone = !host::knows_someone(state, &wishes.bootstrap);
 
     let signals = super::signals()?;
-    let options = args.duty.apply(Options::auto()).listen_tcp(listen_tcp);
+    let options = args.volunteer.apply(args.duty.apply(Options::auto())).listen_tcp(listen_tcp);
     let host = Host::start(state, wishes.plan(options, listen, &args.node.router))?;
     let _offers = wishes.offer(host.server())?;
     if is_alone {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use handfast_core::wire::message::Load;
 use handfast_core::{DropReason, Transport};
-use handfast_core::{LimitedRelay, RelayLimit, RelayReason};
+use handfast_core::{LimitedRelay, RelayLimit, RelayReason, VolunteerStatus};
 use handfast_io::{Config, Event, Notice, PathInfo, PeerId, PortMappingReport, Role, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -67,9 +67,40 @@ pub(crate) struct StatusReport {
     #[serde(default)]
     pub(crate) relay_limits: Option<RelayLimits>,
     pub(crate) leaves: usize,
+    /// Of these, those that volunteer.
+    #[serde(default)]
+    pub(crate) volunteers: usize,
+    /// What this node does as a volunteer; null where it was not asked to be one.
+    #[serde(default)]
+    pub(crate) volunteer: Option<VolunteerReport>,
     pub(crate) channels: usize,
     pub(crate) services: Vec<ServiceReport>,
     pub(crate) counters: CountersReport,
+}
+
+/// A leaf that is to relay for strangers.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct VolunteerReport {
+    /// Whether it does now.
+    pub(crate) on: bool,
+    /// Strangers with a link to it for that.
+    pub(crate) guests: usize,
+    /// Bytes relayed today.
+    pub(crate) relayed_bytes: u64,
+}
+
+impl From<VolunteerStatus> for VolunteerReport {
+    fn from(status: VolunteerStatus) -> Self {
+        Self { on: status.on, guests: status.guests, relayed_bytes: status.relayed.bytes }
+    }
+}
+
+impl VolunteerReport {
+    pub(crate) fn to_text(self) -> String {
+        let Self { on, guests, relayed_bytes } = self;
+        let is_on = if on { "on" } else { "off: the router or the day's bytes do not allow it now" };
+        format!("{is_on} · {guests} strangers linked · {} relayed today", bytes(relayed_bytes))
+    }
 }
 
 #[derive(Serialize, Deserialize, Debug)]
@@ -322,6 +353,8 @@ impl StatusReport {
             load: status.load.into(),
             relay_limits,
             leaves: status.leaves,
+            volunteers: status.volunteers,
+            volunteer: status.volunteer.map(VolunteerReport::from),
             channels: status.channels,
             services: around.services,
             counters: CountersReport {
@@ -395,6 +428,7 @@ impl StatusReport {
         if let Some(limits) = self.relay_limits {
             out.push(format!("relaying   within: {}", limits.to_text()));
         }
+        out.extend(self.volunteer.map(|volunteer| format!("volunteer  {}", volunteer.to_text())));
         out.extend(self.limited_relays.iter().map(|limited| format!("limited    {}", limited.to_text())));
         if !self.peers.is_empty() {
             out.push(String::new());
@@ -566,6 +600,7 @@ fn event_value(event: &Event) -> Option<Value> {
     Some(match event {
         Event::Ready => json!({ "event": "ready" }),
         Event::Homeless => json!({ "event": "homeless" }),
+        Event::Volunteering { on } => json!({ "event": "volunteering", "on": on }),
         Event::RoleChanged { supernode, addresses } => {
             let role = if *supernode { "supernode" } else { "leaf" };
             json!({ "event": "role", "role": role, "addresses": addresses })
