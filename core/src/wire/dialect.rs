@@ -27,12 +27,16 @@ impl Dialect {
     /// Of a node that says nothing of it.
     pub const FIRST: Self = Self { version: 1, features: 0 };
     /// Of this one.
-    pub const OWN: Self = Self { version: VERSION, features: Self::HOMES | Self::RELAYS };
+    pub const OWN: Self = Self { version: VERSION, features: Self::HOMES | Self::RELAYS | Self::VIEWS | Self::LEGS };
 
-    /// Knows the messages of sections 13 and 14 that tell of room, from 38 on.
+    /// Knows the messages that tell of room: 38 to 41.
     pub const HOMES: u32 = 1;
     /// Chooses relays, and says that they are limited: messages 33 to 37.
     pub const RELAYS: u32 = 2;
+    /// Knows what supernodes say of neighbours and of who is nearest: messages 42 to 46.
+    pub const VIEWS: u32 = 4;
+    /// Knows volunteers: messages 47 to 50, and links that are legs.
+    pub const LEGS: u32 = 8;
 
     /// Most bytes that it takes.
     pub const LEN_MAX: usize = 6;
@@ -70,7 +74,7 @@ mod tests {
         for rest in [&[][..], &[2], &[1, 3], &[0, 3], &[2, 0xff, 0xff, 0xff, 0xff, 0xff]] {
             assert_eq!(Dialect::read(rest), Dialect::FIRST, "{rest:?}");
         }
-        assert_eq!(Dialect::read(&[2, 3]), Dialect::OWN);
+        assert_eq!(Dialect::read(&[2, 15]), Dialect::OWN);
     }
 
     #[test]
@@ -78,7 +82,7 @@ mod tests {
         // Of a later release, which says more behind it.
         let later = Dialect::read(&[9, 0x86, 0x01, 77]);
         assert_eq!(later, Dialect { version: 9, features: 0x86 });
-        assert_eq!(Dialect::OWN.with(later), Dialect { version: 2, features: Dialect::RELAYS });
+        assert_eq!(Dialect::OWN.with(later), Dialect { version: 2, features: Dialect::RELAYS | Dialect::VIEWS });
         assert_eq!(Dialect::OWN.with(Dialect::FIRST), Dialect::FIRST);
         assert!(Dialect::OWN.has(Dialect::HOMES) && !Dialect::FIRST.has(Dialect::HOMES));
     }

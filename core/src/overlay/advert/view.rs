@@ -244,7 +244,8 @@ mod tests {
                 of.truncate(view.bucket_max());
                 assert!(known.len() >= of.len(), "bucket {bucket} has {} of {}", known.len(), of.len());
             }
-            let first: Vec<usize> = (0..count).filter(|n| view.bucket_of(&id(*n)) == 0).take(view.bucket_max()).collect();
+            let first: Vec<usize> =
+                (0..count).filter(|n| view.bucket_of(&id(*n)) == 0).take(view.bucket_max()).collect();
             assert!(first.iter().all(|n| here.contains_key(&id(*n))), "the oldest stay");
             let young = here.values().filter(|since| **since > at(count / 2)).count();
             assert!((max / 32..=max / 2).contains(&young), "{young} are of the later half");

@@ -211,7 +211,10 @@ impl Gossip {
 
     /// All neighbours, and where each was last said to be.
     pub(crate) fn addresses(&self, members: &MembershipTable) -> Vec<(PeerId, SocketAddr)> {
-        self.neighbours.keys().filter_map(|peer| Some((*peer, members.address(peer).or_else(|| self.starts.get(peer).copied())?))).collect()
+        self.neighbours
+            .keys()
+            .filter_map(|peer| Some((*peer, members.address(peer).or_else(|| self.starts.get(peer).copied())?)))
+            .collect()
     }
 
     /// The own load and room, as they are told next.

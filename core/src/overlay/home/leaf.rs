@@ -361,7 +361,11 @@ impl Homes {
             return;
         }
         let is_new = !core::mem::replace(&mut prospect.is_registered, true);
+        let is_overtaken = core::mem::take(&mut prospect.is_overtaken);
         self.drop_question(&from);
+        if is_overtaken {
+            self.ask(now, from, Question::Register, m.out);
+        }
         if is_new {
             self.on_arrived(from, m);
             self.sweep.on_success();
@@ -517,7 +521,7 @@ impl Homes {
     }
 
     /// Signs a record that names the chosen ones and brings it to each of them.
-    fn register(&mut self, now: Instant, m: &mut Means<'_>) {
+    pub(super) fn register(&mut self, now: Instant, m: &mut Means<'_>) {
         if self.chosen.is_empty() {
             self.renew_at = None;
             return;
@@ -533,6 +537,9 @@ impl Homes {
         self.record = record.sign(m.key);
         self.renew_at = Some(now + RENEW_AFTER + m.random.jitter.jitter(RENEW_AFTER / 2));
         for peer in self.chosen.clone() {
+            if let Some(prospect) = self.prospects.get_mut(&peer) {
+                prospect.is_overtaken = prospect.question.is_some_and(|(q, _)| q == Question::Register);
+            }
             self.drop_question(&peer);
             self.ask(now, peer, Question::Register, m.out);
         }

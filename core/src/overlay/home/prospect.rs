@@ -68,6 +68,8 @@ pub(super) struct Prospect {
     /// Was dialled since the current sweep over all prospects began.
     pub(super) is_tried: bool,
     pub(super) is_registered: bool,
+    /// It was sent another record before it had answered for the last one: the next answer may be for that.
+    pub(super) is_overtaken: bool,
     /// Refused us: not asked again before.
     pub(super) refused_until: Option<Instant>,
     pub(super) question: Option<(Question, u8)>,
@@ -89,6 +91,7 @@ impl Prospect {
             is_drawn: false,
             is_tried: false,
             is_registered: false,
+            is_overtaken: false,
             refused_until: None,
             question: None,
             deadline: None,

@@ -282,6 +282,36 @@ fn registration_is_repeated_under_loss_and_the_record_is_renewed() {
     }
 }
 
+/// An answer names no record: the one to an earlier record was taken for one to the last, which had been lost.
+#[test]
+fn regression_an_answer_that_may_be_for_an_earlier_record_is_asked_for_again() {
+    let (mut net, _) = network(12, 2);
+    let leaf = net.leaf(100, &[bootstrap(1)]);
+    net.run_for(SECOND * 10);
+    let home = net.homes_of(&leaf)[0];
+    let registers = |out: &VecDeque<Output>| {
+        let is_register = |output: &&Output| match output {
+            Output::Send { to, messages } => {
+                *to == home && matches!(decode_next(&mut &**messages), Ok(Message::Register { .. }))
+            }
+            _ => false,
+        };
+        out.iter().filter(is_register).count()
+    };
+    net.with(leaf, |node, now, out| {
+        let answer = |homes: &mut Homes, m: &mut Means<'_>| {
+            homes.on_register_reply(now, home, None, Load::default(), m);
+        };
+        node.homes(now, out, |homes, m| homes.register(now, m));
+        node.homes(now, out, |homes, m| homes.register(now, m));
+        assert_eq!(registers(out), 2);
+        node.homes(now, out, answer);
+        assert_eq!(registers(out), 3, "it may have been for the first");
+        node.homes(now, out, answer);
+        assert_eq!(registers(out), 3);
+    });
+}
+
 #[test]
 fn a_registration_costs_at_most_450_bytes() {
     let (mut net, supernodes) = network(11, 2);
