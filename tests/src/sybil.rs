@@ -256,7 +256,7 @@ impl Sybils {
             Message::AdvertsRequest => {
                 let ours = self.all.iter().take(16);
                 let adverts = ours.map(|s| Message::Signed { kind: SignedKind::Advert, bytes: &s.advert });
-                adverts.chain([Message::Hints(Default::default())]).collect()
+                adverts.chain([Message::Hints([].into_iter().collect())]).collect()
             }
             Message::Register { .. } => vec![Message::RegisterReply { refused: None, load: Load::default() }],
             Message::Lookup { peer } => {

@@ -400,8 +400,7 @@ impl Relay {
         self.close_leg(now, peer, |_| false)
     }
 
-    /// A link is another one: its channels close, but for those opened for the new one. Returns the other legs, to be
-    /// told.
+    /// A link is another one: its channels close, but not those opened for it. Returns the other legs, to be told.
     pub(crate) fn close_leg(&mut self, now: Instant, peer: PeerKey, is_new: impl Fn(ChannelId) -> bool) -> Vec<Closed> {
         if let Some(work) = &mut self.work {
             work.choices.forget(peer);

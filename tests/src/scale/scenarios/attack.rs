@@ -10,7 +10,7 @@ use handfast_core::wire::message::{Load, Message, SignedKind};
 use handfast_core::{PeerId, SecretKey};
 
 use super::{honest, seconds};
-use crate::host::HostId;
+use crate::host::{HostId, Seen};
 use crate::liar::{Liar, advert, key};
 use crate::ms;
 use crate::scale::args::Args;
@@ -45,7 +45,7 @@ const WATCHED: Duration = Duration::from_secs(1800);
 /// Calls of a leaf in a day, so that there are enough.
 const CALLS_A_DAY: f64 = 400.0;
 /// Records that never were, while an hour is measured; and so many a second.
-const RECORDS: f64 = 100_000.0;
+const RECORDS: usize = 100_000;
 const RECORDS_A_SECOND: usize = 100;
 const ADVERTS: u32 = 1_100;
 const FAKES: u32 = 120;
@@ -117,7 +117,7 @@ pub(super) fn records(args: &Args, out: &mut Outcome) {
     let mut sybils = Sybils::new(&mut crowd.w, 1, vec![key(1)], |_| Manner::Denying);
     join(&mut crowd, &mut sybils, out);
     let since = crowd.w.now();
-    let count = (RECORDS * args.hours.min(1.0)) as usize;
+    let count = RECORDS.min(RECORDS * args.measured().as_secs() as usize / 3600);
     for n in 0..count {
         let record = sybils.record(&crowd.w, 0, &key(1_000_000 + n as u32));
         sybils.say(&mut crowd.w, 0, usize::MAX, &Message::Signed { kind: SignedKind::Record, bytes: &record });
@@ -222,7 +222,7 @@ pub(super) fn victim(args: &Args, out: &mut Outcome) {
     let got = crowd.w.hosts[victim.0].capture.as_ref().expect("captured");
     let (mut packets, mut bytes, mut all) = (0, 0, 0);
     for supernode in supernodes {
-        let from: Vec<usize> = got.iter().filter(|seen| seen.remote == supernode).map(|seen| seen.ip_len()).collect();
+        let from: Vec<usize> = got.iter().filter(|seen| seen.remote == supernode).map(Seen::ip_len).collect();
         packets = packets.max(from.len());
         bytes = bytes.max(from.iter().sum());
         all += from.iter().sum::<usize>();
