@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use super::Node;
-use crate::api::{Event, StreamEnd};
+use crate::api::StreamEnd;
 use crate::identity::PeerId;
 use crate::introduce::{self, HeldInit};
 use crate::link::Accepted;
@@ -179,20 +179,6 @@ impl Node {
         let (body, rest) = postcard::take_from_bytes(&plain[..len]).map_err(|_| DropReason::BadContents)?;
         accepted.dialect = Dialect::read(rest);
         Ok((accepted, body))
-    }
-
-    /// This node and another one have no version in common.
-    pub(super) fn on_other_version(
-        &mut self,
-        now: Instant,
-        remote: Option<SocketAddr>,
-        lowest: u8,
-        highest: u8,
-    ) -> Result<(), DropReason> {
-        if self.peers.tells_of_versions(now) {
-            self.report.tell(Event::OtherVersion { remote, lowest, highest });
-        }
-        Err(DropReason::OtherVersion)
     }
 
     fn on_direct_init(

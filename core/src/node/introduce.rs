@@ -280,9 +280,11 @@ impl Node {
             self.peers.send(home, &introduce::reply(channel, Ok(&response))?);
             return Ok(());
         }
-        if let Ok(Packet::Foreign { version, .. }) = Packet::decode(init) {
-            self.peers.send(home, &introduce::reply(channel, Err(DropReason::OtherVersion))?);
-            return self.on_other_version(now, None, version, version);
+        if let Ok(Packet::Foreign { version, sender }) = Packet::decode(init) {
+            let reason = self.peers.on_foreign_init(now, None, version, sender);
+            self.peers.send(home, &introduce::reply(channel, Err(reason))?);
+            self.carry_peers(now);
+            return Err(reason);
         }
         let mut plain = [0; DATAGRAM_LEN_MAX];
         let (accepted, body) = self.open_init(init, false, &mut plain)?;

@@ -68,12 +68,14 @@ impl Node {
         match Packet::decode(packet).map_err(|_| DropReason::Malformed)? {
             Packet::Init { .. } => self.on_init(now, path, packet),
             Packet::Foreign { version, sender } => {
-                self.peers.on_foreign_init(now, path, sender);
-                self.on_other_version(now, Some(path.remote), version, version)
+                let reason = self.peers.on_foreign_init(now, Some(path), version, sender);
+                self.carry_peers(now);
+                Err(reason)
             }
             Packet::Versions { receiver, lowest, highest } => {
-                self.peers.on_versions(path, receiver, lowest, highest)?;
-                self.on_other_version(now, Some(path.remote), lowest, highest)
+                let reason = self.peers.on_versions(now, path, receiver, (lowest, highest));
+                self.carry_peers(now);
+                Err(reason)
             }
             Packet::Cookie { receiver, nonce, sealed } => {
                 let result = self.peers.on_cookie(now, &mut self.account, path, receiver, nonce, sealed);

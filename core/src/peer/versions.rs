@@ -4,7 +4,9 @@ use core::time::Duration;
 
 use super::attempt::AttemptRoute;
 use super::outgoing::Outgoing;
+use super::output::Output;
 use super::peers::Peers;
+use crate::api::Event;
 use crate::net::{DropReason, Path};
 use crate::time::Instant;
 use crate::wire::dialect::INIT_VERSION;
@@ -26,31 +28,40 @@ pub(super) struct Versions {
 }
 
 impl Peers {
-    /// An Init came from an address that is made by other rules than ours.
-    pub(crate) fn on_foreign_init(&mut self, now: Instant, path: Path, sender: u32) {
-        if self.versions.answer_at <= now {
+    /// An Init came that is made by other rules than ours, from an address or through a home.
+    pub(crate) fn on_foreign_init(&mut self, now: Instant, path: Option<Path>, version: u8, sender: u32) -> DropReason {
+        if let Some(path) = path.filter(|_| self.versions.answer_at <= now) {
             self.versions.answer_at = now + ANSWER_EVERY;
             self.push(Outgoing::Raw { path, bytes: versions_packet(sender).as_slice().into() });
         }
+        self.tell_of_versions(now, path, version, version)
     }
 
     /// Whoever got our Init there says that it reads others only. Anybody on the way can say so: the Init is repeated
     /// all the same.
-    pub(crate) fn on_versions(&self, path: Path, receiver: u32, lowest: u8, highest: u8) -> Result<(), DropReason> {
+    pub(crate) fn on_versions(
+        &mut self,
+        now: Instant,
+        path: Path,
+        receiver: u32,
+        (lowest, highest): (u8, u8),
+    ) -> DropReason {
         if lowest > highest || (lowest..=highest).contains(&INIT_VERSION) {
-            return Err(DropReason::Malformed);
+            return DropReason::Malformed;
         }
-        let peer = self.owner(receiver).and_then(|key| self.get(key)).ok_or(DropReason::UnknownReceiver)?;
-        let is_asked = peer.attempts.iter().any(|a| a.index == receiver && a.route == AttemptRoute::Direct(path));
-        if is_asked { Ok(()) } else { Err(DropReason::WrongPath) }
+        let Some(peer) = self.owner(receiver).and_then(|key| self.get(key)) else { return DropReason::UnknownReceiver };
+        if !peer.attempts.iter().any(|a| a.index == receiver && a.route == AttemptRoute::Direct(path)) {
+            return DropReason::WrongPath;
+        }
+        self.tell_of_versions(now, Some(path), lowest, highest)
     }
 
-    /// Whether the user is to be told of one more.
-    pub(crate) fn tells_of_versions(&mut self, now: Instant) -> bool {
-        let is_due = self.versions.tell_at <= now;
-        if is_due {
+    fn tell_of_versions(&mut self, now: Instant, path: Option<Path>, lowest: u8, highest: u8) -> DropReason {
+        if self.versions.tell_at <= now {
             self.versions.tell_at = now + TELL_EVERY;
+            let remote = path.map(|path| path.remote);
+            self.want(Output::Event(Event::OtherVersion { remote, lowest, highest }));
         }
-        is_due
+        DropReason::OtherVersion
     }
 }

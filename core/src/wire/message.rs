@@ -11,6 +11,7 @@ use super::address::{Address, Candidates};
 use super::nat::NatProfile;
 use super::packet::ChannelId;
 use super::places::{Places, Room};
+pub use super::relaying::{ChannelLimits, OfferedRelay, RelayLimit};
 use crate::identity::PeerId;
 
 /// Most gossip digest entries in one message.
@@ -74,24 +75,6 @@ pub enum Refusal {
     Unknown,
     /// The peer cannot read an Init of this version.
     OtherVersion,
-}
-
-/// What these two peers may have relayed, on all their channels; told to both ends. Zero is unlimited.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
-pub struct ChannelLimits {
-    /// Kilobits per second, both ways together.
-    pub rate_kbps: u32,
-    /// Mebibytes per day, both ways together.
-    pub quota_mib: u32,
-}
-
-/// A limit of a relay that, once met, holds up what goes through it until a later day.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub enum RelayLimit {
-    /// What these two peers may have relayed in a day.
-    Pair,
-    /// What the relay carries for all together in 30 days.
-    Relay,
 }
 
 /// One entry of a gossip digest: whose advert or record, and how new.
@@ -429,19 +412,6 @@ pub enum NeighbourWord {
     Full,
     /// Have me nevertheless: I have hardly any.
     Lonely,
-}
-
-/// A relay, as one end sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct OfferedRelay {
-    /// Which.
-    pub relay: PeerId,
-    /// Where it is, as far as the sender knows: the receiver may never have heard of it.
-    pub address: Option<Address>,
-    /// The sender's round trip to it; 65 535 if that is not known.
-    pub rtt_ms: u16,
-    /// How loaded it is, as far as the sender has heard: of 255.
-    pub load: u8,
 }
 
 /// How far one side is with an attempt to become direct that takes more than checks. A state, not an event: it may come

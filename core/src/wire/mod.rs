@@ -11,6 +11,7 @@ pub mod message;
 pub mod nat;
 pub mod packet;
 pub mod places;
+mod relaying;
 
 use core::fmt;
 use core::str::FromStr;

@@ -8,7 +8,7 @@ use crate::repository;
 const FILE_LINES_MAX: usize = 600;
 /// Most lines of `core/src/node/`, of which a sixth are the public calls with their documentation. `ARCHITECTURE.md`
 /// says what they are.
-const NODE_LINES_MAX: usize = 3_000;
+const NODE_LINES_MAX: usize = 3_050;
 /// Most fields of `Node`: the machines, the report and the clock.
 const NODE_FIELDS_MAX: usize = 13;
 
