@@ -152,12 +152,9 @@ impl Node {
             }
             Output::Vet { peer, address } => self.carry_vet(now, peer, address),
             Output::Keep { peer } => self.peers.keep(&peer),
-            Output::Rest { peer } => {
-                // Two parts of the room may have said different things of it.
-                if !self.overlay.needs(&peer) {
-                    self.peers.rest(&peer);
-                }
-            }
+            // Where another part needs it, it does not rest.
+            Output::Rest { peer } if self.overlay.may_rest(&peer) => self.peers.rest(&peer),
+            Output::Rest { .. } => {}
             Output::Release { peer } => {
                 let (needed, is_leaf_here) = (self.overlay.needs(&peer), self.overlay.is_registered(&peer));
                 self.peers.release(now, &peer, needed, is_leaf_here);

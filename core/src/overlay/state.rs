@@ -307,6 +307,11 @@ impl Overlay {
         }
     }
 
+    /// Whether nothing here needs the link to this peer, and none of our leaves is behind it.
+    pub(crate) fn may_rest(&self, id: &PeerId) -> bool {
+        !self.needs(id) && !self.is_registered(id)
+    }
+
     /// Whether this peer is known to be a supernode: by its advert, or because the user or an earlier run says so.
     pub(crate) fn is_supernode(&self, id: &PeerId) -> bool {
         self.members.contains(id) || self.needs(id)

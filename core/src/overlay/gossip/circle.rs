@@ -31,7 +31,7 @@ pub(crate) const CIRCLE_MAX: usize = 48;
 pub(super) const NEIGHBOURS_MAX: usize = 64;
 /// Who has fewer is taken by whomever it asks.
 const LONELY: usize = 3;
-/// Most supernodes to start from that are remembered. At the limit further ones are dialled and forgotten.
+/// Most supernodes to start from. At the limit further ones are not dialled.
 const STARTS_MAX: usize = 64;
 /// Draws for a random neighbour before it is given up until the next round.
 const DRAWS: usize = 8;
