@@ -163,10 +163,10 @@ fn where_supernodes_have_room_no_volunteer_is_troubled() {
 
 #[test]
 fn a_volunteer_that_is_gone_is_given_up_and_the_streams_end_with_the_relays_reason() {
-    let (mut w, [a, b], v) = scene(22, &[NatSpec::port_restricted()], |_| {});
+    let (mut w, [a, b], v) = scene(23, &[NatSpec::port_restricted()], |_| {});
     w.crash(v[0]);
     let before = w.now();
-    let t = w.transfer(a, b, 5_000_000, 0);
+    let t = w.transfer(a, b, 1_500_000, 0);
     w.until("both ended", secs(90), |w| ends(w, t).iter().all(Option::is_some));
     for end in ends(&w, t) {
         assert!(matches!(end, Some(StreamEnd::RelayLimited { .. })), "{end:?}");

@@ -55,7 +55,7 @@ impl Node {
             Message::Punch(state) => self.on_punch(now, key, &state),
             Message::Vouch { peer } => self.on_vouch(now, key, &id, peer),
             Message::Vouched { peer, address } => self.on_vouched(now, key, peer, address.into()),
-            Message::Close => self.drop_peer(now, key, StreamEnd::PeerGone),
+            Message::Close => self.drop_peer(now, key, self.relay.end_of(key, StreamEnd::PeerGone)),
             Message::Datagram(data) => {
                 self.on_app_datagram(now, key, data);
                 self.peers.on_lively(now, key, &route);

@@ -55,8 +55,7 @@ impl Node {
                             self.peers.need(now, key);
                             self.peers.send(key, &Message::RelayJoin { token });
                         }
-                        None if address.is_none() => self.call_leg(now, relay),
-                        None => {}
+                        None => self.call_leg(now, relay),
                     }
                 }
                 Output::Try { peer, via, channel, limits } => {
@@ -74,7 +73,10 @@ impl Node {
                 Output::Leave { peer, via, channel } => {
                     self.remove_paths_of(now, peer, |route| *route == Route::Relayed { channel, via });
                 }
-                Output::End { peer, end } => self.drop_peer(now, peer, end),
+                Output::End { peer, end } => {
+                    self.peers.say_goodbye(now, peer);
+                    self.drop_peer(now, peer, end);
+                }
                 Output::Event(event) => self.report.tell(event),
             }
         }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::state::LinkUse;
+use super::traffic::LinkUse;
 use crate::identity::PeerId;
 use crate::link::{Epoch, Initiation};
 use crate::net::Path;

@@ -48,5 +48,6 @@ pub(crate) use outgoing::{OUTGOING_MAX, Outgoing};
 pub(crate) use output::Output;
 pub(crate) use peers::Peers;
 pub(crate) use respond::{Arrival, Request};
-pub(crate) use state::{LinkUse, Peer};
+pub(crate) use state::Peer;
+pub(crate) use traffic::LinkUse;
 pub(crate) use ways::Arrived;

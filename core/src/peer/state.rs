@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::attempt::{Attempt, Pending};
-use super::traffic::Traffic;
+use super::traffic::{LinkUse, Traffic};
 use crate::identity::PeerId;
 use crate::keepalive::{BEAT_INTERVAL, BEAT_INTERVAL_MAX, Beats, Duty, PROOF_AGE_MAX, Pace};
 use crate::link::Epoch;
@@ -34,18 +34,6 @@ pub(super) const REKEY_IDLE: Duration = Duration::from_secs(6 * 3_600);
 pub(super) const UNCONFIRMED_AGE_MAX: Duration = Duration::from_secs(10);
 /// Old keys are accepted so long after the new ones were first used.
 pub(super) const OLD_EPOCH_AGE_MAX: Duration = Duration::from_secs(30);
-
-/// What a link is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum LinkUse {
-    /// The network's own business: a home, a registered leaf, another supernode.
-    Network,
-    /// To be a leg of channels between strangers and a volunteer, and nothing else. It becomes direct as a user link
-    /// does, and is kept and closed like one of the network's.
-    Leg,
-    /// The application.
-    User,
-}
 
 /// One peer. Small, since a supernode keeps one per registered leaf: what only user links need is in [`Traffic`].
 pub(crate) struct Peer {

@@ -1,8 +1,20 @@
-//! What a link with user traffic carries beside its keys.
+//! What a link is for, and what one with user traffic carries beside its keys.
 
 use crate::path::{Quality, Route};
 use crate::time::Instant;
 use crate::wire::message::ChannelLimits;
+
+/// What a link is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LinkUse {
+    /// The network's own business: a home, a registered leaf, another supernode.
+    Network,
+    /// To be a leg of channels between strangers and a volunteer, and nothing else. It becomes direct as a user link
+    /// does, and is kept and closed like one of the network's.
+    Leg,
+    /// The application.
+    User,
+}
 
 /// What a link with user traffic carries beside its keys.
 pub(super) struct Traffic {
