@@ -14,7 +14,7 @@ use crate::host::{HostId, Seen};
 use crate::liar::{Liar, advert, key};
 use crate::ms;
 use crate::scale::args::Args;
-use crate::scale::calls::{Call, percent};
+use crate::scale::calls::{Call, Ended, percent};
 use crate::scale::crowd::{Crowd, Doings};
 use crate::scale::report::{Bound, Outcome};
 use crate::sybil::{Manner, Sybils};
@@ -80,6 +80,16 @@ pub(super) fn sybils(args: &Args, out: &mut Outcome) {
     let honest_homes = (0..args.leaves).filter(|leaf| has_honest_home(&crowd, *leaf)).count();
     out.tell("leaves with an honest home", percent(honest_homes as u64, args.leaves as u64), "%");
     out.tell("lookups that Sybils were asked for", sybils.lookups as f64, "");
+    // The home that is named first puts the record where it is looked for, or does not.
+    let lost: Vec<HostId> =
+        crowd.calls.done.iter().filter(|call| call.result == Ended::NotFound).map(|call| call.to).collect();
+    let at_sybils = lost.iter().filter(|callee| {
+        let node = crowd.w.hosts[callee.0].node.as_ref();
+        let first = node.and_then(|node| Some(node.status(crowd.w.now()).homes.first()?.0));
+        first.is_some_and(|home| !is_honest(&crowd, home))
+    });
+    let share = percent(at_sybils.count() as u64, lost.len() as u64);
+    out.tell("of lookups that found nothing, those of a leaf whose first home is a Sybil", share, "%");
     honest(out, &crowd, since, true);
 }
 
@@ -340,8 +350,11 @@ fn welcome(crowd: &mut Crowd, mut sybils: Option<&mut Sybils>, out: &mut Outcome
     let (mut vetted, mut drawn, mut known) = (None, None, None);
     let (first, mut waiting, mut homes_took) = (crowd.leaves.len(), Vec::new(), Vec::new());
     let mut worst = 100.0_f64;
-    while known.is_none() && crowd.w.now().since(began) < Duration::from_secs(660) {
+    loop {
         let second = crowd.w.now().since(began).as_secs();
+        if second >= 660 || second >= 60 && known.is_some() {
+            break;
+        }
         if second < 60 {
             let before = crowd.leaves.len();
             crowd.add_leaves(crowd.serving.len().div_ceil(LISTED), ms(1));
@@ -366,8 +379,8 @@ fn welcome(crowd: &mut Crowd, mut sybils: Option<&mut Sybils>, out: &mut Outcome
             !is_home
         });
         // Everybody looks into a book that is large, but not every second.
-        if second >= 60 && second.is_multiple_of(10) && crowd.serving.iter().all(|s| *s == newcomer || knows(crowd, *s))
-        {
+        let looks = known.is_none() && second.is_multiple_of(5);
+        if looks && crowd.serving.iter().all(|host| *host == newcomer || knows(crowd, *host)) {
             known = took(crowd);
         }
     }
