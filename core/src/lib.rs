@@ -38,7 +38,7 @@ mod traverse;
 
 pub use api::{
     Access, CommandError, Config, ConfigError, ConnectError, Counters, Event, LimitedRelay, PathInfo, PeerStatus, Read,
-    RelayReason, Relayed, Role, Save, Saved, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus,
+    RelayReason, Relayed, Role, Save, Saved, Serving, Status, StreamEnd, StreamError, StreamKey, SupernodeStatus,
     VolunteerStatus,
 };
 pub use identity::{PeerId, SecretKey};

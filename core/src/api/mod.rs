@@ -17,6 +17,7 @@ pub use event::{Event, PathInfo};
 pub(crate) use saved::keep_binding;
 pub use saved::{BINDINGS_MAX, Relayed, Save, Saved};
 pub use status::{
-    Counters, Ipv6, LimitedRelay, PeerStatus, Reachability, RelayReason, Status, SupernodeStatus, VolunteerStatus,
+    Counters, Ipv6, LimitedRelay, PeerStatus, Reachability, RelayReason, Serving, Status, SupernodeStatus,
+    VolunteerStatus,
 };
 pub use stream::{Read, StreamEnd, StreamError, StreamKey};

@@ -184,6 +184,28 @@ pub struct VolunteerStatus {
     pub relayed: Relayed,
 }
 
+/// What a supernode does as a home and as one among others, for its operator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Serving {
+    /// Leaves that it takes, at most.
+    pub places: u32,
+    /// How full all supernodes are together of whom that is known, this one among them: leaves by places, in millionths.
+    pub mean_utilisation_ppm: u32,
+    /// Leaves that were refused since the start, because there was no room or others had more.
+    pub refused: u64,
+    /// Leaves that were asked to go to another home since the start.
+    pub sent_elsewhere: u64,
+    /// Supernodes that it gossips with, and is linked to.
+    pub neighbours: usize,
+    /// Other supernodes that it is linked to.
+    pub resting: usize,
+    /// Records that it keeps, of its own leaves and of others'.
+    pub records: usize,
+    /// Adverts that it was told of and passes on to nobody, since it has not been where they say.
+    pub unvisited: usize,
+}
+
 /// What a node knows of itself, for `status`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -221,6 +243,8 @@ pub struct Status {
     pub load: Load,
     /// Leaves registered here.
     pub leaves: usize,
+    /// What else it does as a supernode, if it is one.
+    pub serving: Option<Serving>,
     /// How long the router keeps an idle UDP binding, when it has been measured.
     pub binding_lifetime: Option<Duration>,
     /// After how much silence a keep-alive leaves.
@@ -255,6 +279,7 @@ impl Status {
             limited_relays: Vec::new(),
             load: Load::default(),
             leaves: 0,
+            serving: None,
             binding_lifetime: None,
             keepalive_interval,
             volunteer: None,

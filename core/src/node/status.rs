@@ -27,6 +27,7 @@ impl Node {
             limited_relays: self.relay.limited(now),
             load: self.overlay.load(self.carried(now)),
             leaves: self.overlay.leaves(),
+            serving: self.overlay.serving(),
             binding_lifetime: self.measuring.lifetime(duty),
             keepalive_interval: self.measuring.interval(duty),
             volunteer: self.relay.volunteer_status(),

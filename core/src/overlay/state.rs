@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use super::clock::{NetworkClock, Standing};
 use super::turn::Turn;
 use crate::account::{Rate, RateTable};
-use crate::api::{Config, Role, Saved, SupernodeStatus};
+use crate::api::{Config, Role, Saved, Serving, SupernodeStatus};
 use crate::identity::{PeerId, SecretKey};
 use crate::link::Identity;
 use crate::nat::Stand;
@@ -371,6 +371,15 @@ impl Overlay {
     /// Whether a leaf is registered here.
     pub(crate) fn is_registered(&self, id: &PeerId) -> bool {
         matches!(&self.acting, Acting::Supernode(s) if s.registrations.contains(id))
+    }
+
+    /// What else this node does as a supernode.
+    pub(crate) fn serving(&self) -> Option<Serving> {
+        let Acting::Supernode(s) = &self.acting else { return None };
+        let mut serving = Serving { records: self.records.len(), ..Serving::default() };
+        s.registrations.report(&mut serving);
+        s.gossip.report(&mut serving);
+        Some(serving)
     }
 
     /// How many leaves are.

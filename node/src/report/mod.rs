@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use handfast_core::wire::message::Load;
 use handfast_core::{DropReason, Transport};
-use handfast_core::{LimitedRelay, RelayLimit, RelayReason, VolunteerStatus};
+use handfast_core::{LimitedRelay, RelayLimit, RelayReason, Serving, VolunteerStatus};
 use handfast_io::{Config, Event, Notice, PathInfo, PeerId, PortMappingReport, Role, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -70,6 +70,9 @@ pub(crate) struct StatusReport {
     /// Of these, those that volunteer.
     #[serde(default)]
     pub(crate) volunteers: usize,
+    /// What it does as a supernode besides; null where it is none.
+    #[serde(default)]
+    pub(crate) serving: Option<ServingReport>,
     /// What this node does as a volunteer; null where it was not asked to be one.
     #[serde(default)]
     pub(crate) volunteer: Option<VolunteerReport>,
@@ -100,6 +103,59 @@ impl VolunteerReport {
         let Self { on, guests, relayed_bytes } = self;
         let is_on = if on { "on" } else { "off: the router or the day's bytes do not allow it now" };
         format!("{is_on} · {guests} strangers linked · {} relayed today", bytes(relayed_bytes))
+    }
+}
+
+/// What a supernode does as a home and as one among others.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Debug)]
+pub(crate) struct ServingReport {
+    /// Leaves that it takes, at most.
+    pub(crate) places: u32,
+    /// How full all supernodes are together of which that is known: of 1.
+    pub(crate) mean_utilisation: f64,
+    /// Leaves refused since the start.
+    pub(crate) refused: u64,
+    /// Leaves asked to go to another home since the start.
+    pub(crate) sent_elsewhere: u64,
+    /// Supernodes that it gossips with.
+    pub(crate) neighbours: usize,
+    /// Other supernodes that it is linked to.
+    pub(crate) resting: usize,
+    /// Records kept, of its own leaves and of others'.
+    pub(crate) records: usize,
+    /// Adverts that it was told of and withholds, since it has not been where they say.
+    pub(crate) unvisited: usize,
+}
+
+impl From<Serving> for ServingReport {
+    fn from(serving: Serving) -> Self {
+        Self {
+            places: serving.places,
+            mean_utilisation: f64::from(serving.mean_utilisation_ppm) / 1e6,
+            refused: serving.refused,
+            sent_elsewhere: serving.sent_elsewhere,
+            neighbours: serving.neighbours,
+            resting: serving.resting,
+            records: serving.records,
+            unvisited: serving.unvisited,
+        }
+    }
+}
+
+impl ServingReport {
+    fn to_text(self, leaves: usize) -> [String; 2] {
+        let free = (self.places as usize).saturating_sub(leaves);
+        let all = format!("{:.2} %", self.mean_utilisation * 100.0);
+        [
+            format!(
+                "places     {leaves} taken, {free} free · all supernodes together {all} · {} leaves refused, {} sent elsewhere",
+                self.refused, self.sent_elsewhere
+            ),
+            format!(
+                "among      {} neighbours, {} links that rest · {} records kept · {} adverts withheld until visited",
+                self.neighbours, self.resting, self.records, self.unvisited
+            ),
+        ]
     }
 }
 
@@ -354,6 +410,7 @@ impl StatusReport {
             relay_limits,
             leaves: status.leaves,
             volunteers: status.volunteers,
+            serving: status.serving.map(ServingReport::from),
             volunteer: status.volunteer.map(VolunteerReport::from),
             channels: status.channels,
             services: around.services,
@@ -425,6 +482,7 @@ impl StatusReport {
                 bytes(self.counters.forwarded_bytes),
             ));
         }
+        out.extend(self.serving.iter().flat_map(|serving| serving.to_text(self.leaves)));
         if let Some(limits) = self.relay_limits {
             out.push(format!("relaying   within: {}", limits.to_text()));
         }

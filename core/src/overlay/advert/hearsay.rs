@@ -321,7 +321,6 @@ impl Hearsay {
     }
 
     /// How many wait.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.shelf.len()
     }

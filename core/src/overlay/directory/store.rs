@@ -165,7 +165,6 @@ impl RecordStore {
     }
 
     /// How many records are kept.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.shelf.len()
     }

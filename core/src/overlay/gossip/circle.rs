@@ -15,6 +15,7 @@ use core::net::SocketAddr;
 
 use super::neighbour::{Neighbour, State};
 use super::{DIAL_SPREAD, Gossip, RECALL_EVERY, RECALL_SPREAD, Stores};
+use crate::api::Serving;
 use crate::identity::PeerId;
 use crate::overlay::output::Output;
 use crate::overlay::pack;
@@ -42,6 +43,12 @@ impl Gossip {
         if peer != self.me && (self.starts.len() < STARTS_MAX || self.starts.contains_key(&peer)) {
             self.starts.insert(peer, address);
         }
+    }
+
+    /// For the operator.
+    pub(crate) fn report(&self, serving: &mut Serving) {
+        (serving.neighbours, serving.resting) = (self.up(), self.resting.len());
+        serving.unvisited = self.hearsay.len();
     }
 
     /// How many neighbours there are that have not failed.

@@ -11,6 +11,7 @@ use core::time::Duration;
 use arrayvec::ArrayVec;
 
 use crate::account::{Rate, RateTable};
+use crate::api::Serving;
 use crate::identity::PeerId;
 use crate::overlay::advert::{Market, MembershipTable};
 use crate::random::ChoiceRng;
@@ -63,6 +64,9 @@ pub(super) struct Balance {
     /// How many leaves are to be sent elsewhere, in thousandths.
     owed: u64,
     admitted: RateTable<()>,
+    /// Since the start, as is the next.
+    refused: u64,
+    sent_elsewhere: u64,
 }
 
 /// Whether it is more than so many percent of another.
@@ -84,7 +88,17 @@ impl Balance {
             shed_at: None,
             owed: 0,
             admitted: RateTable::new(rate, rate, 1),
+            refused: 0,
+            sent_elsewhere: 0,
         }
+    }
+
+    /// For the operator.
+    pub(super) fn report(&self, serving: &mut Serving) {
+        serving.places = self.all;
+        let mean = u64::from(self.market.mean) * 1_000_000 >> 16;
+        serving.mean_utilisation_ppm = u32::try_from(mean).unwrap_or(u32::MAX);
+        (serving.refused, serving.sent_elsewhere) = (self.refused, self.sent_elsewhere);
     }
 
     /// This supernode's room.
@@ -94,22 +108,27 @@ impl Balance {
 
     /// Whether a new leaf is taken, which may have another home. If so it is entered.
     pub(super) fn admits(&mut self, now: Instant, taken: usize, has_other: bool) -> bool {
+        let is_admitted = self.has_room_for(taken, has_other) && self.admitted.take(now, ());
+        self.refused += u64::from(!is_admitted);
+        is_admitted
+    }
+
+    fn has_room_for(&self, taken: usize, has_other: bool) -> bool {
         let own = self.places(taken);
-        if own.free() == 0 {
-            return false;
-        }
         let is_half_full = own.free() < own.taken;
         let is_crowded = self.market.known > 1 && is_above(own.utilisation(), CROWDED_PERCENT, self.market.median);
-        if is_half_full && is_crowded && has_other {
-            return false;
-        }
-        self.admitted.take(now, ())
+        own.free() > 0 && !(is_half_full && is_crowded && has_other)
     }
 
     /// When who is refused may ask again.
     pub(super) fn retry_after_s(jitter: &mut ChoiceRng) -> u16 {
         let spread = jitter.below(usize::from(RETRY_MAX_S - RETRY_MIN_S) + 1);
         RETRY_MIN_S + u16::try_from(spread).unwrap_or(0)
+    }
+
+    /// One leaf was sent elsewhere that was at home here.
+    pub(super) fn on_sent(&mut self) {
+        self.sent_elsewhere += 1;
     }
 
     /// Who has room.

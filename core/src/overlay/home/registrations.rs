@@ -10,6 +10,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::balance::{Balance, Named};
+use crate::api::Serving;
 use crate::identity::PeerId;
 use crate::overlay::directory::{Putter, Record};
 use crate::overlay::gossip::Stores;
@@ -201,6 +202,11 @@ impl Registrations {
         self.balance.places(self.leaves.len())
     }
 
+    /// For the operator.
+    pub(crate) fn report(&self, serving: &mut Serving) {
+        self.balance.report(serving);
+    }
+
     /// Who had best be the other home of a leaf whose first home this is.
     pub(crate) fn partners(&self, choice: &mut ChoiceRng) -> Named<PARTNERS_MAX> {
         self.balance.partners(choice)
@@ -327,6 +333,7 @@ impl Registrations {
             self.sent_after = Some(*leaf);
             if registration.other.is_some_and(Other::is_first) {
                 sent += 1;
+                self.balance.on_sent();
                 let supernodes = self.balance.elsewhere(&mut s.random.peer_choice);
                 send(s.out, *leaf, &Message::Elsewhere { retry_after_s: 0, supernodes });
             }
