@@ -2,8 +2,8 @@
 
 use handfast_core::wire::address::{Address, Candidate, CandidateKind, Candidates};
 use handfast_core::wire::message::{
-    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, NeighbourWord, OfferedRelay, PunchState, Refusal, RelayLimit,
-    ResponseBody, SignedKind, Whereabouts,
+    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, NeighbourWord, OfferedRelay, PunchState, Refusal,
+    RelayLimit, ResponseBody, SignedKind, Whereabouts,
 };
 use handfast_core::wire::nat::{MappingBehavior, NatProfile, PortAssignment};
 use handfast_core::wire::packet::ChannelId;

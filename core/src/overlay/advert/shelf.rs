@@ -335,7 +335,9 @@ impl<S: Statement, T> Shelf<S, T> {
             let low = ours.map_or(0, |item| u32::from_le_bytes(low_bytes(item.sequence)));
             match (ours, order(low, theirs)) {
                 (Some(item), Ordering::Greater) => send(&item.bytes),
-                (ours, Ordering::Less) if ours.is_some() || wants(entry.id_prefix) => lacking.push(DigestEntry { sequence_low: low.to_le_bytes(), ..*entry }),
+                (ours, Ordering::Less) if ours.is_some() || wants(entry.id_prefix) => {
+                    lacking.push(DigestEntry { sequence_low: low.to_le_bytes(), ..*entry })
+                }
                 (_, Ordering::Equal | Ordering::Less) | (None, Ordering::Greater) => {}
             }
         }

@@ -223,8 +223,17 @@ impl Lookups {
         };
         let newest = matches!(whom, Whom::AllHolders(_)).then(Newest::default);
         let all = if newest.is_some() { list_len } else { 1 };
-        let pending =
-            Pending { asked, seeks, is_own: false, askers: Vec::new(), no_min, rto, newest, current: None, deadline: None };
+        let pending = Pending {
+            asked,
+            seeks,
+            is_own: false,
+            askers: Vec::new(),
+            no_min,
+            rto,
+            newest,
+            current: None,
+            deadline: None,
+        };
         self.pending.insert(peer, Box::new(pending));
         (0..all).for_each(|index| self.ask(now, peer, index, out));
         LookupStart::Pending
@@ -237,8 +246,7 @@ impl Lookups {
         pending.current = Some(asked.supernode);
         let deadline = Some(now + pending.rto * u32::from(asked.tries));
         self.pending_deadlines.set(peer, &mut pending.deadline, deadline);
-        let question =
-            if pending.seeks { Message::Seek { peer, record: true } } else { Message::Lookup { peer } };
+        let question = if pending.seeks { Message::Seek { peer, record: true } } else { Message::Lookup { peer } };
         match asked.address {
             None => send(out, asked.supernode, &question),
             Some(address) => Packer::dialling(asked.supernode, address, out).push(&question),
@@ -401,8 +409,7 @@ impl Lookups {
 
     /// A link to a supernode ended: what it was asked, others are asked.
     pub(crate) fn on_link_down(&mut self, now: Instant, supernode: &PeerId, out: &mut VecDeque<Output>) {
-        let is_current =
-            |p: &Pending| p.newest.is_none() && p.current == Some(*supernode);
+        let is_current = |p: &Pending| p.newest.is_none() && p.current == Some(*supernode);
         let waiting: Vec<PeerId> = self.pending.iter().filter(|(_, p)| is_current(p)).map(|(peer, _)| *peer).collect();
         for peer in waiting {
             self.advance(now, peer, out);

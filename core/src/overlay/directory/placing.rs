@@ -106,13 +106,7 @@ impl Placing {
     }
 
     /// A leaf that was not registered here brought a record.
-    pub(crate) fn put(
-        &mut self,
-        now: Instant,
-        record: &[u8],
-        members: &MembershipTable,
-        out: &mut VecDeque<Output>,
-    ) {
+    pub(crate) fn put(&mut self, now: Instant, record: &[u8], members: &MembershipTable, out: &mut VecDeque<Output>) {
         self.put_all(now, core::iter::once(record), members, out);
     }
 
@@ -153,6 +147,7 @@ impl Placing {
     }
 
     /// A supernode that was asked names those that it knows.
+    #[expect(clippy::too_many_arguments, reason = "an answer, and what the overlay lends")]
     pub(crate) fn on_nearest(
         &mut self,
         now: Instant,

@@ -189,7 +189,8 @@ mod tests {
         let mut search = Search::new(leaf, &me, begin);
         run(&mut search, &me, &all, |_| true);
         assert!(search.found.len() <= FOUND_MAX);
-        let there = search.found.iter().filter(|f| f.address.ip() == core::net::IpAddr::from([198, 51, 100, 1])).count();
+        let there =
+            search.found.iter().filter(|f| f.address.ip() == core::net::IpAddr::from([198, 51, 100, 1])).count();
         assert!(there <= IN_PREFIX_MAX);
     }
 }

@@ -15,6 +15,7 @@
 //! [watched](watch). The room is handed the stores that it fills, in [`Stores`]; it answers with [`Output`]s.
 
 mod anchors;
+mod checks;
 mod circle;
 mod neighbour;
 mod standing;
@@ -26,9 +27,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use arrayvec::ArrayVec;
 
-use self::circle::NEIGHBOURS_MAX;
-use self::neighbour::{Neighbour, State};
-use self::watch::Watch;
+use self::checks::Watch;
+use self::neighbour::{NEIGHBOURS_MAX, Neighbour, State};
 use crate::account::{Rate, RateTable};
 use crate::identity::{PeerId, SecretKey};
 use crate::overlay::advert::statement::{speaks_of, subject};
@@ -208,7 +208,10 @@ impl Gossip {
 
     /// All neighbours, and where each was last said to be.
     pub(crate) fn addresses(&self, members: &MembershipTable) -> Vec<(PeerId, SocketAddr)> {
-        self.neighbours.keys().filter_map(|peer| Some((*peer, members.address(peer).or_else(|| self.starts.get(peer).copied())?))).collect()
+        self.neighbours
+            .keys()
+            .filter_map(|peer| Some((*peer, members.address(peer).or_else(|| self.starts.get(peer).copied())?)))
+            .collect()
     }
 
     /// The own load, as the next hints tell it.

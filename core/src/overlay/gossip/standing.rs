@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use super::{FEW, Gossip, Stores};
 use crate::identity::PeerId;
 use crate::overlay::advert::shelf::Refused;
-use crate::overlay::advert::{Advert, Found, MembershipTable, Need, Teller};
 use crate::overlay::advert::statement::speaks_of;
+use crate::overlay::advert::{Advert, Found, MembershipTable, Need, Teller};
 use crate::overlay::output::Output;
 use crate::overlay::pack;
 use crate::time::Instant;
@@ -63,8 +63,7 @@ impl Gossip {
 
     /// Whether this node has been to a supernode that is here, or was told by its user that it is there.
     pub(crate) fn is_at(&self, peer: &PeerId, address: SocketAddr, members: &MembershipTable) -> bool {
-        members.address(peer) == Some(address)
-            || self.starts.get(peer) == Some(&address)
+        members.address(peer) == Some(address) || self.starts.get(peer) == Some(&address)
     }
 
     /// An advert came over the link to `from`, straight from the address `ip` if there is one. Returns whether it was new
