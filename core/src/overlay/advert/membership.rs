@@ -102,12 +102,12 @@ pub(crate) struct MembershipTable {
     me: PeerId,
     shelf: Shelf<Advert, Known>,
     view: View,
-    prefixes: BTreeMap<Prefix, u16>,
-    in_buckets: BTreeMap<(Bucket, Prefix), u16>,
+    /// How many of a prefix are in each bucket.
+    prefixes: BTreeMap<(Prefix, Bucket), u16>,
+    /// How many prefixes there are.
+    distinct: usize,
     /// How many are where prefixes do not count.
     exempt: usize,
-    /// Whose load was heard, and when.
-    loads: BTreeSet<(Instant, PeerId)>,
     /// Of how many leaves the adverts say that they are taken: the middle one.
     claim_median: Option<u32>,
 }
@@ -120,9 +120,8 @@ impl MembershipTable {
             me,
             shelf: Shelf::new(),
             prefixes: BTreeMap::new(),
-            in_buckets: BTreeMap::new(),
+            distinct: 0,
             exempt: 0,
-            loads: BTreeSet::new(),
             claim_median: None,
         }
     }
@@ -176,7 +175,7 @@ impl MembershipTable {
         address: impl Fn(&Advert, Option<&Known>) -> Result<SocketAddr, Refused>,
     ) -> Result<Advert, Refused> {
         let (me, is_full, is_limited) = (self.me, self.is_full(), self.is_limited());
-        let (view, prefixes, in_buckets) = (&self.view, &self.prefixes, &self.in_buckets);
+        let (view, prefixes) = (&self.view, &self.prefixes);
         let checked = self.shelf.examine(now, from, wall, bytes, |shelf, advert: &Advert| {
             if advert.id == me {
                 return Err(Refused::Own);
@@ -195,8 +194,8 @@ impl MembershipTable {
                 return Err(Refused::Full);
             }
             let is_crowded = prefix.is_some_and(|prefix| {
-                let in_bucket = in_buckets.get(&(view.bucket_of(&advert.id), prefix));
-                prefixes.get(&prefix).is_some_and(|count| *count >= PREFIX_MAX)
+                let in_bucket = prefixes.get(&(prefix, view.bucket_of(&advert.id)));
+                of_prefix(prefixes, prefix) >= PREFIX_MAX
                     || in_bucket.is_some_and(|count| *count >= PREFIX_IN_BUCKET_MAX)
             });
             if is_limited && is_crowded && old.is_none_or(|known| counted_prefix(known.address()) != prefix) {
@@ -272,7 +271,6 @@ impl MembershipTable {
             let (since, is_dead, at) = (known.since, known.suspicion == Suspicion::Dead, known.address());
             self.view.insert(since, *id);
             self.view.set_dead(id, is_dead);
-            self.loads.extend(known.load.map(|heard| (heard.at, *id)));
             self.count_at(id, at, true);
         }
     }
@@ -280,31 +278,31 @@ impl MembershipTable {
     fn uncount(&mut self, known: &Known) {
         if known.advert.id != self.me {
             self.view.remove(known.since, &known.advert.id);
-            known.load.map(|heard| self.loads.remove(&(heard.at, known.advert.id)));
             self.count_at(&known.advert.id, known.address(), false);
         }
     }
 
     fn count_at(&mut self, id: &PeerId, at: SocketAddr, add: bool) {
-        fn change<K: Ord>(counts: &mut BTreeMap<K, u16>, key: K, add: bool) {
-            let count = counts.get(&key).copied().unwrap_or(0);
-            match if add { count + 1 } else { count.saturating_sub(1) } {
-                0 => counts.remove(&key),
-                count => counts.insert(key, count),
-            };
-        }
-        match counted_prefix(at) {
-            Some(prefix) => {
-                change(&mut self.prefixes, prefix, add);
-                change(&mut self.in_buckets, (self.view.bucket_of(id), prefix), add);
-            }
-            None => self.exempt = if add { self.exempt + 1 } else { self.exempt.saturating_sub(1) },
+        let change = |count: usize| if add { count + 1 } else { count.saturating_sub(1) };
+        let Some(prefix) = counted_prefix(at) else {
+            self.exempt = change(self.exempt);
+            return;
+        };
+        let was_here = of_prefix(&self.prefixes, prefix) > 0;
+        let key = (prefix, self.view.bucket_of(id));
+        let count = self.prefixes.get(&key).copied().unwrap_or(0);
+        match if add { count + 1 } else { count.saturating_sub(1) } {
+            0 => self.prefixes.remove(&key),
+            count => self.prefixes.insert(key, count),
+        };
+        if was_here != (of_prefix(&self.prefixes, prefix) > 0) {
+            self.distinct = change(self.distinct);
         }
     }
 
     /// In how many different prefixes those here are, where prefixes count, and how many are elsewhere.
     pub(crate) fn spread(&self) -> usize {
-        self.prefixes.len() + self.exempt
+        self.distinct + self.exempt
     }
 
     /// Takes all adverts out, as they travel, each with where its supernode is.
@@ -458,8 +456,7 @@ impl MembershipTable {
     pub(crate) fn on_load(&mut self, now: Instant, from: &PeerId, load: Load) {
         if let Some(known) = self.shelf.value_mut(from) {
             let sequence = known.load.map_or(0, |heard| heard.sequence);
-            let old = known.load.replace(HeardLoad { load, sequence, at: now, first_hand: true });
-            note_load(&mut self.loads, now, *from, old);
+            known.load = Some(HeardLoad { load, sequence, at: now, first_hand: true });
         }
     }
 
@@ -479,27 +476,28 @@ impl MembershipTable {
                 !first_hand && ((heard.first_hand && age < LOAD_FIRST_HAND) || (stale && age < LOAD_HOLDS))
             });
             if !outranked {
-                let old = known.load.replace(HeardLoad { load: hint.load, sequence, at: now, first_hand });
-                note_load(&mut self.loads, now, known.advert.id, old);
+                known.load = Some(HeardLoad { load: hint.load, sequence, at: now, first_hand });
             }
         }
     }
 
     /// What to tell of others' loads: those heard most recently.
     pub(crate) fn hints(&self, now: Instant) -> ArrayVec<LoadHint, HINTS_MAX> {
-        let fresh = self.loads.iter().rev().take_while(|(at, _)| now - *at < LOAD_HOLDS);
-        let hint = |(_, id): &(Instant, PeerId)| {
-            let known = self.shelf.value(id)?;
-            let heard = known.load?;
-            Some(LoadHint {
-                id_prefix: id_prefix(id),
-                sequence: heard.sequence.to_le_bytes(),
-                load: heard.load,
-                suspicion: known.suspicion as u8,
-            })
+        let fresh = |heard: &HeardLoad| now - heard.at < LOAD_HOLDS;
+        let mut heard: Vec<_> = self
+            .shelf
+            .iter()
+            .filter_map(|(known, _)| Some((known.load.filter(fresh)?, &known.advert.id, known.suspicion)))
+            .collect();
+        heard.sort_by_key(|(heard, id, _)| (core::cmp::Reverse(heard.at), **id));
+        let hint = |(heard, id, suspicion): (HeardLoad, &PeerId, Suspicion)| LoadHint {
+            id_prefix: id_prefix(id),
+            sequence: heard.sequence.to_le_bytes(),
+            load: heard.load,
+            suspicion: suspicion as u8,
         };
         // One place stays free for the sender's own.
-        fresh.filter_map(hint).take(HINTS_MAX - 1).collect()
+        heard.into_iter().take(HINTS_MAX - 1).map(hint).collect()
     }
 
     /// The load of a supernode, as last heard, unless that is long ago.
@@ -549,9 +547,9 @@ impl Known {
     }
 }
 
-fn note_load(loads: &mut BTreeSet<(Instant, PeerId)>, now: Instant, id: PeerId, old: Option<HeardLoad>) {
-    old.map(|old| loads.remove(&(old.at, id)));
-    loads.insert((now, id));
+/// How many there are of a prefix, in all buckets.
+fn of_prefix(prefixes: &BTreeMap<(Prefix, Bucket), u16>, prefix: Prefix) -> u16 {
+    prefixes.range((prefix, Bucket::MIN)..=(prefix, Bucket::MAX)).map(|(_, count)| *count).sum()
 }
 
 /// The prefix that an address counts against; none in ranges where limits are lifted.

@@ -12,7 +12,9 @@
 //! A newcomer is let in when its bucket lacks one, at the cost of the fullest bucket's sample, or when it is drawn, at
 //! the cost of its own bucket's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+
+use arrayvec::ArrayVec;
 
 use super::shelf::id_prefix;
 use crate::identity::PeerId;
@@ -30,7 +32,7 @@ const BUCKET_MIN: usize = 4;
 const SAMPLE_PART: usize = 4;
 /// A newcomer for the sample is drawn by the last bits of the first four bytes of its place, so that not everybody who
 /// is heard of is asked whether it is there.
-const DRAWS: usize = 64;
+const DRAWS: u32 = 64;
 /// One part in so many of the places is free for newcomers of one draw.
 const RENEWED_PART: usize = 64;
 // They are the ends of places.
@@ -39,12 +41,18 @@ const _: () = assert!(DRAWS.is_power_of_two());
 /// In which bucket a place is, by its first bytes: how many first bits it shares.
 pub(super) type Bucket = u32;
 
+/// Of places that are compared by 32 bits.
+const BUCKETS: usize = 33;
+
 /// See [the module](self).
 pub(super) struct View {
     me: u32,
     max: usize,
-    /// All that are here, oldest first.
-    buckets: BTreeMap<Bucket, BTreeSet<(Instant, PeerId)>>,
+    /// All that are here, by buckets, oldest first. One tree and not one for each bucket: a leaf has few, and an empty
+    /// place weighs as much as one that is taken.
+    all: BTreeSet<(Bucket, Instant, PeerId)>,
+    /// How many each bucket has.
+    lens: [u16; BUCKETS],
     /// Those that seem dead: they go first.
     dead: BTreeSet<PeerId>,
     /// Whoever's place ends so may be let in where its bucket does not lack it: in place of one that seems dead,
@@ -56,7 +64,15 @@ pub(super) struct View {
 impl View {
     /// Of nobody, by the node `me`.
     pub(super) fn new(me: &PeerId, max: usize) -> Self {
-        Self { me: place(me), max, buckets: BTreeMap::new(), dead: BTreeSet::new(), drawn: 0, renewals: 0 }
+        Self {
+            me: place(me),
+            max,
+            all: BTreeSet::new(),
+            lens: [0; BUCKETS],
+            dead: BTreeSet::new(),
+            drawn: 0,
+            renewals: 0,
+        }
     }
 
     /// How many places there are.
@@ -83,19 +99,29 @@ impl View {
 
     /// It came, at that moment.
     pub(super) fn insert(&mut self, since: Instant, id: PeerId) {
-        self.buckets.entry(self.bucket_of(&id)).or_default().insert((since, id));
+        let bucket = self.bucket_of(&id);
+        if self.all.insert((bucket, since, id)) {
+            self.change(bucket, 1);
+        }
     }
 
     /// It went.
     pub(super) fn remove(&mut self, since: Instant, id: &PeerId) {
         let bucket = self.bucket_of(id);
         self.dead.remove(id);
-        if let Some(all) = self.buckets.get_mut(&bucket) {
-            all.remove(&(since, *id));
-            if all.is_empty() {
-                self.buckets.remove(&bucket);
-            }
+        if self.all.remove(&(bucket, since, *id)) {
+            self.change(bucket, -1);
         }
+    }
+
+    fn change(&mut self, bucket: Bucket, by: i16) {
+        if let Some(len) = self.lens.get_mut(bucket as usize) {
+            *len = len.saturating_add_signed(by);
+        }
+    }
+
+    fn len(&self, bucket: Bucket) -> usize {
+        self.lens.get(bucket as usize).map_or(0, |len| usize::from(*len))
     }
 
     /// Whether it seems dead.
@@ -115,17 +141,17 @@ impl View {
     /// From which bucket on all are near.
     fn near(&self) -> Bucket {
         let mut count = 0;
-        let fits = |(_, all): &(&Bucket, &BTreeSet<_>)| {
-            count += all.len();
+        let fits = |(_, len): &(Bucket, &u16)| {
+            count += usize::from(**len);
             count <= NEAR
         };
-        self.buckets.iter().rev().take_while(fits).last().map_or(Bucket::MAX, |(bucket, _)| *bucket)
+        let deepest_first = (0..).zip(&self.lens).collect::<ArrayVec<_, BUCKETS>>().into_iter().rev();
+        deepest_first.take_while(fits).last().map_or(Bucket::MAX, |(bucket, _)| bucket)
     }
 
     /// How many of a bucket are not sure of their places.
     fn surplus(&self, bucket: Bucket, near: Bucket) -> usize {
-        let len = self.buckets.get(&bucket).map_or(0, BTreeSet::len);
-        if bucket >= near { 0 } else { len.saturating_sub(self.bucket_max()) }
+        if bucket >= near { 0 } else { self.len(bucket).saturating_sub(self.bucket_max()) }
     }
 
     /// Whether a supernode that is not here would be let into the full table, by the first bytes of its place.
@@ -137,17 +163,17 @@ impl View {
     /// Whether its bucket lacks it.
     fn is_sure(&self, place: u32) -> bool {
         let (bucket, near) = (self.bucket(place), self.near());
-        bucket >= near || self.buckets.get(&bucket).is_none_or(|all| all.len() < self.bucket_max())
+        bucket >= near || self.len(bucket) < self.bucket_max()
     }
 
     fn is_drawn(&self, place: u32) -> bool {
         let has_room = || self.renewals > 0 && self.surplus(self.bucket(place), self.near()) > 0;
-        self.drawn == place % DRAWS as u32 && (!self.dead.is_empty() || has_room())
+        self.drawn == place % DRAWS && (!self.dead.is_empty() || has_room())
     }
 
     /// Some more newcomers are let into the sample: of those whose places end in the number drawn.
     pub(super) fn renew_sample(&mut self, draw: impl FnOnce(usize) -> usize) {
-        self.drawn = u32::try_from(draw(DRAWS)).unwrap_or(0);
+        self.drawn = u32::try_from(draw(DRAWS as usize)).unwrap_or(0);
         self.renewals = (self.max / RENEWED_PART).max(1);
     }
 
@@ -170,16 +196,20 @@ impl View {
     /// Who has been in the fullest bucket's sample for longest.
     pub(super) fn longest_in_fullest(&self) -> Option<PeerId> {
         let near = self.near();
-        let fullest = self.buckets.keys().copied().max_by_key(|bucket| self.surplus(*bucket, near))?;
+        let fullest = (0..near.min(32)).max_by_key(|bucket| self.surplus(*bucket, near))?;
         self.longest_in_sample(fullest)
     }
 
     /// Who has been in a bucket's sample for longest.
     fn longest_in_sample(&self, bucket: Bucket) -> Option<PeerId> {
         let surplus = self.surplus(bucket, self.near());
-        let all = self.buckets.get(&bucket).filter(|_| surplus > 0)?;
-        let sample = (all.len() / SAMPLE_PART).clamp(1, surplus);
-        all.iter().rev().nth(sample - 1).map(|(_, id)| *id)
+        if surplus == 0 {
+            return None;
+        }
+        let sample = (self.len(bucket) / SAMPLE_PART).clamp(1, surplus);
+        // Behind these in the order of all.
+        let deeper: usize = self.lens.iter().skip(bucket as usize + 1).map(|len| usize::from(*len)).sum();
+        self.all.iter().rev().nth(deeper + sample - 1).map(|(.., id)| *id)
     }
 }
 
@@ -189,6 +219,8 @@ fn place(id: &PeerId) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::random::ChoiceRng;
 
@@ -218,7 +250,8 @@ mod tests {
             }
             view.insert(now, peer);
             here.insert(peer, now);
-            assert_eq!(view.buckets.values().map(BTreeSet::len).sum::<usize>(), here.len());
+            assert_eq!(view.lens.iter().map(|len| usize::from(*len)).sum::<usize>(), here.len());
+            assert_eq!(view.all.len(), here.len());
         }
         (view, here)
     }
@@ -257,8 +290,8 @@ mod tests {
         let (mut view, here) = met(64, 64);
         let dead = *here.keys().next().expect("some");
         view.set_dead(&dead, true);
-        let fits = |peer: &PeerId| view.bucket_of(peer) == 0 && place(peer) % DRAWS as u32 == 0;
-        let newcomer = (64..).map(id).find(fits).expect("one of 128");
+        let fits = |peer: &PeerId| view.bucket_of(peer) == 0 && place(peer).is_multiple_of(DRAWS);
+        let newcomer = (64..10_000).map(id).find(fits).expect("one of 128");
         assert!(view.admits(id_prefix(&newcomer)));
         assert_eq!(view.make_room_for(&newcomer), Some(dead));
         view.set_dead(&dead, false);

@@ -147,6 +147,7 @@ impl Placing {
     }
 
     /// A supernode that was asked names those that it knows.
+    #[expect(clippy::too_many_arguments, reason = "an answer, and what the overlay lends")]
     pub(crate) fn on_nearest(
         &mut self,
         now: Instant,

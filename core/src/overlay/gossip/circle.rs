@@ -13,7 +13,7 @@
 
 use core::net::SocketAddr;
 
-use super::neighbour::{Neighbour, State};
+use super::neighbour::{NEIGHBOURS_MAX, Neighbour, State};
 use super::{DIAL_SPREAD, Gossip, RECALL_EVERY, RECALL_SPREAD, Stores};
 use crate::api::Serving;
 use crate::identity::PeerId;
@@ -28,8 +28,6 @@ pub(super) const WANTED: usize = 32;
 const NEAREST: usize = 16;
 /// Most neighbours that links are up to. At the limit a further one is told so.
 pub(crate) const CIRCLE_MAX: usize = 48;
-/// Most of them, with those that do not answer: these go first.
-pub(super) const NEIGHBOURS_MAX: usize = 64;
 /// Who has fewer is taken by whomever it asks.
 const LONELY: usize = 3;
 /// Most supernodes to start from. At the limit further ones are not dialled.

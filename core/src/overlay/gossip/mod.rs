@@ -15,6 +15,7 @@
 //! [watched](watch). The room is handed the stores that it fills, in [`Stores`]; it answers with [`Output`]s.
 
 mod anchors;
+mod checks;
 mod circle;
 mod neighbour;
 mod standing;
@@ -26,9 +27,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use arrayvec::ArrayVec;
 
-use self::circle::NEIGHBOURS_MAX;
-use self::neighbour::{Neighbour, State};
-use self::watch::Watch;
+use self::checks::Watch;
+use self::neighbour::{NEIGHBOURS_MAX, Neighbour, State};
 use crate::account::{Rate, RateTable};
 use crate::identity::{PeerId, SecretKey};
 use crate::overlay::advert::statement::{speaks_of, subject};

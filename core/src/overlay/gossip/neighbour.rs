@@ -13,6 +13,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// After so many dials in vain, some half minute, a neighbour was away.
 const AWAY_FAILURES: u8 = 5;
 
+/// Most neighbours, with those that do not answer: these go first.
+pub(super) const NEIGHBOURS_MAX: usize = 64;
+
 /// Of the link to a neighbour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {

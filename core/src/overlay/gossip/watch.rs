@@ -10,19 +10,18 @@
 //! doubts others. Nobody tells others whom it suspects: each sees for itself, so that nobody can be talked dead.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use super::checks::{HEALTH_MAX, Stage, TICK};
 use super::neighbour::State;
 use super::{Gossip, Stores};
 use crate::identity::PeerId;
 use crate::overlay::advert::Suspicion;
 use crate::overlay::output::Output;
 use crate::overlay::pack;
-use crate::time::{Deadlines, Instant};
+use crate::time::Instant;
 use crate::wire::message::Message;
 
-/// Between two questions.
-const TICK: Duration = Duration::from_secs(2);
 /// Who was heard within this is not asked.
 const LATELY: Duration = Duration::from_secs(60);
 /// An answer over a link comes within this.
@@ -35,83 +34,10 @@ const HELP_TAKES: Duration = Duration::from_secs(8);
 const DEAD_AFTER: Duration = Duration::from_secs(300);
 /// Neighbours that are asked to try.
 const HELPERS: usize = 3;
-/// Most that are being looked at. At the limit nobody else is asked.
-const CHECKS_MAX: usize = 64;
 /// Most questions of others that are open, of one of them [`PINGS_OF_ONE_MAX`]. At the limit further ones are not heard.
 const PINGS_MAX: usize = 64;
 /// See [`PINGS_MAX`].
 const PINGS_OF_ONE_MAX: usize = 4;
-/// The worst that local health can be: waits are so many times as long, and once more.
-const HEALTH_MAX: u32 = 3;
-
-/// How far a doubt has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    Asked,
-    AskedAgain,
-    Visited,
-    AskedAbout,
-    Suspected,
-    VisitedLast,
-}
-
-struct Check {
-    stage: Stage,
-    due: Option<Instant>,
-}
-
-/// See [the module](self).
-pub(super) struct Watch {
-    tick_at: Instant,
-    is_neighbours_turn: bool,
-    neighbour: Option<PeerId>,
-    member: Option<PeerId>,
-    checks: BTreeMap<PeerId, Check>,
-    deadlines: Deadlines<PeerId>,
-    /// Whom others want to know of, who, and until when that is of use.
-    pings: BTreeMap<PeerId, (Instant, BTreeSet<PeerId>)>,
-    /// Answers missed lately, less those that came.
-    health: u32,
-}
-
-impl Watch {
-    pub(super) fn new(now: Instant) -> Self {
-        Self {
-            tick_at: now + TICK,
-            is_neighbours_turn: true,
-            neighbour: None,
-            member: None,
-            checks: BTreeMap::new(),
-            deadlines: Deadlines::default(),
-            pings: BTreeMap::new(),
-            health: 0,
-        }
-    }
-
-    pub(super) fn poll_timeout(&self) -> Instant {
-        self.deadlines.next().map_or(self.tick_at, |at| at.min(self.tick_at))
-    }
-
-    fn set(&mut self, peer: PeerId, stage: Stage, at: Instant) {
-        if self.checks.len() >= CHECKS_MAX && !self.checks.contains_key(&peer) {
-            return;
-        }
-        let check = self.checks.entry(peer).or_insert(Check { stage, due: None });
-        check.stage = stage;
-        self.deadlines.set(peer, &mut check.due, Some(at));
-    }
-
-    fn drop_check(&mut self, peer: &PeerId) -> Option<Stage> {
-        let mut check = self.checks.remove(peer)?;
-        self.deadlines.set(*peer, &mut check.due, None);
-        Some(check.stage)
-    }
-
-    /// What is waited for takes so long here.
-    fn patience(&self, time: Duration) -> Duration {
-        time * (1 + self.health)
-    }
-}
 
 impl Gossip {
     /// Anything authentic came from `peer`: it lives.
@@ -172,7 +98,7 @@ impl Gossip {
         };
         if !s.members.is_alive(&peer) {
             // It may be back.
-            return self.visit(peer, s);
+            return visit(peer, s);
         }
         let heard = match self.neighbours.get(&peer) {
             Some(neighbour) if neighbour.state == State::Up => Some(neighbour.heard_at),
@@ -190,12 +116,6 @@ impl Gossip {
         }
     }
 
-    fn visit(&self, peer: PeerId, s: &mut Stores<'_>) {
-        if let Some(address) = s.members.address(&peer) {
-            s.out.push_back(Output::Vet { peer, address });
-        }
-    }
-
     /// No answer came in time.
     fn go_on(&mut self, now: Instant, peer: PeerId, stage: Stage, s: &mut Stores<'_>) {
         if !s.members.contains(&peer) {
@@ -209,7 +129,7 @@ impl Gossip {
             }
             Stage::AskedAgain => {
                 self.watch.health = (self.watch.health + 1).min(HEALTH_MAX);
-                self.visit(peer, s);
+                visit(peer, s);
                 self.watch.set(peer, Stage::Visited, now + VISIT_TAKES);
             }
             Stage::Visited => self.ask_about(now, peer, s),
@@ -223,7 +143,7 @@ impl Gossip {
                 self.watch.set(peer, Stage::Suspected, at);
             }
             Stage::Suspected => {
-                self.visit(peer, s);
+                visit(peer, s);
                 self.watch.set(peer, Stage::VisitedLast, now + VISIT_TAKES);
             }
             Stage::VisitedLast => {
@@ -264,7 +184,7 @@ impl Gossip {
         if is_linked || self.resting.get(&peer).is_some() {
             s.out.push_back(Output::AskAlive { peer });
         } else {
-            self.visit(peer, s);
+            visit(peer, s);
         }
     }
 
@@ -275,5 +195,12 @@ impl Gossip {
             self.watch.drop_check(peer);
             self.watch.health = (self.watch.health + 1).min(HEALTH_MAX);
         }
+    }
+}
+
+/// Asks somebody with one Init.
+fn visit(peer: PeerId, s: &mut Stores<'_>) {
+    if let Some(address) = s.members.address(&peer) {
+        s.out.push_back(Output::Vet { peer, address });
     }
 }
