@@ -200,6 +200,11 @@ impl<K, V, const MAX: usize> Default for Aged<K, V, MAX> {
 }
 
 impl<K: Ord + Copy, V, const MAX: usize> Aged<K, V, MAX> {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
     /// Whether a new entry strikes an old one.
     pub(crate) fn is_full(&self) -> bool {
         self.map.len() >= MAX
