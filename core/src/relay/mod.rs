@@ -777,8 +777,7 @@ mod tests {
 
     #[test]
     fn a_volunteer_has_caps_of_its_own_until_it_serves() {
-        let mut saved = Saved::default();
-        saved.relayed = Relayed { since_s: 5, bytes: 200_000_000_000 };
+        let saved = Saved { relayed: Relayed { since_s: 5, bytes: 200_000_000_000 }, ..Saved::default() };
         let config = Config { volunteer: true, ..Config::auto() };
         let mut relay = Relay::of(at(0), &Seed::new([0; 32]), &config, &saved);
         let volunteers = Limits { rate_bps: 1_000_000, quota_bytes: 1_000_000_000 };
