@@ -34,7 +34,7 @@ pub fn packet(data: &[u8]) {
             assert_eq!((data[1], &data[2..INIT_HEADER_LEN]), (version, &sender.to_le_bytes()[..]));
         }
         Packet::Versions { receiver, lowest, highest } => {
-            assert_eq!((data[1..5], data[5..]), (receiver.to_le_bytes()[..], [lowest, highest][..]));
+            assert_eq!(data[1..], [&receiver.to_le_bytes()[..], &[lowest, highest]].concat());
         }
     }
 }

@@ -53,7 +53,7 @@ fn who_is_told_that_its_init_is_of_another_version_says_so_and_goes_on() {
     w.capture(later);
     let address = SocketAddr::new(w.ip(later), 7_000);
     let peer = SecretKey::from_bytes(&[5; 32]).peer_id();
-    w.with(leaf, |node, now| node.join(now, &[(peer, address)]));
+    w.with(leaf, |node, now| node.join(now, &[(peer, address)])).expect("room");
     w.run_for(ms(100));
     let init = inbound(&w, later).pop().expect("it dials");
     let to = w.captured(later).first().expect("it dials").remote;

@@ -130,11 +130,11 @@ fn a_volunteer_whose_day_is_used_up_says_so_and_begins_again_the_day_after() {
     let t = w.transfer(a, b, 5_000_000, 0);
     w.until("both ended", secs(180), |w| ends(w, t).iter().all(Option::is_some));
     for host in [a, b] {
-        let limited = w.host(host).events.iter().filter_map(|(_, event)| match event {
+        let mut limited = w.host(host).events.iter().filter_map(|(_, event)| match event {
             Event::RelayLimited { relay, limit, retry_after, .. } => Some((w.host_of(*relay), *limit, *retry_after)),
             _ => None,
         });
-        let (relay, limit, retry_after) = limited.last().expect("it was told");
+        let (relay, limit, retry_after) = limited.next_back().expect("it was told");
         assert_eq!((relay, limit), (v[0], RelayLimit::Pair));
         assert!(retry_after <= secs(86_400));
     }

@@ -133,23 +133,6 @@ impl Overlay {
                 return encoded(&self.load_reply(now, about.carried));
             }
             Message::LoadReply { load, time_s } => self.on_load_reply(now, from, load, time_s, about),
-            Message::Places(places) => self.on_places(now, from, places),
-            Message::Rooms(rooms) => {
-                if let Some((homes, mut m)) = self.leaf(now) {
-                    homes.on_rooms(now, &from, &rooms, &mut m);
-                }
-            }
-            Message::Partners(partners) => {
-                if let Some((homes, mut m)) = self.leaf(now) {
-                    homes.on_partners(now, from, &partners, &mut m);
-                }
-            }
-            Message::Elsewhere { retry_after_s, supernodes } => {
-                if let Some((homes, mut m)) = self.leaf(now) {
-                    homes.on_elsewhere(now, from, retry_after_s, &supernodes, &mut m);
-                }
-                self.keep(from);
-            }
             Message::DialBackRequest { nonce, contacted, port } => {
                 if let Some(remote) = about.remote.filter(|_| about.is_proven) {
                     self.on_dial_back_request(now, from, remote, nonce, &contacted, port);
@@ -164,28 +147,14 @@ impl Overlay {
                     s.dial_backs.on_order(now, &from, peer, address.into(), nonce, has_link, members, out);
                 }
             }
-            Message::Neighbour(word) => {
-                if let Some((s, mut stores)) = self.supernode(now) {
-                    s.gossip.on_neighbour(now, from, word, &mut stores);
-                }
+            Message::Places(_) | Message::Rooms(_) | Message::Partners(_) | Message::Elsewhere { .. } => {
+                self.on_word_of_room(now, from, message);
             }
-            Message::PingFor { peer } => {
-                if let Some((s, mut stores)) = self.supernode(now) {
-                    s.gossip.on_ping_for(now, from, peer, &mut stores);
-                }
-            }
-            Message::Alive { peer } => {
-                if let Some((s, _)) = self.supernode(now) {
-                    s.gossip.on_alive(&from, &peer);
-                }
-            }
-            Message::Seek { peer, record } => {
-                // The answer is long: only over a path that is proven.
-                if about.is_proven {
-                    self.on_seek(now, from, peer, record);
-                }
-            }
-            Message::Nearest { peer, supernodes } => self.on_nearest(now, from, peer, &supernodes),
+            Message::Neighbour(_)
+            | Message::PingFor { .. }
+            | Message::Alive { .. }
+            | Message::Seek { .. }
+            | Message::Nearest { .. } => self.on_word_of_views(now, from, message, about),
             Message::DialBackReply { nonce, refused } => self.on_dial_back_reply(now, &from, nonce, refused),
             // It was an early message, and taken as such.
             Message::DialBack { .. } => {}
@@ -218,6 +187,59 @@ impl Overlay {
             | Message::Volunteers { .. } => debug_assert!(false, "for another room"),
         }
         None
+    }
+
+    /// How much room supernodes have, and where a leaf had best be at home.
+    fn on_word_of_room(&mut self, now: Instant, from: PeerId, message: Message<'_>) {
+        match message {
+            Message::Places(places) => self.on_places(now, from, places),
+            Message::Rooms(rooms) => {
+                if let Some((homes, mut m)) = self.leaf(now) {
+                    homes.on_rooms(now, &from, &rooms, &mut m);
+                }
+            }
+            Message::Partners(partners) => {
+                if let Some((homes, mut m)) = self.leaf(now) {
+                    homes.on_partners(now, from, &partners, &mut m);
+                }
+            }
+            Message::Elsewhere { retry_after_s, supernodes } => {
+                if let Some((homes, mut m)) = self.leaf(now) {
+                    homes.on_elsewhere(now, from, retry_after_s, &supernodes, &mut m);
+                }
+                self.keep(from);
+            }
+            _ => debug_assert!(false, "no word of room"),
+        }
+    }
+
+    /// Who is whose neighbour, who lives, and who is nearest to a place.
+    fn on_word_of_views(&mut self, now: Instant, from: PeerId, message: Message<'_>, about: &About) {
+        match message {
+            Message::Neighbour(word) => {
+                if let Some((s, mut stores)) = self.supernode(now) {
+                    s.gossip.on_neighbour(now, from, word, &mut stores);
+                }
+            }
+            Message::PingFor { peer } => {
+                if let Some((s, mut stores)) = self.supernode(now) {
+                    s.gossip.on_ping_for(now, from, peer, &mut stores);
+                }
+            }
+            Message::Alive { peer } => {
+                if let Some((s, _)) = self.supernode(now) {
+                    s.gossip.on_alive(&from, &peer);
+                }
+            }
+            Message::Seek { peer, record } => {
+                // The answer is long: only over a path that is proven.
+                if about.is_proven {
+                    self.on_seek(now, from, peer, record);
+                }
+            }
+            Message::Nearest { peer, supernodes } => self.on_nearest(now, from, peer, &supernodes),
+            _ => debug_assert!(false, "no word of views"),
+        }
     }
 
     /// The early message of an Init that is fresh: the answer, if it has one.

@@ -213,7 +213,7 @@ impl MembershipTable {
         }
         if is_full && !self.shelf.contains(&advert.id) {
             let gone = self.view.make_room_for(&advert.id).ok_or(Refused::Full)?;
-            self.forget(&gone);
+            self.forget_at(gone);
         }
         if let Some(old) = self.shelf.put(&checked, bytes, known) {
             self.uncount(&old);
@@ -247,7 +247,7 @@ impl MembershipTable {
         if self.is_full()
             && let Some(gone) = self.view.longest_in_fullest()
         {
-            self.forget(&gone);
+            self.forget_at(gone);
         }
     }
 
@@ -312,8 +312,12 @@ impl MembershipTable {
         all
     }
 
-    fn forget(&mut self, id: &PeerId) {
-        if let Some(known) = self.shelf.remove(id) {
+    /// Forgets the one whose place begins so.
+    fn forget_at(&mut self, prefix: [u8; 4]) {
+        let [a, b, c, d] = prefix;
+        let first = self.shelf.from([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).next();
+        let id = first.map(|known| known.advert.id).filter(|id| id_prefix(id) == prefix);
+        if let Some(known) = id.and_then(|id| self.shelf.remove(&id)) {
             self.uncount(&known);
         }
     }

@@ -336,7 +336,7 @@ impl<S: Statement, T> Shelf<S, T> {
             match (ours, order(low, theirs)) {
                 (Some(item), Ordering::Greater) => send(&item.bytes),
                 (ours, Ordering::Less) if ours.is_some() || wants(entry.id_prefix) => {
-                    lacking.push(DigestEntry { sequence_low: low.to_le_bytes(), ..*entry })
+                    lacking.push(DigestEntry { sequence_low: low.to_le_bytes(), ..*entry });
                 }
                 (_, Ordering::Equal | Ordering::Less) | (None, Ordering::Greater) => {}
             }

@@ -48,9 +48,9 @@ const BUCKETS: usize = 33;
 pub(super) struct View {
     me: u32,
     max: usize,
-    /// All that are here, by buckets, oldest first. One tree and not one for each bucket: a leaf has few, and an empty
+    /// The places of all that are here, by buckets, oldest first. One tree and not one for each bucket: a leaf has few, and an empty
     /// place weighs as much as one that is taken.
-    all: BTreeSet<(Bucket, Instant, PeerId)>,
+    all: BTreeSet<(Bucket, Instant, u32)>,
     /// How many each bucket has.
     lens: [u16; BUCKETS],
     /// Those that seem dead: they go first.
@@ -100,7 +100,7 @@ impl View {
     /// It came, at that moment.
     pub(super) fn insert(&mut self, since: Instant, id: PeerId) {
         let bucket = self.bucket_of(&id);
-        if self.all.insert((bucket, since, id)) {
+        if self.all.insert((bucket, since, place(&id))) {
             self.change(bucket, 1);
         }
     }
@@ -109,7 +109,7 @@ impl View {
     pub(super) fn remove(&mut self, since: Instant, id: &PeerId) {
         let bucket = self.bucket_of(id);
         self.dead.remove(id);
-        if self.all.remove(&(bucket, since, *id)) {
+        if self.all.remove(&(bucket, since, place(id))) {
             self.change(bucket, -1);
         }
     }
@@ -177,10 +177,10 @@ impl View {
         self.renewals = (self.max / RENEWED_PART).max(1);
     }
 
-    /// Who goes for `id`. None: nobody is to.
-    pub(super) fn make_room_for(&mut self, id: &PeerId) -> Option<PeerId> {
+    /// Who goes for `id`, by the first bytes of its place. None: nobody is to.
+    pub(super) fn make_room_for(&mut self, id: &PeerId) -> Option<[u8; 4]> {
         if let Some(dead) = self.dead.first() {
-            return Some(*dead);
+            return Some(id_prefix(dead));
         }
         let place = place(id);
         if self.is_sure(place) {
@@ -194,14 +194,14 @@ impl View {
     }
 
     /// Who has been in the fullest bucket's sample for longest.
-    pub(super) fn longest_in_fullest(&self) -> Option<PeerId> {
+    pub(super) fn longest_in_fullest(&self) -> Option<[u8; 4]> {
         let near = self.near();
         let fullest = (0..near.min(32)).max_by_key(|bucket| self.surplus(*bucket, near))?;
         self.longest_in_sample(fullest)
     }
 
     /// Who has been in a bucket's sample for longest.
-    fn longest_in_sample(&self, bucket: Bucket) -> Option<PeerId> {
+    fn longest_in_sample(&self, bucket: Bucket) -> Option<[u8; 4]> {
         let surplus = self.surplus(bucket, self.near());
         if surplus == 0 {
             return None;
@@ -209,7 +209,7 @@ impl View {
         let sample = (self.len(bucket) / SAMPLE_PART).clamp(1, surplus);
         // Behind these in the order of all.
         let deeper: usize = self.lens.iter().skip(bucket as usize + 1).map(|len| usize::from(*len)).sum();
-        self.all.iter().rev().nth(deeper + sample - 1).map(|(.., id)| *id)
+        self.all.iter().rev().nth(deeper + sample - 1).map(|(.., place)| place.to_be_bytes())
     }
 }
 
@@ -246,6 +246,7 @@ mod tests {
                     continue;
                 }
                 let gone = view.make_room_for(&peer).expect("who is let in has a place");
+                let gone = *here.keys().find(|peer| id_prefix(peer) == gone).expect("it is here");
                 view.remove(here.remove(&gone).expect("it is here"), &gone);
             }
             view.insert(now, peer);
@@ -293,7 +294,7 @@ mod tests {
         let fits = |peer: &PeerId| view.bucket_of(peer) == 0 && place(peer).is_multiple_of(DRAWS);
         let newcomer = (64..10_000).map(id).find(fits).expect("one of 128");
         assert!(view.admits(id_prefix(&newcomer)));
-        assert_eq!(view.make_room_for(&newcomer), Some(dead));
+        assert_eq!(view.make_room_for(&newcomer), Some(id_prefix(&dead)));
         view.set_dead(&dead, false);
         assert!(!view.admits(id_prefix(&newcomer)) && view.make_room_for(&newcomer).is_none());
     }

@@ -96,7 +96,7 @@ impl Balance {
     /// For the operator.
     pub(super) fn report(&self, serving: &mut Serving) {
         serving.places = self.all;
-        let mean = u64::from(self.market.mean) * 1_000_000 >> 16;
+        let mean = (u64::from(self.market.mean) * 1_000_000) >> 16;
         serving.mean_utilisation_ppm = u32::try_from(mean).unwrap_or(u32::MAX);
         (serving.refused, serving.sent_elsewhere) = (self.refused, self.sent_elsewhere);
     }

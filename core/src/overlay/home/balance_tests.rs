@@ -49,7 +49,7 @@ fn ask(net: &mut TestNet, at: PeerId, n: u16, other: Option<PeerId>) -> Option<(
             match decode_next(&mut &**messages).expect("ours") {
                 Message::RegisterReply { refused, .. } => told.0 = refused,
                 Message::Elsewhere { retry_after_s, supernodes } => {
-                    (told.1, told.2) = (retry_after_s, supernodes.len())
+                    (told.1, told.2) = (retry_after_s, supernodes.len());
                 }
                 _ => {}
             }
