@@ -128,7 +128,8 @@ impl MembershipTable {
         let mut all: Vec<Places> = living.filter_map(|known| self.believed(now, known)).collect();
         all.push(own);
         let sum = |of: fn(&Places) -> u32| all.iter().map(|places| u64::from(of(places))).sum::<u64>();
-        let (taken, places) = (sum(|p| p.taken), sum(|p| p.all));
+        // More than full nobody is, whatever it says: one alone would make all others look empty.
+        let (taken, places) = (sum(|p| p.taken.min(p.all)), sum(|p| p.all));
         let mean = (taken << 16).checked_div(places).map_or(0, |mean| u32::try_from(mean).unwrap_or(u32::MAX));
         all.sort_unstable_by_key(|places| places.utilisation());
         let median = all.get(all.len() / 2).map_or(0, |places| places.utilisation());

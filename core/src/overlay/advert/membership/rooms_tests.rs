@@ -75,6 +75,18 @@ fn who_tells_of_fewer_leaves_than_it_has_is_seen_through() {
 }
 
 #[test]
+fn one_that_says_that_it_is_more_than_full_does_not_make_the_others_look_empty() {
+    let mut members = members(&[100; 3]);
+    for n in 1..=2 {
+        told(&mut members, n, 50, 100);
+    }
+    told(&mut members, 3, u32::MAX, 100);
+    let nobody: [(&PeerId, u32); 0] = [];
+    let market = members.review(s(2), Places { taken: 50, all: 100 }, nobody.into_iter());
+    assert_eq!(market.mean, (250 << 16) / 400);
+}
+
+#[test]
 fn a_leaf_believes_who_listed() {
     let mut members = members(&[100, 100, 1_000_000]);
     let room = |n: u8, taken, all| Room { id_prefix: crate::overlay::advert::shelf::id_prefix(&id(n)), taken, all };
