@@ -148,7 +148,7 @@ impl Overlay {
                 }
             }
             Message::Places(_) | Message::Rooms(_) | Message::Partners(_) | Message::Elsewhere { .. } => {
-                self.on_word_of_room(now, from, message);
+                self.on_word_of_room(now, (from, about.ip), message);
             }
             Message::Neighbour(_)
             | Message::PingFor { .. }
@@ -190,7 +190,7 @@ impl Overlay {
     }
 
     /// How much room supernodes have, and where a leaf had best be at home.
-    fn on_word_of_room(&mut self, now: Instant, from: PeerId, message: Message<'_>) {
+    fn on_word_of_room(&mut self, now: Instant, (from, ip): (PeerId, Option<IpAddr>), message: Message<'_>) {
         match message {
             Message::Places(places) => self.on_places(now, from, places),
             Message::Rooms(rooms) => {
@@ -200,12 +200,12 @@ impl Overlay {
             }
             Message::Partners(partners) => {
                 if let Some((homes, mut m)) = self.leaf(now) {
-                    homes.on_partners(now, from, &partners, &mut m);
+                    homes.on_partners(now, (from, ip), &partners, &mut m);
                 }
             }
             Message::Elsewhere { retry_after_s, supernodes } => {
                 if let Some((homes, mut m)) = self.leaf(now) {
-                    homes.on_elsewhere(now, from, retry_after_s, &supernodes, &mut m);
+                    homes.on_elsewhere(now, (from, ip), retry_after_s, &supernodes, &mut m);
                 }
                 self.keep(from);
             }

@@ -11,6 +11,7 @@
 //! An advert that [offers nothing](Advert::is_withdrawn) takes back those before it. It is kept and passed on like any other, so
 //! that none of those comes back, but whom it speaks of is no supernode.
 
+mod heard;
 mod rooms;
 #[cfg(test)]
 mod rooms_tests;
@@ -21,8 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrayvec::ArrayVec;
 
-use self::rooms::HeardRoom;
-pub(crate) use self::rooms::Market;
+pub(crate) use self::heard::Market;
+use self::heard::{HeardRoom, LOAD_HOLDS};
 use super::Advert;
 use super::shelf::{Refused, Shelf, id_prefix};
 use super::statement::StatementError;
@@ -45,8 +46,6 @@ const PREFIX_IN_BUCKET_MAX: u16 = 2;
 const LOAD_FIRST_HAND: Duration = Duration::from_secs(60);
 /// So many times as many as a listing names are looked at for it.
 const LISTING_LOOK: usize = 8;
-/// A load older than this says nothing any more.
-const LOAD_HOLDS: Duration = Duration::from_secs(300);
 
 /// How sure we are that a supernode is gone. The numbers are those of [`LoadHint::suspicion`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

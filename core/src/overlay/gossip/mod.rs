@@ -402,11 +402,12 @@ impl Gossip {
             packer.push(&Message::Signed { kind: SignedKind::Advert, bytes });
             listed.push(id);
         }
-        packer.push(&Message::Hints(s.members.hints(now)));
         let rooms = s.members.rooms(now, &listed);
         if max == LISTING_LEAF_MAX && !rooms.is_empty() {
             packer.push(&Message::Rooms(rooms));
         }
+        // With these a listing ends.
+        packer.push(&Message::Hints(s.members.hints(now)));
     }
 
     fn push(&self, kind: SignedKind, bytes: &[u8], out: &mut VecDeque<Output>) {

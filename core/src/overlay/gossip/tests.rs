@@ -90,9 +90,10 @@ fn nobody_becomes_a_hub_and_with_a_small_table_everybody_knows_those_around() {
     // Who comes now is taken, although all tables and many circles are full.
     let newcomer = net.supernode(120, &[bootstrap(1)]);
     all.push(newcomer);
-    net.run_for(SECOND * 30);
-    assert!(neighbours(&net, &newcomer).len() >= 3);
-    net.run_for(SECOND * 500);
+    net.run_for(SECOND * 60);
+    let count = neighbours(&net, &newcomer).len();
+    assert!(count >= 3, "{count} neighbours");
+    net.run_for(SECOND * 470);
     assert_eq!(knows(&net, &all, &newcomer), 8);
     let known_by = nearest(&newcomer, &all).iter().filter(|near| net.get(near).members.contains(&newcomer)).count();
     assert!(known_by >= 7, "known by {known_by} of those around it");

@@ -39,6 +39,8 @@ const PARTNERS: usize = 16;
 const ROOMY_MAX: usize = 32;
 /// Registrations taken in a second, at least.
 const ADMITTED_MIN: u32 = 50;
+/// Most newcomers of whom it is remembered how often they came lately.
+const NEWCOMERS_MAX: usize = 65_536;
 /// Who is refused is not to ask again before this, and up to
 const RETRY_MIN_S: u16 = 5;
 /// this.
@@ -63,7 +65,7 @@ pub(super) struct Balance {
     shed_at: Option<Instant>,
     /// How many leaves are to be sent elsewhere, in thousandths.
     owed: u64,
-    admitted: RateTable<()>,
+    admitted: RateTable<PeerId>,
     /// Since the start, as is the next.
     refused: u64,
     sent_elsewhere: u64,
@@ -77,7 +79,9 @@ fn is_above(utilisation: u32, percent: u32, other: u32) -> bool {
 impl Balance {
     pub(super) fn new(now: Instant, me: PeerId, all: u32) -> Self {
         let burst = ADMITTED_MIN.max(all / 20);
-        let rate = Rate { interval: Duration::from_secs(1) / burst, burst };
+        let of_all = Rate { interval: Duration::from_secs(1) / burst, burst };
+        // Who comes and goes takes nobody's turn.
+        let of_one = Rate { interval: Duration::from_secs(5), burst: 3 };
         Self {
             me,
             all,
@@ -87,7 +91,7 @@ impl Balance {
             review_at: now,
             shed_at: None,
             owed: 0,
-            admitted: RateTable::new(rate, rate, 1),
+            admitted: RateTable::new(of_one, of_all, NEWCOMERS_MAX),
             refused: 0,
             sent_elsewhere: 0,
         }
@@ -107,8 +111,8 @@ impl Balance {
     }
 
     /// Whether a new leaf is taken, which may have another home. If so it is entered.
-    pub(super) fn admits(&mut self, now: Instant, taken: usize, has_other: bool) -> bool {
-        let is_admitted = self.has_room_for(taken, has_other) && self.admitted.take(now, ());
+    pub(super) fn admits(&mut self, now: Instant, leaf: PeerId, taken: usize, has_other: bool) -> bool {
+        let is_admitted = self.has_room_for(taken, has_other) && self.admitted.take(now, leaf);
         self.refused += u64::from(!is_admitted);
         is_admitted
     }
@@ -153,7 +157,7 @@ impl Balance {
         self.market = members.review(now, self.places(taken), shared);
         let with_room = |(id, address): (PeerId, SocketAddr)| {
             // Who says nothing of its room is taken for half full.
-            let free = members.places(now, &id).map_or(members.capacity(&id) / 2, Places::free);
+            let free = members.places(now, &id).map_or(members.capacity(now, &id) / 2, Places::free);
             (id, address, free)
         };
         self.partners.clear();

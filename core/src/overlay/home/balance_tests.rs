@@ -136,13 +136,51 @@ fn where_the_new_home_does_not_answer_the_old_one_stays() {
     net.crash(other);
     let elsewhere = [(other, TestNet::address_of(number).into())];
     net.with(leaves[0], |node, now, out| {
-        node.homes(now, out, |room, m| room.on_elsewhere(now, homes[1], 0, &elsewhere, m));
+        node.homes(now, out, |room, m| room.on_elsewhere(now, (homes[1], None), 0, &elsewhere, m));
     });
     for _ in 0..20 {
         net.run_for(SECOND);
         assert_eq!(net.homes_of(&leaves[0]), homes);
     }
     assert!(homes.iter().all(|home| net.get(home).registrations.as_ref().is_some_and(|r| r.contains(&leaves[0]))));
+}
+
+/// The old home was chosen beside the new one that it had named, and was left for good when that one took the leaf.
+#[test]
+fn regression_a_home_that_dies_in_the_middle_of_a_move_is_replaced() {
+    for wait in [0, 30, 50, 70, 200] {
+        let (mut net, supernodes, leaves) = network(7, 4, 1);
+        let leaf = leaves[0];
+        let homes = net.homes_of(&leaf);
+        let (to, address) = (1..=4).map(bootstrap).find(|(id, _)| !homes.contains(id)).expect("two of four");
+        net.with(leaf, |node, now, out| {
+            node.homes(now, out, |room, m| room.on_elsewhere(now, (homes[1], None), 0, &[(to, address.into())], m));
+        });
+        net.run_for(Duration::from_millis(wait));
+        net.notice_after = Duration::from_millis(1);
+        net.crash(homes[0]);
+        net.run_for(SECOND * 60);
+        let found = net.homes_of(&leaf);
+        assert_eq!(found.len(), 2, "after {wait} ms");
+        let is_there = |home: &PeerId| net.get(home).registrations.as_ref().is_some_and(|r| r.contains(&leaf));
+        assert!(found.iter().all(is_there), "after {wait} ms");
+        assert!(supernodes.iter().filter(|id| **id != homes[0]).count() == 3);
+    }
+}
+
+#[test]
+fn who_is_named_in_passing_stays_where_it_is_known_to_be() {
+    let (mut net, _, leaves) = network(8, 3, 1);
+    let homes = net.homes_of(&leaves[0]);
+    let (third, address) = (1..=3).map(bootstrap).find(|(id, _)| !homes.contains(id)).expect("one of three");
+    let victim = core::net::SocketAddr::from(([198, 51, 100, 99], 9));
+    net.with(leaves[0], |node, now, out| {
+        node.homes(now, out, |room, m| room.on_elsewhere(now, (homes[1], None), 0, &[(third, victim.into())], m));
+        assert!(out.iter().all(|output| !matches!(output, Output::Dial { address, .. } if *address == victim)));
+    });
+    net.run_for(SECOND * 5);
+    let known = net.get(&leaves[0]).homes.as_ref().expect("a leaf").known().find(|(id, ..)| *id == third);
+    assert_eq!(known.map(|(_, at, _)| at), Some(address));
 }
 
 #[test]
@@ -158,7 +196,7 @@ fn only_a_home_sends_elsewhere_and_nobody_is_sent_in_circles() {
     let send = |net: &mut TestNet, from: PeerId, to: PeerId| {
         let elsewhere = [(to, address(&to).into())];
         net.with(leaf, |node, now, out| {
-            node.homes(now, out, |room, m| room.on_elsewhere(now, from, 0, &elsewhere, m));
+            node.homes(now, out, |room, m| room.on_elsewhere(now, (from, None), 0, &elsewhere, m));
         });
         net.run_for(SECOND * 5);
     };

@@ -53,7 +53,7 @@ impl Choice<'_> {
     /// which no advert is known for as large as one that takes few.
     fn places(&self, now: Instant, peer: &PeerId, prospect: &Prospect) -> Places {
         let unknown = || {
-            let all = self.members.capacity(peer).max(CAPACITY_UNKNOWN);
+            let all = self.members.capacity(now, peer).max(CAPACITY_UNKNOWN);
             let load = prospect.load.map_or(u8::MAX / 2, |load| load.leaves);
             let taken = u64::from(all) * u64::from(load) / 255;
             Places { taken: u32::try_from(taken).unwrap_or(u32::MAX), all }

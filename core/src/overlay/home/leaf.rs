@@ -15,6 +15,7 @@
 mod drawing;
 mod moving;
 mod partners;
+mod plans;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -22,8 +23,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use arrayvec::ArrayVec;
 
-use self::moving::Moving;
-use self::partners::Partners;
+use self::plans::{Moving, Partners};
 
 use super::anchors::{ANCHORS_MAX, Anchors};
 use super::listing::Listing;
@@ -37,6 +37,7 @@ use crate::overlay::directory::{RECORD_LIFETIME_MAX, Record};
 use crate::overlay::output::Output;
 use crate::overlay::pack::send;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
+use crate::wire::address::{Address, Range};
 use crate::wire::message::{Load, Message, RECORD_HOMES_MAX, Refusal};
 use crate::wire::places::{Places, Room};
 
@@ -143,6 +144,17 @@ impl Homes {
             prospect.is_tried = false;
         }
         self.advance(now, m);
+    }
+
+    /// Supernodes that another one names in passing: whoever is known stays where it is known to be, and private
+    /// addresses mean something only where they are said.
+    fn learn_by_the_way(&mut self, ip: Option<IpAddr>, named: &[(PeerId, Address)]) {
+        for (peer, address) in named {
+            let address = SocketAddr::from(*address);
+            if !self.prospects.contains_key(peer) && Range::is_heard_right(address.ip(), ip) {
+                self.learn(*peer, address, false);
+            }
+        }
     }
 
     fn learn(&mut self, peer: PeerId, address: SocketAddr, is_joined: bool) {
@@ -258,6 +270,7 @@ impl Homes {
         if let Some(prospect) = self.prospects.get_mut(peer) {
             prospect.is_registered = false;
         }
+        self.call_off(peer);
         let before = self.chosen.len();
         self.chosen.retain(|chosen| chosen != peer);
         if self.chosen.len() == before {
@@ -335,7 +348,7 @@ impl Homes {
 
     /// The supernode that listed them says how much room those have that it listed.
     pub(crate) fn on_rooms(&mut self, now: Instant, from: &PeerId, rooms: &[Room], m: &mut Means<'_>) {
-        if self.prospects.get(from).is_some_and(|c| c.link == Link::Up) {
+        if self.listing.is_by(from) {
             m.members.on_rooms(now, rooms);
         }
     }
@@ -418,6 +431,7 @@ impl Homes {
         }
         self.listing.on_part(now, from, m.members.len(), &mut m.random.jitter);
         if !self.is_listed {
+            m.members.weigh_claims();
             self.begin_draw(now);
             self.advance(now, m);
         }
@@ -472,7 +486,7 @@ impl Homes {
             self.release_surplus(m.out);
         }
         if self.sweep.handle_timeout(now) {
-            self.begin_sweep(m);
+            self.begin_sweep(now, m);
         }
         self.advance(now, m);
         if due(self.settle_at) {

@@ -43,6 +43,8 @@ pub(super) struct Listing {
     /// When something of the last one came; none has at [`Instant::ZERO`].
     given_at: Instant,
     was_given: bool,
+    /// Who gave it, or is about to.
+    by: Option<PeerId>,
     was_put_off: bool,
 }
 
@@ -50,6 +52,11 @@ impl Listing {
     /// Whether any has come.
     pub(super) fn was_given(&self) -> bool {
         self.was_given
+    }
+
+    /// Whether this is who was asked last.
+    pub(super) fn is_by(&self, peer: &PeerId) -> bool {
+        self.by.as_ref() == Some(peer)
     }
 
     /// Whether none was asked for yet, nor is about to be.
@@ -81,6 +88,7 @@ impl Listing {
     pub(super) fn ask(&mut self, now: Instant, from: PeerId, out: &mut VecDeque<Output>) {
         let tries = self.asked.as_ref().filter(|a| a.from == from).map_or(1, |a| a.tries + 1);
         self.asked = Some(Asked { from, tries });
+        self.by = Some(from);
         self.at = Some(now + LISTING_RTO * (1 << (tries - 1)));
         send(out, from, &Message::AdvertsRequest);
     }

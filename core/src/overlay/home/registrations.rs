@@ -170,7 +170,7 @@ impl Registrations {
     ) -> Registered {
         let is_new = !self.leaves.contains_key(&leaf);
         let taken = self.leaves.len();
-        if leaf == self.me || (is_new && !self.balance.admits(now, taken, other_home.is_some())) {
+        if leaf == self.me || (is_new && !self.balance.admits(now, leaf, taken, other_home.is_some())) {
             let refused = Some(Refusal::Busy);
             let retry_after_s = Balance::retry_after_s(&mut s.random.jitter);
             let supernodes = self.balance.elsewhere(&mut s.random.peer_choice);

@@ -467,9 +467,9 @@ impl TestNode {
                 Message::HomeDown { home } => homes.on_silent(now, home, Some(from), m),
                 Message::Places(places) => homes.on_places(now, from, places, m),
                 Message::Rooms(rooms) => homes.on_rooms(now, &from, &rooms, m),
-                Message::Partners(partners) => homes.on_partners(now, from, &partners, m),
+                Message::Partners(partners) => homes.on_partners(now, (from, ip), &partners, m),
                 Message::Elsewhere { retry_after_s, supernodes } => {
-                    homes.on_elsewhere(now, from, retry_after_s, &supernodes, m);
+                    homes.on_elsewhere(now, (from, ip), retry_after_s, &supernodes, m);
                 }
                 // A supernode asks or tells everybody it is linked to, before it knows who that is.
                 _ => {}

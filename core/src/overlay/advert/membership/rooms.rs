@@ -8,7 +8,8 @@
 
 use arrayvec::ArrayVec;
 
-use super::{Known, LOAD_HOLDS, MembershipTable, Suspicion};
+use super::heard::{HeardRoom, LOAD_HOLDS, Market};
+use super::{Known, MembershipTable, Suspicion};
 use crate::identity::PeerId;
 use crate::overlay::advert::shelf::id_prefix;
 use crate::time::Instant;
@@ -16,26 +17,6 @@ use crate::wire::places::{Places, Room, level};
 
 /// Who carries so many times what it is seen to carry is believed to be able to.
 const HEADROOM: u32 = 2;
-
-/// What was said of one supernode's room, and what is seen of it.
-#[derive(Clone, Copy, Default)]
-pub(super) struct HeardRoom {
-    /// By itself, or of it by the one who listed it; and when.
-    said: Option<(Places, Instant)>,
-    /// At least so many are taken, whatever it says, and of so many places it need not be doubted.
-    seen: Places,
-}
-
-/// How full supernodes are, all that this node knows of together: shares in 65 536ths.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Market {
-    /// Of how many that is known.
-    pub known: usize,
-    /// Leaves by places.
-    pub mean: u32,
-    /// Of the utilisation of each.
-    pub median: u32,
-}
 
 impl MembershipTable {
     /// A supernode told how much room it has.
@@ -52,10 +33,10 @@ impl MembershipTable {
             let Some(known) = self.shelf.by_prefix_mut(room.id_prefix).filter(|known| known.advert.id != me) else {
                 continue;
             };
-            known.room.seen = room.places();
-            known.room.said = known.room.said.or(Some((known.room.seen, now)));
+            let seen = room.places();
+            let said = known.room.said(now).map_or(Some((seen, now)), |_| known.room.said);
+            known.room = HeardRoom { said, seen: Some((seen, now)) };
         }
-        self.weigh_claims();
     }
 
     /// How much room a supernode is believed to have; none where nothing is known of that, or what is known is old.
@@ -64,12 +45,11 @@ impl MembershipTable {
     }
 
     /// Of how many leaves a supernode is believed to be able to take care.
-    pub(crate) fn capacity(&self, id: &PeerId) -> u32 {
-        self.shelf.value(id).map_or(0, |known| self.credible(known, known.advert.leaves_max))
+    pub(crate) fn capacity(&self, now: Instant, id: &PeerId) -> u32 {
+        self.shelf.value(id).map_or(0, |known| self.credible(now, known, known.advert.leaves_max))
     }
 
     fn believed(&self, now: Instant, known: &Known) -> Option<Places> {
-        let said = known.room.said.filter(|(_, at)| now.since(*at) < LOAD_HOLDS).map(|(places, _)| places);
         // Of an earlier release only a share is known.
         let by_share = || {
             let heard = known.load.filter(|heard| now.since(heard.at) < LOAD_HOLDS)?;
@@ -77,13 +57,13 @@ impl MembershipTable {
             let taken = u64::from(all) * u64::from(heard.load.leaves) / 255;
             Some(Places { taken: u32::try_from(taken).unwrap_or(u32::MAX), all })
         };
-        let said = said.or_else(by_share)?;
-        let all = self.credible(known, said.all.min(known.advert.leaves_max));
-        Some(Places { taken: said.taken.max(known.room.seen.taken), all })
+        let said = known.room.said(now).or_else(by_share)?;
+        let all = self.credible(now, known, said.all.min(known.advert.leaves_max));
+        Some(Places { taken: said.taken.max(known.room.seen(now).taken), all })
     }
 
-    fn credible(&self, known: &Known, claim: u32) -> u32 {
-        self.claim_median.map_or(claim, |median| claim.min(median.max(known.room.seen.all)))
+    fn credible(&self, now: Instant, known: &Known, claim: u32) -> u32 {
+        self.claim_median.map_or(claim, |median| claim.min(median.max(known.room.seen(now).all)))
     }
 
     /// What to tell a leaf of the room of these.
@@ -95,7 +75,8 @@ impl MembershipTable {
         of.iter().filter_map(room).take(N).collect()
     }
 
-    fn weigh_claims(&mut self) {
+    /// Looks at what the adverts claim.
+    pub(crate) fn weigh_claims(&mut self) {
         let mut claims: Vec<u32> = self.iter().map(|(_, advert)| advert.leaves_max).collect();
         claims.sort_unstable();
         self.claim_median = claims.get(claims.len().saturating_sub(1) / 2).copied();
@@ -110,17 +91,26 @@ impl MembershipTable {
         shared: impl Iterator<Item = (&'a PeerId, u32)> + Clone,
     ) -> Market {
         self.weigh_claims();
-        // What one shared leaf stands for.
-        let said = |id: &PeerId| self.shelf.value(id)?.room.said.map(|(places, _)| u64::from(places.taken));
-        let known = shared.clone().filter_map(|(id, leaves)| Some((said(id)?, u64::from(leaves))));
-        let (all_taken, all_shared) = known.fold((0, 0), |(a, b), (taken, leaves)| (a + taken, b + leaves));
+        // What one shared leaf stands for, in 65 536ths: of what those say with whom any are shared the middle one, each
+        // with as much weight as leaves, so that one that shares few moves nothing, whatever it says.
+        let says = |id: &PeerId| self.shelf.value(id)?.room.said(now).map(|places| u64::from(places.taken) << 16);
+        let stands_for =
+            shared.clone().filter_map(|(id, leaves)| Some((says(id)?.checked_div(leaves.into())?, leaves)));
+        let mut stands_for: Vec<(u64, u32)> = stands_for.collect();
+        stands_for.sort_unstable();
+        let mut half = stands_for.iter().map(|(_, leaves)| u64::from(*leaves)).sum::<u64>() / 2;
+        let middle = stands_for.iter().find(|(_, leaves)| {
+            let is_it = half < u64::from(*leaves);
+            half = half.saturating_sub(u64::from(*leaves));
+            is_it
+        });
+        let ratio = middle.map_or(0, |(ratio, _)| *ratio);
         for (id, leaves) in shared {
             let Some(known) = self.shelf.value_mut(id) else { continue };
             // Chance alone moves a count by its root.
             let least = u64::from(leaves - leaves.isqrt());
-            let taken = (least * all_taken).checked_div(all_shared).unwrap_or(0);
-            let taken = u32::try_from(taken).unwrap_or(u32::MAX);
-            known.room.seen = Places { taken, all: taken.saturating_mul(HEADROOM) };
+            let taken = u32::try_from(least.saturating_mul(ratio) >> 16).unwrap_or(u32::MAX);
+            known.room.seen = Some((Places { taken, all: taken.saturating_mul(HEADROOM) }, now));
         }
         let living = self.shelf.iter().map(|(known, _)| known).filter(|known| {
             known.advert.id != self.me && !known.advert.is_withdrawn() && known.suspicion == Suspicion::Alive

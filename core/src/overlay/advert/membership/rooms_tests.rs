@@ -1,6 +1,6 @@
 //! How much of what supernodes say of their room is believed.
 
-use super::rooms::Market;
+use super::heard::Market;
 use super::*;
 use crate::overlay::advert::{Advert, Capabilities};
 use crate::overlay::home::testnet::{key, s, wall_at};
@@ -47,7 +47,7 @@ fn a_claim_counts_as_the_median_until_more_is_seen() {
     let nobody: [(&PeerId, u32); 0] = [];
     let market = members.review(s(2), own, nobody.into_iter());
     assert_eq!([1, 4, 5].map(|n| at(&members, n).all), [100, 100, 10], "the median, and less where less is claimed");
-    assert_eq!(market, Market { known: 6, mean: (240 << 16) / 510, median: (40 << 16) / 100 });
+    assert_eq!(market, Market { known: 6, mean: (210 << 16) / 510, median: (40 << 16) / 100 });
     // Number 4 has twenty times what the others have, as far as one sees, and claims more than it shows.
     let ids = [1, 2, 3, 4].map(id);
     let shared = [20, 20, 20, 400];
@@ -59,6 +59,23 @@ fn a_claim_counts_as_the_median_until_more_is_seen() {
     // What it is not seen with any more is forgotten.
     told(&mut members, 4, 800, 1_000_000);
     assert_eq!(members.places(s(305), &id(4)), None);
+}
+
+#[test]
+fn one_lie_moves_nothing_that_is_seen() {
+    let mut members = members(&[1_000; 5]);
+    for n in 1..=4 {
+        told(&mut members, n, 400, 1_000);
+    }
+    told(&mut members, 5, u32::MAX, 1_000);
+    let ids = [1, 2, 3, 4, 5].map(id);
+    members.review(s(2), Places { taken: 400, all: 1_000 }, ids.iter().zip([100, 100, 100, 100, 1]));
+    for n in 1..=4 {
+        assert_eq!(members.places(s(2), &id(n)), Some(Places { taken: 400, all: 1_000 }));
+    }
+    // What was seen is forgotten with the rest.
+    members.on_places(s(400), &id(1), Places { taken: 3, all: 1_000 });
+    assert_eq!(members.places(s(400), &id(1)), Some(Places { taken: 3, all: 1_000 }));
 }
 
 #[test]

@@ -32,6 +32,7 @@ impl Homes {
         }
         if !self.is_listed && !are_old_there && self.settle_at.is_some() {
             // The end of the listing was lost, or there is none.
+            m.members.weigh_claims();
             self.begin_draw(now);
             self.draw(now, m);
             if self.count(Link::Dialling) > 0 {
@@ -99,8 +100,13 @@ impl Homes {
         }
     }
 
-    pub(super) fn begin_sweep(&mut self, m: &mut Means<'_>) {
-        let idle = self.prospects.iter().filter(|(_, c)| c.link == Link::Down).map(|(peer, _)| *peer).collect();
+    pub(super) fn begin_sweep(&mut self, now: Instant, m: &mut Means<'_>) {
+        let is_idle = |(_, c): &(&PeerId, &Prospect)| c.link == Link::Down && !c.is_refusing(now);
+        let idle: Vec<PeerId> = self.prospects.iter().filter(is_idle).map(|(peer, _)| *peer).collect();
+        if idle.is_empty() {
+            // All have refused, and said when to come again: nobody has failed.
+            return;
+        }
         for peer in self.sweep.begin(idle, &mut m.random.peer_choice) {
             if let Some(prospect) = self.prospects.get_mut(&peer) {
                 prospect.is_tried = false;
@@ -109,7 +115,9 @@ impl Homes {
     }
 
     pub(super) fn release_surplus(&mut self, out: &mut VecDeque<Output>) {
-        let surplus = |(peer, c): &(&PeerId, &Prospect)| c.link == Link::Up && !self.chosen.contains(peer);
+        let surplus = |(peer, c): &(&PeerId, &Prospect)| {
+            c.link == Link::Up && !self.chosen.contains(peer) && !self.moving.is_of(peer)
+        };
         let surplus: Vec<PeerId> = self.prospects.iter().filter(surplus).map(|(peer, _)| *peer).collect();
         for peer in surplus {
             self.drop_question(&peer);

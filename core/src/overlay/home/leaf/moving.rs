@@ -3,9 +3,11 @@
 //! Nothing is lost on the way: the leaf registers at the new home first, and says goodbye to the old one when that has
 //! taken it; where it does not, the old one stays.
 
+use core::net::IpAddr;
 use core::time::Duration;
 
 use super::Homes;
+use super::plans::Moving;
 use crate::identity::PeerId;
 use crate::overlay::home::means::Means;
 use crate::overlay::home::prospect::{Link, Prospect};
@@ -22,20 +24,12 @@ const PATIENCE_MAX_S: u16 = 300;
 /// at least for so much.
 const PATIENCE_MIN_S: u16 = 5;
 
-/// The home that is being left, and for whom.
-#[derive(Default)]
-pub(super) struct Moving {
-    now: Option<(PeerId, PeerId)>,
-    /// Not again before.
-    after: Instant,
-}
-
 impl Homes {
     /// A home, or one that was asked to be one, names others in its place.
     pub(crate) fn on_elsewhere(
         &mut self,
         now: Instant,
-        from: PeerId,
+        (from, ip): (PeerId, Option<IpAddr>),
         retry_after_s: u16,
         supernodes: &[(PeerId, Address)],
         m: &mut Means<'_>,
@@ -44,9 +38,7 @@ impl Homes {
         if prospect.is_refusing(now) {
             let patience = retry_after_s.clamp(PATIENCE_MIN_S, PATIENCE_MAX_S);
             prospect.refused_until = Some(now + Duration::from_secs(patience.into()));
-            for (peer, address) in supernodes {
-                self.learn(*peer, (*address).into(), false);
-            }
+            self.learn_by_the_way(ip, supernodes);
             return self.advance(now, m);
         }
         let is_registered = prospect.is_registered;
@@ -58,13 +50,15 @@ impl Homes {
             self.chosen.iter().filter(|home| **home != from).filter_map(|home| self.prospects.get(home)).collect();
         let fits = |(peer, address): &&(PeerId, Address)| {
             let there = Prospect::new((*address).into(), false);
+            let there = self.prospects.get(peer).unwrap_or(&there);
             *peer != self.me
                 && !self.chosen.contains(peer)
-                && !others.iter().any(|other| other.is_near(&there))
-                && self.prospects.get(peer).is_none_or(|c| !c.is_refusing(now))
+                && !others.iter().any(|other| other.is_near(there))
+                && !there.is_refusing(now)
         };
-        let Some((to, address)) = supernodes.iter().find(fits).copied() else { return };
-        self.learn(to, address.into(), false);
+        let Some(named) = supernodes.iter().find(fits) else { return };
+        self.learn_by_the_way(ip, core::slice::from_ref(named));
+        let to = named.0;
         let Some(prospect) = self.prospects.get_mut(&to) else { return };
         self.moving = Moving { now: Some((from, to)), after: now + STAY + m.random.jitter.jitter(STAY) };
         (prospect.is_drawn, prospect.is_tried) = (true, true);
@@ -101,6 +95,17 @@ impl Homes {
         (old.is_registered, old.is_drawn, old.is_tried, old.was_home) = (false, false, false, false);
         self.drop_question(&from);
         m.out.push_back(Output::Release { peer: from });
+    }
+
+    /// A home is lost: if it is not the one that is being left, this is no time to move.
+    pub(super) fn call_off(&mut self, lost: &PeerId) {
+        let is_home = self.chosen.contains(lost);
+        let Some((from, to)) = self.moving.now.take_if(|(from, to)| is_home && from != lost && to != lost) else {
+            return;
+        };
+        if let Some(place) = self.chosen.iter_mut().find(|home| **home == to) {
+            *place = from;
+        }
     }
 
     /// The link to a prospect is gone: if this leaf was about to move there, it stays. Says whether that is all there is

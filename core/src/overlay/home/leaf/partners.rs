@@ -1,8 +1,9 @@
 //! Whom supernodes name as those that a leaf of theirs had best have for its other home: they watch each other anyway.
 //! In a large network any two supernodes would else share some leaf, and each would have to watch all others.
 
-use arrayvec::ArrayVec;
+use core::net::IpAddr;
 
+use super::plans::Partners;
 use super::{Homes, SETTLE};
 use crate::identity::PeerId;
 use crate::overlay::home::means::Means;
@@ -10,32 +11,16 @@ use crate::overlay::home::prospect::Link;
 use crate::overlay::output::Output;
 use crate::time::Instant;
 use crate::wire::address::Address;
-use crate::wire::message::PARTNERS_MAX;
 
 /// Most supernodes whose partners are remembered: some more than are compared.
 const NAMING_MAX: usize = 8;
-
-/// What was named while homes are looked for.
-#[derive(Default)]
-pub(super) struct Partners {
-    named: Vec<(PeerId, ArrayVec<PeerId, PARTNERS_MAX>)>,
-    /// The home for which one of them was dialled.
-    dialled_for: Option<PeerId>,
-}
-
-impl Partners {
-    /// Those of one supernode.
-    pub(super) fn of(&self, home: Option<&PeerId>) -> &[PeerId] {
-        self.named.iter().find(|(by, _)| Some(by) == home).map_or(&[], |(_, partners)| partners)
-    }
-}
 
 impl Homes {
     /// A supernode named those that watch it.
     pub(crate) fn on_partners(
         &mut self,
         now: Instant,
-        from: PeerId,
+        (from, ip): (PeerId, Option<IpAddr>),
         partners: &[(PeerId, Address)],
         m: &mut Means<'_>,
     ) {
@@ -45,9 +30,7 @@ impl Homes {
         self.partners.named.retain(|(by, _)| *by != from);
         if self.partners.named.len() < NAMING_MAX {
             self.partners.named.push((from, partners.iter().map(|(peer, _)| *peer).collect()));
-            for (peer, address) in partners {
-                self.learn(*peer, (*address).into(), false);
-            }
+            self.learn_by_the_way(ip, partners);
         }
         self.advance(now, m);
     }
