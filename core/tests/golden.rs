@@ -46,7 +46,9 @@ fn dump() -> String {
     for (name, packet) in packets() {
         line(&format!("packet.{name}"), &packet);
     }
-    line("dialect.own", &encoded(&Dialect::OWN));
+    let mut dialect = [0; Dialect::LEN_MAX];
+    let len = Dialect::OWN.write(&(), &mut dialect).expect("room");
+    line("dialect.own", &dialect[..len]);
     let parts = Parts::fixed();
     for message in messages(&parts) {
         line(&format!("message.{}", name(&message)), &encoded(&message));

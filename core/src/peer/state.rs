@@ -39,8 +39,8 @@ pub(super) const OLD_EPOCH_AGE_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct Peer {
     pub(super) id: PeerId,
     pub(super) session: u64,
-    /// What both sides of the link speak.
-    pub(super) dialect: Dialect,
+    /// What both sides of the link speak, [packed](Dialect::packed).
+    pub(super) dialect: u8,
     /// QUIC's client is the initiator of the link's first handshake; rekeys do not change it.
     pub(super) quic_client: bool,
     pub(super) epoch: Option<Box<Epoch>>,
@@ -81,7 +81,7 @@ impl Peer {
         Self {
             id,
             session: 0,
-            dialect: Dialect::FIRST,
+            dialect: Dialect::FIRST.packed(),
             quic_client: false,
             epoch: None,
             old_epoch: None,
@@ -116,7 +116,7 @@ impl Peer {
 
     /// What both sides of the link speak.
     pub(crate) fn dialect(&self) -> Dialect {
-        self.dialect
+        Dialect::unpacked(self.dialect)
     }
 
     /// Its paths.

@@ -7,15 +7,20 @@
 //! The version in the header of an Init is another thing: by which rules that Init is to be read. This release reads and
 //! writes the first ones only.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// The version of the protocol in this crate.
 pub const VERSION: u8 = 2;
+/// The first one that says what it speaks.
+const SECOND: u8 = 2;
+/// In one byte beside the features: the version is not the first one.
+const MORE: u8 = 0x80;
+const _: () = assert!(Dialect::OWN.features < MORE as u32 && VERSION == SECOND);
 /// By which rules the Inits of this release are made: those of version 1.
 pub const INIT_VERSION: u8 = 1;
 
-/// What a node speaks.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+/// What a node speaks. On the wire the features, and behind them the version, unless that is 2.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Dialect {
     /// The highest version.
     pub version: u8,
@@ -43,14 +48,32 @@ impl Dialect {
 
     /// What is behind a body.
     pub fn read(rest: &[u8]) -> Self {
-        postcard::from_bytes::<Self>(rest).ok().filter(|dialect| dialect.version > 1).unwrap_or(Self::FIRST)
+        let Ok((features, rest)) = postcard::take_from_bytes(rest) else { return Self::FIRST };
+        let version = rest.first().copied().unwrap_or(SECOND);
+        if version < SECOND { Self::FIRST } else { Self { version, features } }
     }
 
     /// Puts a body, and this behind it, at the front of `out`; returns how long they are, or nothing if they do not fit.
     pub fn write<T: Serialize>(self, body: &T, out: &mut [u8]) -> Option<usize> {
-        let len = postcard::to_slice(body, out).ok()?.len();
-        let rest = out.get_mut(len..)?;
-        Some(len + postcard::to_slice(&self, rest).ok()?.len())
+        let mut len = postcard::to_slice(body, out).ok()?.len();
+        len += postcard::to_slice(&self.features, out.get_mut(len..)?).ok()?.len();
+        if self.version != SECOND {
+            *out.get_mut(len)? = self.version;
+            len += 1;
+        }
+        Some(len)
+    }
+
+    /// What two nodes of this release remember of a link: one byte.
+    pub(crate) fn packed(self) -> u8 {
+        let known = self.with(Self::OWN);
+        if known.version < SECOND { 0 } else { MORE | u8::try_from(known.features).unwrap_or(0) }
+    }
+
+    /// The same, back.
+    pub(crate) fn unpacked(byte: u8) -> Self {
+        let features = u32::from(byte & !MORE);
+        if byte == 0 { Self::FIRST } else { Self { version: VERSION, features } }
     }
 
     /// What two nodes have in common.
@@ -71,16 +94,16 @@ mod tests {
 
     #[test]
     fn who_says_nothing_or_nonsense_speaks_the_first_one() {
-        for rest in [&[][..], &[2], &[1, 3], &[0, 3], &[2, 0xff, 0xff, 0xff, 0xff, 0xff]] {
+        for rest in [&[][..], &[15, 1], &[3, 0], &[0xff, 0xff, 0xff, 0xff, 0xff, 2]] {
             assert_eq!(Dialect::read(rest), Dialect::FIRST, "{rest:?}");
         }
-        assert_eq!(Dialect::read(&[2, 15]), Dialect::OWN);
+        assert_eq!(Dialect::read(&[15]), Dialect::OWN);
     }
 
     #[test]
     fn two_have_in_common_what_both_have() {
         // Of a later release, which says more behind it.
-        let later = Dialect::read(&[9, 0x86, 0x01, 77]);
+        let later = Dialect::read(&[0x86, 0x01, 9, 77]);
         assert_eq!(later, Dialect { version: 9, features: 0x86 });
         assert_eq!(Dialect::OWN.with(later), Dialect { version: 2, features: Dialect::RELAYS | Dialect::VIEWS });
         assert_eq!(Dialect::OWN.with(Dialect::FIRST), Dialect::FIRST);
@@ -95,5 +118,15 @@ mod tests {
         let (body, rest) = postcard::take_from_bytes::<u8>(&out).expect("a body");
         assert_eq!((body, Dialect::read(rest)), (7, longest));
         assert_eq!(longest.write(&7u8, &mut out[..4]), None);
+        assert_eq!(longest.write(&7u8, &mut out[..6]), None);
+        assert_eq!(Dialect::OWN.write(&7u8, &mut out), Some(2), "a byte, in every handshake");
+    }
+
+    #[test]
+    fn a_link_remembers_it_in_a_byte() {
+        for dialect in [Dialect::FIRST, Dialect::OWN, Dialect { version: 2, features: 0 }] {
+            assert_eq!(Dialect::unpacked(dialect.packed()), dialect);
+        }
+        assert_eq!(Dialect::unpacked(Dialect { version: 7, features: 0xff01 }.packed()).features, 1);
     }
 }

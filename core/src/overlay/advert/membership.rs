@@ -92,7 +92,8 @@ struct Known {
     /// When it came here.
     since: Instant,
     load: Option<HeardLoad>,
-    room: HeardRoom,
+    /// Of most nothing is heard.
+    room: Option<Box<HeardRoom>>,
     suspicion: Suspicion,
 }
 
@@ -207,7 +208,7 @@ impl MembershipTable {
         let mut known = Known::new(now, advert.clone(), address(&advert, old)?);
         if let Some(old) = old {
             known.since = old.since;
-            (known.load, known.room) = (old.load, old.room);
+            (known.load, known.room) = (old.load, old.room.clone());
             known.suspicion = old.suspicion;
         }
         if is_full && !self.shelf.contains(&advert.id) {
@@ -540,7 +541,7 @@ impl Known {
     fn new(now: Instant, advert: Advert, address: SocketAddr) -> Self {
         let at = advert.addresses.iter().position(|a| SocketAddr::from(*a) == address).unwrap_or(0);
         let at = u8::try_from(at).unwrap_or(0);
-        Self { advert, at, since: now, load: None, room: HeardRoom::default(), suspicion: Suspicion::Alive }
+        Self { advert, at, since: now, load: None, room: None, suspicion: Suspicion::Alive }
     }
 
     fn address(&self) -> SocketAddr {

@@ -7,7 +7,7 @@ use crate::identity::PeerId;
 use crate::overlay::advert::MembershipTable;
 use crate::random::ChoiceRng;
 use crate::time::Instant;
-use crate::wire::places::{Places, level};
+use crate::wire::places::{Places, count, level};
 
 /// How many leaves a supernode is taken for being able to take that has no advert here.
 const CAPACITY_UNKNOWN: u32 = 100;
@@ -58,7 +58,8 @@ impl Choice<'_> {
             let taken = u64::from(all) * u64::from(load) / 255;
             Places { taken: u32::try_from(taken).unwrap_or(u32::MAX), all }
         };
-        self.members.places(now, peer).or(prospect.places).unwrap_or_else(unknown)
+        let told = || prospect.places.map(|(taken, all)| Places { taken: count(taken), all: count(all) });
+        self.members.places(now, peer).or_else(told).unwrap_or_else(unknown)
     }
 
     /// The best of those linked that is not chosen yet. One in the prefix of the other home only if there is no hope

@@ -39,7 +39,7 @@ use crate::overlay::pack::send;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
 use crate::wire::address::{Address, Range};
 use crate::wire::message::{Load, Message, RECORD_HOMES_MAX, Refusal};
-use crate::wire::places::{Places, Room};
+use crate::wire::places::{Places, Room, level};
 
 /// Most prospects remembered; at the limit one that never worked and that nobody told us to join makes room.
 const PROSPECTS_MAX: usize = 64;
@@ -339,7 +339,7 @@ impl Homes {
     pub(crate) fn on_places(&mut self, now: Instant, from: PeerId, places: Places, m: &mut Means<'_>) {
         m.members.on_places(now, &from, places);
         let Some(prospect) = self.prospects.get_mut(&from) else { return };
-        prospect.places = Some(places);
+        prospect.places = Some((level(places.taken), level(places.all)));
         if prospect.question.is_some_and(|(q, _)| q == Question::Room) {
             self.drop_question(&from);
             self.advance(now, m);

@@ -6,7 +6,6 @@ use core::time::Duration;
 use crate::time::Instant;
 use crate::wire::address::Prefix;
 use crate::wire::message::Load;
-use crate::wire::places::Places;
 
 /// Of the link to a prospect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,8 +74,8 @@ pub(super) struct Prospect {
     pub(super) question: Option<(Question, u8)>,
     pub(super) deadline: Option<Instant>,
     pub(super) load: Option<Load>,
-    /// As it said itself.
-    pub(super) places: Option<Places>,
+    /// How many leaves it has and takes, as it said itself, as levels: of those without an advert.
+    pub(super) places: Option<(u8, u8)>,
     pub(super) rtt: Option<Duration>,
 }
 

@@ -18,11 +18,21 @@ use crate::wire::places::{Places, Room, level};
 /// Who carries so many times what it is seen to carry is believed to be able to.
 const HEADROOM: u32 = 2;
 
+impl Known {
+    fn said(&self, now: Instant) -> Option<Places> {
+        self.room.as_ref()?.said(now)
+    }
+
+    fn seen(&self, now: Instant) -> Places {
+        self.room.as_ref().map_or(Places::default(), |room| room.seen(now))
+    }
+}
+
 impl MembershipTable {
     /// A supernode told how much room it has.
     pub(crate) fn on_places(&mut self, now: Instant, from: &PeerId, places: Places) {
         if let Some(known) = self.shelf.value_mut(from) {
-            known.room.said = Some((places, now));
+            known.room.get_or_insert_default().said = Some((places, now));
         }
     }
 
@@ -34,8 +44,9 @@ impl MembershipTable {
                 continue;
             };
             let seen = room.places();
-            let said = known.room.said(now).map_or(Some((seen, now)), |_| known.room.said);
-            known.room = HeardRoom { said, seen: Some((seen, now)) };
+            let room = known.room.get_or_insert_default();
+            let said = room.said(now).map_or(Some((seen, now)), |_| room.said);
+            **room = HeardRoom { said, seen: Some((seen, now)) };
         }
     }
 
@@ -57,13 +68,13 @@ impl MembershipTable {
             let taken = u64::from(all) * u64::from(heard.load.leaves) / 255;
             Some(Places { taken: u32::try_from(taken).unwrap_or(u32::MAX), all })
         };
-        let said = known.room.said(now).or_else(by_share)?;
+        let said = known.said(now).or_else(by_share)?;
         let all = self.credible(now, known, said.all.min(known.advert.leaves_max));
-        Some(Places { taken: said.taken.max(known.room.seen(now).taken), all })
+        Some(Places { taken: said.taken.max(known.seen(now).taken), all })
     }
 
     fn credible(&self, now: Instant, known: &Known, claim: u32) -> u32 {
-        self.claim_median.map_or(claim, |median| claim.min(median.max(known.room.seen(now).all)))
+        self.claim_median.map_or(claim, |median| claim.min(median.max(known.seen(now).all)))
     }
 
     /// What to tell a leaf of the room of these.
@@ -93,7 +104,7 @@ impl MembershipTable {
         self.weigh_claims();
         // What one shared leaf stands for, in 65 536ths: of what those say with whom any are shared the middle one, each
         // with as much weight as leaves, so that one that shares few moves nothing, whatever it says.
-        let says = |id: &PeerId| self.shelf.value(id)?.room.said(now).map(|places| u64::from(places.taken) << 16);
+        let says = |id: &PeerId| self.shelf.value(id)?.said(now).map(|places| u64::from(places.taken) << 16);
         let stands_for =
             shared.clone().filter_map(|(id, leaves)| Some((says(id)?.checked_div(leaves.into())?, leaves)));
         let mut stands_for: Vec<(u64, u32)> = stands_for.collect();
@@ -110,7 +121,8 @@ impl MembershipTable {
             // Chance alone moves a count by its root.
             let least = u64::from(leaves - leaves.isqrt());
             let taken = u32::try_from(least.saturating_mul(ratio) >> 16).unwrap_or(u32::MAX);
-            known.room.seen = Some((Places { taken, all: taken.saturating_mul(HEADROOM) }, now));
+            known.room.get_or_insert_default().seen =
+                Some((Places { taken, all: taken.saturating_mul(HEADROOM) }, now));
         }
         let living = self.shelf.iter().map(|(known, _)| known).filter(|known| {
             known.advert.id != self.me && !known.advert.is_withdrawn() && known.suspicion == Suspicion::Alive
