@@ -41,10 +41,6 @@ impl<'a> Packer<'a> {
             debug_assert!(false, "a message longer than a packet");
             return;
         };
-        // Nothing may follow it in its packet.
-        if is_last(encoded) {
-            self.flush();
-        }
         let is_signed = matches!(message, Message::Signed { .. });
         // What an earlier release does not know stands by itself here: nothing may be joined to it further on.
         if is_last(encoded) {

@@ -10,7 +10,6 @@ use super::pings::Pings;
 use super::state::Peer;
 use super::table::Table;
 use super::traffic::LinkUse;
-use super::versions::Versions;
 use crate::identity::PeerId;
 use crate::keepalive::{Duty, Pace};
 use crate::link::{Epoch, Freshness, Gate, Identity};
@@ -44,7 +43,10 @@ pub(crate) struct Peers {
     /// The clock of Inits, ours and others'.
     pub(super) freshness: Freshness,
     pub(super) pings: Pings,
-    pub(super) versions: Versions,
+    /// An Init that cannot be read is not answered before,
+    pub(super) foreign_answered: Instant,
+    /// and the user not told of one.
+    pub(super) foreign_told: Instant,
     outputs: VecDeque<Output>,
 }
 
@@ -69,7 +71,8 @@ impl Peers {
             touched: Vec::new(),
             freshness: Freshness::new(clock_mark),
             pings: Pings::default(),
-            versions: Versions::default(),
+            foreign_answered: Instant::ZERO,
+            foreign_told: Instant::ZERO,
             outputs: VecDeque::new(),
         }
     }

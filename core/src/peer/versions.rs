@@ -20,18 +20,11 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 // The answer is shorter than whatever it answers.
 const _: () = assert!(VERSIONS_LEN < INIT_HEADER_LEN + NOISE_1_OVERHEAD);
 
-/// When the next one is answered, and when the user is told again.
-#[derive(Default)]
-pub(super) struct Versions {
-    answer_at: Instant,
-    tell_at: Instant,
-}
-
 impl Peers {
     /// An Init came that is made by other rules than ours, from an address or through a home.
     pub(crate) fn on_foreign_init(&mut self, now: Instant, path: Option<Path>, version: u8, sender: u32) -> DropReason {
-        if let Some(path) = path.filter(|_| self.versions.answer_at <= now) {
-            self.versions.answer_at = now + ANSWER_EVERY;
+        if let Some(path) = path.filter(|_| self.foreign_answered <= now) {
+            self.foreign_answered = now + ANSWER_EVERY;
             self.push(Outgoing::Raw { path, bytes: versions_packet(sender).as_slice().into() });
         }
         self.tell_of_versions(now, path, version, version)
@@ -57,8 +50,8 @@ impl Peers {
     }
 
     fn tell_of_versions(&mut self, now: Instant, path: Option<Path>, lowest: u8, highest: u8) -> DropReason {
-        if self.versions.tell_at <= now {
-            self.versions.tell_at = now + TELL_EVERY;
+        if self.foreign_told <= now {
+            self.foreign_told = now + TELL_EVERY;
             let remote = path.map(|path| path.remote);
             self.want(Output::Event(Event::OtherVersion { remote, lowest, highest }));
         }

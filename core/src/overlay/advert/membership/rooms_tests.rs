@@ -108,6 +108,7 @@ fn a_leaf_believes_who_listed() {
     let mut members = members(&[100, 100, 1_000_000]);
     let room = |n: u8, taken, all| Room { id_prefix: crate::overlay::advert::shelf::id_prefix(&id(n)), taken, all };
     members.on_rooms(s(1), &[room(1, level(50), level(100)), room(3, level(5_000), level(20_000)), room(9, 1, 1)]);
+    members.weigh_claims();
     let at = |n: u8| members.places(s(2), &id(n));
     assert_eq!(at(1), Some(Places { taken: 49, all: 100 }));
     assert!(at(3).is_some_and(|p| (4_600..=5_000).contains(&p.taken) && (18_000..=20_000).contains(&p.all)));
