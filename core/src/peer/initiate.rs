@@ -370,7 +370,7 @@ impl Peers {
         let own_duty = self.own_duty();
         let Some(peer) = self.table.get_mut(key) else { return };
         peer.session = finished.session;
-        peer.dialect = finished.dialect.packed();
+        peer.set_dialect(finished.dialect);
         if !finished.same {
             peer.quic_client = true;
             peer.duty = own_duty;

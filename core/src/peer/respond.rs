@@ -320,7 +320,7 @@ impl Peers {
         let own_duty = self.own_duty();
         let Some(peer) = self.table.get_mut(key) else { return };
         peer.session = pending.session;
-        peer.dialect = pending.dialect.packed();
+        peer.set_dialect(pending.dialect);
         peer.last_init_us = peer.last_init_us.max(pending.time_us);
         if !same {
             peer.quic_client = false;

@@ -35,12 +35,15 @@ pub(super) const UNCONFIRMED_AGE_MAX: Duration = Duration::from_secs(10);
 /// Old keys are accepted so long after the new ones were first used.
 pub(super) const OLD_EPOCH_AGE_MAX: Duration = Duration::from_secs(30);
 
+/// In [`Peer::marks`]: see [`LinkUse::Leg`]. No feature has this bit there.
+const LEG: u8 = 0x40;
+
 /// One peer. Small, since a supernode keeps one per registered leaf: what only user links need is in [`Traffic`].
 pub(crate) struct Peer {
     pub(super) id: PeerId,
     pub(super) session: u64,
-    /// What both sides of the link speak, [packed](Dialect::packed).
-    pub(super) dialect: u8,
+    /// What both sides of the link speak, [packed](Dialect::packed), and [`LEG`].
+    marks: u8,
     /// QUIC's client is the initiator of the link's first handshake; rekeys do not change it.
     pub(super) quic_client: bool,
     pub(super) epoch: Option<Box<Epoch>>,
@@ -59,8 +62,6 @@ pub(crate) struct Peer {
     pub(super) epoch_since: Instant,
     /// A room of the node (home, gossip, an introduction) needs the link.
     pub(super) wanted: bool,
-    /// See [`LinkUse::Leg`].
-    pub(super) leg: bool,
     /// How this side keeps the link alive, if it does.
     pub(super) duty: Duty,
     /// When something last needed this link.
@@ -81,7 +82,7 @@ impl Peer {
         Self {
             id,
             session: 0,
-            dialect: Dialect::FIRST.packed(),
+            marks: Dialect::FIRST.packed(),
             quic_client: false,
             epoch: None,
             old_epoch: None,
@@ -95,7 +96,6 @@ impl Peer {
             newest: 0,
             epoch_since: now,
             wanted: false,
-            leg: false,
             duty,
             needed: now,
             last_init_us: 0,
@@ -116,7 +116,12 @@ impl Peer {
 
     /// What both sides of the link speak.
     pub(crate) fn dialect(&self) -> Dialect {
-        Dialect::unpacked(self.dialect)
+        Dialect::unpacked(self.marks & !LEG)
+    }
+
+    /// The newest handshake says so.
+    pub(super) fn set_dialect(&mut self, dialect: Dialect) {
+        self.marks = (self.marks & LEG) | dialect.packed();
     }
 
     /// Its paths.
@@ -146,7 +151,7 @@ impl Peer {
 
     /// Whether it is a leg of a volunteer's channels, or is to be one, and nothing else.
     pub(crate) fn is_leg(&self) -> bool {
-        self.leg && !self.is_user()
+        self.marks & LEG != 0 && !self.is_user()
     }
 
     /// Whether this side began the link: it is QUIC's client.
@@ -175,7 +180,7 @@ impl Peer {
     pub(super) fn serve(&mut self, now: Instant, link_use: LinkUse) {
         match link_use {
             LinkUse::Network => {}
-            LinkUse::Leg => self.leg = true,
+            LinkUse::Leg => self.marks |= LEG,
             LinkUse::User => self.carry_traffic(now),
         }
     }

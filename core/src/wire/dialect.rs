@@ -15,7 +15,8 @@ pub const VERSION: u8 = 2;
 const SECOND: u8 = 2;
 /// In one byte beside the features: the version is not the first one.
 const MORE: u8 = 0x80;
-const _: () = assert!(Dialect::OWN.features < MORE as u32 && VERSION == SECOND);
+// The bit between them is the link's own.
+const _: () = assert!(Dialect::OWN.features < MORE as u32 / 2 && VERSION == SECOND);
 /// By which rules the Inits of this release are made: those of version 1.
 pub const INIT_VERSION: u8 = 1;
 
