@@ -1,8 +1,6 @@
 //! Whom a leaf chooses next among its prospects, and the order in which they are preferred.
 
-use std::collections::BTreeMap;
-
-use super::prospect::{Link, Prospect};
+use super::prospect::{Link, Prospect, Prospects};
 use crate::identity::PeerId;
 use crate::overlay::advert::MembershipTable;
 use crate::random::ChoiceRng;
@@ -18,7 +16,7 @@ const LEVELS: u8 = 3;
 
 /// All prospects, and those that are homes or have been asked to be.
 pub(super) struct Choice<'a> {
-    pub(super) prospects: &'a BTreeMap<PeerId, Prospect>,
+    pub(super) prospects: &'a Prospects,
     pub(super) chosen: &'a [PeerId],
     /// Whom the first of those names for the other one.
     pub(super) partners: &'a [PeerId],
@@ -67,10 +65,8 @@ impl Choice<'_> {
     pub(super) fn best(&self, now: Instant, choice: &mut ChoiceRng) -> Option<PeerId> {
         let rank = |peer: &PeerId, c: &Prospect| self.rank(now, peer, c);
         let linked = || {
-            let fits = |(peer, c): &(&PeerId, &Prospect)| {
-                c.link == Link::Up && !c.is_refusing(now) && !self.chosen.contains(peer)
-            };
-            self.prospects.iter().filter(fits)
+            let up = self.prospects.iter().filter(|(_, c)| c.link == Link::Up && !c.is_refusing(now));
+            up.filter(|(peer, _)| !self.chosen.contains(peer)).map(|(peer, c)| (peer, &**c))
         };
         // Equals are as good as each other: any fixed order would make all leaves choose alike.
         let mut least = |all: Vec<(&PeerId, &Prospect)>| {

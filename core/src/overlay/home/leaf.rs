@@ -19,7 +19,7 @@ mod plans;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use arrayvec::ArrayVec;
 
@@ -28,7 +28,7 @@ use self::plans::{Moving, Partners};
 use super::anchors::{ANCHORS_MAX, Anchors};
 use super::listing::Listing;
 use super::means::Means;
-use super::prospect::{Link, Prospect, Question};
+use super::prospect::{Link, Prospect, Prospects, Question};
 use super::sweep::Sweep;
 use crate::api::Event;
 use crate::identity::PeerId;
@@ -65,7 +65,7 @@ const _: () = assert!(RENEW_AFTER.as_secs() * 3 <= RECORD_LIFETIME_MAX.as_secs()
 pub(crate) struct Homes {
     me: PeerId,
     drawn_max: usize,
-    prospects: BTreeMap<PeerId, Prospect>,
+    prospects: Prospects,
     deadlines: Deadlines<PeerId>,
     /// Those that are homes or have been asked to be, best first.
     chosen: ArrayVec<PeerId, RECORD_HOMES_MAX>,
@@ -92,7 +92,7 @@ impl Homes {
         Self {
             me,
             drawn_max,
-            prospects: BTreeMap::new(),
+            prospects: Prospects::new(),
             deadlines: Deadlines::default(),
             chosen: ArrayVec::new(),
             record: Box::default(),
@@ -175,7 +175,7 @@ impl Homes {
             // It has no deadline: questions are asked of linked ones only.
             self.prospects.remove(&useless);
         }
-        self.prospects.insert(peer, Prospect::new(address, is_joined));
+        self.prospects.insert(peer, Box::new(Prospect::new(address, is_joined)));
     }
 
     /// The homes at which this leaf is registered now, best first.
@@ -561,8 +561,8 @@ impl Homes {
 
     /// Keeps homes and spares for the next run.
     fn save_anchors(&mut self, out: &mut VecDeque<Output>) {
-        let spare = |(peer, c): &(&PeerId, &Prospect)| c.is_proven && !self.chosen.contains(peer);
-        let spares = self.prospects.iter().filter(spare).map(|(peer, c)| (*peer, c.address));
+        let spares = self.prospects.iter().filter(|(peer, c)| c.is_proven && !self.chosen.contains(peer));
+        let spares = spares.map(|(peer, c)| (*peer, c.address));
         let anchors = self.registered().chain(spares).take(ANCHORS_MAX).collect();
         self.anchors.keep(anchors, out);
     }

@@ -2,7 +2,9 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::collections::BTreeMap;
 
+use crate::identity::PeerId;
 use crate::time::Instant;
 use crate::wire::address::Prefix;
 use crate::wire::message::Load;
@@ -50,6 +52,9 @@ impl Question {
         }
     }
 }
+
+/// All that a leaf knows, in boxes: a tree's node has room for eleven, and a leaf at rest knows two or three.
+pub(super) type Prospects = BTreeMap<PeerId, Box<Prospect>>;
 
 /// One that may become a home, or is one.
 #[derive(Clone, Debug)]

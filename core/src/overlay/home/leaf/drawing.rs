@@ -22,8 +22,8 @@ impl Homes {
         if self.chosen.len() >= RECORD_HOMES_MAX {
             return;
         }
-        let is_old = |c: &&Prospect| c.was_home && c.link == Link::Up;
-        let are_old_there = self.prospects.values().filter(is_old).count() >= RECORD_HOMES_MAX;
+        let old_there = self.prospects.values().filter(|c| c.was_home && c.link == Link::Up);
+        let are_old_there = old_there.count() >= RECORD_HOMES_MAX;
         let is_compared = self.is_listed
             && self.count(Link::Dialling) == 0
             && self.prospects.values().all(|c| c.link != Link::Up || c.is_weighed());
@@ -51,7 +51,7 @@ impl Homes {
             self.chosen.push(best);
         }
         let is_told = |c: &Prospect| c.is_registered || c.question.is_some_and(|(q, _)| q == Question::Register);
-        if !self.chosen.iter().filter_map(|peer| self.prospects.get(peer)).all(is_told) {
+        if !self.chosen.iter().filter_map(|peer| self.prospects.get(peer)).all(|c| is_told(c)) {
             self.settle_at = None;
             self.register(now, m);
         }
@@ -101,8 +101,8 @@ impl Homes {
     }
 
     pub(super) fn begin_sweep(&mut self, now: Instant, m: &mut Means<'_>) {
-        let is_idle = |(_, c): &(&PeerId, &Prospect)| c.link == Link::Down && !c.is_refusing(now);
-        let idle: Vec<PeerId> = self.prospects.iter().filter(is_idle).map(|(peer, _)| *peer).collect();
+        let idle = self.prospects.iter().filter(|(_, c)| c.link == Link::Down && !c.is_refusing(now));
+        let idle: Vec<PeerId> = idle.map(|(peer, _)| *peer).collect();
         if idle.is_empty() {
             // All have refused, and said when to come again: nobody has failed.
             return;
@@ -115,10 +115,8 @@ impl Homes {
     }
 
     pub(super) fn release_surplus(&mut self, out: &mut VecDeque<Output>) {
-        let surplus = |(peer, c): &(&PeerId, &Prospect)| {
-            c.link == Link::Up && !self.chosen.contains(peer) && !self.moving.is_of(peer)
-        };
-        let surplus: Vec<PeerId> = self.prospects.iter().filter(surplus).map(|(peer, _)| *peer).collect();
+        let up = self.prospects.iter().filter(|(_, c)| c.link == Link::Up).map(|(peer, _)| *peer);
+        let surplus: Vec<PeerId> = up.filter(|peer| !self.chosen.contains(peer) && !self.moving.is_of(peer)).collect();
         for peer in surplus {
             self.drop_question(&peer);
             if let Some(prospect) = self.prospects.get_mut(&peer) {

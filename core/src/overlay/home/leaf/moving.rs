@@ -46,10 +46,10 @@ impl Homes {
         if !is_registered || !is_at_rest {
             return;
         }
-        let others: Vec<&Prospect> =
+        let others: Vec<_> =
             self.chosen.iter().filter(|home| **home != from).filter_map(|home| self.prospects.get(home)).collect();
         let fits = |(peer, address): &&(PeerId, Address)| {
-            let there = Prospect::new((*address).into(), false);
+            let there = Box::new(Prospect::new((*address).into(), false));
             let there = self.prospects.get(peer).unwrap_or(&there);
             *peer != self.me
                 && !self.chosen.contains(peer)
