@@ -14,7 +14,7 @@
 use core::net::SocketAddr;
 
 use super::neighbour::{NEIGHBOURS_MAX, Neighbour, State};
-use super::{DIAL_SPREAD, Gossip, RECALL_EVERY, RECALL_SPREAD, Stores};
+use super::{DIAL_SPREAD, GREETING_RTO, Gossip, RECALL_EVERY, RECALL_SPREAD, Stores};
 use crate::api::Serving;
 use crate::identity::PeerId;
 use crate::overlay::output::Output;
@@ -179,12 +179,18 @@ impl Gossip {
             NeighbourWord::Full => {
                 let up = self.up();
                 let Some(neighbour) = self.neighbours.get_mut(&from).filter(|n| n.state == State::Up) else { return };
-                if up <= LONELY && !core::mem::replace(&mut neighbour.was_begged, true) {
-                    pack::send(s.out, from, &Message::Neighbour(NeighbourWord::Lonely));
-                    return;
+                match neighbour.begged_at {
+                    None if up <= LONELY => {
+                        neighbour.begged_at = Some(now);
+                        pack::send(s.out, from, &Message::Neighbour(NeighbourWord::Lonely));
+                    }
+                    // It says so for each thing that it was sent before it heard that.
+                    Some(at) if now.since(at) < GREETING_RTO => {}
+                    _ => {
+                        self.let_go(now, from, s);
+                        self.refill_soon(now, s);
+                    }
                 }
-                self.let_go(now, from, s);
-                self.refill_soon(now, s);
             }
             NeighbourWord::Lonely => {
                 if self.neighbours.contains_key(&from) {

@@ -35,8 +35,8 @@ pub(super) struct Neighbour {
     pub(super) greetings: u8,
     /// It sent a digest, so it knows us as a supernode.
     pub(super) knows_us: bool,
-    /// It had no place for us, and was told that we have hardly any neighbours.
-    pub(super) was_begged: bool,
+    /// When it had no place for us and was told that we have hardly any neighbours.
+    pub(super) begged_at: Option<Instant>,
     /// Dials that failed since the last link.
     pub(super) failures: u8,
     pub(super) heard_at: Instant,
@@ -49,7 +49,7 @@ impl Neighbour {
             due: None,
             greetings: 0,
             knows_us: false,
-            was_begged: false,
+            begged_at: None,
             failures: 0,
             heard_at: now,
         }
@@ -70,7 +70,7 @@ impl Neighbour {
         self.failures = 0;
         self.greetings = 0;
         self.knows_us = false;
-        self.was_begged = false;
+        self.begged_at = None;
     }
 
     /// Returns how long to wait before the next dial.
