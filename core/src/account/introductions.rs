@@ -7,41 +7,59 @@ use crate::identity::PeerId;
 use crate::time::Instant;
 use crate::wire::address::Prefix;
 
-/// Introductions per second and callee, and per second and caller prefix. At the limit further ones are refused as
-/// busy.
+/// Introductions per second and callee, and per second and caller prefix; questions to a relay per second and asker. At
+/// the limit further ones are refused as busy.
 const PER_SECOND_MAX: u32 = 20;
+/// Those of one prefix per second and callee: it leaves others their half.
+const OF_PREFIX_MAX: u32 = PER_SECOND_MAX / 2;
 
 /// Those of the current second.
 #[derive(Debug, Default)]
 pub(super) struct IntroductionRates {
     second: u64,
     by_callee: BTreeMap<PeerId, u32>,
+    by_asker: BTreeMap<PeerId, u32>,
     by_prefix: BTreeMap<Prefix, u32>,
+    by_both: BTreeMap<(PeerId, Prefix), u32>,
     in_second: u32,
     in_last_second: u32,
 }
 
 impl IntroductionRates {
-    /// Counts one; whether it is within the limits.
+    /// Counts an introduction; whether it is within the limits. What its prefix may not takes nothing from the callee.
     pub(super) fn take(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
-        let second = now.as_secs();
-        if second != self.second {
-            self.in_last_second = if self.second + 1 == second { self.in_second } else { 0 };
-            self.in_second = 0;
-            self.second = second;
-            self.by_callee.clear();
-            self.by_prefix.clear();
-        }
-        let callee = self.by_callee.entry(callee).or_insert(0);
-        *callee += 1;
-        let mut fits = *callee <= PER_SECOND_MAX;
-        if let Some(addr) = caller.filter(|addr| !Prefix::is_exempt(addr.ip())) {
-            let prefix = self.by_prefix.entry(Prefix::of(addr.ip())).or_insert(0);
-            *prefix += 1;
-            fits &= *prefix <= PER_SECOND_MAX;
-        }
+        self.begin(now);
+        let prefix = counted(caller);
+        let fits = self.take_prefix(prefix)
+            && prefix.is_none_or(|prefix| take(&mut self.by_both, (callee, prefix), OF_PREFIX_MAX))
+            && take(&mut self.by_callee, callee, PER_SECOND_MAX);
         self.in_second += u32::from(fits);
         fits
+    }
+
+    /// The same for a question to a relay, which is nobody's introduction.
+    pub(super) fn take_question(&mut self, now: Instant, asker: PeerId, from: Option<SocketAddr>) -> bool {
+        self.begin(now);
+        let fits = self.take_prefix(counted(from)) && take(&mut self.by_asker, asker, PER_SECOND_MAX);
+        self.in_second += u32::from(fits);
+        fits
+    }
+
+    fn take_prefix(&mut self, prefix: Option<Prefix>) -> bool {
+        prefix.is_none_or(|prefix| take(&mut self.by_prefix, prefix, PER_SECOND_MAX))
+    }
+
+    fn begin(&mut self, now: Instant) {
+        let second = now.as_secs();
+        if second == self.second {
+            return;
+        }
+        self.in_last_second = if self.second + 1 == second { self.in_second } else { 0 };
+        (self.second, self.in_second) = (second, 0);
+        self.by_callee.clear();
+        self.by_asker.clear();
+        self.by_prefix.clear();
+        self.by_both.clear();
     }
 
     /// How many were within them in the last full second.
@@ -52,6 +70,18 @@ impl IntroductionRates {
             _ => 0,
         }
     }
+}
+
+/// The prefix that somebody counts for.
+fn counted(addr: Option<SocketAddr>) -> Option<Prefix> {
+    addr.filter(|addr| !Prefix::is_exempt(addr.ip())).map(|addr| Prefix::of(addr.ip()))
+}
+
+fn take<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K, most: u32) -> bool {
+    let count = counts.entry(key).or_insert(0);
+    let fits = *count < most;
+    *count += u32::from(fits);
+    fits
 }
 
 #[cfg(test)]
@@ -75,13 +105,19 @@ mod tests {
         let taken = |account: &mut IntroductionRates, ms, callee, from| {
             (0..100).filter(|_| account.take(at(ms), callee, from)).count()
         };
-        assert_eq!(taken(&mut account, 0, id(1), Some(caller)), 20);
+        let other = "198.51.100.1:7".parse().ok();
+        assert_eq!(taken(&mut account, 0, id(1), Some(caller)), 10, "a prefix leaves others their half");
+        assert_eq!(taken(&mut account, 0, id(1), other), 10);
         assert_eq!(taken(&mut account, 999, id(1), None), 0, "the callee has had enough");
-        assert_eq!(taken(&mut account, 999, id(2), Some(near)), 0, "the prefix has");
+        assert_eq!(taken(&mut account, 999, id(2), Some(near)), 10);
+        assert_eq!(taken(&mut account, 999, id(5), Some(near)), 0, "the prefix has");
+        assert_eq!(taken(&mut account, 999, id(5), None), 20, "what it may not takes nothing from the callee");
+        let asked = (0..100).filter(|_| account.take_question(at(999), id(1), None)).count();
+        assert_eq!(asked, 20, "who asks is not called by that");
         assert_eq!(taken(&mut account, 999, id(3), None), 20, "a caller through a relay has no prefix");
         let private = "10.0.0.1:7".parse().ok();
         assert_eq!(taken(&mut account, 999, id(4), private), 20);
-        assert_eq!(taken(&mut account, 1_000, id(1), Some(caller)), 20);
+        assert_eq!(taken(&mut account, 1_000, id(1), Some(caller)), 10);
     }
 
     #[test]

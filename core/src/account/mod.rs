@@ -31,7 +31,7 @@ use crate::net::PeerKey;
 use crate::time::Instant;
 
 /// An Init by itself that asks for nothing.
-const BARE_INIT_LEN: usize = 153;
+const BARE_INIT_LEN: usize = 154;
 
 /// All that one node keeps of what strangers have used.
 #[derive(Debug, Default)]
@@ -140,6 +140,11 @@ impl Account {
     #[must_use]
     pub(crate) fn take_introduction(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
         self.introductions.take(now, callee, caller)
+    }
+
+    /// The same for a question to a relay.
+    pub(crate) fn take_relay_question(&mut self, now: Instant, asker: PeerId, from: Option<SocketAddr>) -> bool {
+        self.introductions.take_question(now, asker, from)
     }
 
     /// Introductions done in the last full second.

@@ -37,6 +37,8 @@ pub(super) const HOLDS_MAX: usize = 256;
 /// The home repeats an introduction to its leaf after each of these, until it answers.
 const REPEATS: [Duration; 4] =
     [Duration::from_millis(300), Duration::from_millis(500), Duration::from_millis(800), Duration::from_millis(1_200)];
+/// After the last repeat the callee has so long to answer. Then the channel is closed.
+const LAST_WAIT: Duration = Duration::from_millis(1_200);
 /// An introduction is remembered so long at the home.
 pub(super) const CALL_MEMORY: Duration = Duration::from_secs(60);
 /// Most introductions remembered. At the limit new ones are refused as busy.
@@ -446,13 +448,13 @@ impl<H> Introductions<H> {
         let callee = introduction.callee;
         let message = message.clone();
         *repeats += 1;
-        match REPEATS.get(*repeats) {
-            Some(wait) => {
-                *at = now + *wait;
-                self.repeats.insert((*at, channel));
-            }
-            None => introduction.repeat = None,
+        if *repeats > REPEATS.len() {
+            // A channel costs its relay a place, which strangers could else fill with what nobody answers.
+            self.out.push_back(HomeOutput::Close { channel });
+            return self.forget(channel);
         }
+        *at = now + REPEATS.get(*repeats).copied().unwrap_or(LAST_WAIT);
+        self.repeats.insert((*at, channel));
         self.out.push_back(HomeOutput::Bring { callee, message });
     }
 

@@ -14,7 +14,7 @@ impl Node {
     pub(super) fn on_relay_message(&mut self, now: Instant, key: PeerKey, id: &PeerId, message: Message<'_>) {
         let remote = self.peers.get(key).and_then(Peer::direct_path).map(|path| path.remote);
         let may_ask = matches!(message, Message::RelayJoin { .. } | Message::VolunteersRequest)
-            && self.account.take_introduction(now, *id, remote);
+            && self.account.take_relay_question(now, *id, remote);
         self.relaying(now, |relay, around| relay.on_message(now, key, message, may_ask, around));
     }
 

@@ -188,6 +188,11 @@ impl Channel {
         rest
     }
 
+    /// Whether the pair has a newer one.
+    pub(super) fn is_old(&self) -> bool {
+        self.is_old
+    }
+
     /// When the pair's day began, unless it is over.
     pub(super) fn day(&self, now: Instant) -> Option<Instant> {
         (now.since(self.day) < QUOTA_PERIOD).then_some(self.day)

@@ -95,6 +95,9 @@ fn join_wait(address: Option<SocketAddr>, tries: usize) -> Option<Duration> {
     }
 }
 
+/// A relay, and where it is, if it has an address.
+type Named = (PeerId, Option<SocketAddr>);
+
 /// How far a choice is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -105,7 +108,7 @@ enum Stage {
     /// A relay is to join the two.
     Joining { relay: PeerId, address: Option<SocketAddr>, token: [u8; 16], tries: usize },
     /// The peer is to answer on a new channel.
-    Proving { via: PeerKey, channel: ChannelId, limits: ChannelLimits, tries: usize },
+    Proving { relay: Named, via: PeerKey, channel: ChannelId, limits: ChannelLimits, tries: usize },
     /// The peer has been told that there is none: the link ends.
     Ending,
 }
@@ -334,7 +337,8 @@ impl Choices {
         match result {
             Ok((channel, limits)) => {
                 out.push_back(Output::Try { peer: link, via: from, channel, limits });
-                self.set(now, link, Stage::Proving { via: from, channel, limits, tries: 0 }, PROVE_WAITS[0]);
+                let relay = (relay, address);
+                self.set(now, link, Stage::Proving { relay, via: from, channel, limits, tries: 0 }, PROVE_WAITS[0]);
             }
             Err(_) => self.on_failed(now, link, (relay, address)),
         }
@@ -408,14 +412,16 @@ impl Choices {
                 }
                 None => self.on_failed(now, link, (relay, address)),
             },
-            Stage::Proving { via, channel, limits, tries } => {
+            Stage::Proving { relay, via, channel, limits, tries } => {
                 let is_proven = peer.paths().is_proven(&Route::Relayed { channel, via });
                 match PROVE_WAITS.get(tries + 1).filter(|_| !is_proven) {
                     Some(wait) => {
                         out.push_back(Output::Try { peer: link, via, channel, limits });
-                        self.set(now, link, Stage::Proving { via, channel, limits, tries: tries + 1 }, *wait);
+                        self.set(now, link, Stage::Proving { relay, via, channel, limits, tries: tries + 1 }, *wait);
                     }
-                    None => self.set(now, link, Stage::Resting, AGAIN),
+                    None if is_proven => self.set(now, link, Stage::Resting, AGAIN),
+                    // It said that it had joined us, and carries nothing.
+                    None => self.on_failed(now, link, relay),
                 }
             }
             Stage::Ending => self.set(now, link, Stage::Resting, AGAIN),
@@ -504,7 +510,7 @@ impl Choices {
     }
 
     /// Nothing came of a relay. Where it presses, there is another round, which whoever notices first begins.
-    fn on_failed(&mut self, now: Instant, link: PeerKey, (relay, address): (PeerId, Option<SocketAddr>)) {
+    fn on_failed(&mut self, now: Instant, link: PeerKey, (relay, address): Named) {
         if address.is_none() {
             self.known.avoid(now, relay);
         }

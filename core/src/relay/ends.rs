@@ -2,11 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrayvec::ArrayVec;
+
 use crate::net::PeerKey;
 use crate::wire::packet::ChannelId;
 
 /// Most channels of which this node is an end. At the limit new ones are not noted and their packets dropped.
 const ENDS_MAX: usize = 16_384;
+
+/// Most to one peer through one relay. At the limit another one is forgotten.
+const OF_BOTH: usize = 4;
 
 /// One channel, from an end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +37,12 @@ impl Ends {
             return;
         }
         self.remove(channel);
+        // A relay has two at most that are of use: one that brings ever new ones fills no place of another's.
+        let of_both = of(&self.by_end, way.end).filter(|other| self.ways.get(other).is_some_and(|w| w.via == way.via));
+        let of_both: ArrayVec<ChannelId, OF_BOTH> = of_both.take(OF_BOTH).collect();
+        if let Some(other) = of_both.first().filter(|_| of_both.is_full()) {
+            self.remove(*other);
+        }
         self.ways.insert(channel, way);
         self.by_relay.insert((way.via, channel));
         self.by_end.insert((way.end, channel));

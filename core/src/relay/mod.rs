@@ -346,7 +346,16 @@ impl Relay {
                 .map_err(|_| DropReason::Quota);
         }
         let to = ch.take_reserve(now, from, (data, stride), &mut self.caps.quota, &mut self.caps.fair);
-        if to.is_err() {
+        if to.is_err() && limit == RelayLimit::Pair && ch.is_old() {
+            // An end that is still on it has another one, or needs one.
+            let closed = self.close(now, id);
+            let out = &mut self.work.get_or_insert_default().out;
+            out.extend(
+                closed
+                    .into_iter()
+                    .map(|closed| Output::Send { peer: closed.leg, message: Message::ChannelClosed { channel: id } }),
+            );
+        } else if to.is_err() {
             let relay_over = self.caps.quota.as_ref().map_or(QUOTA_PERIOD, |quota| quota.over_after());
             if let Some(Limited { channel, legs, limit, retry_after_s }) = ch.tell(now, id, limit, relay_over) {
                 let message = Message::ChannelLimited { channel, limit, retry_after_s };

@@ -69,11 +69,11 @@ impl Quota {
         if since != 0 && self.wall_s >= since.saturating_add(self.period_s) {
             self.used = Relayed::default();
             (self.kept, self.to_keep) = (0, true);
+            self.is_exhausted = false;
         } else if since > self.wall_s {
             // The clock was ahead when the period began.
             self.used.since_s = self.wall_s.max(1);
         }
-        self.is_exhausted &= !self.has(1);
     }
 
     /// When the period is over, from now.

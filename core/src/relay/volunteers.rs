@@ -20,6 +20,9 @@ pub(super) const VOLUNTEERS_MAX: usize = 4_096;
 /// Most of one prefix that is not exempt. At the limit further ones are refused as busy.
 pub(super) const VOLUNTEERS_OF_PREFIX_MAX: usize = 8;
 
+/// Most of a prefix that are passed over to begin somewhere: only exempt ones have more.
+const SKIPPED: usize = 64;
+
 /// The leaves that relay for strangers, by the prefix that this home sees them in.
 #[derive(Debug, Default)]
 pub(super) struct Volunteers {
@@ -86,8 +89,9 @@ impl Volunteers {
                 self.by_prefix.range((start, Bound::Unbounded)).next().or_else(|| self.by_prefix.first_key_value());
             let Some((prefix, leaves)) = next else { break };
             self.last = Some(*prefix);
-            let begin = PeerKey { index: random(), generation: 0 };
-            let from = leaves.range(begin..).chain(leaves.range(..begin)).map(|(_, id)| *id);
+            // Outside exempt ranges a prefix has few.
+            let begin = random() as usize % leaves.len().clamp(1, SKIPPED);
+            let from = leaves.values().skip(begin).chain(leaves.values().take(begin)).copied();
             // Of the others at most so many come before one that can be named.
             let mut from = from.take(VOLUNTEERS_NAMED_MAX + 2);
             named.extend(from.find(|id| id != asker && !named.contains(id)));

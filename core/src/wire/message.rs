@@ -347,7 +347,7 @@ pub enum Message<'a> {
 
     /// Behind a [`Message::LoadReply`] or [`Message::RegisterReply`]: the sender's own room.
     Places(Places),
-    /// Behind [`Message::Hints`]: the room of others.
+    /// Before the [`Message::Hints`] that end a listing: the room of those listed.
     Rooms(ArrayVec<Room, ROOMS_MAX>),
     /// To a leaf: supernodes that watch the sender and are watched by it. Who makes the sender its first home had best
     /// have one of them for its other one.

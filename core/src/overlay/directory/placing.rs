@@ -1,8 +1,9 @@
 //! Putting the records of this supernode's leaves where they are looked for.
 //!
-//! A record is kept by the supernodes nearest to its leaf's place. The home that it names first puts it there: at once
-//! when it is new, and again in turn, all leaves within [`ROUND`], so that what has got lost comes back and new holders
-//! learn of it. The other home does so while the first one seems dead. A supernode that becomes known, or that a link is
+//! A record is kept by the supernodes nearest to its leaf's place. Its homes put it there: at once when it is new, and
+//! again in turn, all leaves within [`ROUND`], so that what has got lost comes back and new holders learn of it. The one
+//! that it names first, or seems to live, puts it to all of them, and the other one, lest the first should lie, to the
+//! nearest few. A supernode that becomes known, or that a link is
 //! up to again, may have lost what it held: homes put to it at once what it is to keep, some leaves at a time
 //! ([`Placing::on_met`]), and the nearest of those that hold a record hand it over. Where this node cannot know all
 //! supernodes, the nearest are [searched](super::search) for each record that is put.
@@ -26,6 +27,8 @@ use crate::wire::message::{Message, SignedKind};
 /// Supernodes that a record is put to. Five would do for leaves that are looked for while supernodes live two hours on
 /// average; where some deny, or sit around one place, it is looked for at all of these.
 pub(crate) const HOLDERS_MAX: usize = 8;
+/// The home that is not to put it to all of them puts it to so many, which are asked first.
+const OTHER_HOLDERS: usize = 3;
 /// All records are put once in this time.
 const ROUND: Duration = Duration::from_secs(55 * 60);
 // A round may fail.
@@ -121,7 +124,7 @@ impl Placing {
         let mut puts = Puts::new();
         for record in records {
             if members.is_partial() {
-                let leaf = self.leaf_to_put(record, members);
+                let leaf = Record::parse(record).ok().map(|record| record.id);
                 self.waiting.extend(leaf.filter(|_| self.waiting.len() < SEARCHES_WAIT_MAX));
             } else {
                 self.gather(record, members, &mut puts);
@@ -160,22 +163,30 @@ impl Placing {
     ) {
         let me = self.me;
         if self.searches.get_mut(&leaf).is_some_and(|search| search.on_nearest(from, &me, supernodes)) {
-            self.go_on(now, leaf, records, out);
+            self.go_on(now, leaf, records, members, out);
             self.search_next(now, members, out);
         }
     }
 
     /// All who were asked have answered, or had time to.
-    fn go_on(&mut self, now: Instant, leaf: PeerId, records: &RecordStore, out: &mut VecDeque<Output>) {
+    fn go_on(
+        &mut self,
+        now: Instant,
+        leaf: PeerId,
+        records: &RecordStore,
+        members: &MembershipTable,
+        out: &mut VecDeque<Output>,
+    ) {
         let Some(search) = self.searches.get_mut(&leaf) else { return };
         let next = search.go_on(now, out);
         self.deadlines.set(leaf, &mut search.due, next);
         if next.is_some() {
             return;
         }
-        let holders = search.holders(HOLDERS_MAX);
-        self.searches.remove(&leaf);
+        let Some(search) = self.searches.remove(&leaf) else { return };
         let Some(record) = records.get(&leaf) else { return };
+        let count = Record::parse(record).map_or(0, |record| self.holders_of(&record, members));
+        let holders = search.holders(count);
         let others = holders.into_iter().filter(|(holder, _)| *holder != self.me);
         send(others.map(|(holder, address)| (holder, (address, vec![record]))).collect(), out);
     }
@@ -193,7 +204,7 @@ impl Placing {
         while let Some(leaf) = self.deadlines.pop_due(now) {
             if let Some(search) = self.searches.get_mut(&leaf) {
                 search.due = None;
-                self.go_on(now, leaf, records, out);
+                self.go_on(now, leaf, records, members, out);
             }
         }
         self.search_next(now, members, out);
@@ -248,19 +259,18 @@ impl Placing {
         }
     }
 
-    /// Whose record it is, if this node is to put it.
-    fn leaf_to_put(&self, record: &[u8], members: &MembershipTable) -> Option<PeerId> {
-        let Record { id, homes, .. } = Record::parse(record).ok()?;
-        // The one named first puts it, unless it is not there.
-        let first = homes.iter().map(|(home, _)| home).find(|home| **home == self.me || members.is_alive(home));
-        (first == Some(&self.me)).then_some(id)
+    /// To how many this node puts the record of a leaf that is registered here.
+    fn holders_of(&self, record: &Record, members: &MembershipTable) -> usize {
+        let mut homes = record.homes.iter().map(|(home, _)| home);
+        let first = homes.find(|home| **home == self.me || members.is_alive(home));
+        if first == Some(&self.me) { HOLDERS_MAX } else { OTHER_HOLDERS }
     }
 
-    fn gather<'a>(&self, record: &'a [u8], members: &MembershipTable, puts: &mut Puts<'a>) {
-        let Some(id) = self.leaf_to_put(record, members) else { return };
-        for (holder, address) in members.holders(&id, HOLDERS_MAX) {
+    fn gather<'a>(&self, bytes: &'a [u8], members: &MembershipTable, puts: &mut Puts<'a>) {
+        let Ok(record) = Record::parse(bytes) else { return };
+        for (holder, address) in members.holders(&record.id, self.holders_of(&record, members)) {
             if holder != self.me {
-                puts.entry(holder).or_insert((address, Vec::new())).1.push(record);
+                puts.entry(holder).or_insert((address, Vec::new())).1.push(bytes);
             }
         }
     }

@@ -93,21 +93,26 @@ fn run(
 }
 
 #[test]
-fn a_record_goes_to_its_eight_holders_from_the_first_home_that_lives() {
+fn a_record_goes_to_eight_from_the_first_home_that_lives_and_to_three_from_the_other() {
     let (members, mut placing, mut out) = (members(20), Placing::new(s(0), id(ME)), VecDeque::new());
     placing.put(s(0), &record(100, &[ME, 2]), &members, &mut out);
     let mut to: Vec<PeerId> = sent(&mut out).into_iter().map(|(to, _)| to).collect();
-    let mut holders: Vec<PeerId> =
-        members.holders(&id(100), HOLDERS_MAX).into_iter().map(|(holder, _)| holder).collect();
+    let holders: Vec<PeerId> = members.holders(&id(100), HOLDERS_MAX).into_iter().map(|(holder, _)| holder).collect();
     assert_eq!(holders.len(), HOLDERS_MAX);
-    holders.retain(|holder| *holder != id(ME));
+    let by_other = holders[..OTHER_HOLDERS].to_vec();
+    let but_me = |mut ids: Vec<PeerId>| {
+        ids.retain(|holder| *holder != id(ME));
+        ids.sort_unstable();
+        ids
+    };
     to.sort_unstable();
-    holders.sort_unstable();
-    assert_eq!(to, holders);
-    placing.put(s(0), &record(100, &[2, ME]), &members, &mut out);
-    assert!(out.is_empty(), "the other home does that");
-    placing.put(s(0), &record(100, &[77, ME]), &members, &mut out);
-    assert!(!out.is_empty(), "that one is not there");
+    assert_eq!(to, but_me(holders.clone()));
+    let mut put = |homes: &[u8]| {
+        placing.put(s(0), &record(100, homes), &members, &mut out);
+        but_me(sent(&mut out).into_iter().map(|(to, _)| to).collect())
+    };
+    assert_eq!(put(&[2, ME]), but_me(by_other), "the first one may lie");
+    assert_eq!(put(&[77, ME]), but_me(holders), "that one is not there");
 }
 
 #[test]

@@ -80,8 +80,8 @@ impl Balance {
     pub(super) fn new(now: Instant, me: PeerId, all: u32) -> Self {
         let burst = ADMITTED_MIN.max(all / 20);
         let of_all = Rate { interval: Duration::from_secs(1) / burst, burst };
-        // Who comes and goes takes nobody's turn.
-        let of_one = Rate { interval: Duration::from_secs(5), burst: 3 };
+        // Who comes and goes takes nobody's turn; thirty short commands in a row are nothing unusual.
+        let of_one = Rate { interval: Duration::from_secs(1), burst: 32 };
         Self {
             me,
             all,

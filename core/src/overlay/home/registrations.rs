@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::balance::{Balance, Named};
 use crate::api::Serving;
 use crate::identity::PeerId;
+use crate::overlay::advert::shelf::Refused;
 use crate::overlay::directory::{Putter, Record};
 use crate::overlay::gossip::Stores;
 use crate::overlay::output::Output;
@@ -37,6 +38,8 @@ const TELL_GOES: usize = 100;
 const TELL_EVERY: Duration = Duration::from_millis(100);
 /// Leaves looked at in one go to find those: a look is cheap, a million are not.
 const LOOK_MAX: usize = 16_384;
+/// So many dead homes are told of at once; further ones wait for their turn a little longer.
+const TELL_AT_ONCE: u32 = 32;
 
 /// What came of a [`Message::Register`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -181,6 +184,12 @@ impl Registrations {
         }
         // Its own, and naming us: a leaf is a home for nobody else's record. Parsing once more is what that costs.
         let parsed = Record::parse(record).ok().filter(|r| r.id == leaf && r.names(&self.me));
+        let kept = parsed.as_ref().map(|_| s.records.insert(now, &leaf, s.wall, record, Putter::Leaf));
+        if matches!(kept, Some(Err(Refused::Budget))) {
+            // No time to look at it now: it asks again.
+            return Registered { refused: Some(Refusal::Busy), is_record_new: false, was_here: !is_new };
+        }
+        let is_record_new = matches!(kept, Some(Ok(_)));
         let other = other_home.filter(|home| *home != self.me && *home != leaf && s.members.contains(home));
         let is_other_first =
             other.is_some_and(|other| parsed.as_ref().is_some_and(|r| r.homes.first().is_some_and(|h| h.0 == other)));
@@ -190,7 +199,6 @@ impl Registrations {
         if let Some(old) = self.leaves.insert(leaf, Registration { other }) {
             self.unwatch(old.other, s.out);
         }
-        let is_record_new = parsed.is_some() && s.records.insert(now, &leaf, s.wall, record, Putter::Leaf).is_ok();
         let mut packer = Packer::new(leaf, s.out);
         packer.push(&Message::RegisterReply { refused: None, load });
         packer.push(&Message::Places(self.places()));
@@ -367,10 +375,11 @@ impl Registrations {
         }
     }
 
-    /// Tells some more leaves of the first dead home in the queue.
+    /// Tells some more leaves of the first dead home in the queue, which goes to its end: each is gone through in the
+    /// same time, however many there are.
     fn tell(&mut self, now: Instant, out: &mut VecDeque<Output>) {
         self.tell_at = None;
-        let Some(telling) = self.telling.front_mut() else { return };
+        let Some(mut telling) = self.telling.pop_front() else { return };
         let watched = self.watched.get(&telling.number);
         let mut is_done = true;
         if let Some(watched) = watched {
@@ -388,9 +397,10 @@ impl Registrations {
                 }
             }
         }
-        if is_done {
-            self.telling.pop_front();
+        if !is_done {
+            self.telling.push_back(telling);
         }
-        self.tell_at = (!self.telling.is_empty()).then(|| now + TELL_EVERY);
+        let waiting = u32::try_from(self.telling.len()).unwrap_or(u32::MAX);
+        self.tell_at = (waiting > 0).then(|| now + TELL_EVERY / waiting.min(TELL_AT_ONCE));
     }
 }

@@ -3,7 +3,7 @@
 //! Both are limited, and the address dialled is never one that the requester names: it is the one that the supernode
 //! asked sees its packets come from, passed on by that supernode; only the port may be another one, which the router at
 //! that address maps to it. What a dishonest supernode can do with that is make others dial an address of its choice,
-//! three Inits of 162 bytes a dial, twice and then once a minute each; what anybody else can do is make them dial the
+//! three Inits of 163 bytes a dial, twice and then once a minute each; what anybody else can do is make them dial the
 //! host or router that its own packets come from.
 
 use core::net::SocketAddr;
