@@ -3,10 +3,10 @@
 //! Each check panics with what it saw; the world's panic note adds seed and step. The checks see what a network card
 //! sees, bytes and addresses, and what a caller sees; never the inside of a node.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use handfast_core::{DATAGRAM_LEN_MAX, Instant};
 
@@ -39,6 +39,8 @@ struct Toward {
 #[derive(Default)]
 pub struct Invariants {
     toward: BTreeMap<HostId, BTreeMap<SocketAddr, Toward>>,
+    /// Where routers stand or stood: who guesses does not see that one has got another address.
+    routers: BTreeSet<IpAddr>,
 }
 
 impl Invariants {
@@ -56,6 +58,10 @@ impl Invariants {
     /// router may have many ports guessed, all of which count together.
     pub fn on_sent(&mut self, now: Instant, host: HostId, remote: SocketAddr, bytes: &[u8], is_router: bool) {
         check_size(remote, bytes);
+        if is_router {
+            self.routers.insert(remote.ip());
+        }
+        let is_router = self.routers.contains(&remote.ip());
         let toward = self.toward.entry(host).or_default();
         if toward.get(&remote).is_some_and(|t| t.heard) {
             return;

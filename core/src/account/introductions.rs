@@ -26,27 +26,36 @@ pub(super) struct IntroductionRates {
 }
 
 impl IntroductionRates {
-    /// Counts an introduction; whether it is within the limits. What its prefix may not takes nothing from the callee.
+    /// Counts an introduction, if it is within the limits; whether it is. What one of them refuses takes nothing from the
+    /// others.
     pub(super) fn take(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
         self.begin(now);
         let prefix = counted(caller);
-        let fits = self.take_prefix(prefix)
-            && prefix.is_none_or(|prefix| take(&mut self.by_both, (callee, prefix), OF_PREFIX_MAX))
-            && take(&mut self.by_callee, callee, PER_SECOND_MAX);
-        self.in_second += u32::from(fits);
+        let both = prefix.map(|prefix| (callee, prefix));
+        let fits = has(&self.by_callee, Some(&callee), PER_SECOND_MAX)
+            && has(&self.by_prefix, prefix.as_ref(), PER_SECOND_MAX)
+            && has(&self.by_both, both.as_ref(), OF_PREFIX_MAX);
+        if fits {
+            count(&mut self.by_callee, Some(callee));
+            count(&mut self.by_prefix, prefix);
+            count(&mut self.by_both, both);
+            self.in_second += 1;
+        }
         fits
     }
 
     /// The same for a question to a relay, which is nobody's introduction.
     pub(super) fn take_question(&mut self, now: Instant, asker: PeerId, from: Option<SocketAddr>) -> bool {
         self.begin(now);
-        let fits = self.take_prefix(counted(from)) && take(&mut self.by_asker, asker, PER_SECOND_MAX);
-        self.in_second += u32::from(fits);
+        let prefix = counted(from);
+        let fits =
+            has(&self.by_asker, Some(&asker), PER_SECOND_MAX) && has(&self.by_prefix, prefix.as_ref(), PER_SECOND_MAX);
+        if fits {
+            count(&mut self.by_asker, Some(asker));
+            count(&mut self.by_prefix, prefix);
+            self.in_second += 1;
+        }
         fits
-    }
-
-    fn take_prefix(&mut self, prefix: Option<Prefix>) -> bool {
-        prefix.is_none_or(|prefix| take(&mut self.by_prefix, prefix, PER_SECOND_MAX))
     }
 
     fn begin(&mut self, now: Instant) {
@@ -77,11 +86,14 @@ fn counted(addr: Option<SocketAddr>) -> Option<Prefix> {
     addr.filter(|addr| !Prefix::is_exempt(addr.ip())).map(|addr| Prefix::of(addr.ip()))
 }
 
-fn take<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K, most: u32) -> bool {
-    let count = counts.entry(key).or_insert(0);
-    let fits = *count < most;
-    *count += u32::from(fits);
-    fits
+fn has<K: Ord>(counts: &BTreeMap<K, u32>, key: Option<&K>, most: u32) -> bool {
+    key.and_then(|key| counts.get(key)).is_none_or(|count| *count < most)
+}
+
+fn count<K: Ord>(counts: &mut BTreeMap<K, u32>, key: Option<K>) {
+    if let Some(key) = key {
+        *counts.entry(key).or_insert(0) += 1;
+    }
 }
 
 #[cfg(test)]

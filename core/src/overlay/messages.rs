@@ -237,7 +237,7 @@ impl Overlay {
                     self.on_seek(now, from, peer, record);
                 }
             }
-            Message::Nearest { peer, supernodes } => self.on_nearest(now, from, peer, &supernodes),
+            Message::Nearest { peer, supernodes } => self.on_nearest(now, (from, about.ip), peer, &supernodes),
             _ => debug_assert!(false, "no word of views"),
         }
     }
@@ -335,11 +335,17 @@ impl Overlay {
         send(out, from, &Message::Nearest { peer, supernodes });
     }
 
-    fn on_nearest(&mut self, now: Instant, from: PeerId, peer: PeerId, supernodes: &[(PeerId, Address)]) {
+    fn on_nearest(
+        &mut self,
+        now: Instant,
+        (from, ip): (PeerId, Option<IpAddr>),
+        peer: PeerId,
+        supernodes: &[(PeerId, Address)],
+    ) {
         let me = self.me.id();
-        self.lookups.on_nearest(now, &from, &me, peer, supernodes, &mut self.out);
+        self.lookups.on_nearest(now, (&from, ip), &me, peer, supernodes, &mut self.out);
         if let Some((s, Stores { records, members, out, .. })) = self.supernode(now) {
-            s.placing.on_nearest(now, &from, peer, supernodes, records, members, out);
+            s.placing.on_nearest(now, (&from, ip), peer, supernodes, records, members, out);
         }
     }
 

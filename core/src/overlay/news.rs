@@ -112,7 +112,9 @@ impl Overlay {
         }
         if let Some((s, mut stores)) = self.supernode(now) {
             s.gossip.on_link_down(now, *id, &mut stores);
-            s.registrations.on_link_down(id, stores.out);
+            if s.registrations.on_link_down(id, stores.out) {
+                stores.records.let_go(now, id);
+            }
         }
         self.lookups.on_link_down(now, id, &mut self.out);
         self.dial_back.on_link_down(id);

@@ -62,8 +62,9 @@ impl Supernode {
     /// Those who were met are given what they are to keep.
     pub(super) fn hand_over(&mut self, now: Instant, s: &mut Stores<'_>) {
         for (peer, address) in self.gossip.take_met() {
-            self.placing.on_met(now, peer, address);
-            self.placing.hand_over(peer, address, s.records, s.members, s.out);
+            if self.placing.on_met(now, peer, address) {
+                self.placing.hand_over(peer, address, s.records, s.members, s.out);
+            }
         }
     }
 }

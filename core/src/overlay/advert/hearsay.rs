@@ -204,6 +204,9 @@ impl Hearsay {
         let heard = Heard { id, source, is_own, address, vouchers: ArrayVec::new(), asked_at, refusals: 0, due: None };
         self.count(&heard, 1);
         self.shelf.put(&checked, bytes, heard);
+        if let (Some(at), Some(heard)) = (asked_at, self.shelf.value_mut(&id)) {
+            self.deadlines.set(id, &mut heard.due, Some(at + SILENT_AFTER));
+        }
         Ok(id)
     }
 

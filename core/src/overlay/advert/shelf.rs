@@ -286,15 +286,26 @@ impl<S: Statement, T> Shelf<S, T> {
     /// The statement of `id` is kept at least until then, or as long as it holds.
     pub(crate) fn keep_until(&mut self, now: Instant, wall: Option<WallTime>, id: &PeerId, at: Instant) {
         let place = place(id);
-        let Some(item) = self.items.get_mut(&place) else { return };
+        let Some(item) = self.items.get(&place) else { return };
         let left = statement::parse::<S>(&item.bytes).and_then(|statement| statement::time_left(&statement, wall));
         let Ok(left) = left else { return };
-        let expires = at.min(now + left);
-        if expires > item.expires {
-            self.expiries.remove(&(item.expires, place));
-            item.expires = expires;
-            self.expiries.insert((expires, place));
+        let expires = at.min(now + left).max(item.expires);
+        self.expire_at(place, expires);
+    }
+
+    /// The statement of `id` goes then, unless it ends sooner.
+    pub(crate) fn end_at(&mut self, id: &PeerId, at: Instant) {
+        let place = place(id);
+        if let Some(expires) = self.items.get(&place).map(|item| item.expires.min(at)) {
+            self.expire_at(place, expires);
         }
+    }
+
+    fn expire_at(&mut self, place: Place, at: Instant) {
+        let Some(item) = self.items.get_mut(&place) else { return };
+        self.expiries.remove(&(item.expires, place));
+        item.expires = at;
+        self.expiries.insert((at, place));
     }
 
     /// The one whose place begins with these eight bytes.

@@ -4,9 +4,10 @@
 //! answer that does not help, or none in time, moves on to the next. A record ends the lookup at once, if it is
 //! authentic and speaks of the peer asked for. "Unknown" is believed only of several, or of all there are: one alone
 //! may be new, or lie. Where not all supernodes can be known, those asked also name the nearest that they know, and these
-//! are asked in turn, until the nearest that anybody knows have answered. Each lookup ends as one [`LookupOutcome`], for this node and for all that asked it meanwhile.
+//! are asked in turn, until the nearest that anybody knows have answered. Each lookup ends as one [`LookupOutcome`], for
+//! this node and for all that asked it meanwhile.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -20,7 +21,7 @@ use crate::overlay::advert::statement;
 use crate::overlay::output::Output;
 use crate::overlay::pack::{Packer, send};
 use crate::time::{Aged, Deadlines, Instant, WallTime, earliest};
-use crate::wire::address::{Address, Prefix, is_sendable};
+use crate::wire::address::{Address, Prefix, Range, is_sendable};
 use crate::wire::message::Message;
 
 /// Most lookups at one time; a further one is refused.
@@ -105,6 +106,8 @@ struct Asked {
     address: Option<SocketAddr>,
     tries: u8,
     said_no: bool,
+    /// Another one named it, and this node has not been there.
+    is_named: bool,
 }
 
 struct Pending {
@@ -192,8 +195,9 @@ impl Lookups {
                     pending.askers.push(asker);
                 }
             }
+            // Nobody has a newer one.
             LookupStart::Unknown | LookupStart::Nobody => {
-                send(out, asker, &Message::LookupReply { peer, record: None });
+                send(out, asker, &Message::LookupReply { peer, record: own.map(|(_, bytes)| bytes) });
             }
             // It asks again, or another one.
             LookupStart::Full | LookupStart::Cached(_) => {}
@@ -216,7 +220,7 @@ impl Lookups {
             return LookupStart::Full;
         }
         let list_len = list.len();
-        let asked = |(supernode, address)| Asked { supernode, address, tries: 0, said_no: false };
+        let asked = |(supernode, address)| Asked { supernode, address, tries: 0, said_no: false, is_named: false };
         let mut asked: Vec<Asked> = list.into_iter().map(asked).collect();
         let seeks = self.is_seeking && !matches!(whom, Whom::Homes(_));
         if seeks {
@@ -341,7 +345,7 @@ impl Lookups {
     pub(crate) fn on_nearest(
         &mut self,
         now: Instant,
-        from: &PeerId,
+        (from, ip): (&PeerId, Option<IpAddr>),
         me: &PeerId,
         peer: PeerId,
         supernodes: &[(PeerId, Address)],
@@ -356,17 +360,24 @@ impl Lookups {
             let at = SocketAddr::from(*address);
             let same = |a: &&Asked| a.address.as_ref().and_then(prefix_of).is_some_and(|p| Some(p) == prefix_of(&at));
             let is_known = pending.asked.iter().any(|a| a.supernode == *id) || id == me || *id == peer;
-            if is_known || !is_sendable(at) || pending.asked.iter().filter(same).count() >= FOUND_IN_PREFIX_MAX {
+            let is_right = is_sendable(at) && Range::is_heard_right(at.ip(), ip);
+            if is_known || !is_right || pending.asked.iter().filter(same).count() >= FOUND_IN_PREFIX_MAX {
                 continue;
             }
             let far = distance(&peer, id);
             let place = pending.asked.partition_point(|a| distance(&peer, &a.supernode) < far);
             if place < FOUND_MAX {
-                pending.asked.insert(place, Asked { supernode: *id, address: Some(at), tries: 0, said_no: false });
+                pending.asked.insert(
+                    place,
+                    Asked { supernode: *id, address: Some(at), tries: 0, said_no: false, is_named: true },
+                );
             }
-            // Who was asked already keeps its place.
-            if pending.asked.len() > FOUND_MAX && pending.asked.last().is_some_and(|a| a.tries == 0) {
-                pending.asked.pop();
+            // Who was asked already keeps its place, and so does whom this node has been to.
+            let is_word = |a: &Asked| a.tries == 0 && a.is_named;
+            if pending.asked.len() > FOUND_MAX
+                && let Some(last) = pending.asked.iter().rposition(is_word)
+            {
+                pending.asked.remove(last);
             }
         }
         if pending.newest.is_some() {

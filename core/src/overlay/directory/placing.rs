@@ -8,13 +8,14 @@
 //! ([`Placing::on_met`]), and the nearest of those that hold a record hand it over. Where this node cannot know all
 //! supernodes, the nearest are [searched](super::search) for each record that is put.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Record;
 use super::search::Search;
 use super::store::{HELD_FOR, RecordStore};
+use crate::account::{Rate, RateTable};
 use crate::identity::PeerId;
 use crate::overlay::advert::MembershipTable;
 use crate::overlay::output::Output;
@@ -50,6 +51,12 @@ const MET_LOOK: usize = 256;
 const MET_EVERY: Duration = Duration::from_millis(100);
 /// Most of them at one time; others get theirs with the round.
 const MET_MAX: usize = 64;
+/// How often somebody gets that: whoever comes back again and again does so by no accident.
+const SERVE: Rate = Rate { interval: Duration::from_secs(120), burst: 2 };
+/// And all together.
+const SERVE_ALL: Rate = Rate { interval: Duration::from_secs(1), burst: 1_024 };
+/// Most of whom that is remembered.
+const SERVED_MAX: usize = 1_024;
 
 /// Most searches at one time; others wait.
 const SEARCHES_MAX: usize = 32;
@@ -74,6 +81,8 @@ pub(crate) struct Placing {
     later: BTreeSet<(Instant, PeerId)>,
     met: VecDeque<Met>,
     met_at: Option<Instant>,
+    /// Who was given what it is to keep.
+    served: RateTable<PeerId>,
     /// Whose holders are being searched, and whose will be.
     searches: BTreeMap<PeerId, Search>,
     deadlines: Deadlines<PeerId>,
@@ -93,6 +102,7 @@ impl Placing {
             later: BTreeSet::new(),
             met: VecDeque::new(),
             met_at: None,
+            served: RateTable::new(SERVE, SERVE_ALL, SERVED_MAX),
             searches: BTreeMap::new(),
             deadlines: Deadlines::default(),
             waiting: BTreeSet::new(),
@@ -154,7 +164,7 @@ impl Placing {
     pub(crate) fn on_nearest(
         &mut self,
         now: Instant,
-        from: &PeerId,
+        (from, ip): (&PeerId, Option<IpAddr>),
         leaf: PeerId,
         supernodes: &[(PeerId, Address)],
         records: &RecordStore,
@@ -162,7 +172,7 @@ impl Placing {
         out: &mut VecDeque<Output>,
     ) {
         let me = self.me;
-        if self.searches.get_mut(&leaf).is_some_and(|search| search.on_nearest(from, &me, supernodes)) {
+        if self.searches.get_mut(&leaf).is_some_and(|search| search.on_nearest((from, ip), &me, supernodes)) {
             self.go_on(now, leaf, records, members, out);
             self.search_next(now, members, out);
         }
@@ -208,6 +218,7 @@ impl Placing {
             }
         }
         self.search_next(now, members, out);
+        self.served.handle_timeout(now);
         if self.met_at.is_some_and(|at| at <= now)
             && let Some(met) = self.met.front_mut()
         {
@@ -251,12 +262,15 @@ impl Placing {
         [self.met_at, later, self.deadlines.next()].into_iter().flatten().fold(self.at, Instant::min)
     }
 
-    /// A supernode became known, or there is a link to it again.
-    pub(crate) fn on_met(&mut self, now: Instant, peer: PeerId, address: SocketAddr) {
-        if self.met.len() < MET_MAX && self.met.iter().all(|met| met.peer != peer || met.after.is_some()) {
-            self.met.push_back(Met { peer, address, after: None });
-            self.met_at.get_or_insert(now);
+    /// A supernode became known, or there is a link to it again. Whether it is given what it is to keep.
+    #[must_use]
+    pub(crate) fn on_met(&mut self, now: Instant, peer: PeerId, address: SocketAddr) -> bool {
+        if self.met.len() >= MET_MAX || self.met.iter().any(|met| met.peer == peer) || !self.served.take(now, peer) {
+            return false;
         }
+        self.met.push_back(Met { peer, address, after: None });
+        self.met_at.get_or_insert(now);
+        true
     }
 
     /// To how many this node puts the record of a leaf that is registered here.

@@ -4,7 +4,7 @@
 //! whom they name, until the nearest of all that were named have answered: everybody knows those around itself. Who
 //! does not answer is left out, and so is everybody beyond the second of one prefix, since anybody may name his own.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -13,7 +13,7 @@ use crate::overlay::advert::shelf::distance;
 use crate::overlay::output::Output;
 use crate::overlay::pack::Packer;
 use crate::time::Instant;
-use crate::wire::address::{Address, Prefix, is_sendable};
+use crate::wire::address::{Address, Prefix, Range, is_sendable};
 use crate::wire::message::Message;
 
 /// So many are asked at once, and so many of the nearest must have answered in the end.
@@ -31,7 +31,12 @@ struct Found {
     address: SocketAddr,
     is_asked: bool,
     has_answered: bool,
+    /// How many name it, this node among them.
+    names: u8,
 }
+
+/// Somebody of whom only one says that it is there may be made up.
+const NAMES_ENOUGH: u8 = 2;
 
 /// The search for those that are nearest to one place.
 #[derive(Debug)]
@@ -45,7 +50,10 @@ pub(super) struct Search {
 impl Search {
     /// Begins with those that are known, the node `me` perhaps among them.
     pub(super) fn new(target: PeerId, me: &PeerId, known: Vec<(PeerId, SocketAddr)>) -> Self {
-        let found = |(peer, address)| Found { peer, address, is_asked: peer == *me, has_answered: peer == *me };
+        let found = |(peer, address)| {
+            let is_me = peer == *me;
+            Found { peer, address, is_asked: is_me, has_answered: is_me, names: NAMES_ENOUGH }
+        };
         let mut found: Vec<Found> = known.into_iter().map(found).collect();
         found.sort_by_key(|f| distance(&target, &f.peer));
         Self { target, found, due: None }
@@ -66,7 +74,12 @@ impl Search {
     }
 
     /// Somebody names those that it knows. Whether all who were asked have answered.
-    pub(super) fn on_nearest(&mut self, from: &PeerId, me: &PeerId, supernodes: &[(PeerId, Address)]) -> bool {
+    pub(super) fn on_nearest(
+        &mut self,
+        (from, ip): (&PeerId, Option<IpAddr>),
+        me: &PeerId,
+        supernodes: &[(PeerId, Address)],
+    ) -> bool {
         let Some(found) = self.found.iter_mut().find(|f| f.peer == *from && f.is_asked && !f.has_answered) else {
             return false;
         };
@@ -74,13 +87,21 @@ impl Search {
         for (peer, address) in supernodes {
             let address = SocketAddr::from(*address);
             let is_here = |f: &&Found| counted(address).is_some() && counted(f.address) == counted(address);
-            let is_known = peer == me || *peer == self.target || self.found.iter().any(|f| f.peer == *peer);
-            if is_known || !is_sendable(address) || self.found.iter().filter(is_here).count() >= IN_PREFIX_MAX {
+            if let Some(known) = self.found.iter_mut().find(|f| f.peer == *peer) {
+                known.names = known.names.saturating_add(1);
+                continue;
+            }
+            let is_right = is_sendable(address) && Range::is_heard_right(address.ip(), ip);
+            if peer == me
+                || *peer == self.target
+                || !is_right
+                || self.found.iter().filter(is_here).count() >= IN_PREFIX_MAX
+            {
                 continue;
             }
             let far = distance(&self.target, peer);
             let place = self.found.partition_point(|f| distance(&self.target, &f.peer) < far);
-            self.found.insert(place, Found { peer: *peer, address, is_asked: false, has_answered: false });
+            self.found.insert(place, Found { peer: *peer, address, is_asked: false, has_answered: false, names: 1 });
             if self.found.len() > FOUND_MAX {
                 self.found.pop();
             }
@@ -88,11 +109,13 @@ impl Search {
         self.found.iter().all(|f| f.has_answered || !f.is_asked)
     }
 
-    /// The `max` nearest: of each prefix one, and others of these only where there are too few.
+    /// The `max` nearest of those that answered or that more than one names: of each prefix one, and others of these only
+    /// where there are too few.
     pub(super) fn holders(&self, max: usize) -> Vec<(PeerId, SocketAddr)> {
         let mut prefixes = BTreeSet::new();
         let is_first = |f: &&Found| counted(f.address).is_none_or(|prefix| prefixes.insert(prefix));
-        let (firsts, others): (Vec<&Found>, Vec<&Found>) = self.found.iter().partition(is_first);
+        let there = self.found.iter().filter(|f| f.has_answered || f.names >= NAMES_ENOUGH);
+        let (firsts, others): (Vec<&Found>, Vec<&Found>) = there.partition(is_first);
         firsts.into_iter().chain(others).take(max).map(|f| (f.peer, f.address)).collect()
     }
 }
@@ -147,7 +170,7 @@ mod tests {
                 let named: Vec<(PeerId, Address)> =
                     nearest(&peer, views[&to].iter().copied(), 8).into_iter().map(|p| (p, all[&p].into())).collect();
                 if answers(&to) {
-                    search.on_nearest(&to, me, &named);
+                    search.on_nearest((&to, None), me, &named);
                 }
             }
         }

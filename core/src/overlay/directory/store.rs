@@ -3,13 +3,13 @@
 //!
 //! Anyone can make up peers and sign for them, so what others put is charged to the [`Putter`]'s prefix: while there is
 //! plenty of room anything goes; from half full on, nobody may have more than a share, and in a full store whoever has
-//! most makes room. What was put is forgotten when it is not put again; a leaf that is registered here has its place
-//! as long as its record holds.
+//! most makes room. What was put is forgotten when it is not put again, and so is what a leaf leaves behind that was
+//! registered here; one that is has its place as long as its record holds.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Record;
+use super::{RECORD_LIFETIME_MAX, Record};
 use crate::identity::PeerId;
 use crate::overlay::advert::shelf::{Refused, Shelf};
 use crate::overlay::advert::statement::subject;
@@ -36,6 +36,8 @@ pub(crate) enum Putter {
     Prefix(Prefix),
     /// A supernode where prefixes do not count.
     Peer(PeerId),
+    /// Leaves that were registered here.
+    Gone,
 }
 
 /// Records, each charged to the one who brought it.
@@ -77,10 +79,7 @@ impl RecordStore {
         let checked = match checked {
             Ok(checked) if self.is_ours(putter, &checked.statement.id) => checked,
             Ok(checked) => checked.until(now + HELD_FOR),
-            Err(Refused::Known) => {
-                self.keep(now, wall, bytes);
-                return Err(Refused::Known);
-            }
+            Err(Refused::Known) => return self.keep(now, wall, bytes, putter),
             Err(refused) => return Err(refused),
         };
         let id = checked.statement.id;
@@ -100,11 +99,39 @@ impl RecordStore {
         putter == Putter::Leaf || self.shelf.value(id) == Some(&OURS)
     }
 
-    /// Once more the same: whoever put it still means it.
-    fn keep(&mut self, now: Instant, wall: Option<WallTime>, bytes: &[u8]) {
+    /// Once more the same: whoever put it still means it. It is as good as new if it is a leaf's of ours from now on.
+    fn keep(&mut self, now: Instant, wall: Option<WallTime>, bytes: &[u8], putter: Putter) -> Result<PeerId, Refused> {
         let same = subject(bytes).filter(|id| self.shelf.bytes(id) == Some(bytes));
-        if let Some(id) = same {
+        let id = same.ok_or(Refused::Known)?;
+        if putter != Putter::Leaf || self.shelf.value(&id) == Some(&OURS) {
             self.shelf.keep_until(now, wall, &id, now + HELD_FOR);
+            return Err(Refused::Known);
+        }
+        self.discharge(&id);
+        self.set_number(&id, OURS);
+        self.shelf.keep_until(now, wall, &id, now + RECORD_LIFETIME_MAX);
+        Ok(id)
+    }
+
+    /// A leaf is registered here no longer: its record stays for a while, where such do not take too much room.
+    pub(crate) fn let_go(&mut self, now: Instant, id: &PeerId) {
+        if self.shelf.value(id) != Some(&OURS) {
+            return;
+        }
+        if self.records_of(Putter::Gone) >= self.held_max / PUTTER_SHARE {
+            return self.remove(id);
+        }
+        if self.held >= self.held_max {
+            self.make_room();
+        }
+        let number = self.charge(Putter::Gone, *id);
+        self.set_number(id, number);
+        self.shelf.end_at(id, now + HELD_FOR);
+    }
+
+    fn set_number(&mut self, id: &PeerId, number: u32) {
+        if let Some(value) = self.shelf.value_mut(id) {
+            *value = number;
         }
     }
 

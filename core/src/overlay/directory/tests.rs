@@ -297,6 +297,18 @@ fn a_home_asks_all_that_keep_a_record_before_it_says_that_there_is_none() {
     assert!(asked(&mut a).len() == 15);
 }
 
+/// Who asked a network's only supernode twice within a minute was told that nobody has the record.
+#[test]
+fn regression_who_asks_again_is_told_what_is_here_where_nobody_else_is() {
+    let (mut lookups, mut out) = (Lookups::default(), VecDeque::new());
+    let own = signed(1, 2, 7);
+    lookups.start_for(s(1), id(50), id(1), &Whom::AllHolders(Vec::new()), Some((None, &own)), &mut out);
+    let Some(Output::Send { to, messages }) = out.pop_front() else { panic!("no answer") };
+    assert_eq!(to, id(50));
+    let Ok(Message::LookupReply { record, .. }) = decode_next(&mut &*messages) else { panic!("{messages:?}") };
+    assert_eq!(record, Some(&*own));
+}
+
 #[test]
 fn those_whom_others_name_are_asked_where_not_all_are_known() {
     let (mut lookups, mut out) = (Lookups::default(), VecDeque::new());
@@ -315,13 +327,13 @@ fn those_whom_others_name_are_asked_where_not_all_are_known() {
     };
     let first = asked(&mut out).expect("the nearest");
     // A stranger names nobody.
-    lookups.on_nearest(s(1), &key(99).peer_id(), &me, peer, &[(key(98).peer_id(), at(98).into())], &mut out);
+    lookups.on_nearest(s(1), (&key(99).peer_id(), None), &me, peer, &[(key(98).peer_id(), at(98).into())], &mut out);
     assert_eq!(asked(&mut out), None);
     let nearer = (20..200).map(|n| (key(n).peer_id(), at(n)));
     let distance = |id: &PeerId| crate::overlay::advert::shelf::distance(&peer, id);
     let (nearest, address) = nearer.min_by_key(|(id, _)| distance(id)).expect("some");
     let named = [(me, at(250).into()), (peer, at(1).into()), (nearest, address.into())];
-    lookups.on_nearest(s(1), &first, &me, peer, &named, &mut out);
+    lookups.on_nearest(s(1), (&first, None), &me, peer, &named, &mut out);
     assert_eq!(asked(&mut out), Some(nearest), "not this node, and not the one looked for");
     lookups.on_reply(s(1), &nearest, None, peer, Some(&signed(1, 2, 7)), &mut out);
     assert_eq!(lookups.poll_outcome(), Some((peer, LookupOutcome::Found(record(1, 2, 7)))));
@@ -329,7 +341,7 @@ fn those_whom_others_name_are_asked_where_not_all_are_known() {
     let peer = key(3).peer_id();
     lookups.start(s(2), peer, &Whom::Holders(known), &mut out);
     while let Some(Output::SendAt { to, .. }) = out.pop_front() {
-        lookups.on_nearest(s(2), &to, &me, peer, &[], &mut out);
+        lookups.on_nearest(s(2), (&to, None), &me, peer, &[], &mut out);
     }
     assert_eq!(lookups.poll_outcome(), Some((peer, LookupOutcome::Unknown)));
     assert_eq!(lookups.poll_timeout().map(|at| at > s(60)), Some(true), "only what is remembered ends");

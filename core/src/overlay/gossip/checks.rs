@@ -3,12 +3,16 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrayvec::ArrayVec;
+
 use crate::identity::PeerId;
 use crate::time::{Deadlines, Instant};
 
 /// Between two questions.
 pub(super) const TICK: Duration = Duration::from_secs(2);
-/// Most that are being looked at. At the limit nobody else is asked.
+/// Neighbours that are asked whether they hear somebody.
+pub(super) const HELPERS: usize = 3;
+/// Most that are being looked at. At the limit a suspect is left alone, or nobody else is asked.
 const CHECKS_MAX: usize = 64;
 /// The worst that local health can be: waits are so many times as long, and once more.
 pub(super) const HEALTH_MAX: u32 = 3;
@@ -27,6 +31,8 @@ pub(super) enum Stage {
 pub(super) struct Check {
     pub(super) stage: Stage,
     pub(super) due: Option<Instant>,
+    /// Those whose word is asked for.
+    pub(super) helpers: ArrayVec<PeerId, HELPERS>,
 }
 
 /// See [the module](self).
@@ -63,9 +69,12 @@ impl Watch {
 
     pub(super) fn set(&mut self, peer: PeerId, stage: Stage, at: Instant) {
         if self.checks.len() >= CHECKS_MAX && !self.checks.contains_key(&peer) {
-            return;
+            // A suspect waits for long, and has its turn again.
+            let is_suspect = |(_, check): &(&PeerId, &Check)| check.stage == Stage::Suspected;
+            let Some(suspect) = self.checks.iter().find(is_suspect).map(|(suspect, _)| *suspect) else { return };
+            self.drop_check(&suspect);
         }
-        let check = self.checks.entry(peer).or_insert(Check { stage, due: None });
+        let check = self.checks.entry(peer).or_insert(Check { stage, due: None, helpers: ArrayVec::new() });
         check.stage = stage;
         self.deadlines.set(peer, &mut check.due, Some(at));
     }

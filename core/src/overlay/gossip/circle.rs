@@ -12,14 +12,17 @@
 //! be asked. Of these the one heard longest ago goes when there are [`RESTING_MAX`](super::RESTING_MAX).
 
 use core::net::SocketAddr;
+use std::collections::BTreeMap;
 
 use super::neighbour::{NEIGHBOURS_MAX, Neighbour, State};
 use super::{DIAL_SPREAD, GREETING_RTO, Gossip, RECALL_EVERY, RECALL_SPREAD, Stores};
 use crate::api::Serving;
 use crate::identity::PeerId;
+use crate::overlay::advert::MembershipTable;
 use crate::overlay::output::Output;
 use crate::overlay::pack;
 use crate::time::Instant;
+use crate::wire::address::Prefix;
 use crate::wire::message::{Message, NeighbourWord};
 
 /// Neighbours that are looked for.
@@ -28,12 +31,20 @@ pub(super) const WANTED: usize = 32;
 const NEAREST: usize = 16;
 /// Most neighbours that links are up to. At the limit a further one is told so.
 pub(crate) const CIRCLE_MAX: usize = 48;
+/// Neighbours of one prefix that nobody else has to make room for.
+const OF_PREFIX: usize = 4;
 /// Who has fewer is taken by whomever it asks.
 const LONELY: usize = 3;
 /// Most supernodes to start from. At the limit further ones are not dialled.
 const STARTS_MAX: usize = 64;
 /// Draws for a random neighbour before it is given up until the next round.
 const DRAWS: usize = 8;
+
+/// The prefix that a supernode counts for.
+fn counted(peer: &PeerId, members: &MembershipTable) -> Option<Prefix> {
+    let ip = members.address(peer)?.ip();
+    (!Prefix::is_exempt(ip)).then(|| Prefix::of(ip))
+}
 
 impl Gossip {
     /// Remembers where to start from.
@@ -150,7 +161,8 @@ impl Gossip {
         }
         if self.held() >= CIRCLE_MAX {
             let is_due = is_lonely || s.members.is_among_nearest(&self.me, &peer, NEAREST);
-            let gone = if is_due && self.exceptions.take(now, peer) { self.pick_to_go(s) } else { None };
+            let is_due = is_due && !self.is_crowded(&peer, s.members) && self.exceptions.take(now, peer);
+            let gone = if is_due { self.pick_to_go(s) } else { None };
             let Some(gone) = gone else {
                 pack::send(s.out, peer, &Message::Neighbour(NeighbourWord::Full));
                 return false;
@@ -166,10 +178,31 @@ impl Gossip {
         true
     }
 
-    /// A random neighbour that is none of the nearest.
+    /// How many neighbours are in each prefix that counts.
+    fn by_prefix(&self, members: &MembershipTable) -> BTreeMap<Prefix, usize> {
+        let mut counts = BTreeMap::new();
+        for prefix in self.linked().filter_map(|peer| counted(peer, members)) {
+            *counts.entry(prefix).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    /// Whether a prefix has its share of the places.
+    fn is_crowded(&self, peer: &PeerId, members: &MembershipTable) -> bool {
+        counted(peer, members).is_some_and(|prefix| self.by_prefix(members).get(&prefix) >= Some(&OF_PREFIX))
+    }
+
+    /// A random neighbour of those whose prefix has most, if these are more than its share; else one that is none of the
+    /// nearest.
     fn pick_to_go(&self, s: &mut Stores<'_>) -> Option<PeerId> {
+        let counts = self.by_prefix(s.members);
+        let most = counts.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > OF_PREFIX);
         let nearest = s.members.nearest(&self.me, NEAREST);
-        let others: Vec<PeerId> = self.linked().filter(|peer| !nearest.contains(peer)).copied().collect();
+        let may_go = |peer: &&PeerId| match most {
+            Some((prefix, _)) => counted(peer, s.members) == Some(prefix),
+            None => !nearest.contains(peer),
+        };
+        let others: Vec<PeerId> = self.linked().filter(may_go).copied().collect();
         others.get(s.random.peer_choice.below(others.len())).copied()
     }
 

@@ -284,7 +284,8 @@ impl Gossip {
         }
         let is_neighbour = self.neighbours.contains_key(&from);
         // Who asks wants to be a neighbour; a mere answer comes late.
-        if (!is_neighbour && !pull) || !self.digests_taken.take(now, from) {
+        let may_ask = is_neighbour || (pull && s.members.contains(&from));
+        if !may_ask || !self.digests_taken.take(now, from) {
             return;
         }
         if !is_neighbour && !self.take(now, from, false, s) {

@@ -12,7 +12,9 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use super::checks::{HEALTH_MAX, Stage, TICK};
+use arrayvec::ArrayVec;
+
+use super::checks::{HEALTH_MAX, HELPERS, Stage, TICK};
 use super::neighbour::State;
 use super::{Gossip, Stores};
 use crate::identity::PeerId;
@@ -32,8 +34,6 @@ const VISIT_TAKES: Duration = Duration::from_secs(4);
 const HELP_TAKES: Duration = Duration::from_secs(8);
 /// A suspect that stays silent so long is dead.
 const DEAD_AFTER: Duration = Duration::from_secs(300);
-/// Neighbours that are asked to try.
-const HELPERS: usize = 3;
 /// Most questions of others that are open, of one of them [`PINGS_OF_ONE_MAX`]. At the limit further ones are not heard.
 const PINGS_MAX: usize = 64;
 /// See [`PINGS_MAX`].
@@ -156,12 +156,17 @@ impl Gossip {
     /// Has others try somebody.
     fn ask_about(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
         let mut others: Vec<PeerId> = self.linked().filter(|other| **other != peer).copied().collect();
+        let mut helpers = ArrayVec::new();
         for _ in 0..HELPERS.min(others.len()) {
             let helper = others.swap_remove(s.random.peer_choice.below(others.len()));
             pack::send(s.out, helper, &Message::PingFor { peer });
+            helpers.push(helper);
         }
         let at = now + self.watch.patience(HELP_TAKES);
         self.watch.set(peer, Stage::AskedAbout, at);
+        if let Some(check) = self.watch.checks.get_mut(&peer) {
+            check.helpers = helpers;
+        }
     }
 
     /// A neighbour does not hear somebody: whether this node does. It is tried, unless it was heard a moment ago.
@@ -188,10 +193,10 @@ impl Gossip {
         }
     }
 
-    /// Somebody else hears whom this node does not hear.
+    /// Somebody else, who was asked, hears whom this node does not hear.
     pub(crate) fn on_alive(&mut self, from: &PeerId, peer: &PeerId) {
-        let is_asked = self.watch.checks.get(peer).is_some_and(|check| check.stage == Stage::AskedAbout);
-        if is_asked && self.neighbours.contains_key(from) {
+        let is_of = |check: &super::checks::Check| check.stage == Stage::AskedAbout && check.helpers.contains(from);
+        if self.watch.checks.get(peer).is_some_and(is_of) {
             self.watch.drop_check(peer);
             self.watch.health = (self.watch.health + 1).min(HEALTH_MAX);
         }

@@ -232,7 +232,8 @@ impl Homes {
             }
         }
         if self.listing.is_unasked() {
-            if was_home {
+            let is_expected = |c: &Prospect| c.was_home && c.link == Link::Dialling;
+            if was_home && self.prospects.values().any(|c| is_expected(c)) {
                 self.listing.wait(now);
             } else {
                 self.listing.ask(now, peer, m.out);

@@ -293,12 +293,14 @@ impl Registrations {
     }
 
     /// A link ended, or could not be opened: a leaf is registered no longer; another home is dialled when its next
-    /// question is due.
-    pub(crate) fn on_link_down(&mut self, peer: &PeerId, out: &mut VecDeque<Output>) {
-        self.remove(peer, out);
+    /// question is due. Whether it was a leaf of ours.
+    #[must_use]
+    pub(crate) fn on_link_down(&mut self, peer: &PeerId, out: &mut VecDeque<Output>) -> bool {
+        let was_leaf = self.remove(peer, out);
         if let Some(watched) = self.watched_mut(peer) {
             watched.is_linked = false;
         }
+        was_leaf
     }
 
     /// Anything authentic came from `peer`: it lives.

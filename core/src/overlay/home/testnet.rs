@@ -307,7 +307,7 @@ impl TestNet {
                 gossip.on_link_down(now, peer, &mut Stores { wall, random, members, records, out });
             }
             if let Some(registrations) = registrations {
-                registrations.on_link_down(&peer, out);
+                let _ = registrations.on_link_down(&peer, out);
             }
             if let Some(homes) = homes {
                 homes.on_link_down(now, peer, &mut Means { key, wall, random, members, sequence, out });

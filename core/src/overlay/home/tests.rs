@@ -376,6 +376,6 @@ fn leaves_are_limited_and_told_so() {
     }
     assert_eq!(registrations.len(), 2);
     let mut out = VecDeque::new();
-    registrations.on_link_down(&key(100).peer_id(), &mut out);
+    assert!(registrations.on_link_down(&key(100).peer_id(), &mut out));
     assert_eq!(registrations.len(), 1);
 }

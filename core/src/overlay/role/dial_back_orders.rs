@@ -45,6 +45,8 @@ pub(crate) struct DialBackOrders {
     dials: RateTable<PeerId>,
     addresses: RateTable<SocketAddr>,
     prefixes: RateTable<Prefix>,
+    /// By the prefix of whoever orders.
+    orderers: RateTable<Prefix>,
 }
 
 impl DialBackOrders {
@@ -55,6 +57,7 @@ impl DialBackOrders {
             dials: RateTable::new(EACH, ALL, SOURCES_MAX),
             addresses: RateTable::new(EACH_ADDRESS, ALL, SOURCES_MAX),
             prefixes: RateTable::new(Rate { interval: Duration::from_millis(500), burst: 20 }, ALL, SOURCES_MAX),
+            orderers: RateTable::new(Rate { interval: Duration::from_secs(1), burst: 20 }, ALL, SOURCES_MAX),
         }
     }
 
@@ -64,6 +67,7 @@ impl DialBackOrders {
         self.dials.handle_timeout(now);
         self.addresses.handle_timeout(now);
         self.prefixes.handle_timeout(now);
+        self.orderers.handle_timeout(now);
     }
 
     /// `requester`, whose packets come from `seen_address` on a proven direct path, wants to be dialled by a
@@ -119,7 +123,10 @@ impl DialBackOrders {
         }
         let prefix = Prefix::of(address.ip());
         let is_exempt = Prefix::is_exempt(address.ip());
-        let is_free = self.dials.allows(now, &peer) && self.addresses.allows(now, &address);
+        let orderer = members.address(from).filter(|at| !Prefix::is_exempt(at.ip())).map(|at| Prefix::of(at.ip()));
+        let is_free = self.dials.allows(now, &peer)
+            && self.addresses.allows(now, &address)
+            && orderer.is_none_or(|orderer| self.orderers.allows(now, &orderer));
         if !is_free || (!is_exempt && !self.prefixes.allows(now, &prefix)) {
             return;
         }
@@ -127,6 +134,9 @@ impl DialBackOrders {
         self.addresses.charge(now, address);
         if !is_exempt {
             self.prefixes.charge(now, prefix);
+        }
+        if let Some(orderer) = orderer {
+            self.orderers.charge(now, orderer);
         }
         out.push_back(Output::DialBack { peer, address, nonce });
     }
