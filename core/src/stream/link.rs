@@ -103,11 +103,9 @@ impl LinkStreams {
         self.words.handle_timeout(now);
         if let Some(conn) = &mut self.conn {
             conn.handle_timeout(at);
-            // The probe time-out counts from the last packet sent and ends at 2^16 times its base: after so long
-            // without a chance to send it would stay in the past for good.
-            let is_stuck = conn.poll_timeout().is_some_and(|due| due <= at);
-            self.stuck_until = is_stuck.then(|| now + STUCK_WAIT);
+            self.stuck_until = None;
         }
+        self.note_stuck();
         self.on_change();
     }
 
@@ -135,8 +133,20 @@ impl LinkStreams {
             .or_else(|| self.transmit_word(buf));
         if len.is_some() {
             self.stuck_until = None;
+        } else {
+            self.note_stuck();
         }
         len
+    }
+
+    /// The probe time-out counts from the last packet sent and ends at 2^16 times its base: after so long without a chance
+    /// to send it would stay in the past for good. So would one that nothing that is due puts off.
+    fn note_stuck(&mut self) {
+        let at = self.std(self.now);
+        let is_due = |conn: &mut Box<Conn>| conn.poll_timeout().is_some_and(|due| due <= at);
+        if self.stuck_until.is_none() && self.conn.as_mut().is_some_and(is_due) {
+            self.stuck_until = Some(self.now + STUCK_WAIT);
+        }
     }
 
     fn transmit_word(&mut self, buf: &mut Vec<u8>) -> Option<usize> {
