@@ -100,6 +100,8 @@ struct Heard {
     /// Who passed it on, all different and of different prefixes.
     vouchers: ArrayVec<(PeerId, Source), VOUCHERS>,
     asked_at: Option<Instant>,
+    /// It told of itself right after it was asked: if it does not answer, the two Inits may have crossed.
+    speaks: bool,
     refusals: u8,
     due: Option<Instant>,
 }
@@ -201,7 +203,17 @@ impl Hearsay {
         let asked_at = self.shelf.value(&id).and_then(|old| old.asked_at);
         self.forget(&id);
         let is_own = id == teller.id;
-        let heard = Heard { id, source, is_own, address, vouchers: ArrayVec::new(), asked_at, refusals: 0, due: None };
+        let heard = Heard {
+            id,
+            source,
+            is_own,
+            address,
+            vouchers: ArrayVec::new(),
+            asked_at,
+            speaks: false,
+            refusals: 0,
+            due: None,
+        };
         self.count(&heard, 1);
         self.shelf.put(&checked, bytes, heard);
         if let (Some(at), Some(heard)) = (asked_at, self.shelf.value_mut(&id)) {
@@ -227,6 +239,13 @@ impl Hearsay {
         }
         let is_vouched = !heard.vouchers.is_empty() && heard.vouchers.len() >= VOUCHERS.min(need.tellers);
         let was_asked = heard.asked_at;
+        if let Some(asked) = was_asked.filter(|at| teller.id == id && now.since(*at) < ASK_AGAIN) {
+            if !heard.speaks && self.asks.take(now, source) {
+                heard.speaks = true;
+                self.deadlines.set(id, &mut heard.due, Some(asked + ASK_AGAIN));
+            }
+            return Ok(id);
+        }
         let at = if teller.id == id {
             Some(now).filter(|_| was_asked.is_none_or(|at| now.since(at) >= ASK_AGAIN))
         } else if was_asked.is_some() {
@@ -253,7 +272,7 @@ impl Hearsay {
         while let Some(id) = self.deadlines.pop_due(now) {
             let Some(heard) = self.shelf.value_mut(&id) else { continue };
             heard.due = None;
-            if heard.asked_at.replace(now).is_some() {
+            if heard.asked_at.replace(now).is_some() && !core::mem::take(&mut heard.speaks) {
                 self.forget(&id);
                 continue;
             }
