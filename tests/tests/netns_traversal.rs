@@ -179,8 +179,11 @@ fn idle_leaf_sends_less_than_half_of_what_stun_would() {
     assert!(share < 50, "{share} %");
 }
 
+/// The same as above on a router like most, with the bound that it allows, which takes 21 minutes of waiting. The one
+/// above holds the mechanism in every run; this one is for when keep-alive or its measurement changes:
+/// `cargo test -p handfast-tests --features netns --test netns_traversal -- --ignored`, as root.
 #[test]
-#[ignore = "measures a lifetime of three minutes and then counts for ten"]
+#[ignore = "waits for 21 minutes: measures a lifetime of three minutes and then counts for ten"]
 fn idle_leaf_on_a_patient_router_sends_less_than_a_third() {
     let share = idle_share_of_stun(Duration::from_secs(180), Duration::from_secs(600));
     assert!(share < 30, "{share} %");
