@@ -15,11 +15,13 @@ mod introductions;
 #[cfg(any(test, feature = "operations"))]
 pub(crate) mod operations;
 mod rate;
+mod source;
 
 use core::net::{IpAddr, SocketAddr};
 
 pub(crate) use budget::{ADDRESSES_PER_ATTEMPT_MAX, Charge, Exposure, Grant, Scope};
 pub(crate) use rate::{Rate, RateTable};
+pub(crate) use source::Source;
 
 use self::anti_amplification::Ledger;
 use self::budget::Budget;

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::output::{Location, Output};
 use super::state::{Acting, Overlay};
+use crate::account::Source;
 use crate::identity::PeerId;
 use crate::introduce::LookupFailure;
 use crate::overlay::advert::{Advert, Capabilities, MembershipTable, statement};
@@ -91,7 +92,7 @@ impl Overlay {
         about: &About,
     ) -> Option<Box<[u8]>> {
         match message {
-            Message::Lookup { peer } => self.on_lookup(now, from, peer),
+            Message::Lookup { peer } => self.on_lookup(now, (from, about.ip), peer),
             Message::LookupReply { peer, record } => {
                 let wall = self.wall_time(now);
                 self.lookups.on_reply(now, &from, wall, peer, record, &mut self.out);
@@ -103,7 +104,7 @@ impl Overlay {
             Message::RegisterReply { refused, load } => self.on_register_reply(now, from, refused, load),
             Message::Deregister => {
                 if let Some((s, mut stores)) = self.supernode(now) {
-                    s.registrations.on_deregister(&from, &mut stores);
+                    s.registrations.on_deregister(now, &from, &mut stores);
                 }
             }
             Message::HomeDown { home } => {
@@ -116,7 +117,7 @@ impl Overlay {
                 if about.is_proven
                     && let Some((s, mut stores)) = self.supernode(now)
                 {
-                    s.gossip.on_adverts_request(now, from, &mut stores);
+                    s.gossip.on_adverts_request(now, (from, about.ip), &mut stores);
                 }
             }
             Message::Signed { kind, bytes } => self.on_signed(now, (from, about.ip), kind, bytes, about.is_called),
@@ -234,7 +235,7 @@ impl Overlay {
             Message::Seek { peer, record } => {
                 // The answer is long: only over a path that is proven.
                 if about.is_proven {
-                    self.on_seek(now, from, peer, record);
+                    self.on_seek(now, (from, about.ip), peer, record);
                 }
             }
             Message::Nearest { peer, supernodes } => self.on_nearest(now, (from, about.ip), peer, &supernodes),
@@ -258,7 +259,7 @@ impl Overlay {
 
     // ---- to a supernode ----
 
-    fn on_lookup(&mut self, now: Instant, from: PeerId, peer: PeerId) {
+    fn on_lookup(&mut self, now: Instant, (from, ip): (PeerId, Option<IpAddr>), peer: PeerId) {
         if !self.is_serving() {
             return;
         }
@@ -291,7 +292,7 @@ impl Overlay {
         }
         let by = self.standing(now);
         if let Acting::Supernode(s) = &mut self.acting
-            && s.lookups_taken.take(now, from)
+            && s.lookups_taken.take(now, Source::of(from, ip))
         {
             self.lookups.is_seeking = self.members.is_partial();
             let whom = match holders(&self.members, self.me.id(), &peer) {
@@ -313,17 +314,17 @@ impl Overlay {
         let Some((s, mut stores)) = self.supernode(now) else { return };
         let has_left = |r: Record| r.id == peer && r.sequence > own && !r.names(&me);
         if s.registrations.contains(&peer) && Record::verify(bytes).is_ok_and(has_left) {
-            s.registrations.on_deregister(&peer, &mut stores);
+            s.registrations.on_deregister(now, &peer, &mut stores);
         }
         s.gossip.on_signed(now, (from, None), SignedKind::Record, bytes, &mut stores);
     }
 
     /// A supernode looks for those that are nearest to a place, or for the record that belongs there.
-    fn on_seek(&mut self, now: Instant, from: PeerId, peer: PeerId, record: bool) {
+    fn on_seek(&mut self, now: Instant, (from, ip): (PeerId, Option<IpAddr>), peer: PeerId, record: bool) {
         let me = self.me.id();
         let Self { acting, members, records, out, .. } = self;
         let Acting::Supernode(s) = acting else { return };
-        if !s.seeks_taken.take(now, from) {
+        if !s.seeks_taken.take(now, Source::of(from, ip)) {
             return;
         }
         self.is_pressing = true;

@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 
 use super::clock::{NetworkClock, Standing};
 use super::turn::Turn;
-use crate::account::{Rate, RateTable};
+use crate::account::{Rate, RateTable, Source};
 use crate::api::{Config, Role, Saved, Serving, SupernodeStatus};
 use crate::identity::{PeerId, SecretKey};
 use crate::link::Identity;
@@ -24,17 +24,17 @@ use crate::random::{Generators, Seed};
 use crate::time::{Aged, Instant, WallTime};
 use crate::wire::message::Load;
 
-/// Lookups that a supernode does for one peer: each may cost it eight questions.
-const LOOKUPS_OF_ONE: Rate = Rate { interval: Duration::from_millis(200), burst: 20 };
+/// Lookups that a supernode does for one prefix, where many may share an address: each may cost it eight questions.
+const LOOKUPS_OF_ONE: Rate = Rate { interval: Duration::from_millis(100), burst: 40 };
 /// And for all together.
 const LOOKUPS: Rate = Rate { interval: Duration::from_millis(2), burst: 500 };
 /// Of the peers that one asked for, so many are remembered.
 const ASKED_LATELY_MAX: usize = 4;
-/// Answers to those who look for the nearest, to one of them: it may be home to thousands of leaves.
+/// Answers to those who look for the nearest, to one prefix: a supernode there may be home to thousands of leaves.
 const SEEKS_OF_ONE: Rate = Rate { interval: Duration::from_millis(10), burst: 256 };
 /// And to all together.
 const SEEKS: Rate = Rate { interval: Duration::from_millis(1), burst: 2_000 };
-/// Most peers whose rate is kept.
+/// Most prefixes, and peers where these do not count, whose rate is kept.
 const LOOKERS_MAX: usize = 4_096;
 
 /// As what this node acts now, with all that goes with it.
@@ -53,8 +53,8 @@ pub(super) struct Supernode {
     /// Whom each peer asked for, the last one first.
     pub(super) asked_lately: Aged<PeerId, ArrayVec<PeerId, ASKED_LATELY_MAX>, LOOKERS_MAX>,
     /// Lookups done for others.
-    pub(super) lookups_taken: RateTable<PeerId>,
-    pub(super) seeks_taken: RateTable<PeerId>,
+    pub(super) lookups_taken: RateTable<Source>,
+    pub(super) seeks_taken: RateTable<Source>,
     pub(super) dial_backs: DialBackOrders,
 }
 

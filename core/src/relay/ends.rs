@@ -10,8 +10,8 @@ use crate::wire::packet::ChannelId;
 /// Most channels of which this node is an end. At the limit new ones are not noted and their packets dropped.
 const ENDS_MAX: usize = 16_384;
 
-/// Most to one peer through one relay. At the limit another one is forgotten.
-const OF_BOTH: usize = 4;
+/// Most to one peer through one relay, which has two at most that are of use. At the limit another one is forgotten.
+const OF_BOTH: usize = 16;
 
 /// One channel, from an end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,7 +37,7 @@ impl Ends {
             return;
         }
         self.remove(channel);
-        // A relay has two at most that are of use: one that brings ever new ones fills no place of another's.
+        // A relay that brings ever new ones fills no place of another's.
         let of_both = of(&self.by_end, way.end).filter(|other| self.ways.get(other).is_some_and(|w| w.via == way.via));
         let of_both: ArrayVec<ChannelId, OF_BOTH> = of_both.take(OF_BOTH).collect();
         if let Some(other) = of_both.first().filter(|_| of_both.is_full()) {
@@ -100,6 +100,18 @@ mod tests {
 
     const fn channel(n: u8) -> ChannelId {
         ChannelId([n; 6])
+    }
+
+    #[test]
+    fn a_relay_that_brings_ever_new_ones_leaves_others_their_places() {
+        let mut ends = Ends::default();
+        let [a, bad, good] = [1, 2, 3].map(peer);
+        ends.add(channel(0), Way { end: a, via: good });
+        for n in 1..200 {
+            ends.add(channel(n), Way { end: a, via: bad });
+            assert_eq!(ends.get(channel(n)), Some(Way { end: a, via: bad }));
+        }
+        assert_eq!((ends.through(bad).count(), ends.through(good).count()), (OF_BOTH, 1));
     }
 
     #[test]

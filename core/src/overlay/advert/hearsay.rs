@@ -20,7 +20,7 @@ use arrayvec::ArrayVec;
 use super::Advert;
 use super::shelf::{Refused, Shelf};
 use super::statement::{StatementError, subject};
-use crate::account::{Rate, RateTable};
+use crate::account::{Rate, RateTable, Source};
 use crate::identity::PeerId;
 use crate::random::ChoiceRng;
 use crate::time::{Deadlines, Instant, WallTime, earliest};
@@ -55,13 +55,6 @@ const ASKS: Rate = Rate { interval: Duration::from_millis(20), burst: 512 };
 /// Most sources whose rate is kept.
 const SOURCES_MAX: usize = 1_024;
 
-/// Whom what waits is charged to: everybody in a prefix, or a peer where prefixes do not count.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Source {
-    Prefix(Prefix),
-    Peer(PeerId),
-}
-
 /// Who tells.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Teller {
@@ -75,10 +68,7 @@ pub(crate) struct Teller {
 
 impl Teller {
     fn source(&self) -> Source {
-        match self.ip.filter(|ip| !Prefix::is_exempt(*ip)) {
-            Some(ip) => Source::Prefix(Prefix::of(ip)),
-            None => Source::Peer(self.id),
-        }
+        Source::of(self.id, self.ip)
     }
 }
 

@@ -511,7 +511,6 @@ impl MembershipTable {
     }
 
     /// How sure we are that a supernode is gone.
-    #[cfg(test)]
     pub(crate) fn suspicion(&self, id: &PeerId) -> Suspicion {
         self.shelf.value(id).map_or(Suspicion::Alive, |known| known.suspicion)
     }

@@ -146,6 +146,10 @@ impl<S: Statement, T> Shelf<S, T> {
         bytes: &[u8],
         admit: impl FnOnce(&Self, &S) -> Result<(), Refused>,
     ) -> Result<Checked<S>, Refused> {
+        // The same again needs no look.
+        if statement::subject(bytes).is_some_and(|id| self.bytes(&id) == Some(bytes)) {
+            return Err(Refused::Known);
+        }
         if !self.budget.allows(now, from) {
             return Err(Refused::Budget);
         }

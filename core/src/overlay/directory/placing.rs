@@ -265,10 +265,14 @@ impl Placing {
     /// A supernode became known, or there is a link to it again. Whether it is given what it is to keep.
     #[must_use]
     pub(crate) fn on_met(&mut self, now: Instant, peer: PeerId, address: SocketAddr) -> bool {
-        if self.met.len() >= MET_MAX || self.met.iter().any(|met| met.peer == peer) || !self.served.take(now, peer) {
+        if !self.served.take(now, peer) {
             return false;
         }
-        self.met.push_back(Met { peer, address, after: None });
+        // Who waits already is given all from the beginning.
+        self.met.retain(|met| met.peer != peer);
+        if self.met.len() < MET_MAX {
+            self.met.push_back(Met { peer, address, after: None });
+        }
         self.met_at.get_or_insert(now);
         true
     }

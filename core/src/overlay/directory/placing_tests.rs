@@ -137,7 +137,7 @@ fn who_is_met_gets_what_it_is_to_keep_and_nobody_else_does() {
     let leaves: Vec<u8> = (100..140).collect();
     let (members, records) = (members(20), records(&leaves, &[ME, 2]));
     let mut placing = Placing::new(s(0), id(ME));
-    assert!(placing.on_met(s(0), id(5), at(5)) && !placing.on_met(s(0), id(5), at(5)));
+    assert_eq!([0, 0, 1, 120].map(|now| placing.on_met(s(now), id(5), at(5))), [true, true, false, true]);
     let puts = run(&mut placing, s(5), &leaves, (&records, &members));
     let mut got: Vec<PeerId> = puts
         .iter()

@@ -84,7 +84,11 @@ impl Search {
             return false;
         };
         found.has_answered = true;
-        for (peer, address) in supernodes {
+        for (nth, (peer, address)) in supernodes.iter().enumerate() {
+            if supernodes.iter().take(nth).any(|(other, _)| other == peer) {
+                // Once is enough.
+                continue;
+            }
             let address = SocketAddr::from(*address);
             let is_here = |f: &&Found| counted(address).is_some() && counted(f.address) == counted(address);
             if let Some(known) = self.found.iter_mut().find(|f| f.peer == *peer) {
@@ -215,5 +219,28 @@ mod tests {
         let there =
             search.found.iter().filter(|f| f.address.ip() == core::net::IpAddr::from([198, 51, 100, 1])).count();
         assert!(there <= IN_PREFIX_MAX);
+    }
+
+    #[test]
+    fn whom_only_one_names_holds_nothing_however_often_it_is_named() {
+        let (me, target) = (key(1).peer_id(), key(250).peer_id());
+        let at = |n: u8| SocketAddr::from(([203, 0, n, 1], 4_000));
+        let known = (2..5).map(|n| (key(n).peer_id(), at(n))).collect();
+        let mut search = Search::new(target, &me, known);
+        let mut out = VecDeque::new();
+        assert!(search.go_on(s(1), &mut out).is_some());
+        let by_one: Vec<(PeerId, Address)> = vec![(key(9).peer_id(), at(9).into()); 4];
+        let by_two = (key(10).peer_id(), at(10).into());
+        search.on_nearest((&key(2).peer_id(), None), &me, &[by_one.as_slice(), &[by_two]].concat());
+        search.on_nearest((&key(3).peer_id(), None), &me, &[by_two]);
+        let mut holders: Vec<PeerId> = search.holders(8).into_iter().map(|(peer, _)| peer).collect();
+        holders.sort_unstable();
+        let mut right: Vec<PeerId> = [2, 3, 4, 10].into_iter().map(|n| key(n).peer_id()).collect();
+        right.sort_unstable();
+        assert_eq!(holders, right);
+        // Nor does who is said to be in a private network.
+        let private = (key(11).peer_id(), SocketAddr::from(([10, 0, 0, 1], 1)).into());
+        search.on_nearest((&key(4).peer_id(), None), &me, &[private]);
+        assert!(search.found.iter().all(|f| f.peer != private.0));
     }
 }

@@ -90,6 +90,30 @@ fn what_is_not_put_again_is_forgotten() {
 }
 
 #[test]
+fn what_a_leaf_leaves_behind_is_charged_for_and_ends_and_is_its_own_again_when_it_is_back() {
+    let mut store = RecordStore::new(80);
+    let long = |n| Record { lifetime_s: 43_200, ..record(n, 200, 1) }.sign(&key(n));
+    insert(&mut store, s(1), &long(1), Putter::Leaf).unwrap();
+    store.let_go(s(10), &key(1).peer_id());
+    store.let_go(s(10), &key(9).peer_id());
+    assert_eq!((store.sizes(), store.poll_timeout()), ((1, 1, 1), Some(s(7_210))));
+    insert(&mut store, s(20), &long(1), Putter::Leaf).expect("as good as new");
+    assert_eq!((store.sizes(), store.poll_timeout()), ((0, 0, 0), Some(s(43_200))));
+    // One that others had put becomes a leaf's, too.
+    insert(&mut store, s(20), &long(2), prefix(1)).unwrap();
+    insert(&mut store, s(20), &long(2), Putter::Leaf).unwrap();
+    assert_eq!(store.sizes(), (0, 0, 0));
+    assert_eq!(insert(&mut store, s(20), &long(2), Putter::Leaf), Err(Refused::Known));
+    for n in 1..40 {
+        let _ = insert(&mut store, s(30), &long(n), Putter::Leaf);
+        store.let_go(s(30), &key(n).peer_id());
+    }
+    assert_eq!((store.sizes(), store.len()), ((10, 1, 1), 10), "an eighth");
+    store.handle_timeout(s(7_230));
+    assert_eq!((store.sizes(), store.len()), ((0, 0, 0), 0));
+}
+
+#[test]
 fn c5_h1_made_up_records_do_not_fill_the_store() {
     let mut store = RecordStore::new(80);
     // While there is room, anything goes; from half full on, nobody has more than an eighth.

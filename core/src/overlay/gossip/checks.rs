@@ -85,6 +85,12 @@ impl Watch {
         Some(check.stage)
     }
 
+    /// Whether this one's word about a peer is waited for.
+    pub(super) fn is_helper(&self, helper: &PeerId, peer: &PeerId) -> bool {
+        let is_asked = |check: &Check| check.stage == Stage::AskedAbout && check.helpers.contains(helper);
+        self.checks.get(peer).is_some_and(is_asked)
+    }
+
     /// What is waited for takes so long here.
     pub(super) fn patience(&self, time: Duration) -> Duration {
         time * (1 + self.health)

@@ -5,7 +5,7 @@
 //! sends a digest that asks for one wants to be one, and is taken while there are fewer than [`CIRCLE_MAX`]; beyond, it
 //! is told that this circle is full, and looks elsewhere. So those who were there first do not become hubs. But somebody
 //! who has hardly any neighbours says so and is taken, as is one of the nearest; a random other one is sent away, which
-//! finds another.
+//! finds another: one of the same prefix, or of the one that has most places, where these have more than [`OF_PREFIX`].
 //!
 //! A neighbour that does not answer is dialled again and again, and keeps its place only while nobody else wants it. A
 //! link to a supernode that is no neighbour *rests*: nothing is sent to keep it, and it is there when something is to
@@ -161,8 +161,7 @@ impl Gossip {
         }
         if self.held() >= CIRCLE_MAX {
             let is_due = is_lonely || s.members.is_among_nearest(&self.me, &peer, NEAREST);
-            let is_due = is_due && !self.is_crowded(&peer, s.members) && self.exceptions.take(now, peer);
-            let gone = if is_due { self.pick_to_go(s) } else { None };
+            let gone = if is_due && self.exceptions.take(now, peer) { self.pick_to_go(&peer, s) } else { None };
             let Some(gone) = gone else {
                 pack::send(s.out, peer, &Message::Neighbour(NeighbourWord::Full));
                 return false;
@@ -187,19 +186,17 @@ impl Gossip {
         counts
     }
 
-    /// Whether a prefix has its share of the places.
-    fn is_crowded(&self, peer: &PeerId, members: &MembershipTable) -> bool {
-        counted(peer, members).is_some_and(|prefix| self.by_prefix(members).get(&prefix) >= Some(&OF_PREFIX))
-    }
-
-    /// A random neighbour of those whose prefix has most, if these are more than its share; else one that is none of the
-    /// nearest.
-    fn pick_to_go(&self, s: &mut Stores<'_>) -> Option<PeerId> {
+    /// Who makes room for `peer`, at random: one of its own prefix if that has its share of the places already, else one of
+    /// the prefix that has most, if these are more than its share, else one that is none of the nearest.
+    fn pick_to_go(&self, peer: &PeerId, s: &mut Stores<'_>) -> Option<PeerId> {
         let counts = self.by_prefix(s.members);
-        let most = counts.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > OF_PREFIX);
+        let own = counted(peer, s.members).and_then(|prefix| counts.get_key_value(&prefix));
+        let own = own.filter(|(_, count)| **count >= OF_PREFIX);
+        let most = counts.iter().max_by_key(|(_, count)| **count).filter(|(_, count)| **count > OF_PREFIX);
+        let most = own.or(most).map(|(prefix, _)| *prefix);
         let nearest = s.members.nearest(&self.me, NEAREST);
         let may_go = |peer: &&PeerId| match most {
-            Some((prefix, _)) => counted(peer, s.members) == Some(prefix),
+            Some(prefix) => counted(peer, s.members) == Some(prefix),
             None => !nearest.contains(peer),
         };
         let others: Vec<PeerId> = self.linked().filter(may_go).copied().collect();

@@ -29,7 +29,7 @@ use arrayvec::ArrayVec;
 
 use self::checks::Watch;
 use self::neighbour::{NEIGHBOURS_MAX, Neighbour, State};
-use crate::account::{Rate, RateTable};
+use crate::account::{Rate, RateTable, Source};
 use crate::identity::{PeerId, SecretKey};
 use crate::overlay::advert::statement::{speaks_of, subject};
 use crate::overlay::advert::{Hearsay, MembershipTable, OwnAdvert, Sequence, Suspicion, shelf};
@@ -150,6 +150,7 @@ pub(crate) struct Gossip {
     /// As last saved.
     anchors: Vec<(PeerId, SocketAddr)>,
     listings_given: RateTable<PeerId>,
+    listings_of_source: RateTable<Source>,
     digests_taken: RateTable<PeerId>,
 }
 
@@ -159,6 +160,8 @@ impl Gossip {
         // A listing is up to 150 packets for one: seldom per asker, and bounded for all together.
         let listing = Rate { interval: Duration::from_secs(30), burst: 3 };
         let listings = Rate { interval: Duration::from_millis(20), burst: 200 };
+        // Many leaves may share an address, and start at once.
+        let of_source = Rate { interval: Duration::from_millis(200), burst: 50 };
         // A round of two neighbours that hurry, twice over.
         let digest = Rate { interval: Duration::from_millis(250), burst: 16 };
         let digests = Rate { interval: Duration::from_millis(2), burst: 500 };
@@ -189,6 +192,7 @@ impl Gossip {
             listings_asked: 0,
             anchors: Vec::new(),
             listings_given: RateTable::new(listing, listings, ASKERS_MAX),
+            listings_of_source: RateTable::new(of_source, listings, ASKERS_MAX),
             digests_taken: RateTable::new(digest, digests, ASKERS_MAX),
         }
     }
@@ -304,7 +308,10 @@ impl Gossip {
                 packer.push(&Message::Signed { kind, bytes });
             }
         };
-        let mut answer = s.members.compare(entries, send);
+        // Only so many are sent: those with the lowest places, which come first, are to have no advantage.
+        let mut asked = entries.to_vec();
+        asked.rotate_left(s.random.peer_choice.below(entries.len()));
+        let mut answer = s.members.compare(&asked, send);
         if pull {
             let others = DIGEST_MAX - DIGEST_NEWEST;
             let ours = s.members.digest(DIGEST_NEWEST, others);
@@ -392,10 +399,17 @@ impl Gossip {
     }
 
     /// Somebody asks for all adverts. Only to be called for a link whose path is proven: the answer is long.
-    pub(crate) fn on_adverts_request(&mut self, now: Instant, from: PeerId, s: &mut Stores<'_>) {
-        if !self.listings_given.take(now, from) {
+    pub(crate) fn on_adverts_request(
+        &mut self,
+        now: Instant,
+        (from, ip): (PeerId, Option<IpAddr>),
+        s: &mut Stores<'_>,
+    ) {
+        let source = Source::of(from, ip);
+        if !self.listings_of_source.allows(now, &source) || !self.listings_given.take(now, from) {
             return;
         }
+        self.listings_of_source.charge(now, source);
         let max = if s.members.contains(&from) { LISTING_MAX } else { LISTING_LEAF_MAX };
         let mut packer = Packer::new(from, s.out);
         let mut listed = Vec::new();
@@ -437,6 +451,7 @@ impl Gossip {
         s: &mut Stores<'_>,
     ) {
         self.listings_given.handle_timeout(now);
+        self.listings_of_source.handle_timeout(now);
         self.digests_taken.handle_timeout(now);
         self.exceptions.handle_timeout(now);
         self.renew(now, key, sequence, s);

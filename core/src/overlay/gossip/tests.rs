@@ -136,8 +136,13 @@ fn before_somebody_is_suspected_others_try_it() {
         gossip.doubt(now, silent, s);
         assert_eq!(asked(s.out), 3);
         assert_eq!(s.members.suspicion(&silent), Suspicion::Alive);
-        // Somebody hears it.
-        gossip.on_alive(&all[3], &silent);
+        // Somebody hears it, and says so who was not asked, and then one who was.
+        let unasked = all.iter().find(|id| **id != me && **id != silent && !gossip.watch.is_helper(id, &silent));
+        gossip.on_alive(unasked.expect("one of four"), &silent);
+        assert!(gossip.watch.checks.contains_key(&silent));
+        let helper = all.iter().find(|id| gossip.watch.is_helper(id, &silent)).expect("one of three");
+        gossip.on_alive(helper, &silent);
+        assert!(!gossip.watch.checks.contains_key(&silent));
         gossip.watch_due(now + SECOND * 20, s);
         assert_eq!(s.members.suspicion(&silent), Suspicion::Alive);
         // Nobody does; and a stranger is not believed.
@@ -280,7 +285,7 @@ fn answers_to_digests_are_bounded() {
             s.members.digest(100, 0).into_iter().map(|e| DigestEntry { sequence_low: [0; 4], ..e }).collect();
         for _ in 0..1000 {
             gossip.on_digest(now, asker, SignedKind::Advert, false, &lacking, s);
-            gossip.on_adverts_request(now, asker, s);
+            gossip.on_adverts_request(now, (asker, None), s);
         }
         answers.extend(s.out.drain(..));
     });

@@ -112,6 +112,11 @@ impl Gossip {
                 s.out.push_back(Output::AskAlive { peer });
                 self.watch.set(peer, Stage::Asked, now + ANSWER_IN);
             }
+            // Others took the place in which it was to be looked at once more.
+            None if s.members.suspicion(&peer) == Suspicion::Suspect => {
+                visit(peer, s);
+                self.watch.set(peer, Stage::VisitedLast, now + VISIT_TAKES);
+            }
             None => {}
         }
     }
@@ -195,8 +200,7 @@ impl Gossip {
 
     /// Somebody else, who was asked, hears whom this node does not hear.
     pub(crate) fn on_alive(&mut self, from: &PeerId, peer: &PeerId) {
-        let is_of = |check: &super::checks::Check| check.stage == Stage::AskedAbout && check.helpers.contains(from);
-        if self.watch.checks.get(peer).is_some_and(is_of) {
+        if self.watch.is_helper(from, peer) {
             self.watch.drop_check(peer);
             self.watch.health = (self.watch.health + 1).min(HEALTH_MAX);
         }

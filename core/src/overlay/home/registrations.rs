@@ -10,6 +10,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::balance::{Balance, Named};
+use crate::account::{Rate, RateTable};
 use crate::api::Serving;
 use crate::identity::PeerId;
 use crate::overlay::advert::shelf::Refused;
@@ -41,10 +42,17 @@ const LOOK_MAX: usize = 16_384;
 /// So many dead homes are told of at once; further ones wait for their turn a little longer.
 const TELL_AT_ONCE: u32 = 32;
 
+/// A leaf registers when a home of its changes and every few hours; thirty short commands in a row are nothing unusual.
+const REGISTER: Rate = Rate { interval: Duration::from_secs(1), burst: 32 };
+/// All of them together: each may cost a signature to be checked.
+const REGISTER_ALL: Rate = Rate { interval: Duration::from_micros(100), burst: 10_000 };
+/// Most leaves of which it is remembered how often they registered lately.
+const REGISTERING_MAX: usize = 65_536;
+
 /// What came of a [`Message::Register`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Registered {
-    /// Why not, if not; the leaf has been told.
+    /// Why not, if not; the leaf has been told, unless there was no time to look at what it brings: then it asks again.
     pub refused: Option<Refusal>,
     /// Whether the record was new: then it is to be pushed to other supernodes.
     pub is_record_new: bool,
@@ -113,6 +121,8 @@ pub(crate) struct Registrations {
     next_number: NonZeroU32,
     deadlines: Deadlines<NonZeroU32>,
     telling: VecDeque<Telling>,
+    /// How often each leaf brings something lately.
+    taken: RateTable<PeerId>,
     tell_at: Option<Instant>,
 }
 
@@ -130,6 +140,7 @@ impl Registrations {
             next_number: NonZeroU32::MIN,
             deadlines: Deadlines::default(),
             telling: VecDeque::new(),
+            taken: RateTable::new(REGISTER, REGISTER_ALL, REGISTERING_MAX),
             tell_at: None,
         }
     }
@@ -182,6 +193,10 @@ impl Registrations {
             packer.push(&Message::Elsewhere { retry_after_s, supernodes });
             return Registered { refused, is_record_new: false, was_here: false };
         }
+        if !self.taken.take(now, leaf) {
+            // It repeats itself faster than any leaf does.
+            return Registered { refused: Some(Refusal::Busy), is_record_new: false, was_here: !is_new };
+        }
         // Its own, and naming us: a leaf is a home for nobody else's record. Parsing once more is what that costs.
         let parsed = Record::parse(record).ok().filter(|r| r.id == leaf && r.names(&self.me));
         let kept = parsed.as_ref().map(|_| s.records.insert(now, &leaf, s.wall, record, Putter::Leaf));
@@ -221,11 +236,16 @@ impl Registrations {
     }
 
     /// A leaf says goodbye. Its record goes if it names this home: whoever asks for it should hear so at once.
-    pub(crate) fn on_deregister(&mut self, leaf: &PeerId, s: &mut Stores<'_>) {
+    pub(crate) fn on_deregister(&mut self, now: Instant, leaf: &PeerId, s: &mut Stores<'_>) {
         let names_us = |bytes: &[u8]| Record::parse(bytes).is_ok_and(|r| r.names(&self.me));
         let is_ours = s.records.get(leaf).is_some_and(names_us);
-        if self.remove(leaf, s.out) && is_ours {
+        if !self.remove(leaf, s.out) {
+            return;
+        }
+        if is_ours {
             s.records.remove(leaf);
+        } else {
+            s.records.let_go(now, leaf);
         }
     }
 
@@ -321,6 +341,7 @@ impl Registrations {
         if self.tell_at.is_some_and(|at| at <= now) {
             self.tell(now, s.out);
         }
+        self.taken.handle_timeout(now);
         let shared = self.watched.values().map(|w| (&w.home, u32::try_from(w.leaves).unwrap_or(u32::MAX)));
         let counts = (self.leaves.len(), self.seconds);
         let due = self.balance.handle_timeout(now, counts, shared, s.members, &mut s.random.peer_choice);

@@ -306,8 +306,10 @@ impl TestNet {
             if let Some(gossip) = gossip {
                 gossip.on_link_down(now, peer, &mut Stores { wall, random, members, records, out });
             }
-            if let Some(registrations) = registrations {
-                let _ = registrations.on_link_down(&peer, out);
+            if let Some(registrations) = registrations
+                && registrations.on_link_down(&peer, out)
+            {
+                records.let_go(now, &peer);
             }
             if let Some(homes) = homes {
                 homes.on_link_down(now, peer, &mut Means { key, wall, random, members, sequence, out });
@@ -426,7 +428,7 @@ impl TestNode {
             gossip.on_heard(now, &from, s);
             registrations.on_heard(&from);
             match message {
-                Message::AdvertsRequest => gossip.on_adverts_request(now, from, s),
+                Message::AdvertsRequest => gossip.on_adverts_request(now, (from, None), s),
                 Message::Signed { kind, bytes } => {
                     gossip.on_signed(now, (from, ip), kind, bytes, s);
                 }
@@ -454,7 +456,7 @@ impl TestNode {
                 Message::Neighbour(word) => gossip.on_neighbour(now, from, word, s),
                 Message::PingFor { peer } => gossip.on_ping_for(now, from, peer, s),
                 Message::Alive { peer } => gossip.on_alive(&from, &peer),
-                Message::Deregister => registrations.on_deregister(&from, s),
+                Message::Deregister => registrations.on_deregister(now, &from, s),
                 Message::Lookup { peer } => crate::overlay::pack::send(s.out, from, &s.records.answer(peer)),
                 other => panic!("not for a supernode: {other:?}"),
             }

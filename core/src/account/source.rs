@@ -1,0 +1,24 @@
+//! Whom something is charged to that anybody with a key may ask for.
+
+use core::net::IpAddr;
+
+use crate::identity::PeerId;
+use crate::wire::address::Prefix;
+
+/// Everybody in a prefix, since who has many keys has few of these; or a peer where prefixes do not count, or where it is
+/// not seen where it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Source {
+    Prefix(Prefix),
+    Peer(PeerId),
+}
+
+impl Source {
+    /// Of what `peer` says over a proven path from there, if it comes straight.
+    pub(crate) fn of(peer: PeerId, ip: Option<IpAddr>) -> Self {
+        match ip.filter(|ip| !Prefix::is_exempt(*ip)) {
+            Some(ip) => Self::Prefix(Prefix::of(ip)),
+            None => Self::Peer(peer),
+        }
+    }
+}
