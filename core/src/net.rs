@@ -122,7 +122,7 @@ pub enum DropReason {
     Quota,
     /// Authentic, but its contents make no sense.
     BadContents,
-    /// An Init of a version that is not spoken here, or word that ours is none for its receiver.
+    /// An Init of a version that is not read here, or word that the receiver reads none of ours.
     OtherVersion,
 }
 

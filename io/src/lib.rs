@@ -55,8 +55,9 @@ pub use endpoint::{Acceptor, Endpoint, Events, Forward, Peer, Stream, generate_k
 pub use handfast_core::MappingProtocol;
 pub use handfast_core::portmap::{Outcome as PortMappingOutcome, Report as PortMappingReport};
 pub use handfast_core::{
-    Access, CommandError, Config, ConfigError, ConnectError, Event, PathInfo, PeerId, PeerStatus, Role, SecretKey,
-    ServiceName, Status, StreamEnd, Ticket,
+    Access, CommandError, Config, ConfigError, ConnectError, Event, LimitedRelay, PathInfo, PeerId, PeerStatus,
+    RelayLimit, RelayReason, Role, SecretKey, ServiceName, Serving, Status, StreamEnd, Ticket, Transport,
+    VolunteerStatus,
 };
 pub use local::LocalSocket;
 

@@ -185,7 +185,7 @@ impl Failure {
 pub(crate) fn limit_words(limit: RelayLimit) -> &'static str {
     match limit {
         RelayLimit::Pair => "the relay's bytes of the day for the two of you are used up",
-        RelayLimit::Relay => "what the relay carries in 30 days is used up",
+        RelayLimit::Relay => "all that the relay carries for now is used up",
     }
 }
 

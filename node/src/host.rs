@@ -359,7 +359,9 @@ fn narrate(endpoint: &Endpoint, relay_limits: RelayLimits) -> Result<(), Failure
                      and may use nothing of it. Limits: --volunteer-rate, --volunteer-quota",
                 ),
                 Event::Volunteering { on: false } => {
-                    talk::note("volunteer  OFF: the router or the day's bytes do not allow it now");
+                    talk::note(
+                        "volunteer  OFF: it is a supernode now, or the router or the day's bytes do not allow it",
+                    );
                 }
                 Event::Homeless => tracing::warn!("no home answers any more; trying others"),
                 Event::PathChanged { peer, path } => {
@@ -376,7 +378,7 @@ fn narrate(endpoint: &Endpoint, relay_limits: RelayLimits) -> Result<(), Failure
                     let who = remote.map_or_else(|| "a caller".to_owned(), |remote| remote.to_string());
                     let theirs = if lowest == highest { lowest.to_string() } else { format!("{lowest} to {highest}") };
                     tracing::warn!(
-                        "{who} speaks version {theirs} of the protocol, and this release reads version 1: install the \
+                        "{who} reads handshakes of version {theirs}, and this release those of version 1: install the \
                          newer release on the older side (handfast --version says which one this is)"
                     );
                 }

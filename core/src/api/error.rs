@@ -16,7 +16,7 @@ pub enum ConnectError {
     Refused,
     /// The peer's homes introduce nobody for now: they are too busy, or have used up what they relay.
     Busy,
-    /// The peer reads no version of the protocol that this node speaks.
+    /// The peer reads no version of a handshake that this node sends.
     OtherVersion,
 }
 

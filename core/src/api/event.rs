@@ -72,12 +72,12 @@ pub enum Event {
         /// It carries again after this.
         retry_after: Duration,
     },
-    /// This node and another one have no version of the protocol in common: one of the two needs an update. Told at most
-    /// once a minute.
+    /// This node and another one read no version of a handshake in common, which is not the version of the protocol
+    /// (`PROTOCOL.md`, section 20): one of the two needs an update. Told at most once a minute.
     OtherVersion {
         /// Where the other one is, unless a home brought its call.
         remote: Option<SocketAddr>,
-        /// The lowest version that it speaks, as far as it says.
+        /// The lowest version of a handshake that it reads, as far as it says.
         lowest: u8,
         /// The highest.
         highest: u8,

@@ -88,7 +88,7 @@ pub struct Counters {
     pub tx_bytes: u64,
     /// Datagrams forwarded between legs of channels.
     pub forwarded_datagrams: u64,
-    /// Bytes forwarded.
+    /// Bytes forwarded, UDP payload.
     pub forwarded_bytes: u64,
     /// Datagrams dropped, by [`DropReason`](crate::net::DropReason) in order of declaration.
     pub dropped: [u64; 11],
@@ -96,9 +96,9 @@ pub struct Counters {
     pub refused_connections: u64,
     /// Introductions carried as a home.
     pub introductions: u64,
-    /// Datagrams and UDP payload bytes, both ways, that introductions cost as a home.
+    /// Datagrams, both ways, that introductions cost as a home.
     pub introduction_datagrams: u64,
-    /// See `introduction_datagrams`.
+    /// UDP payload bytes, both ways, that introductions cost as a home.
     pub introduction_bytes: u64,
 }
 
@@ -159,7 +159,7 @@ pub struct LimitedRelay {
     /// The relay.
     pub relay: PeerId,
     /// For this node and this peer, since their bytes of the day are used up; for nobody, where none is named, since its
-    /// own of 30 days are.
+    /// own are: of 30 days, or of a volunteer's day.
     pub peer: Option<PeerId>,
     /// It carries again after this.
     pub retry_after: Duration,

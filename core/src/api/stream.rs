@@ -97,7 +97,7 @@ impl fmt::Display for StreamEnd {
                 f.write_str("the relay's bytes a day for the two nodes are used up, and there is no other way")
             }
             Self::RelayLimited { limit: RelayLimit::Relay, .. } => {
-                f.write_str("what the relay carries in 30 days is used up, and there is no other way")
+                f.write_str("all that the relay carries for now is used up, and there is no other way")
             }
         }
     }

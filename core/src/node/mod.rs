@@ -21,7 +21,7 @@
 //! 7. An empty datagram, or any other value that the wire can carry, is never a control signal.
 //! 8. Unproven sources get no more bytes than they sent; [`crate::account`] keeps it.
 //!
-//! `tests/contract.rs` tests these by number.
+//! `tests/tests/contract.rs` tests these by number.
 //!
 //! # Inside
 //!

@@ -33,6 +33,8 @@ struct Known {
     since: Instant,
     /// Bytes of packets with stream data.
     carried: u64,
+    /// The pair has had a newer one.
+    is_old: bool,
 }
 
 fn number(peer: usize) -> u8 {
@@ -79,7 +81,9 @@ pub fn drive(bytes: &[u8]) {
                 if relay.has_room(key(ends[0]), key(ends[1])) {
                     let closed = relay.open(now, channel(next), ends.map(of));
                     forget(&mut open, &closed, |known| known.ends.iter().all(|end| ends.contains(end)));
-                    open.insert(channel(next), Known { ends, since: now, carried: 0 });
+                    let is_of_pair = |known: &&mut Known| known.ends.iter().all(|end| ends.contains(end));
+                    open.values_mut().filter(is_of_pair).for_each(|known| known.is_old = true);
+                    open.insert(channel(next), Known { ends, since: now, carried: 0, is_old: false });
                     next += 1;
                 }
             }
@@ -92,7 +96,7 @@ pub fn drive(bytes: &[u8]) {
                 assert!(all.quota_bytes == 0 || total <= ALL_QUOTA, "{total} bytes");
                 let is_within = |known: &Known| known.carried <= PAIR_QUOTA || now.since(known.since) > DAY;
                 assert!(pair.quota_bytes == 0 || open.values().all(is_within));
-                check_told(&mut relay, now, &open, &mut told);
+                check_told(&mut relay, now, &mut open, &mut told);
             }
             10 => {
                 let to = (op & 0x80 == 0).then(|| path(bytes.u8()));
@@ -132,20 +136,34 @@ pub fn drive(bytes: &[u8]) {
     }
 }
 
-/// Both ends of a channel are told that it is limited, and not again for three seconds.
+/// Both ends of a channel are told that it is limited, and not again for three seconds; or that it is closed, where they
+/// have a newer one.
 fn check_told(
     relay: &mut Relay,
     now: Instant,
-    open: &BTreeMap<ChannelId, Known>,
+    open: &mut BTreeMap<ChannelId, Known>,
     told: &mut BTreeMap<(PeerKey, ChannelId), Instant>,
 ) {
+    let mut closed: BTreeMap<ChannelId, Vec<PeerKey>> = BTreeMap::new();
     while let Some(output) = relay.poll_output() {
-        let Output::Send { peer, message: Message::ChannelLimited { channel, .. } } = output else {
-            panic!("{output:?} is wanted of nobody")
-        };
-        assert!(open[&channel].ends.iter().any(|end| key(*end) == peer), "{peer:?} is no leg of {channel:?}");
-        let before = told.insert((peer, channel), now);
-        assert!(before.is_none_or(|at| now.since(at) >= Duration::from_secs(3)), "told again too soon");
+        match output {
+            Output::Send { peer, message: Message::ChannelLimited { channel, .. } } => {
+                assert!(open[&channel].ends.iter().any(|end| key(*end) == peer), "{peer:?} is no leg of {channel:?}");
+                let before = told.insert((peer, channel), now);
+                assert!(before.is_none_or(|at| now.since(at) >= Duration::from_secs(3)), "told again too soon");
+            }
+            Output::Send { peer, message: Message::ChannelClosed { channel } } => {
+                closed.entry(channel).or_default().push(peer);
+            }
+            other => panic!("{other:?} is wanted of nobody"),
+        }
+    }
+    for (channel, mut legs) in closed {
+        let known = open.remove(&channel).expect("it was open");
+        let mut ends = known.ends.map(key);
+        legs.sort_unstable();
+        ends.sort_unstable();
+        assert!(known.is_old && legs == ends, "{channel:?} was closed, and {legs:?} are told");
     }
 }
 

@@ -19,7 +19,7 @@ pub struct ChannelLimits {
 pub enum RelayLimit {
     /// What these two peers may have relayed in a day.
     Pair,
-    /// What the relay carries for all together in 30 days.
+    /// What the relay carries for all together: in 30 days, or as a volunteer in a day.
     Relay,
 }
 

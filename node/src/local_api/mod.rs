@@ -19,6 +19,9 @@
 //! | `ACCEPT service=NAME` | `OK peer=hf1… path=… stream=N` when one came; **the socket is the stream now** |
 //! | `EVENTS` | `OK`, then lines of JSON (`handfast.event/1`); `lost` counts those that came too fast to be told |
 //!
+//! Events: `ready`, `homeless`, `role`, `volunteering`, `path`, `relay-limited`, `other-version`, `peer-gone`,
+//! `connect-failed`, `left`, `lost`.
+//!
 //! PEER is anything that [`Target`](crate::target::Target) reads but `-`. What fails is answered
 //! `ERR code=N text="…" next="…"` with the numbers of [`Exit`](crate::exit::Exit). Bytes sent right behind a `DIAL`
 //! or `ACCEPT` line belong to the stream. Unknown keys are ignored, so that a newer client works with an older node.

@@ -101,7 +101,8 @@ impl From<VolunteerStatus> for VolunteerReport {
 impl VolunteerReport {
     pub(crate) fn to_text(self) -> String {
         let Self { on, guests, relayed_bytes } = self;
-        let is_on = if on { "on" } else { "off: the router or the day's bytes do not allow it now" };
+        let is_on =
+            if on { "on" } else { "off: it is a supernode, or the router or the day's bytes do not allow it now" };
         format!("{is_on} · {guests} strangers linked · {} relayed today", bytes(relayed_bytes))
     }
 }
@@ -198,7 +199,7 @@ impl LimitedReport {
             Some(peer) => {
                 format!("{relay} carries no more with {} for {wait}: the day's bytes are used up", short(peer))
             }
-            None => format!("{relay} carries no more for {wait}: its bytes of 30 days are used up"),
+            None => format!("{relay} carries no more for {wait}: its own bytes are used up"),
         }
     }
 }
@@ -673,7 +674,7 @@ fn event_value(event: &Event) -> Option<Value> {
             "event": "relay-limited",
             "peer": peer.to_string(),
             "relay": relay.to_string(),
-            "limit": if *limit == RelayLimit::Pair { "pair-day" } else { "relay-30-days" },
+            "limit": if *limit == RelayLimit::Pair { "pair-day" } else { "relay" },
             "retry_after_s": retry_after.as_secs(),
         }),
         Event::OtherVersion { remote, lowest, highest } => json!({
@@ -810,10 +811,7 @@ mod tests {
             report.limited_relays.push(limited.into());
         }
         let text = report.to_text();
-        assert!(
-            text.contains("carries no more with") && text.contains("for 2 h 00 min: its bytes of 30 days"),
-            "{text}"
-        );
+        assert!(text.contains("carries no more with") && text.contains("for 2 h 00 min: its own bytes"), "{text}");
         let value = serde_json::to_value(report).unwrap();
         assert_eq!(value["limited_relays"][0]["retry_after_s"], 7_200);
     }
