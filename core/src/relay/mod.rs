@@ -858,12 +858,22 @@ mod tests {
     }
 
     #[test]
-    fn an_older_channel_of_a_pair_says_nothing_of_what_is_left_to_it() {
+    fn an_older_channel_of_a_pair_closes_when_what_is_left_to_it_is_used_up() {
         let mut relay = relaying(0, 0);
         open(&mut relay, at(0), ID, end(1), end(2));
         open(&mut relay, at(0), ChannelId([8; 6]), end(1), end(2));
-        while forward(&mut relay, at(0), ID, &path(1), 1_000).is_ok() {}
-        assert_eq!(told(&mut relay), []);
+        let mut passed = 0;
+        while forward(&mut relay, at(0), ID, &path(1), 1_000).is_ok() {
+            passed += 1_000;
+        }
+        assert_eq!((passed, relay.contains(ID), relay.contains(ChannelId([8; 6]))), (65_000, false, true));
+        let closed = |output| match output {
+            Output::Send { peer, message: Message::ChannelClosed { channel: ID } } => peer,
+            other => panic!("{other:?}"),
+        };
+        let mut legs: Vec<PeerKey> = core::iter::from_fn(|| relay.poll_output()).map(closed).collect();
+        legs.sort_unstable();
+        assert_eq!(legs, [end(1).peer, end(2).peer], "both are told, and nothing else");
     }
 
     #[test]
