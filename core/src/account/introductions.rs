@@ -30,7 +30,7 @@ impl IntroductionRates {
     /// others.
     pub(super) fn take(&mut self, now: Instant, callee: PeerId, caller: Option<SocketAddr>) -> bool {
         self.begin(now);
-        let prefix = counted(caller);
+        let prefix = caller.and_then(|caller| Prefix::counted(caller.ip()));
         let both = prefix.map(|prefix| (callee, prefix));
         let fits = has(&self.by_callee, Some(&callee), PER_SECOND_MAX)
             && has(&self.by_prefix, prefix.as_ref(), PER_SECOND_MAX)
@@ -47,7 +47,7 @@ impl IntroductionRates {
     /// The same for a question to a relay, which is nobody's introduction.
     pub(super) fn take_question(&mut self, now: Instant, asker: PeerId, from: Option<SocketAddr>) -> bool {
         self.begin(now);
-        let prefix = counted(from);
+        let prefix = from.and_then(|from| Prefix::counted(from.ip()));
         let fits =
             has(&self.by_asker, Some(&asker), PER_SECOND_MAX) && has(&self.by_prefix, prefix.as_ref(), PER_SECOND_MAX);
         if fits {
@@ -79,11 +79,6 @@ impl IntroductionRates {
             _ => 0,
         }
     }
-}
-
-/// The prefix that somebody counts for.
-fn counted(addr: Option<SocketAddr>) -> Option<Prefix> {
-    addr.filter(|addr| !Prefix::is_exempt(addr.ip())).map(|addr| Prefix::of(addr.ip()))
 }
 
 fn has<K: Ord>(counts: &BTreeMap<K, u32>, key: Option<&K>, most: u32) -> bool {

@@ -16,9 +16,6 @@ pub(crate) enum Source {
 impl Source {
     /// Of what `peer` says over a proven path from there, if it comes straight.
     pub(crate) fn of(peer: PeerId, ip: Option<IpAddr>) -> Self {
-        match ip.filter(|ip| !Prefix::is_exempt(*ip)) {
-            Some(ip) => Self::Prefix(Prefix::of(ip)),
-            None => Self::Peer(peer),
-        }
+        ip.and_then(Prefix::counted).map_or(Self::Peer(peer), Self::Prefix)
     }
 }

@@ -66,7 +66,7 @@ pub(crate) struct Standing {
 impl NetworkClock {
     /// A supernode told the time, from this address; zero says that it knows none.
     pub(crate) fn on_told(&mut self, now: Instant, from: PeerId, ip: Option<IpAddr>, time_s: u64, by: Standing) {
-        let prefix = ip.filter(|ip| !Prefix::is_exempt(*ip)).map(Prefix::of);
+        let prefix = ip.and_then(Prefix::counted);
         if time_s == 0 || time_s > TIME_MAX_S {
             return;
         }

@@ -118,6 +118,11 @@ impl Prefix {
             IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
         }
     }
+
+    /// The prefix that an address counts for, unless it [is exempt](Self::is_exempt).
+    pub fn counted(ip: IpAddr) -> Option<Self> {
+        (!Self::is_exempt(ip)).then(|| Self::of(ip))
+    }
 }
 
 /// Which of the ranges an address is in that mean something else in each network.

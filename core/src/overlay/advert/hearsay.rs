@@ -179,7 +179,7 @@ impl Hearsay {
                 return Err(Refused::Full);
             }
             let of_source = sources.get(&source).copied().unwrap_or(0);
-            let prefix = Some(address.ip()).filter(|ip| !Prefix::is_exempt(*ip)).map(Prefix::of);
+            let prefix = Prefix::counted(address.ip());
             let in_prefix = prefix.and_then(|prefix| prefixes.get(&prefix)).copied().unwrap_or(0);
             let is_new = old.is_none_or(|old| old.source != source);
             if is_new && (of_source >= HEARD_OF_SOURCE_MAX || (!is_own && in_prefix >= HEARD_IN_PREFIX_MAX)) {

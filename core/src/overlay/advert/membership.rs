@@ -185,7 +185,7 @@ impl MembershipTable {
                 // There is nothing to take back.
                 return Err(Refused::Known);
             }
-            let prefix = counted_prefix(address(advert, old)?);
+            let prefix = Prefix::counted(address(advert, old)?.ip());
             let has_room = match room {
                 Room::OfDead => view.dead().next().is_some(),
                 Room::OfView => view.admits(id_prefix(&advert.id)),
@@ -198,7 +198,7 @@ impl MembershipTable {
                 of_prefix(prefixes, prefix) >= PREFIX_MAX
                     || in_bucket.is_some_and(|count| *count >= PREFIX_IN_BUCKET_MAX)
             });
-            if is_limited && is_crowded && old.is_none_or(|known| counted_prefix(known.address()) != prefix) {
+            if is_limited && is_crowded && old.is_none_or(|known| Prefix::counted(known.address().ip()) != prefix) {
                 return Err(Refused::Crowded);
             }
             Ok(())
@@ -284,7 +284,7 @@ impl MembershipTable {
 
     fn count_at(&mut self, id: &PeerId, at: SocketAddr, add: bool) {
         let change = |count: usize| if add { count + 1 } else { count.saturating_sub(1) };
-        let Some(prefix) = counted_prefix(at) else {
+        let Some(prefix) = Prefix::counted(at.ip()) else {
             self.exempt = change(self.exempt);
             return;
         };
@@ -367,8 +367,9 @@ impl MembershipTable {
         let skip = if self.shelf.len() > max { choice.below(self.shelf.len()) } else { 0 };
         let ring = self.shelf.iter().skip(skip).chain(self.shelf.iter().take(skip));
         let mut prefixes = BTreeSet::new();
-        let is_other =
-            |(known, _): &(&Known, _)| counted_prefix(known.address()).is_none_or(|prefix| prefixes.insert(prefix));
+        let is_other = |(known, _): &(&Known, _)| {
+            Prefix::counted(known.address().ip()).is_none_or(|prefix| prefixes.insert(prefix))
+        };
         // Of so many there are enough in different prefixes, or there are few.
         let living = ring.filter(|(known, _)| known.suspicion != Suspicion::Dead).take(LISTING_LOOK * max);
         let (firsts, others): (Vec<_>, Vec<_>) = living.partition(is_other);
@@ -387,7 +388,7 @@ impl MembershipTable {
         self.shelf.nearest_until(id, |known, _| {
             if !known.advert.is_withdrawn() && known.suspicion != Suspicion::Dead && known.advert.id != *id {
                 let holder = (known.advert.id, known.address());
-                if counted_prefix(known.address()).is_none_or(|prefix| prefixes.insert(prefix)) {
+                if Prefix::counted(known.address().ip()).is_none_or(|prefix| prefixes.insert(prefix)) {
                     holders.push(holder);
                 } else if others.len() < max {
                     others.push(holder);
@@ -553,9 +554,4 @@ impl Known {
 /// How many there are of a prefix, in all buckets.
 fn of_prefix(prefixes: &BTreeMap<(Prefix, Bucket), u16>, prefix: Prefix) -> u16 {
     prefixes.range((prefix, Bucket::MIN)..=(prefix, Bucket::MAX)).map(|(_, count)| *count).sum()
-}
-
-/// The prefix that an address counts against; none in ranges where limits are lifted.
-fn counted_prefix(address: SocketAddr) -> Option<Prefix> {
-    (!Prefix::is_exempt(address.ip())).then(|| Prefix::of(address.ip()))
 }

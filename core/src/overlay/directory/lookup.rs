@@ -355,7 +355,7 @@ impl Lookups {
         if !pending.asked.iter().any(|a| a.supernode == *from && a.tries > 0 && !a.said_no) {
             return;
         }
-        let prefix_of = |at: &SocketAddr| (!Prefix::is_exempt(at.ip())).then(|| Prefix::of(at.ip()));
+        let prefix_of = |at: &SocketAddr| Prefix::counted(at.ip());
         for (id, address) in supernodes {
             let at = SocketAddr::from(*address);
             let same = |a: &&Asked| a.address.as_ref().and_then(prefix_of).is_some_and(|p| Some(p) == prefix_of(&at));

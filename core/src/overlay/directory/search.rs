@@ -90,7 +90,10 @@ impl Search {
                 continue;
             }
             let address = SocketAddr::from(*address);
-            let is_here = |f: &&Found| counted(address).is_some() && counted(f.address) == counted(address);
+            let is_here = |f: &&Found| {
+                Prefix::counted(address.ip()).is_some()
+                    && Prefix::counted(f.address.ip()) == Prefix::counted(address.ip())
+            };
             if let Some(known) = self.found.iter_mut().find(|f| f.peer == *peer) {
                 known.names = known.names.saturating_add(1);
                 continue;
@@ -117,15 +120,11 @@ impl Search {
     /// where there are too few.
     pub(super) fn holders(&self, max: usize) -> Vec<(PeerId, SocketAddr)> {
         let mut prefixes = BTreeSet::new();
-        let is_first = |f: &&Found| counted(f.address).is_none_or(|prefix| prefixes.insert(prefix));
+        let is_first = |f: &&Found| Prefix::counted(f.address.ip()).is_none_or(|prefix| prefixes.insert(prefix));
         let there = self.found.iter().filter(|f| f.has_answered || f.names >= NAMES_ENOUGH);
         let (firsts, others): (Vec<&Found>, Vec<&Found>) = there.partition(is_first);
         firsts.into_iter().chain(others).take(max).map(|f| (f.peer, f.address)).collect()
     }
-}
-
-fn counted(address: SocketAddr) -> Option<Prefix> {
-    (!Prefix::is_exempt(address.ip())).then(|| Prefix::of(address.ip()))
 }
 
 #[cfg(test)]

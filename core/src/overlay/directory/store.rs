@@ -10,11 +10,11 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{RECORD_LIFETIME_MAX, Record};
+use crate::account::Source;
 use crate::identity::PeerId;
 use crate::overlay::advert::shelf::{Refused, Shelf};
 use crate::overlay::advert::statement::subject;
 use crate::time::{Instant, WallTime};
-use crate::wire::address::Prefix;
 use crate::wire::message::Message;
 
 /// Most records that others put, by default.
@@ -32,10 +32,8 @@ const OURS: u32 = 0;
 pub(crate) enum Putter {
     /// Its leaf, which is registered here.
     Leaf,
-    /// A supernode of this prefix.
-    Prefix(Prefix),
-    /// A supernode where prefixes do not count.
-    Peer(PeerId),
+    /// A supernode, or all of its prefix.
+    Supernode(Source),
     /// Leaves that were registered here.
     Gone,
 }

@@ -2,6 +2,7 @@ use core::net::SocketAddr;
 use std::collections::VecDeque;
 
 use super::*;
+use crate::account::Source;
 use crate::overlay::advert::shelf::Refused;
 use crate::overlay::home::testnet::{key, ms, s, wall_at};
 use crate::overlay::output::Output;
@@ -26,7 +27,7 @@ fn signed(n: u8, home: u8, sequence: u64) -> Box<[u8]> {
 
 /// As if a supernode of this prefix had put it.
 fn prefix(n: u8) -> Putter {
-    Putter::Prefix(Prefix::V4([203, 0, n]))
+    Putter::Supernode(Source::Prefix(Prefix::V4([203, 0, n])))
 }
 
 fn insert(store: &mut RecordStore, now: Instant, bytes: &[u8], putter: Putter) -> Result<PeerId, Refused> {

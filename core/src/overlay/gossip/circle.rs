@@ -42,8 +42,7 @@ const DRAWS: usize = 8;
 
 /// The prefix that a supernode counts for.
 fn counted(peer: &PeerId, members: &MembershipTable) -> Option<Prefix> {
-    let ip = members.address(peer)?.ip();
-    (!Prefix::is_exempt(ip)).then(|| Prefix::of(ip))
+    Prefix::counted(members.address(peer)?.ip())
 }
 
 impl Gossip {

@@ -38,7 +38,6 @@ use crate::overlay::output::Output;
 use crate::overlay::pack::{self, Packer};
 use crate::random::Generators;
 use crate::time::{Aged, Deadlines, Instant, WallTime, earliest};
-use crate::wire::address::Prefix;
 use crate::wire::message::{DIGEST_MAX, DigestEntry, Load, LoadHint, Message, SignedKind};
 use crate::wire::places::Places;
 
@@ -372,7 +371,7 @@ impl Gossip {
         if !subject(bytes).is_some_and(is_near) {
             return false;
         }
-        let putter = if Prefix::is_exempt(ip) { Putter::Peer(from) } else { Putter::Prefix(Prefix::of(ip)) };
+        let putter = Putter::Supernode(Source::of(from, Some(ip)));
         s.records.insert(now, &from, s.wall, bytes, putter).is_ok()
     }
 

@@ -123,7 +123,7 @@ impl DialBackOrders {
         }
         let prefix = Prefix::of(address.ip());
         let is_exempt = Prefix::is_exempt(address.ip());
-        let orderer = members.address(from).filter(|at| !Prefix::is_exempt(at.ip())).map(|at| Prefix::of(at.ip()));
+        let orderer = members.address(from).and_then(|at| Prefix::counted(at.ip()));
         let is_free = self.dials.allows(now, &peer)
             && self.addresses.allows(now, &address)
             && orderer.is_none_or(|orderer| self.orderers.allows(now, &orderer));
