@@ -100,7 +100,9 @@ impl Overlay {
                     self.on_record_found(now, from, peer, bytes);
                 }
             }
-            Message::Register { other_home, record } => self.on_register(now, from, other_home, record, about.carried),
+            Message::Register { other_home, record } => {
+                self.on_register(now, (from, about.ip), other_home, record, about.carried);
+            }
             Message::RegisterReply { refused, load } => self.on_register_reply(now, from, refused, load),
             Message::Deregister => {
                 if let Some((s, mut stores)) = self.supernode(now) {
@@ -350,7 +352,14 @@ impl Overlay {
         }
     }
 
-    fn on_register(&mut self, now: Instant, leaf: PeerId, other_home: Option<PeerId>, record: &[u8], carried: Carried) {
+    fn on_register(
+        &mut self,
+        now: Instant,
+        (leaf, ip): (PeerId, Option<IpAddr>),
+        other_home: Option<PeerId>,
+        record: &[u8],
+        carried: Carried,
+    ) {
         let load = self.load(carried);
         if let Some((s, stores)) = self.supernode(now)
             && s.gossip.wake(&leaf)
@@ -363,7 +372,8 @@ impl Overlay {
             let refused = Some(Refusal::NotASupernode);
             return send(&mut self.out, leaf, &Message::RegisterReply { refused, load: Load::FULL });
         };
-        let registered = s.registrations.on_register(now, leaf, other_home, record, load, &mut stores);
+        let from = (leaf, Source::of(leaf, ip));
+        let registered = s.registrations.on_register(now, from, other_home, record, load, &mut stores);
         match (registered.is_record_new, registered.was_here) {
             (true, true) => s.placing.put_later(now, leaf, &mut stores.random.jitter),
             (true, false) => s.placing.put(now, record, stores.members, stores.out),

@@ -28,6 +28,7 @@ use super::Advert;
 use super::shelf::{Refused, Shelf, id_prefix};
 use super::statement::StatementError;
 use super::view::{Bucket, View};
+use crate::account::Source;
 use crate::identity::PeerId;
 use crate::random::ChoiceRng;
 use crate::time::{Instant, WallTime};
@@ -136,7 +137,7 @@ impl MembershipTable {
     pub(crate) fn insert(
         &mut self,
         now: Instant,
-        from: &PeerId,
+        from: Source,
         wall: Option<WallTime>,
         bytes: &[u8],
         found: Found,
@@ -154,7 +155,7 @@ impl MembershipTable {
     pub(crate) fn renew(
         &mut self,
         now: Instant,
-        from: &PeerId,
+        from: Source,
         wall: Option<WallTime>,
         bytes: &[u8],
     ) -> Result<Advert, Refused> {
@@ -168,7 +169,7 @@ impl MembershipTable {
     fn take(
         &mut self,
         now: Instant,
-        from: &PeerId,
+        from: Source,
         wall: Option<WallTime>,
         bytes: &[u8],
         room: Room,

@@ -1,7 +1,7 @@
 //! Where signed statements are kept: in the order of the BLAKE3 hash of their ids, by expiry, and by recency.
 //!
 //! One shelf serves adverts and records. What is common is here: no bytes are verified that are known already or
-//! that come faster than a neighbour's [budget](verify_budget); a sequence number only grows; everything ends. What
+//! that come faster than their source's [budget](verify_budget); a sequence number only grows; everything ends. What
 //! differs (how many, from whom, what goes first when full) is decided by the owner between [`Shelf::examine`] and
 //! [`Shelf::put`].
 //!
@@ -15,7 +15,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::statement::{self, Statement, StatementError};
-use crate::account::{Rate, RateTable};
+use crate::account::{Rate, RateTable, Source};
 use crate::identity::PeerId;
 use crate::time::{Instant, WallTime};
 use crate::wire::message::{DIGEST_MAX, DigestEntry};
@@ -23,15 +23,15 @@ use crate::wire::message::{DIGEST_MAX, DigestEntry};
 /// So many of the newest changes can be listed in a digest: as many as one has room for.
 const CHANGES_MAX: usize = DIGEST_MAX;
 
-/// Most neighbours whose verify budget is kept.
-const NEIGHBOURS_MAX: usize = 2048;
+/// Most sources whose verify budget is kept.
+const SOURCES_MAX: usize = 2048;
 
 /// Signature checks: 39 µs each, so 1 250 a second are 5 % of a core, and the shelves of adverts and records together
 /// keep the 10 % that a flood of junk signatures may cost. One neighbour gets at most 40 % of that.
-fn verify_budget() -> RateTable<PeerId> {
+fn verify_budget() -> RateTable<Source> {
     let each = Rate { interval: Duration::from_millis(2), burst: 500 };
     let all = Rate { interval: Duration::from_micros(800), burst: 1250 };
-    RateTable::new(each, all, NEIGHBOURS_MAX)
+    RateTable::new(each, all, SOURCES_MAX)
 }
 
 /// The order on the shelf: the first half of BLAKE3 of the id. Two ids with one place take 2^64 work to find, and
@@ -119,7 +119,7 @@ pub(crate) struct Shelf<S, T> {
     next_change: u64,
     /// Where the next digest goes on listing what is not new.
     cursor: Option<Place>,
-    budget: RateTable<PeerId>,
+    budget: RateTable<Source>,
     kind: PhantomData<S>,
 }
 
@@ -136,12 +136,12 @@ impl<S: Statement, T> Shelf<S, T> {
         }
     }
 
-    /// Decides whether bytes from the neighbour `from` are worth keeping. `admit` looks at the parsed statement
+    /// Decides whether bytes from there are worth keeping. `admit` looks at the parsed statement
     /// before its signature is checked, so that what has no place costs no check.
     pub(crate) fn examine(
         &mut self,
         now: Instant,
-        from: &PeerId,
+        from: Source,
         wall: Option<WallTime>,
         bytes: &[u8],
         admit: impl FnOnce(&Self, &S) -> Result<(), Refused>,
@@ -150,17 +150,17 @@ impl<S: Statement, T> Shelf<S, T> {
         if statement::subject(bytes).is_some_and(|id| self.bytes(&id) == Some(bytes)) {
             return Err(Refused::Known);
         }
-        if !self.budget.allows(now, from) {
+        if !self.budget.allows(now, &from) {
             return Err(Refused::Budget);
         }
         // Reading costs a point decompression, so junk is charged for as well.
-        let statement: S = statement::parse(bytes).inspect_err(|_| self.budget.charge(now, *from))?;
+        let statement: S = statement::parse(bytes).inspect_err(|_| self.budget.charge(now, from))?;
         if self.items.get(&place(&statement.id())).is_some_and(|item| item.sequence >= statement.sequence()) {
             return Err(Refused::Known);
         }
         let left = statement::time_left(&statement, wall)?;
         admit(self, &statement)?;
-        self.budget.charge(now, *from);
+        self.budget.charge(now, from);
         statement::verify(&statement, bytes)?;
         Ok(Checked { statement, expires: now + left })
     }

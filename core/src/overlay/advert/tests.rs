@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use super::shelf::Refused;
 use super::statement::{LIFETIME_MAX, SKEW_MAX};
 use super::*;
+use crate::account::Source;
 use crate::api::{Event, Save};
 use crate::overlay::home::testnet::{generators, key, s, wall_at};
 use crate::overlay::output::Output;
@@ -36,7 +37,7 @@ const TOLD: Found = Found::Told(None);
 
 /// Inserts as if from one neighbour.
 fn insert(members: &mut MembershipTable, now: Instant, bytes: &[u8]) -> Result<(), Refused> {
-    members.insert(now, &key(200).peer_id(), Some(wall_at(now)), bytes, TOLD).map(|_| ())
+    members.insert(now, Source::Peer(key(200).peer_id()), Some(wall_at(now)), bytes, TOLD).map(|_| ())
 }
 
 #[test]
@@ -142,7 +143,7 @@ fn c4_adverts_from_the_future_are_refused() {
     members.handle_timeout(s(0) + LIFETIME_MAX);
     assert_eq!(members.len(), 0);
     // Without a wall clock the lifetime still counts.
-    members.insert(s(0), &key(200).peer_id(), None, &signed(1, 1, s(0)), TOLD).unwrap();
+    members.insert(s(0), Source::Peer(key(200).peer_id()), None, &signed(1, 1, s(0)), TOLD).unwrap();
     assert_eq!(members.poll_timeout(), Some(s(3600)));
 }
 
@@ -153,14 +154,17 @@ fn c2_a_neighbour_that_floods_junk_is_cut_short() {
     let last = junk.len() - 1;
     junk[last] ^= 1;
     let flood = |members: &mut MembershipTable, from: u8, now: Instant| {
-        let results = (0..3000).map(|_| members.insert(now, &key(from).peer_id(), None, &junk, TOLD));
+        let results = (0..3000).map(|_| members.insert(now, Source::Peer(key(from).peer_id()), None, &junk, TOLD));
         results.filter(|r| matches!(r, Err(Refused::Bad(StatementError::Signature)))).count()
     };
     // One neighbour, then several: what is verified at once is bounded by each and by all together.
     assert_eq!(flood(&mut members, 201, s(1)), 500);
-    assert_eq!(members.insert(s(1), &key(201).peer_id(), None, &signed(2, 1, s(0)), TOLD), Err(Refused::Budget));
+    assert_eq!(
+        members.insert(s(1), Source::Peer(key(201).peer_id()), None, &signed(2, 1, s(0)), TOLD),
+        Err(Refused::Budget)
+    );
     assert!(
-        members.insert(s(1), &key(202).peer_id(), None, &signed(2, 1, s(0)), TOLD).is_ok(),
+        members.insert(s(1), Source::Peer(key(202).peer_id()), None, &signed(2, 1, s(0)), TOLD).is_ok(),
         "others are not held back"
     );
     let rest: usize = (203..210).map(|from| flood(&mut members, from, s(1))).sum();
@@ -209,10 +213,10 @@ fn c6_one_prefix_does_not_fill_the_book() {
     assert!((1..10).contains(&out), "not before one is out, and at the latest when its bucket has less than two");
     // Private ranges have no such limit.
     for n in 20..40 {
-        let told = members.insert(s(1), &key(200).peer_id(), None, &at(n, [127, 0, 0, 1], 1), TOLD);
+        let told = members.insert(s(1), Source::Peer(key(200).peer_id()), None, &at(n, [127, 0, 0, 1], 1), TOLD);
         assert_eq!(told.map(|_| ()), Err(Refused::Bad(StatementError::BadValue)), "it means us to us");
         let here = Found::Told(Some([127, 0, 0, 1].into()));
-        members.insert(s(1), &key(200).peer_id(), None, &at(n, [127, 0, 0, 1], 1), here).unwrap();
+        members.insert(s(1), Source::Peer(key(200).peer_id()), None, &at(n, [127, 0, 0, 1], 1), here).unwrap();
     }
 }
 
@@ -250,22 +254,23 @@ fn who_was_found_somewhere_stays_while_its_adverts_name_that_place() {
         Advert { capabilities, addresses, ..advert(1, sequence, s(0)) }.sign(&key(1))
     };
     let found = SocketAddr::from(([203, 0, 7, 1], 0x0102));
-    assert_eq!(members.renew(s(1), &from, wall, &at(7, 1, Capabilities::ALL)), Err(Refused::Unproven));
+    assert_eq!(members.renew(s(1), Source::Peer(from), wall, &at(7, 1, Capabilities::ALL)), Err(Refused::Unproven));
     // A withdrawal of nothing leaves nothing.
-    let withdrawn = members.insert(s(1), &from, wall, &at(7, 1, Capabilities::default()), Found::Here(found));
+    let withdrawn =
+        members.insert(s(1), Source::Peer(from), wall, &at(7, 1, Capabilities::default()), Found::Here(found));
     assert_eq!((withdrawn, members.len()), (Err(Refused::Known), 0));
-    members.insert(s(1), &from, wall, &at(7, 1, Capabilities::ALL), Found::Here(found)).unwrap();
-    members.renew(s(1), &from, wall, &at(7, 2, Capabilities::ALL)).unwrap();
-    assert_eq!(members.renew(s(1), &from, wall, &at(8, 3, Capabilities::ALL)), Err(Refused::Unproven));
+    members.insert(s(1), Source::Peer(from), wall, &at(7, 1, Capabilities::ALL), Found::Here(found)).unwrap();
+    members.renew(s(1), Source::Peer(from), wall, &at(7, 2, Capabilities::ALL)).unwrap();
+    assert_eq!(members.renew(s(1), Source::Peer(from), wall, &at(8, 3, Capabilities::ALL)), Err(Refused::Unproven));
     assert_eq!(members.address(&key(1).peer_id()), Some(found));
     // Nor does one that sends others to somebody else first.
     let mut victim_first = advert(1, 3, s(0));
     victim_first.addresses = [8, 7].map(|a| Address::V4([203, 0, a, 1], [1, 2])).into_iter().collect();
     let bytes = victim_first.sign(&key(1));
-    assert_eq!(members.renew(s(1), &from, wall, &bytes), Err(Refused::Unproven));
+    assert_eq!(members.renew(s(1), Source::Peer(from), wall, &bytes), Err(Refused::Unproven));
     victim_first.addresses.reverse();
-    members.renew(s(1), &from, wall, &victim_first.sign(&key(1))).unwrap();
-    members.renew(s(1), &from, wall, &at(8, 4, Capabilities::default())).unwrap();
+    members.renew(s(1), Source::Peer(from), wall, &victim_first.sign(&key(1))).unwrap();
+    members.renew(s(1), Source::Peer(from), wall, &at(8, 4, Capabilities::default())).unwrap();
     assert_eq!((members.contains(&key(1).peer_id()), members.address(&key(1).peer_id())), (false, None));
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::account::Source;
 use crate::overlay::advert::{Advert, Capabilities, Found};
 use crate::overlay::directory::store::Putter;
 use crate::overlay::home::testnet::{generators, key, s, wall_at};
@@ -33,7 +34,7 @@ fn members(n: u8) -> MembershipTable {
         if n == ME {
             members.put_own(s(0), advert, &bytes);
         } else {
-            members.insert(s(0), &id(n), Some(wall_at(s(0))), &bytes, Found::Here(at(n))).unwrap();
+            members.insert(s(0), Source::Peer(id(n)), Some(wall_at(s(0))), &bytes, Found::Here(at(n))).unwrap();
         }
     }
     members
@@ -50,7 +51,7 @@ fn records(leaves: &[u8], homes: &[u8]) -> RecordStore {
     let mut records = RecordStore::new(100);
     for leaf in leaves {
         let bytes = record(*leaf, homes);
-        records.insert(s(0), &id(*leaf), Some(wall_at(s(0))), &bytes, Putter::Leaf).unwrap();
+        records.insert(s(0), Source::Peer(id(*leaf)), Some(wall_at(s(0))), &bytes, Putter::Leaf).unwrap();
     }
     records
 }

@@ -57,11 +57,11 @@ impl RecordStore {
         Self { held_max, shelf: Shelf::new(), putters: BTreeMap::new(), put: BTreeMap::new(), next_number: 0, held: 0 }
     }
 
-    /// Takes signed bytes that came from `from`. The same record again is kept longer.
+    /// Takes signed bytes that came from there. The same record again is kept longer.
     pub(crate) fn insert(
         &mut self,
         now: Instant,
-        from: &PeerId,
+        from: Source,
         wall: Option<WallTime>,
         bytes: &[u8],
         putter: Putter,

@@ -31,7 +31,7 @@ fn prefix(n: u8) -> Putter {
 }
 
 fn insert(store: &mut RecordStore, now: Instant, bytes: &[u8], putter: Putter) -> Result<PeerId, Refused> {
-    store.insert(now, &key(250).peer_id(), Some(wall_at(now)), bytes, putter)
+    store.insert(now, Source::Peer(key(250).peer_id()), Some(wall_at(now)), bytes, putter)
 }
 
 #[test]

@@ -371,8 +371,8 @@ impl Gossip {
         if !subject(bytes).is_some_and(is_near) {
             return false;
         }
-        let putter = Putter::Supernode(Source::of(from, Some(ip)));
-        s.records.insert(now, &from, s.wall, bytes, putter).is_ok()
+        let source = Source::of(from, Some(ip));
+        s.records.insert(now, source, s.wall, bytes, Putter::Supernode(source)).is_ok()
     }
 
     fn count_fresh(&mut self, now: Instant, fresh: bool, s: &mut Stores<'_>) {

@@ -8,6 +8,7 @@ use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
 
 use super::{FEW, Gossip, Stores};
+use crate::account::Source;
 use crate::identity::PeerId;
 use crate::overlay::advert::shelf::Refused;
 use crate::overlay::advert::statement::speaks_of;
@@ -52,7 +53,8 @@ impl Gossip {
         if self.lonely.get(&peer).is_some() {
             s.members.make_room();
         }
-        if let Ok(advert) = s.members.insert(now, &peer, s.wall, &bytes, Found::Here(address)) {
+        let source = Source::of(peer, Some(address.ip()));
+        if let Ok(advert) = s.members.insert(now, source, s.wall, &bytes, Found::Here(address)) {
             self.on_member(now, peer, &advert, s);
             if !self.neighbours.contains_key(&peer) {
                 // A visit leaves a link.
@@ -76,7 +78,8 @@ impl Gossip {
         bytes: &[u8],
         s: &mut Stores<'_>,
     ) -> bool {
-        match s.members.renew(now, &from, s.wall, bytes) {
+        let source = Source::of(from, s.members.address(&from).map(|at| at.ip()).or(ip));
+        match s.members.renew(now, source, s.wall, bytes) {
             Ok(advert) => {
                 self.on_member(now, from, &advert, s);
                 true

@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use crate::account::{Rate, RateTable};
+use crate::account::{Rate, RateTable, Source};
 use crate::api::Serving;
 use crate::identity::PeerId;
 use crate::overlay::advert::{Market, MembershipTable};
@@ -37,9 +37,17 @@ const SLACK: u32 = 4;
 const PARTNERS: usize = 16;
 /// Most supernodes kept at hand to be named.
 const ROOMY_MAX: usize = 32;
+/// From half full on, leaves of one prefix have at most this part of all places,
+const PREFIX_SHARE: u32 = 16;
+/// and at least so many.
+const PREFIX_LEAVES_MIN: u32 = 4;
 /// Registrations taken in a second, at least.
 const ADMITTED_MIN: u32 = 50;
-/// Most newcomers of whom it is remembered how often they came lately.
+/// Of these, those of one [`Source`] take at most this part,
+const ADMITTED_SHARE: u32 = 4;
+/// but so many at once all the same: thirty short commands in a row are nothing unusual.
+const ADMITTED_AT_ONCE: u32 = 32;
+/// Most sources of which it is remembered how often newcomers came from there lately.
 const NEWCOMERS_MAX: usize = 65_536;
 /// Who is refused is not to ask again before this, and up to
 const RETRY_MIN_S: u16 = 5;
@@ -51,6 +59,14 @@ type Roomy = (PeerId, SocketAddr, u32);
 
 /// Supernodes that a leaf is told of.
 pub(super) type Named<const N: usize> = ArrayVec<(PeerId, Address), N>;
+
+/// A leaf that wants to be taken.
+pub(super) struct Applicant {
+    pub source: Source,
+    /// How many are here that come from there.
+    pub from_there: usize,
+    pub has_other_home: bool,
+}
 
 /// What this supernode knows of the room of others, and what it does about it.
 pub(super) struct Balance {
@@ -65,7 +81,7 @@ pub(super) struct Balance {
     shed_at: Option<Instant>,
     /// How many leaves are to be sent elsewhere, in thousandths.
     owed: u64,
-    admitted: RateTable<PeerId>,
+    admitted: RateTable<Source>,
     /// Since the start, as is the next.
     refused: u64,
     sent_elsewhere: u64,
@@ -80,8 +96,9 @@ impl Balance {
     pub(super) fn new(now: Instant, me: PeerId, all: u32) -> Self {
         let burst = ADMITTED_MIN.max(all / 20);
         let of_all = Rate { interval: Duration::from_secs(1) / burst, burst };
-        // Who comes and goes takes nobody's turn; thirty short commands in a row are nothing unusual.
-        let of_one = Rate { interval: Duration::from_secs(1), burst: 32 };
+        // Who comes and goes takes nobody's turn, under however many names.
+        let of_one =
+            Rate { interval: of_all.interval * ADMITTED_SHARE, burst: ADMITTED_AT_ONCE.max(burst / ADMITTED_SHARE) };
         Self {
             me,
             all,
@@ -110,18 +127,20 @@ impl Balance {
         Places { taken: u32::try_from(taken).unwrap_or(u32::MAX), all: self.all }
     }
 
-    /// Whether a new leaf is taken, which may have another home. If so it is entered.
-    pub(super) fn admits(&mut self, now: Instant, leaf: PeerId, taken: usize, has_other: bool) -> bool {
-        let is_admitted = self.has_room_for(taken, has_other) && self.admitted.take(now, leaf);
+    /// Whether one more is taken beside those that are. If so it counts.
+    pub(super) fn admits(&mut self, now: Instant, taken: usize, applicant: &Applicant) -> bool {
+        let is_admitted = self.has_room_for(taken, applicant) && self.admitted.take(now, applicant.source);
         self.refused += u64::from(!is_admitted);
         is_admitted
     }
 
-    fn has_room_for(&self, taken: usize, has_other: bool) -> bool {
+    fn has_room_for(&self, taken: usize, applicant: &Applicant) -> bool {
         let own = self.places(taken);
         let is_half_full = own.free() < own.taken;
         let is_crowded = self.market.known > 1 && is_above(own.utilisation(), CROWDED_PERCENT, self.market.median);
-        own.free() > 0 && !(is_half_full && is_crowded && has_other)
+        let share = (own.all / PREFIX_SHARE).max(PREFIX_LEAVES_MIN) as usize;
+        let has_share = applicant.from_there >= share;
+        own.free() > 0 && !(is_half_full && (has_share || (is_crowded && applicant.has_other_home)))
     }
 
     /// When who is refused may ask again.

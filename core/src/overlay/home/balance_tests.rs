@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::testnet::*;
 use super::*;
+use crate::account::Source;
 use crate::api::Event;
 use crate::identity::{PeerId, SecretKey};
 use crate::overlay::gossip::Stores;
@@ -43,7 +44,14 @@ fn ask(net: &mut TestNet, at: PeerId, n: u16, other: Option<PeerId>) -> Option<(
         let s = &mut Stores { wall: None, random, members, records, out: &mut own };
         let [a, b] = n.to_le_bytes();
         let leaf = SecretKey::from_bytes(&core::array::from_fn(|i| [a, b, 77][i % 3])).peer_id();
-        let _ = registrations.as_mut().expect("one").on_register(now, leaf, other, &[], Load::default(), s);
+        let _ = registrations.as_mut().expect("one").on_register(
+            now,
+            (leaf, Source::Peer(leaf)),
+            other,
+            &[],
+            Load::default(),
+            s,
+        );
         for output in own {
             let Output::Send { messages, .. } = &output else { continue };
             match decode_next(&mut &**messages).expect("ours") {
@@ -210,4 +218,42 @@ fn only_a_home_sends_elsewhere_and_nobody_is_sent_in_circles() {
     net.run_for(SECOND * 1_300);
     send(&mut net, other, homes[1]);
     assert_eq!(net.homes_of(&leaf), homes);
+}
+
+/// A supernode with so many places takes in turn whom it is asked to: how many of those of one prefix, in ten minutes.
+fn taken_of_one_prefix(places: usize, honest: u8) -> (usize, usize) {
+    let mut net = TestNet::new(1);
+    let at = net.supernode(1, &[]);
+    let (mut of_one, mut others) = (0, 0);
+    net.with(at, |node, now, _| {
+        let TestNode { members, records, random, .. } = node;
+        let mut registrations = Registrations::new(now, at, places);
+        let mut ask = |now, key: SecretKey, ip: [u8; 4]| {
+            let mut own = std::collections::VecDeque::new();
+            let s = &mut Stores { wall: None, random, members, records, out: &mut own };
+            let from = (key.peer_id(), Source::of(key.peer_id(), Some(ip.into())));
+            registrations.handle_timeout(now, s);
+            registrations.on_register(now, from, None, &[], Load::default(), s).refused.is_none()
+        };
+        for second in 0..600_u16 {
+            let now = now + Duration::from_secs(u64::from(second));
+            for n in 0..100 {
+                let [a, b] = (second * 100 + n).to_le_bytes();
+                let key = SecretKey::from_bytes(&core::array::from_fn(|i| [a, b, 78][i % 3]));
+                of_one += usize::from(ask(now, key, [203, 0, 113, a]));
+            }
+            // The others come when it is worst.
+            if let Some(n) = second.checked_sub(300).and_then(|n| u8::try_from(n).ok()).filter(|n| *n < honest) {
+                others += usize::from(ask(now, key(n + 2), [198, 51, n, 1]));
+            }
+        }
+    });
+    (of_one, others)
+}
+
+#[test]
+fn who_has_many_keys_and_one_prefix_fills_no_home_and_takes_nobodys_turn() {
+    assert_eq!(taken_of_one_prefix(1_000, 200), (501, 200));
+    // A share is a share of what there is, and never less than a household.
+    assert_eq!(taken_of_one_prefix(6, 2), (4, 2));
 }

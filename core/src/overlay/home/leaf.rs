@@ -30,6 +30,7 @@ use super::listing::Listing;
 use super::means::Means;
 use super::prospect::{Link, Prospect, Prospects, Question};
 use super::sweep::Sweep;
+use crate::account::Source;
 use crate::api::Event;
 use crate::identity::PeerId;
 use crate::overlay::advert::Found;
@@ -418,7 +419,7 @@ impl Homes {
             return;
         }
         self.listing.on_part(now, from, m.members.len(), &mut m.random.jitter);
-        let Ok(advert) = m.members.insert(now, &from, m.wall, bytes, Found::Told(ip)) else { return };
+        let Ok(advert) = m.members.insert(now, Source::of(from, ip), m.wall, bytes, Found::Told(ip)) else { return };
         if let Some(address) = m.members.address(&advert.id) {
             self.learn(advert.id, address, false);
         }

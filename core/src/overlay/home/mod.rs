@@ -13,6 +13,7 @@ mod load;
 mod means;
 mod prospect;
 mod registrations;
+mod shares;
 mod sweep;
 
 pub(crate) use leaf::{DRAWN_AUTO_MAX, DRAWN_MAX, Homes};

@@ -1,6 +1,6 @@
 //! The supernode's side: who is registered here, and do the other homes of those leaves live?
 //!
-//! A registration is a leaf's id and the number of its other home: a node may hold a million. It stands while the
+//! A registration is a leaf's id and the numbers of its other home and of its prefix: a node may hold a million. It stands while the
 //! link to the leaf does. Each other home that is a supernode we know is asked every few seconds whether it lives; when
 //! it stays silent, every leaf that shares it is told, a few at a time.
 
@@ -9,8 +9,9 @@ use core::ops::Bound;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::balance::{Balance, Named};
-use crate::account::{Rate, RateTable};
+use super::balance::{Applicant, Balance, Named};
+use super::shares::Shares;
+use crate::account::{Rate, RateTable, Source};
 use crate::api::Serving;
 use crate::identity::PeerId;
 use crate::overlay::advert::shelf::Refused;
@@ -42,11 +43,12 @@ const LOOK_MAX: usize = 16_384;
 /// So many dead homes are told of at once; further ones wait for their turn a little longer.
 const TELL_AT_ONCE: u32 = 32;
 
-/// A leaf registers when a home of its changes and every few hours; thirty short commands in a row are nothing unusual.
-const REGISTER: Rate = Rate { interval: Duration::from_secs(1), burst: 32 };
-/// All of them together: each may cost a signature to be checked.
+/// A leaf registers when a home of its changes and every few hours, each time with a signature to be checked: all
+/// together, and those of one [`Source`].
 const REGISTER_ALL: Rate = Rate { interval: Duration::from_micros(100), burst: 10_000 };
-/// Most leaves of which it is remembered how often they registered lately.
+/// See [`REGISTER_ALL`].
+const REGISTER: Rate = Rate { interval: Duration::from_micros(400), burst: 2_500 };
+/// Most sources of which it is remembered how often leaves there registered lately.
 const REGISTERING_MAX: usize = 65_536;
 
 /// What came of a [`Message::Register`].
@@ -62,6 +64,8 @@ pub(crate) struct Registered {
 
 struct Registration {
     other: Option<Other>,
+    /// Where it comes from, among the [`Shares`].
+    source: Option<NonZeroU32>,
 }
 
 /// Number of the other home among the watched ones, twice, and one more if that is the leaf's first home. Zero is none,
@@ -88,7 +92,7 @@ impl Other {
 }
 
 // What a million of them weigh.
-const _: () = assert!(size_of::<(PeerId, Registration)>() <= 36);
+const _: () = assert!(size_of::<(PeerId, Registration)>() <= 40);
 
 struct Watched {
     home: PeerId,
@@ -114,6 +118,7 @@ pub(crate) struct Registrations {
     leaves: BTreeMap<PeerId, Registration>,
     /// Of how many of them this is the second home.
     seconds: usize,
+    shares: Shares,
     /// Who of those was sent elsewhere last.
     sent_after: Option<PeerId>,
     watched: BTreeMap<NonZeroU32, Watched>,
@@ -121,8 +126,8 @@ pub(crate) struct Registrations {
     next_number: NonZeroU32,
     deadlines: Deadlines<NonZeroU32>,
     telling: VecDeque<Telling>,
-    /// How often each leaf brings something lately.
-    taken: RateTable<PeerId>,
+    /// How often leaves bring something lately.
+    taken: RateTable<Source>,
     tell_at: Option<Instant>,
 }
 
@@ -134,6 +139,7 @@ impl Registrations {
             balance: Balance::new(now, me, u32::try_from(leaves_max).unwrap_or(u32::MAX)),
             leaves: BTreeMap::new(),
             seconds: 0,
+            shares: Shares::default(),
             sent_after: None,
             watched: BTreeMap::new(),
             numbers: BTreeMap::new(),
@@ -176,15 +182,15 @@ impl Registrations {
     pub(crate) fn on_register(
         &mut self,
         now: Instant,
-        leaf: PeerId,
+        (leaf, source): (PeerId, Source),
         other_home: Option<PeerId>,
         record: &[u8],
         load: Load,
         s: &mut Stores<'_>,
     ) -> Registered {
         let is_new = !self.leaves.contains_key(&leaf);
-        let taken = self.leaves.len();
-        if leaf == self.me || (is_new && !self.balance.admits(now, leaf, taken, other_home.is_some())) {
+        let applicant = Applicant { source, from_there: self.shares.of(&source), has_other_home: other_home.is_some() };
+        if leaf == self.me || (is_new && !self.balance.admits(now, self.leaves.len(), &applicant)) {
             let refused = Some(Refusal::Busy);
             let retry_after_s = Balance::retry_after_s(&mut s.random.jitter);
             let supernodes = self.balance.elsewhere(&mut s.random.peer_choice);
@@ -193,13 +199,13 @@ impl Registrations {
             packer.push(&Message::Elsewhere { retry_after_s, supernodes });
             return Registered { refused, is_record_new: false, was_here: false };
         }
-        if !self.taken.take(now, leaf) {
-            // It repeats itself faster than any leaf does.
+        if !self.taken.take(now, source) {
+            // They repeat themselves faster than any leaves do.
             return Registered { refused: Some(Refusal::Busy), is_record_new: false, was_here: !is_new };
         }
         // Its own, and naming us: a leaf is a home for nobody else's record. Parsing once more is what that costs.
         let parsed = Record::parse(record).ok().filter(|r| r.id == leaf && r.names(&self.me));
-        let kept = parsed.as_ref().map(|_| s.records.insert(now, &leaf, s.wall, record, Putter::Leaf));
+        let kept = parsed.as_ref().map(|_| s.records.insert(now, source, s.wall, record, Putter::Leaf));
         if matches!(kept, Some(Err(Refused::Budget))) {
             // No time to look at it now: it asks again.
             return Registered { refused: Some(Refusal::Busy), is_record_new: false, was_here: !is_new };
@@ -211,8 +217,10 @@ impl Registrations {
         let number = other.and_then(|home| self.watch(now, home, &mut s.random.jitter));
         let other = number.map(|number| Other::new(number, is_other_first));
         self.seconds += usize::from(other.is_some_and(Other::is_first));
-        if let Some(old) = self.leaves.insert(leaf, Registration { other }) {
+        let source = self.shares.enter(source);
+        if let Some(old) = self.leaves.insert(leaf, Registration { other, source }) {
             self.unwatch(old.other, s.out);
+            self.shares.leave(old.source);
         }
         let mut packer = Packer::new(leaf, s.out);
         packer.push(&Message::RegisterReply { refused: None, load });
@@ -252,6 +260,7 @@ impl Registrations {
     fn remove(&mut self, leaf: &PeerId, out: &mut VecDeque<Output>) -> bool {
         let Some(registration) = self.leaves.remove(leaf) else { return false };
         self.unwatch(registration.other, out);
+        self.shares.leave(registration.source);
         true
     }
 

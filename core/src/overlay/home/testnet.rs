@@ -6,6 +6,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Homes, Means, Registrations};
+use crate::account::Source;
 use crate::api::{Event, Save, Saved};
 use crate::identity::{PeerId, SecretKey};
 use crate::overlay::advert::{LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, Sequence};
@@ -448,7 +449,8 @@ impl TestNode {
                 // It cannot be known yet that this is no leaf.
                 Message::Partners(_) | Message::Rooms(_) => {}
                 Message::Register { other_home, record } => {
-                    let registered = registrations.on_register(now, from, other_home, record, load, s);
+                    let registered =
+                        registrations.on_register(now, (from, Source::Peer(from)), other_home, record, load, s);
                     if let Some(placing) = placing.as_mut().filter(|_| registered.is_record_new) {
                         placing.put(now, record, s.members, s.out);
                     }

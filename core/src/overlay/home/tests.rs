@@ -3,6 +3,7 @@ use std::collections::VecDeque;
 
 use super::testnet::*;
 use super::*;
+use crate::account::Source;
 use crate::api::Event;
 use crate::identity::{PeerId, SecretKey};
 use crate::overlay::directory::Record;
@@ -182,7 +183,14 @@ fn fill(net: &mut TestNet, at: PeerId, leaves: u16) {
         for n in 0..leaves {
             let [a, b] = n.to_le_bytes();
             let leaf = SecretKey::from_bytes(&core::array::from_fn(|i| [a, b, 77][i % 3])).peer_id();
-            let _ = registrations.as_mut().unwrap().on_register(now, leaf, None, &[], Load::default(), s);
+            let _ = registrations.as_mut().unwrap().on_register(
+                now,
+                (leaf, Source::Peer(leaf)),
+                None,
+                &[],
+                Load::default(),
+                s,
+            );
         }
     });
 }
@@ -332,12 +340,18 @@ fn a_registration_costs_at_most_450_bytes() {
     let TestNode { registrations: rooms, members, records, random, .. } = &mut registrations;
     let s =
         &mut crate::overlay::gossip::Stores { wall: Some(wall_at(net.now)), random, members, records, out: &mut out };
-    let got =
-        rooms.as_mut().unwrap().on_register(net.now, leaf.peer_id(), Some(supernodes[1]), &record, Load::default(), s);
+    let got = rooms.as_mut().unwrap().on_register(
+        net.now,
+        (leaf.peer_id(), Source::Unseen),
+        Some(supernodes[1]),
+        &record,
+        Load::default(),
+        s,
+    );
     assert_eq!(got, Registered { refused: None, is_record_new: true, was_here: false });
     // Again, and it is not new; somebody else's is not kept.
     let again = |rooms: &mut Registrations, who: PeerId, s: &mut crate::overlay::gossip::Stores<'_>| {
-        rooms.on_register(net.now, who, None, &record, Load::default(), s).is_record_new
+        rooms.on_register(net.now, (who, Source::Unseen), None, &record, Load::default(), s).is_record_new
     };
     assert!(!again(rooms.as_mut().unwrap(), leaf.peer_id(), s));
     assert!(!again(rooms.as_mut().unwrap(), key(101).peer_id(), s));
@@ -367,7 +381,7 @@ fn leaves_are_limited_and_told_so() {
             out: &mut out,
         };
         let leaf = key(100 + n).peer_id();
-        let got = registrations.on_register(s(1), leaf, None, &[], Load::default(), &mut stores);
+        let got = registrations.on_register(s(1), (leaf, Source::Peer(leaf)), None, &[], Load::default(), &mut stores);
         assert_eq!(got.refused.is_none(), n < 2);
         let Some(Output::Send { to, messages }) = out.pop_front() else { panic!() };
         assert_eq!(to, leaf);

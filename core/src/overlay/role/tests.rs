@@ -2,6 +2,7 @@ use core::net::SocketAddr;
 use std::collections::VecDeque;
 
 use super::*;
+use crate::account::Source;
 use crate::identity::PeerId;
 use crate::overlay::advert::{Found, MembershipTable, OwnAdvert};
 use crate::overlay::home::testnet::{generators, key, ms, s, wall_at};
@@ -125,7 +126,7 @@ fn orders_are_taken_from_supernodes_only_and_seldom() {
     let mut members = MembershipTable::new(id(0), 10);
     let mut own = OwnAdvert::new(s(0), &[reporter(1)], 1, 0);
     let (_, bytes) = own.make(s(0), Some(wall_at(s(0))), &key(1), 1, &mut generators(1).jitter);
-    members.insert(s(0), &id(1), Some(wall_at(s(0))), &bytes, Found::Told(None)).unwrap();
+    members.insert(s(0), Source::Peer(id(1)), Some(wall_at(s(0))), &bytes, Found::Told(None)).unwrap();
     let mut order = |now, from: u8, peer: u8, address, has_link| {
         let mut out = VecDeque::new();
         orders.on_order(now, &id(from), id(peer), address, [7; 8], has_link, &members, &mut out);

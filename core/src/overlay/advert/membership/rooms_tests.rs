@@ -26,7 +26,7 @@ fn members(claims: &[u32]) -> MembershipTable {
             addresses: [Address::V4([203, 0, n, 1], [1, 2])].into_iter().collect(),
         };
         let bytes = advert.sign(&key(n));
-        members.insert(s(1), &id(200), Some(wall_at(s(1))), &bytes, Found::Told(None)).expect("room");
+        members.insert(s(1), Source::Peer(id(200)), Some(wall_at(s(1))), &bytes, Found::Told(None)).expect("room");
     }
     members
 }
