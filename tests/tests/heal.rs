@@ -43,3 +43,37 @@ fn regression_calls_between_the_sides_of_a_partition_are_answered_soon_after_it_
         assert!(calls.all() >= 250 && failed.is_empty(), "one way: {is_one_way}, {} calls: {failed:?}", calls.all());
     }
 }
+
+/// Who called across the partition has sent as many Inits to homes on the other side as anybody may send where others
+/// say that somebody is. For ten minutes it could not call those who are at home there.
+#[test]
+fn regression_who_called_in_vain_is_heard_when_the_partition_has_healed() {
+    let args = Args { supernodes: 8, leaves: 80, ..Args::default() };
+    let mut crowd = Crowd::settled(&args, Doings::default(), Vec::new());
+    let hosts = crowd.w.hosts.iter().map(|host| host.id);
+    crowd.w.wire.groups = hosts.filter(|host| host.0 % 2 == 1).map(|host| (host, 1)).collect();
+    let side: Vec<bool> = crowd.leaves.iter().map(|leaf| leaf.host.0 % 2 == 1).collect();
+    let across = |from: usize, to: usize| from < 4 && side[from] != side[to];
+    const IN_VAIN: u8 = 2;
+    crowd.run_for(Duration::from_secs(30));
+    // Addresses are remembered, and their homes are still named by everybody's records.
+    for _ in 0..60 {
+        for _ in 0..4 {
+            crowd.call_somebody(IN_VAIN, None, across);
+        }
+        crowd.run_for(Duration::from_secs(1));
+    }
+    assert!(crowd.calls.count(|call| call.tag == IN_VAIN).answered() == 0);
+    crowd.w.calm();
+    crowd.run_for(GRACE);
+    for _ in 0..60 {
+        for _ in 0..4 {
+            crowd.call_somebody(ACROSS, None, across);
+        }
+        crowd.run_for(Duration::from_secs(1));
+    }
+    crowd.run_for(Duration::from_secs(61));
+    let calls = crowd.calls.count(|call| call.tag == ACROSS);
+    assert!(calls.all() >= 60, "{}", calls.all());
+    assert_eq!(calls.answered(), calls.all());
+}

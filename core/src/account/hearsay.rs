@@ -146,10 +146,15 @@ impl Hearsay {
 
     /// Somebody at this address answered: a handshake of ours was completed there, or a path proved to work.
     pub(super) fn on_answer(&mut self, now: Instant, ip: IpAddr) {
+        self.forgive(ip);
+        self.answered.insert(now, ip);
+    }
+
+    /// What this address was sent is forgotten.
+    pub(super) fn forgive(&mut self, ip: IpAddr) {
         if let Some(spent) = self.spent.remove(&ip) {
             self.give_back(ip, spent);
         }
-        self.answered.insert(now, ip);
     }
 
     fn give_back(&mut self, ip: IpAddr, spent: Spent) {

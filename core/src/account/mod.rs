@@ -33,7 +33,7 @@ use crate::net::PeerKey;
 use crate::time::Instant;
 
 /// An Init by itself that asks for nothing.
-const BARE_INIT_LEN: usize = 154;
+pub(crate) const BARE_INIT_LEN: usize = 154;
 
 /// All that one node keeps of what strangers have used.
 #[derive(Debug, Default)]
@@ -77,10 +77,15 @@ impl Account {
             && self.hearsay.take(now, to.ip(), bytes)
     }
 
-    /// Whether there is room for an Init there, but for what this very address was sent in the last minute.
+    /// Whether there is room for a packet there, but for what this very address was sent in the last minute.
     #[must_use]
-    pub(crate) fn has_room_for_hearsay(&mut self, now: Instant, ip: IpAddr) -> bool {
-        self.hearsay.has_room(now, ip, BARE_INIT_LEN)
+    pub(crate) fn has_room_for_hearsay(&mut self, now: Instant, ip: IpAddr, bytes: usize) -> bool {
+        self.hearsay.has_room(now, ip, bytes)
+    }
+
+    /// A home of this node has been there: what it was sent is forgotten.
+    pub(crate) fn on_attested(&mut self, ip: IpAddr) {
+        self.hearsay.forgive(ip);
     }
 
     /// Takes one attempt out of the budget of each prefix or proven IP address that the addresses fall in; says of each

@@ -36,6 +36,7 @@ impl Node {
                 Output::Upgrade { peer } => self.upgrade(now, peer),
                 Output::Retry { peer } => self.traversal.retry_soon(now, peer),
                 Output::StandIn { peer } => self.stand_in(now, peer),
+                Output::Withheld { peer, ip } => self.overlay.inquire(now, peer, ip),
                 Output::Gone { peer } => self.drop_peer(now, peer, StreamEnd::PeerGone),
                 Output::Close { peer } => self.close_link(now, peer),
                 Output::Event(event) => self.report.tell(event),

@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use super::Node;
+use crate::account::BARE_INIT_LEN;
 use crate::identity::PeerId;
 use crate::nat::Nat;
 use crate::net::{Network, PeerKey};
@@ -169,6 +170,7 @@ impl Node {
             Output::CloseChannels => self.close_channels(now),
             Output::Duty(duty) => self.peers.set_own_duty(duty),
             Output::Locate { peer, location } => self.on_location(now, peer, location),
+            Output::Attested { ip } => self.account.on_attested(ip),
             Output::AtHome => self.measuring.on_home(now),
             Output::Seen => self.nat.on_supernode(now),
             Output::Examine(When::Now) => self.nat.examine_now(now),
@@ -198,7 +200,7 @@ impl Node {
 
     /// Asks a supernode, once, whether it is where it says, whatever link there is to it.
     fn carry_vet(&mut self, now: Instant, peer: PeerId, address: SocketAddr) {
-        let has_room = self.account.has_room_for_hearsay(now, address.ip());
+        let has_room = self.account.has_room_for_hearsay(now, address.ip(), BARE_INIT_LEN);
         if !has_room || self.dial_in(now, peer, address, Manner::ONCE, None).is_none() {
             self.overlay.on_vet_refused(now, &peer);
         }

@@ -426,6 +426,7 @@ impl Overlay {
             if is_called {
                 self.on_callee_advert(now, bytes);
             }
+            self.on_inquired(now, (from, ip), bytes);
             if let Some((homes, mut m)) = self.leaf(now) {
                 homes.on_advert(now, (from, ip), bytes, &mut m);
             }
@@ -442,14 +443,18 @@ impl Overlay {
         if self.is_serving() {
             return;
         }
-        let Ok(advert) = statement::parse::<Advert>(bytes) else { return };
-        let is_good = advert.capabilities.has(Capabilities::HOME)
-            && statement::time_left(&advert, self.wall_time(now)).is_ok()
-            && statement::verify(&advert, bytes).is_ok();
-        if is_good {
+        if let Some(advert) = self.good_advert(now, bytes) {
             let homes = advert.addresses.iter().map(|address| (advert.id, (*address).into())).collect();
             self.out.push_back(Output::Locate { peer: advert.id, location: Ok(homes) });
         }
+    }
+
+    /// The advert of a supernode that takes leaves, if it is in order.
+    pub(super) fn good_advert(&mut self, now: Instant, bytes: &[u8]) -> Option<Advert> {
+        let advert = statement::parse::<Advert>(bytes).ok().filter(|a| a.capabilities.has(Capabilities::HOME))?;
+        statement::time_left(&advert, self.wall_time(now)).ok()?;
+        statement::verify(&advert, bytes).ok()?;
+        Some(advert)
     }
 
     fn on_hints(&mut self, now: Instant, from: PeerId, hints: &[LoadHint]) {

@@ -22,6 +22,7 @@ mod clock;
 pub(crate) mod directory;
 mod gossip;
 mod home;
+mod inquiry;
 mod messages;
 mod news;
 #[cfg(any(test, feature = "operations"))]

@@ -1,7 +1,7 @@
 //! One [`Overlay`], driven by bytes: links that come and go, messages that make sense and that do not, other networks,
 //! and everything that makes a node change sides.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -60,6 +60,7 @@ struct World {
     dialled: BTreeSet<u8>,
     /// Of dial-backs asked for.
     nonces: Vec<[u8; 8]>,
+    inquired: BTreeSet<IpAddr>,
     has_left: bool,
 }
 
@@ -79,6 +80,7 @@ impl World {
             linked: BTreeSet::new(),
             dialled: BTreeSet::new(),
             nonces: Vec::new(),
+            inquired: BTreeSet::new(),
             has_left: false,
         };
         world.timeout();
@@ -171,6 +173,7 @@ impl World {
                     Some(1) => self.overlay.on_vet_refused(self.now, &peer),
                     _ => {}
                 },
+                Output::Attested { ip } => assert!(self.inquired.contains(&ip)),
                 Output::DialBack { .. } => assert!(self.overlay.is_serving()),
                 Output::Dismiss { .. } => assert!(!self.overlay.is_serving()),
                 Output::Serving => assert!(self.overlay.is_serving()),
@@ -263,6 +266,10 @@ impl World {
                 self.overlay.check_address(self.now, &self.network);
                 self.drain();
                 self.overlay.on_mappings(self.now, &self.network);
+            }
+            16 if op & 0x20 != 0 => {
+                self.inquired.insert(address(n).ip());
+                self.overlay.inquire(self.now, id(n), address(n).ip());
             }
             16 => self.overlay.on_sent(self.now, address(n)),
             17 => self.overlay.on_unasked_link(self.now),

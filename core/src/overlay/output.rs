@@ -1,6 +1,6 @@
 //! What the overlay wants done: small intents that the node carries out.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use crate::api::Event;
 use crate::identity::PeerId;
@@ -97,6 +97,11 @@ pub(crate) enum Output {
         peer: PeerId,
         /// Where.
         location: Location,
+    },
+    /// A home of this leaf has been at an address that was inquired about.
+    Attested {
+        /// Which.
+        ip: IpAddr,
     },
     /// A home has taken this leaf, once more or for the first time.
     AtHome,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use super::clock::{NetworkClock, Standing};
+use super::inquiry::Inquiries;
 use super::turn::Turn;
 use crate::account::{Rate, RateTable, Source};
 use crate::api::{Config, Role, Saved, Serving, SupernodeStatus};
@@ -135,6 +136,7 @@ pub(crate) struct Overlay {
     pub(super) role: RoleWatch,
     /// Supernodes that were dialled to have the router looked at, and for nothing else.
     pub(super) helpers: Vec<PeerId>,
+    pub(super) inquiries: Inquiries,
     /// What an earlier run kept, until there is a network to use it in.
     pub(super) anchors: Vec<(PeerId, SocketAddr)>,
     pub(super) out: VecDeque<Output>,
@@ -177,6 +179,7 @@ impl Overlay {
             lookups: Lookups::default(),
             role: RoleWatch::default(),
             helpers: Vec::new(),
+            inquiries: Inquiries::default(),
             anchors: saved.anchors.clone(),
             out: VecDeque::new(),
             turn: None,

@@ -237,6 +237,30 @@ fn the_advert_of_a_callee_says_where_it_is() {
     }
 }
 
+#[test]
+fn a_home_that_has_been_there_vouches_for_a_supernode_when_it_is_asked() {
+    let mut leaf = registered(Role::Leaf);
+    let bytes = advert(5, Capabilities::ALL);
+    let message = || Message::Signed { kind: SignedKind::Advert, bytes: &bytes };
+    let is_attested = |leaf: &mut Overlay, now, from| {
+        let about = About { ip: Some(address(from).ip()), ..About::default() };
+        let _ = leaf.handle_message(now, id(from), message(), &about);
+        drain(leaf).contains(&Output::Attested { ip: address(5).ip() })
+    };
+    assert!(!is_attested(&mut leaf, s(5), 1), "unasked");
+    leaf.inquire(s(5), id(5), address(5).ip());
+    assert_eq!(sent(&drain(&mut leaf), id(1)), ["other"], "it asks its home");
+    leaf.inquire(s(14), id(5), address(5).ip());
+    assert_eq!(drain(&mut leaf), [], "not so soon again");
+    assert!(!is_attested(&mut leaf, s(14), 5), "its own word is none");
+    assert!(!is_attested(&mut leaf, s(14), 3), "nor is a stranger's");
+    assert!(is_attested(&mut leaf, s(14), 1));
+    assert!(!is_attested(&mut leaf, s(14), 1), "once");
+    leaf.inquire(s(15), id(5), address(6).ip());
+    assert_eq!(sent(&drain(&mut leaf), id(1)), ["other"]);
+    assert!(!is_attested(&mut leaf, s(15), 1), "it is elsewhere");
+}
+
 /// A leaf in role `auto`, confirmed by a dial-back; what it wanted when it began to serve.
 fn serving(network: &Network) -> (Overlay, Vec<Output>) {
     let mut node = registered(Role::Auto);

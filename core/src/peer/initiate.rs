@@ -164,6 +164,11 @@ impl Peers {
                 };
                 if proven || path.socket.is_tcp() || may_be_sent() {
                     self.push(Outgoing::Raw { path, bytes: packet.into() });
+                } else if origin == Origin::Hearsay
+                    && !account.has_room_for_hearsay(now, path.remote.ip(), packet.len())
+                    && let Some(peer) = self.id_of(key)
+                {
+                    self.want(Output::Withheld { peer, ip: path.remote.ip() });
                 }
             }
             AttemptRoute::Relayed(Route::Relayed { channel, via }) => {

@@ -205,7 +205,7 @@ impl Side {
                 Output::Gone { .. } => self.forget(now),
                 // Of others; and there is no way but the one.
                 Output::Call { .. } | Output::Upgrade { .. } | Output::Retry { .. } | Output::StandIn { .. } => {}
-                Output::Event(_) | Output::Save(_) => {}
+                Output::Withheld { .. } | Output::Event(_) | Output::Save(_) => {}
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What the room wants done by others, or not before something else is done.
 
+use core::net::IpAddr;
+
 use crate::api::{Event, Save};
 use crate::identity::PeerId;
 use crate::net::PeerKey;
@@ -26,6 +28,8 @@ pub(crate) enum Output {
     Retry { peer: PeerKey },
     /// Nothing answers over UDP: a connection may do.
     StandIn { peer: PeerKey },
+    /// Nothing may be sent now to an address where others say that the peer is.
+    Withheld { peer: PeerId, ip: IpAddr },
     /// The peer is gone.
     Gone { peer: PeerKey },
     /// Nothing needs the link: it is to be closed with a goodbye.

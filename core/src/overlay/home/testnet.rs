@@ -266,6 +266,7 @@ impl TestNet {
             | Output::CloseChannels
             | Output::Duty(_)
             | Output::Locate { .. }
+            | Output::Attested { .. }
             | Output::AtHome
             | Output::Seen
             | Output::Examine(_)
