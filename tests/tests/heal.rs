@@ -8,6 +8,7 @@ use handfast_tests::scale::calls::{Call, Ended};
 use handfast_tests::scale::crowd::{Crowd, Doings};
 
 const ACROSS: u8 = 1;
+const IN_VAIN: u8 = 2;
 /// So long after it has healed, calls may still fail: until supernodes are linked, and leaves that lost all homes have new
 /// ones.
 const GRACE: Duration = Duration::from_secs(20);
@@ -54,7 +55,6 @@ fn regression_who_called_in_vain_is_heard_when_the_partition_has_healed() {
     crowd.w.wire.groups = hosts.filter(|host| host.0 % 2 == 1).map(|host| (host, 1)).collect();
     let side: Vec<bool> = crowd.leaves.iter().map(|leaf| leaf.host.0 % 2 == 1).collect();
     let across = |from: usize, to: usize| from < 4 && side[from] != side[to];
-    const IN_VAIN: u8 = 2;
     crowd.run_for(Duration::from_secs(30));
     // Addresses are remembered, and their homes are still named by everybody's records.
     for _ in 0..60 {

@@ -249,16 +249,16 @@ fn a_home_that_has_been_there_vouches_for_a_supernode_when_it_is_asked() {
     };
     assert!(!is_attested(&mut leaf, s(5), 1), "unasked");
     leaf.inquire(s(5), id(5), address(5).ip());
-    assert_eq!(sent(&drain(&mut leaf), id(1)), ["other"], "it asks its home");
+    assert_eq!(sent(&drain(&mut leaf), id(1)), ["lookup"], "it asks its home");
     leaf.inquire(s(14), id(5), address(5).ip());
     assert_eq!(drain(&mut leaf), [], "not so soon again");
     assert!(!is_attested(&mut leaf, s(14), 5), "its own word is none");
     assert!(!is_attested(&mut leaf, s(14), 3), "nor is a stranger's");
     assert!(is_attested(&mut leaf, s(14), 1));
     assert!(!is_attested(&mut leaf, s(14), 1), "once");
-    leaf.inquire(s(15), id(5), address(6).ip());
-    assert_eq!(sent(&drain(&mut leaf), id(1)), ["other"]);
-    assert!(!is_attested(&mut leaf, s(15), 1), "it is elsewhere");
+    leaf.inquire(s(24), id(5), address(6).ip());
+    assert_eq!(sent(&drain(&mut leaf), id(1)), ["lookup"]);
+    assert!(!is_attested(&mut leaf, s(24), 1), "it is elsewhere");
 }
 
 /// A leaf in role `auto`, confirmed by a dial-back; what it wanted when it began to serve.

@@ -74,7 +74,9 @@ mod tests {
             let n = choices.below(20);
             assert_eq!(shares.of(&source(n)), here.iter().filter(|(other, _)| *other == n).count());
         }
-        here.into_iter().for_each(|(_, number)| shares.leave(number));
+        for (_, number) in here {
+            shares.leave(number);
+        }
         assert!(shares.numbers.is_empty() && shares.held.is_empty());
     }
 }
