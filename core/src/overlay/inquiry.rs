@@ -10,16 +10,11 @@ use super::output::Output;
 use super::pack::send;
 use super::state::{Acting, Overlay};
 use crate::identity::PeerId;
-use crate::time::{Aged, Instant};
+use crate::time::Instant;
 use crate::wire::message::Message;
 
-/// Supernodes asked about at a time; at the limit the first one is forgotten.
-const INQUIRIES_MAX: usize = 32;
 /// A supernode is not asked about again before this.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
-
-/// Whom a leaf has asked about, and which address, unless that was answered.
-pub(super) type Inquiries = Aged<PeerId, Option<IpAddr>, INQUIRIES_MAX>;
 
 impl Overlay {
     /// The account of hearsay lets nothing go to where this supernode is said to be: has a home of ours been there?

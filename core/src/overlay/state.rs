@@ -1,6 +1,6 @@
 //! [`Overlay`]: as what it acts, a leaf or a supernode, what both work on, and what is known without asking anybody.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use super::clock::{NetworkClock, Standing};
-use super::inquiry::Inquiries;
 use super::turn::Turn;
 use crate::account::{Rate, RateTable, Source};
 use crate::api::{Config, Role, Saved, Serving, SupernodeStatus};
@@ -69,6 +68,9 @@ impl Supernode {
         }
     }
 }
+
+/// Supernodes asked about at a time; at the limit the first one is forgotten.
+const INQUIRIES_MAX: usize = 32;
 
 /// What was decided when the node was set up.
 pub(super) struct Terms {
@@ -136,7 +138,8 @@ pub(crate) struct Overlay {
     pub(super) role: RoleWatch,
     /// Supernodes that were dialled to have the router looked at, and for nothing else.
     pub(super) helpers: Vec<PeerId>,
-    pub(super) inquiries: Inquiries,
+    /// Supernodes that a leaf has asked its homes about, and at which address, unless that was answered.
+    pub(super) inquiries: Aged<PeerId, Option<IpAddr>, INQUIRIES_MAX>,
     /// What an earlier run kept, until there is a network to use it in.
     pub(super) anchors: Vec<(PeerId, SocketAddr)>,
     pub(super) out: VecDeque<Output>,
@@ -179,7 +182,7 @@ impl Overlay {
             lookups: Lookups::default(),
             role: RoleWatch::default(),
             helpers: Vec::new(),
-            inquiries: Inquiries::default(),
+            inquiries: Aged::default(),
             anchors: saved.anchors.clone(),
             out: VecDeque::new(),
             turn: None,

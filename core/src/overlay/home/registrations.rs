@@ -1,6 +1,6 @@
 //! The supernode's side: who is registered here, and do the other homes of those leaves live?
 //!
-//! A registration is a leaf's id and the numbers of its other home and of its prefix: a node may hold a million. It stands while the
+//! A registration is a leaf's id, the number of its other home and its prefix: a node may hold a million. It stands while the
 //! link to the leaf does. Each other home that is a supernode we know is asked every few seconds whether it lives; when
 //! it stays silent, every leaf that shares it is told, a few at a time.
 
@@ -21,6 +21,7 @@ use crate::overlay::output::Output;
 use crate::overlay::pack::{Packer, send};
 use crate::random::ChoiceRng;
 use crate::time::{Deadlines, Instant, earliest};
+use crate::wire::address::Prefix;
 use crate::wire::message::{Load, Message, PARTNERS_MAX, Refusal};
 use crate::wire::places::Places;
 
@@ -64,8 +65,8 @@ pub(crate) struct Registered {
 
 struct Registration {
     other: Option<Other>,
-    /// Where it comes from, among the [`Shares`].
-    source: Option<NonZeroU32>,
+    /// What it counts for among the [`Shares`].
+    prefix: Option<Prefix>,
 }
 
 /// Number of the other home among the watched ones, twice, and one more if that is the leaf's first home. Zero is none,
@@ -92,7 +93,7 @@ impl Other {
 }
 
 // What a million of them weigh.
-const _: () = assert!(size_of::<(PeerId, Registration)>() <= 40);
+const _: () = assert!(size_of::<(PeerId, Registration)>() <= 44);
 
 struct Watched {
     home: PeerId,
@@ -189,7 +190,7 @@ impl Registrations {
         s: &mut Stores<'_>,
     ) -> Registered {
         let is_new = !self.leaves.contains_key(&leaf);
-        let applicant = Applicant { source, from_there: self.shares.of(&source), has_other_home: other_home.is_some() };
+        let applicant = Applicant { source, from_there: self.shares.of(source), has_other_home: other_home.is_some() };
         if leaf == self.me || (is_new && !self.balance.admits(now, self.leaves.len(), &applicant)) {
             let refused = Some(Refusal::Busy);
             let retry_after_s = Balance::retry_after_s(&mut s.random.jitter);
@@ -217,10 +218,10 @@ impl Registrations {
         let number = other.and_then(|home| self.watch(now, home, &mut s.random.jitter));
         let other = number.map(|number| Other::new(number, is_other_first));
         self.seconds += usize::from(other.is_some_and(Other::is_first));
-        let source = self.shares.enter(source);
-        if let Some(old) = self.leaves.insert(leaf, Registration { other, source }) {
+        let prefix = self.shares.enter(source);
+        if let Some(old) = self.leaves.insert(leaf, Registration { other, prefix }) {
             self.unwatch(old.other, s.out);
-            self.shares.leave(old.source);
+            self.shares.leave(old.prefix);
         }
         let mut packer = Packer::new(leaf, s.out);
         packer.push(&Message::RegisterReply { refused: None, load });
@@ -260,7 +261,7 @@ impl Registrations {
     fn remove(&mut self, leaf: &PeerId, out: &mut VecDeque<Output>) -> bool {
         let Some(registration) = self.leaves.remove(leaf) else { return false };
         self.unwatch(registration.other, out);
-        self.shares.leave(registration.source);
+        self.shares.leave(registration.prefix);
         true
     }
 
