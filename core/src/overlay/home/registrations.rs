@@ -1,16 +1,16 @@
 //! The supernode's side: who is registered here, and do the other homes of those leaves live?
 //!
-//! A registration is a leaf's id, the number of its other home and its prefix: a node may hold a million. It stands while the
-//! link to the leaf does. Each other home that is a supernode we know is asked every few seconds whether it lives; when
-//! it stays silent, every leaf that shares it is told, a few at a time.
+//! A registration is a leaf's id and two numbers, of its other home and of what its prefix is counted by: a node may hold
+//! a million. It stands while the link to the leaf does. Each other home that is a supernode we know is asked every few
+//! seconds whether it lives; when it stays silent, every leaf that shares it is told, a few at a time.
 
-use core::num::NonZeroU32;
+use core::num::NonZeroU16;
 use core::ops::Bound;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::balance::{Applicant, Balance, Named};
-use super::shares::Shares;
+use super::shares::{Counter, Shares};
 use crate::account::{Rate, RateTable, Source};
 use crate::api::Serving;
 use crate::identity::PeerId;
@@ -21,7 +21,6 @@ use crate::overlay::output::Output;
 use crate::overlay::pack::{Packer, send};
 use crate::random::ChoiceRng;
 use crate::time::{Deadlines, Instant, earliest};
-use crate::wire::address::Prefix;
 use crate::wire::message::{Load, Message, PARTNERS_MAX, Refusal};
 use crate::wire::places::Places;
 
@@ -66,25 +65,29 @@ pub(crate) struct Registered {
 struct Registration {
     other: Option<Other>,
     /// What it counts for among the [`Shares`].
-    prefix: Option<Prefix>,
+    counter: Option<Counter>,
 }
 
 /// Number of the other home among the watched ones, twice, and one more if that is the leaf's first home. Zero is none,
 /// so that none takes no room of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Other(NonZeroU32);
+struct Other(NonZeroU16);
 
 impl Other {
     /// Most numbers there are.
-    const NUMBER_MAX: u32 = u32::MAX >> 1;
+    const NUMBER_MAX: u16 = u16::MAX >> 1;
 
-    fn new(number: NonZeroU32, is_first: bool) -> Self {
+    fn new(number: NonZeroU16, is_first: bool) -> Self {
         // The number is not zero.
-        Self(NonZeroU32::new(number.get() << 1 | u32::from(is_first)).unwrap_or(NonZeroU32::MAX))
+        Self(NonZeroU16::new(number.get() << 1 | u16::from(is_first)).unwrap_or(NonZeroU16::MAX))
     }
 
-    fn number(self) -> Option<NonZeroU32> {
-        NonZeroU32::new(self.0.get() >> 1)
+    fn number_after(number: NonZeroU16) -> NonZeroU16 {
+        number.checked_add(1).filter(|n| n.get() <= Self::NUMBER_MAX).unwrap_or(NonZeroU16::MIN)
+    }
+
+    fn number(self) -> Option<NonZeroU16> {
+        NonZeroU16::new(self.0.get() >> 1)
     }
 
     fn is_first(self) -> bool {
@@ -93,7 +96,7 @@ impl Other {
 }
 
 // What a million of them weigh.
-const _: () = assert!(size_of::<(PeerId, Registration)>() <= 44);
+const _: () = assert!(size_of::<(PeerId, Registration)>() <= 36);
 
 struct Watched {
     home: PeerId,
@@ -108,7 +111,7 @@ struct Watched {
 
 /// Telling leaves that a home is dead, or was, goes through the registrations in order; this is how far it has come.
 struct Telling {
-    number: NonZeroU32,
+    number: NonZeroU16,
     after: Option<PeerId>,
 }
 
@@ -122,10 +125,10 @@ pub(crate) struct Registrations {
     shares: Shares,
     /// Who of those was sent elsewhere last.
     sent_after: Option<PeerId>,
-    watched: BTreeMap<NonZeroU32, Watched>,
-    numbers: BTreeMap<PeerId, NonZeroU32>,
-    next_number: NonZeroU32,
-    deadlines: Deadlines<NonZeroU32>,
+    watched: BTreeMap<NonZeroU16, Watched>,
+    numbers: BTreeMap<PeerId, NonZeroU16>,
+    next_number: NonZeroU16,
+    deadlines: Deadlines<NonZeroU16>,
     telling: VecDeque<Telling>,
     /// How often leaves bring something lately.
     taken: RateTable<Source>,
@@ -140,11 +143,11 @@ impl Registrations {
             balance: Balance::new(now, me, u32::try_from(leaves_max).unwrap_or(u32::MAX)),
             leaves: BTreeMap::new(),
             seconds: 0,
-            shares: Shares::default(),
+            shares: Shares::new(me),
             sent_after: None,
             watched: BTreeMap::new(),
             numbers: BTreeMap::new(),
-            next_number: NonZeroU32::MIN,
+            next_number: NonZeroU16::MIN,
             deadlines: Deadlines::default(),
             telling: VecDeque::new(),
             taken: RateTable::new(REGISTER, REGISTER_ALL, REGISTERING_MAX),
@@ -190,7 +193,8 @@ impl Registrations {
         s: &mut Stores<'_>,
     ) -> Registered {
         let is_new = !self.leaves.contains_key(&leaf);
-        let applicant = Applicant { source, from_there: self.shares.of(source), has_other_home: other_home.is_some() };
+        let counter = self.shares.counter(source);
+        let applicant = Applicant { source, from_there: self.shares.of(counter), has_other_home: other_home.is_some() };
         if leaf == self.me || (is_new && !self.balance.admits(now, self.leaves.len(), &applicant)) {
             let refused = Some(Refusal::Busy);
             let retry_after_s = Balance::retry_after_s(&mut s.random.jitter);
@@ -218,10 +222,10 @@ impl Registrations {
         let number = other.and_then(|home| self.watch(now, home, &mut s.random.jitter));
         let other = number.map(|number| Other::new(number, is_other_first));
         self.seconds += usize::from(other.is_some_and(Other::is_first));
-        let prefix = self.shares.enter(source);
-        if let Some(old) = self.leaves.insert(leaf, Registration { other, prefix }) {
+        self.shares.enter(counter);
+        if let Some(old) = self.leaves.insert(leaf, Registration { other, counter }) {
             self.unwatch(old.other, s.out);
-            self.shares.leave(old.prefix);
+            self.shares.leave(old.counter);
         }
         let mut packer = Packer::new(leaf, s.out);
         packer.push(&Message::RegisterReply { refused: None, load });
@@ -261,12 +265,12 @@ impl Registrations {
     fn remove(&mut self, leaf: &PeerId, out: &mut VecDeque<Output>) -> bool {
         let Some(registration) = self.leaves.remove(leaf) else { return false };
         self.unwatch(registration.other, out);
-        self.shares.leave(registration.prefix);
+        self.shares.leave(registration.counter);
         true
     }
 
     /// One more leaf has this other home.
-    fn watch(&mut self, now: Instant, home: PeerId, jitter: &mut ChoiceRng) -> Option<NonZeroU32> {
+    fn watch(&mut self, now: Instant, home: PeerId, jitter: &mut ChoiceRng) -> Option<NonZeroU16> {
         if let Some(number) = self.numbers.get(&home) {
             self.watched.get_mut(number)?.leaves += 1;
             return Some(*number);
@@ -274,8 +278,12 @@ impl Registrations {
         if self.watched.len() >= WATCHED_MAX {
             return None;
         }
+        // Fewer are watched than there are numbers.
+        while self.watched.contains_key(&self.next_number) {
+            self.next_number = Other::number_after(self.next_number);
+        }
         let number = self.next_number;
-        self.next_number = number.checked_add(1).filter(|n| n.get() <= Other::NUMBER_MAX).unwrap_or(NonZeroU32::MIN);
+        self.next_number = Other::number_after(number);
         let mut watched =
             Watched { home, leaves: 1, is_linked: false, was_linked: false, is_dead: false, missed: 0, deadline: None };
         self.deadlines.set(number, &mut watched.deadline, Some(now + jitter.jitter(ASK_EVERY_MIN)));
@@ -314,7 +322,7 @@ impl Registrations {
         }
     }
 
-    fn tell_about(&mut self, now: Instant, number: NonZeroU32) {
+    fn tell_about(&mut self, now: Instant, number: NonZeroU16) {
         // Who is in the queue already, from the beginning, need not be there twice.
         if self.telling.iter().all(|t| t.number != number || t.after.is_some()) && self.telling.len() < WATCHED_MAX {
             self.telling.push_back(Telling { number, after: None });
@@ -386,7 +394,7 @@ impl Registrations {
         earliest(earliest(self.deadlines.next(), self.tell_at), Some(self.balance.poll_timeout()))
     }
 
-    fn ask(&mut self, now: Instant, number: NonZeroU32, s: &mut Stores<'_>) {
+    fn ask(&mut self, now: Instant, number: NonZeroU16, s: &mut Stores<'_>) {
         let Some(watched) = self.watched.get_mut(&number) else { return };
         watched.deadline = None;
         if watched.missed >= MISSED_MAX && !core::mem::replace(&mut watched.is_dead, true) {
