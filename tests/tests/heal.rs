@@ -20,16 +20,11 @@ fn regression_calls_between_the_sides_of_a_partition_are_answered_soon_after_it_
     for is_one_way in [false, true] {
         let args = Args { supernodes: 8, leaves: 80, ..Args::default() };
         let mut crowd = Crowd::settled(&args, Doings::default(), Vec::new());
-        let hosts = crowd.w.hosts.iter().map(|host| host.id);
-        crowd.w.wire.groups = hosts.filter(|host| host.0 % 2 == 1).map(|host| (host, 1)).collect();
-        if is_one_way {
-            crowd.w.wire.passable.insert((0, 1));
-        }
+        let side = crowd.part(is_one_way);
         crowd.run_for(Duration::from_secs(600));
         crowd.w.calm();
         crowd.run_for(GRACE);
         let began = crowd.w.now();
-        let side: Vec<bool> = crowd.leaves.iter().map(|leaf| leaf.host.0 % 2 == 1).collect();
         for _ in 0..150 {
             for _ in 0..2 {
                 crowd.call_somebody(ACROSS, None, |from, to| side[from] != side[to]);
@@ -51,9 +46,7 @@ fn regression_calls_between_the_sides_of_a_partition_are_answered_soon_after_it_
 fn regression_who_called_in_vain_is_heard_when_the_partition_has_healed() {
     let args = Args { supernodes: 8, leaves: 80, ..Args::default() };
     let mut crowd = Crowd::settled(&args, Doings::default(), Vec::new());
-    let hosts = crowd.w.hosts.iter().map(|host| host.id);
-    crowd.w.wire.groups = hosts.filter(|host| host.0 % 2 == 1).map(|host| (host, 1)).collect();
-    let side: Vec<bool> = crowd.leaves.iter().map(|leaf| leaf.host.0 % 2 == 1).collect();
+    let side = crowd.part(false);
     let across = |from: usize, to: usize| from < 4 && side[from] != side[to];
     crowd.run_for(Duration::from_secs(30));
     // Addresses are remembered, and their homes are still named by everybody's records.

@@ -161,6 +161,19 @@ impl Crowd {
         crowd
     }
 
+    /// The internet falls apart in two halves, of which one still reaches the other where that is one way. On which side
+    /// each leaf is. [`World::calm`] heals it.
+    pub fn part(&mut self, is_one_way: bool) -> Vec<bool> {
+        // Who is with whom goes by the numbers of hosts, which mean nothing to nodes: even ones on one side.
+        let is_odd = |host: HostId| host.0 % 2 == 1;
+        let odd = self.w.hosts.iter().map(|host| host.id).filter(|host| is_odd(*host));
+        self.w.wire.groups = odd.map(|host| (host, 1)).collect();
+        if is_one_way {
+            self.w.wire.passable.insert((0, 1));
+        }
+        self.leaves.iter().map(|leaf| is_odd(leaf.host)).collect()
+    }
+
     // ---- time ----
 
     /// Runs for so long.

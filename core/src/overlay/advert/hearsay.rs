@@ -158,7 +158,7 @@ impl Hearsay {
     ) -> Result<PeerId, Refused> {
         let (source, me, own) = (teller.source(), self.me, self.own);
         let (sources, prefixes) = (&self.sources, &self.prefixes);
-        let checked = self.shelf.examine(now, teller.source(), wall, bytes, |shelf, advert: &Advert| {
+        let checked = self.shelf.examine(now, source, wall, bytes, |shelf, advert: &Advert| {
             let Some(address) = advert.way(teller.ip) else {
                 return Err(Refused::Bad(StatementError::BadValue));
             };

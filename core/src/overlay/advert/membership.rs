@@ -132,7 +132,7 @@ impl MembershipTable {
         self.view.set_max(adverts_max);
     }
 
-    /// Takes signed bytes that came from `from`. When the membership table is full, a dead one makes room, or, for one
+    /// Takes signed bytes that came from there. When the membership table is full, a dead one makes room, or, for one
     /// that this node has been to, whom the view names; otherwise the newcomer is refused.
     pub(crate) fn insert(
         &mut self,
@@ -336,6 +336,11 @@ impl MembershipTable {
     /// Its advert, unless it has taken that back.
     pub(crate) fn get(&self, id: &PeerId) -> Option<&Advert> {
         self.shelf.value(id).map(|known| &known.advert).filter(|advert| !advert.is_withdrawn())
+    }
+
+    /// From which address a peer speaks: whom this node has been to from there, whatever way its words take.
+    pub(crate) fn speaks_from(&self, peer: &PeerId, ip: Option<IpAddr>) -> Option<IpAddr> {
+        self.address(peer).map(|at| at.ip()).or(ip)
     }
 
     /// Where it is: where it was found, or where it prefers to be.

@@ -27,7 +27,7 @@ const CHANGES_MAX: usize = DIGEST_MAX;
 const SOURCES_MAX: usize = 2048;
 
 /// Signature checks: 39 µs each, so 1 250 a second are 5 % of a core, and the shelves of adverts and records together
-/// keep the 10 % that a flood of junk signatures may cost. One neighbour gets at most 40 % of that.
+/// keep the 10 % that a flood of junk signatures may cost. One source gets at most 40 % of that.
 fn verify_budget() -> RateTable<Source> {
     let each = Rate { interval: Duration::from_millis(2), burst: 500 };
     let all = Rate { interval: Duration::from_micros(800), burst: 1250 };
@@ -136,8 +136,8 @@ impl<S: Statement, T> Shelf<S, T> {
         }
     }
 
-    /// Decides whether bytes from there are worth keeping. `admit` looks at the parsed statement
-    /// before its signature is checked, so that what has no place costs no check.
+    /// Decides whether bytes from there are worth keeping. `admit` looks at the parsed statement before its signature is
+    /// checked, so that what has no place costs no check.
     pub(crate) fn examine(
         &mut self,
         now: Instant,

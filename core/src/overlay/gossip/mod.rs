@@ -365,7 +365,7 @@ impl Gossip {
         bytes: &[u8],
         s: &mut Stores<'_>,
     ) -> bool {
-        let Some(ip) = s.members.address(&from).map(|at| at.ip()).or(ip) else { return false };
+        let Some(ip) = s.members.speaks_from(&from, ip) else { return false };
         // Views differ: somebody a little further away keeps it as well.
         let is_near = |id| s.members.holders(&id, 2 * HOLDERS_MAX).iter().any(|(holder, _)| *holder == self.me);
         if !subject(bytes).is_some_and(is_near) {

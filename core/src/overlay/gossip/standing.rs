@@ -78,7 +78,7 @@ impl Gossip {
         bytes: &[u8],
         s: &mut Stores<'_>,
     ) -> bool {
-        let source = Source::of(from, s.members.address(&from).map(|at| at.ip()).or(ip));
+        let source = Source::of(from, s.members.speaks_from(&from, ip));
         match s.members.renew(now, source, s.wall, bytes) {
             Ok(advert) => {
                 self.on_member(now, from, &advert, s);
@@ -94,9 +94,8 @@ impl Gossip {
 
     /// The advert of a supernode that this node has not been to.
     fn hear(&mut self, now: Instant, from: PeerId, ip: Option<IpAddr>, bytes: &[u8], s: &mut Stores<'_>) {
-        // Whom this node has been to speaks from there, whatever way its words take.
-        let at = s.members.address(&from).map(|at| at.ip());
-        let teller = Teller { id: from, ip: at.or(ip), is_member: at.is_some() };
+        let ip = s.members.speaks_from(&from, ip);
+        let teller = Teller { id: from, ip, is_member: s.members.contains(&from) };
         let is_urgent = s.members.len() < FEW && !s.members.is_partial();
         let need = Need { is_urgent, tellers: s.members.spread() };
         let wants = |id: &PeerId| self.lonely.get(id).is_some() || s.members.admits(id);

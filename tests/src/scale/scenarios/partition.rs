@@ -43,14 +43,8 @@ fn run(args: &Args, is_one_way: bool, out: &mut Outcome) {
     crowd.meter.mark(&crowd.w);
     crowd.run_for(args.scaled(MEASURED));
     let normal = crowd.meter.window(&crowd.w).between_supernodes_kbps();
-    // Who is with whom goes by the numbers of hosts, which mean nothing to nodes: even ones on one side.
-    let hosts = crowd.w.hosts.iter().map(|host| host.id);
-    crowd.w.wire.groups = hosts.filter(|host| host.0 % 2 == 1).map(|host| (host, 1)).collect();
-    if is_one_way {
-        crowd.w.wire.passable.insert((0, 1));
-    }
+    let side = crowd.part(is_one_way);
     let calls = (args.leaves / LEAVES_FOR_A_CALL).clamp(1, CALLS);
-    let side: Vec<bool> = crowd.leaves.iter().map(|leaf| leaf.host.0 % 2 == 1).collect();
     let lasts = args.scaled(LASTS).max(Duration::from_secs(300));
     for second in 0..lasts.as_secs() {
         let tag = if second < lasts.as_secs() / 2 { EARLY } else { LATE };
