@@ -22,6 +22,15 @@ impl Places {
         let share = u64::from(self.taken) << 16;
         share.checked_div(self.all.into()).map_or(1 << 16, |share| u32::try_from(share).unwrap_or(u32::MAX))
     }
+
+    /// How many are taken if there are no more places than these, and it is as full as it is.
+    pub(crate) fn taken_of(self, all: u32) -> u32 {
+        if all >= self.all {
+            return self.taken;
+        }
+        let taken = (u64::from(self.taken) * u64::from(all)).div_ceil(self.all.into());
+        u32::try_from(taken).unwrap_or(u32::MAX)
+    }
 }
 
 /// Unsigned, travels with gossip: how much room the sender takes a supernode to have.

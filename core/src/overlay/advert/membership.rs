@@ -45,6 +45,8 @@ const PREFIX_MAX: u16 = 10;
 const PREFIX_IN_BUCKET_MAX: u16 = 2;
 /// What a supernode said itself is not overruled by hints of others for so long.
 const LOAD_FIRST_HAND: Duration = Duration::from_secs(60);
+/// How full those are taken for that claim much, where nothing is known: half.
+const UTILISATION_UNKNOWN: u32 = 1 << 15;
 /// So many times as many as a listing names are looked at for it.
 const LISTING_LOOK: usize = 8;
 
@@ -111,6 +113,8 @@ pub(crate) struct MembershipTable {
     exempt: usize,
     /// Of how many leaves the adverts say that they are taken: the middle one.
     claim_median: Option<u32>,
+    /// How full they are believed to be, in 65 536ths: the middle one.
+    utilisation_median: u32,
 }
 
 impl MembershipTable {
@@ -124,6 +128,7 @@ impl MembershipTable {
             distinct: 0,
             exempt: 0,
             claim_median: None,
+            utilisation_median: UTILISATION_UNKNOWN,
         }
     }
 

@@ -31,8 +31,10 @@ const SHED_PERMILLE: u64 = 1;
 const TOO_FULL_PERCENT: u32 = 115;
 /// Above so much of the median utilisation, a supernode that is half full takes nobody more who has a home.
 const CROWDED_PERCENT: u32 = 125;
-/// A difference of fewer leaves is none.
+/// A difference of fewer leaves is none,
 const SLACK: u32 = 4;
+/// and where there are few places, of fewer than this part of them.
+const SLACK_SHARE: u32 = 16;
 /// Supernodes that watch this one, and are watched by it, by preference.
 const PARTNERS: usize = 16;
 /// Most supernodes kept at hand to be named.
@@ -231,7 +233,7 @@ impl Balance {
         let own = self.places(taken);
         let fair = (u64::from(self.market.mean) * u64::from(own.all)) >> 16;
         is_above(own.utilisation(), TOO_FULL_PERCENT, self.market.mean)
-            && u64::from(own.taken) > fair + u64::from(SLACK)
+            && u64::from(own.taken) > fair + u64::from(SLACK.min(own.all / SLACK_SHARE))
     }
 
     /// When something is next to be done.

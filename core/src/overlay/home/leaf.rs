@@ -57,6 +57,8 @@ const SETTLE: Duration = Duration::from_millis(500);
 const SURPLUS_HOLD: Duration = Duration::from_secs(15);
 /// A supernode that refused is asked again after this, and as much again at random.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
+/// Without a home that answers, nobody is asked anything more often than this: another one is drawn instead.
+const HOMELESS_TRIES_MAX: u8 = 2;
 /// A record is made anew after this, and half as much again at random.
 const RENEW_AFTER: Duration = Duration::from_secs(4 * 3600);
 // Two renewals may fail.
@@ -223,7 +225,7 @@ impl Homes {
         // A link that was opened for something else is used while it is useful.
         prospect.link = Link::Up;
         prospect.is_proven = true;
-        prospect.is_tried = true;
+        (prospect.is_tried, prospect.is_silent) = (true, false);
         let was_home = prospect.was_home;
         // With both homes at hand there is nothing to choose: the link is somebody else's.
         if !self.chosen.contains(&peer) && self.chosen.len() < RECORD_HOMES_MAX {
@@ -298,6 +300,10 @@ impl Homes {
         prospect.question = Some((question, tries));
         let deadline = now + question.rto() * (1 << (tries - 1).min(8));
         self.deadlines.set(peer, &mut prospect.deadline, Some(deadline));
+        self.say(peer, question, out);
+    }
+
+    fn say(&self, peer: PeerId, question: Question, out: &mut VecDeque<Output>) {
         match question {
             Question::Load | Question::Alive => send(out, peer, &Message::LoadRequest),
             Question::Room => {}
@@ -327,7 +333,7 @@ impl Homes {
     ) {
         m.members.on_load(now, &from, load);
         let Some(prospect) = self.prospects.get_mut(&from) else { return };
-        prospect.load = Some(load);
+        (prospect.load, prospect.is_silent) = (Some(load), false);
         prospect.rtt = rtt.or(prospect.rtt);
         match prospect.question {
             Some((Question::Load, _)) if tells_room => self.ask(now, from, Question::Room, m.out),
@@ -366,7 +372,7 @@ impl Homes {
     ) {
         m.members.on_load(now, &from, load);
         let Some(prospect) = self.prospects.get_mut(&from) else { return };
-        prospect.load = Some(load);
+        (prospect.load, prospect.is_silent) = (Some(load), false);
         if !self.chosen.contains(&from) {
             return;
         }
@@ -508,11 +514,17 @@ impl Homes {
         let Some(prospect) = self.prospects.get_mut(&peer) else { return };
         prospect.deadline = None;
         let Some((question, tries)) = prospect.question else { return };
-        if tries < question.tries_max() {
+        // Who has another home can wait longer.
+        let answers = |c: &Prospect| c.is_registered && c.question.is_none();
+        let has_home = self.chosen.iter().filter_map(|home| self.prospects.get(home)).any(|c| answers(c));
+        let tries_max = if has_home { question.tries_max() } else { question.tries_max().min(HOMELESS_TRIES_MAX) };
+        if tries < tries_max {
             self.ask(now, peer, question, m.out);
             return;
         }
-        prospect.question = None;
+        if let Some(prospect) = self.prospects.get_mut(&peer) {
+            (prospect.question, prospect.is_silent) = (None, true);
+        }
         match question {
             // It has a link; it may be slow. It ranks as one of unknown load.
             Question::Load | Question::Room => {}
@@ -553,11 +565,19 @@ impl Homes {
         self.record = record.sign(m.key);
         self.renew_at = Some(now + RENEW_AFTER + m.random.jitter.jitter(RENEW_AFTER / 2));
         for peer in self.chosen.clone() {
-            if let Some(prospect) = self.prospects.get_mut(&peer) {
-                prospect.is_overtaken = prospect.question.is_some_and(|(q, _)| q == Question::Register);
+            let Some(prospect) = self.prospects.get_mut(&peer) else { continue };
+            match prospect.question {
+                // It is waited for already, and not longer for a new record.
+                Some((pending @ (Question::Register | Question::Alive), tries)) => {
+                    prospect.is_overtaken = pending == Question::Register;
+                    prospect.question = Some((Question::Register, tries));
+                    self.say(peer, Question::Register, m.out);
+                }
+                _ => {
+                    self.drop_question(&peer);
+                    self.ask(now, peer, Question::Register, m.out);
+                }
             }
-            self.drop_question(&peer);
-            self.ask(now, peer, Question::Register, m.out);
         }
     }
 

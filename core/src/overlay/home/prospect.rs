@@ -77,6 +77,8 @@ pub(super) struct Prospect {
     /// Refused us: not asked again before.
     pub(super) refused_until: Option<Instant>,
     pub(super) question: Option<(Question, u8)>,
+    /// It did not answer the last one.
+    pub(super) is_silent: bool,
     pub(super) deadline: Option<Instant>,
     pub(super) load: Option<Load>,
     /// How many leaves it has and takes, as it said itself, as levels: of those without an advert.
@@ -98,6 +100,7 @@ impl Prospect {
             is_overtaken: false,
             refused_until: None,
             question: None,
+            is_silent: false,
             deadline: None,
             load: None,
             places: None,
@@ -113,6 +116,11 @@ impl Prospect {
 
     pub(super) fn is_refusing(&self, now: Instant) -> bool {
         self.refused_until.is_some_and(|until| until > now)
+    }
+
+    /// Whether it leaves open what it was asked for longer than is usual: another one is drawn beside it.
+    pub(super) fn is_slow(&self) -> bool {
+        self.is_silent || self.question.is_some_and(|(_, tries)| tries > 1)
     }
 
     /// Whether its load is known, or was asked for in vain.

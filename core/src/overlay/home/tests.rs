@@ -79,6 +79,23 @@ fn a_dead_home_is_replaced_long_before_its_link_times_out() {
 }
 
 #[test]
+fn regression_who_has_no_home_that_answers_does_not_wait_long_for_one_that_is_linked() {
+    let (mut net, _) = network(5, 8);
+    net.notice_after = SECOND * 200;
+    let leaf = net.leaf(100, &[bootstrap(1)]);
+    net.run_for(SECOND * 5);
+    // Both homes, and the third that is still linked.
+    let linked: Vec<PeerId> = net.get(&leaf).homes.as_ref().expect("a leaf").linked().collect();
+    assert!(linked.len() > 2, "{linked:?}");
+    for dead in &linked {
+        net.crash(*dead);
+    }
+    net.with(leaf, |node, now, out| node.homes(now, out, |homes, m| homes.on_silent(now, linked[0], None, m)));
+    net.run_for(SECOND * 6);
+    assert!(net.homes_of(&leaf).iter().any(|home| !linked.contains(home)));
+}
+
+#[test]
 fn a_home_that_restarts_has_its_leaves_back_at_once() {
     let (mut net, supernodes) = network(12, 2);
     let leaf = net.leaf(100, &[bootstrap(1)]);

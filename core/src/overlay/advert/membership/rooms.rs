@@ -3,7 +3,8 @@
 //! A claim costs nothing, so a claim of many places counts for no more than the median of all claims until more is
 //! *earned*: until this node sees that many leaves are at home there. What it sees are the leaves that it shares with
 //! others; each of these stands for as many as all those with whom it shares any have in the mean. The same shows who
-//! tells of fewer leaves than it has. A leaf sees nothing of the kind, and believes the supernode that it asked for a
+//! tells of fewer leaves than it has. Who claims more than it has earned counts as full as it says it is, and at least
+//! as full as the middle one: else an endless claim would be an empty supernode. A leaf sees nothing of the kind, and believes the supernode that it asked for a
 //! listing, with the adverts in which it must believe that one anyway.
 
 use arrayvec::ArrayVec;
@@ -16,7 +17,7 @@ use crate::time::Instant;
 use crate::wire::places::{Places, Room, level};
 
 /// Who carries so many times what it is seen to carry is believed to be able to.
-const HEADROOM: u32 = 2;
+const HEADROOM: u32 = 3;
 
 impl Known {
     fn said(&self, now: Instant) -> Option<Places> {
@@ -26,6 +27,11 @@ impl Known {
     fn seen(&self, now: Instant) -> Places {
         self.room.as_ref().map_or(Places::default(), |room| room.seen(now))
     }
+}
+
+/// So many of these places, in 65 536ths.
+fn share_of(all: u32, utilisation: u32) -> u32 {
+    u32::try_from((u64::from(all) * u64::from(utilisation)) >> 16).unwrap_or(u32::MAX)
 }
 
 impl MembershipTable {
@@ -69,8 +75,13 @@ impl MembershipTable {
             Some(Places { taken: u32::try_from(taken).unwrap_or(u32::MAX), all })
         };
         let said = known.said(now).or_else(by_share)?;
-        let all = self.credible(now, known, said.all.min(known.advert.leaves_max));
-        Some(Places { taken: said.taken.max(known.seen(now).taken), all })
+        let (claim, seen) = (said.all.min(known.advert.leaves_max), known.seen(now));
+        let all = self.credible(now, known, claim);
+        let taken = said.taken_of(all).max(seen.taken);
+        // With an endless claim all look empty: where it is not earned, no emptier than the middle one.
+        let is_earned = all == claim || all == seen.all;
+        let middle = if is_earned { 0 } else { share_of(all, self.utilisation_median) };
+        Some(Places { taken: taken.max(middle), all })
     }
 
     fn credible(&self, now: Instant, known: &Known, claim: u32) -> u32 {
@@ -135,6 +146,9 @@ impl MembershipTable {
         let mean = (taken << 16).checked_div(places).map_or(0, |mean| u32::try_from(mean).unwrap_or(u32::MAX));
         all.sort_unstable_by_key(|places| places.utilisation());
         let median = all.get(all.len() / 2).map_or(0, |places| places.utilisation());
+        // The lower one: of those that are taken for this full there is then none too many.
+        let lower = all.get((all.len() - 1) / 2).map_or(0, |places| places.utilisation());
+        self.utilisation_median = lower;
         Market { known: all.len(), mean, median }
     }
 }

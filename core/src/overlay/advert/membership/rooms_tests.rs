@@ -38,8 +38,8 @@ fn told(members: &mut MembershipTable, n: u8, taken: u32, all: u32) {
 #[test]
 fn a_claim_counts_as_the_median_until_more_is_seen() {
     let mut members = members(&[100, 100, 100, 1_000_000, 10]);
-    for n in 1..=5 {
-        told(&mut members, n, 40, 2_000_000);
+    for (n, taken, all) in [(1, 40, 100), (2, 40, 100), (3, 40, 100), (4, 40, 1_000_000), (5, 4, 10)] {
+        told(&mut members, n, taken, all);
     }
     let own = Places { taken: 40, all: 100 };
     let at = |members: &MembershipTable, n: u8| members.places(s(2), &id(n)).expect("it told");
@@ -47,18 +47,38 @@ fn a_claim_counts_as_the_median_until_more_is_seen() {
     let nobody: [(&PeerId, u32); 0] = [];
     let market = members.review(s(2), own, nobody.into_iter());
     assert_eq!([1, 4, 5].map(|n| at(&members, n).all), [100, 100, 10], "the median, and less where less is claimed");
-    assert_eq!(market, Market { known: 6, mean: (210 << 16) / 510, median: (40 << 16) / 100 });
+    assert_eq!(
+        market,
+        Market { known: 6, mean: (214 << 16) / 510, median: (40 << 16) / 100 },
+        "half, where all is new"
+    );
+    assert_eq!(at(&members, 4).taken, 39, "then as full as the middle one, rounded down");
     // Number 4 has twenty times what the others have, as far as one sees, and claims more than it shows.
     let ids = [1, 2, 3, 4].map(id);
     let shared = [20, 20, 20, 400];
     told(&mut members, 4, 800, 1_000_000);
     members.review(s(2), own, ids.iter().zip(shared));
     let seen = at(&members, 4);
-    assert!(seen.taken >= 800 && (1_400..1_700).contains(&seen.all), "{seen:?}");
+    assert_eq!(seen, Places { taken: 760, all: 2_280 }, "the root of its leaves less, and three times that");
     assert_eq!(at(&members, 1).all, 100);
     // What it is not seen with any more is forgotten.
     told(&mut members, 4, 800, 1_000_000);
     assert_eq!(members.places(s(305), &id(4)), None);
+}
+
+#[test]
+fn a_large_supernode_looks_as_full_among_small_ones_as_it_says() {
+    let mut members = members(&[10, 10, 10, 1_000, 1_000]);
+    for (n, taken, all) in [(1, 4, 10), (2, 4, 10), (3, 4, 10), (4, 600, 1_000), (5, 50, 1_000)] {
+        told(&mut members, n, taken, all);
+    }
+    let nobody: [(&PeerId, u32); 0] = [];
+    members.review(s(2), Places { taken: 4, all: 10 }, nobody.into_iter());
+    let market = members.review(s(2), Places { taken: 4, all: 10 }, nobody.into_iter());
+    let places = [4, 5].map(|n| members.places(s(2), &id(n)));
+    let expected = [Places { taken: 6, all: 10 }, Places { taken: 3, all: 10 }];
+    assert_eq!(places, expected.map(Some), "and the empty one no emptier than the middle one, rounded down");
+    assert_eq!(market.mean, (25 << 16) / 60);
 }
 
 #[test]

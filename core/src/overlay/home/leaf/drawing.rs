@@ -79,8 +79,13 @@ impl Homes {
     /// Draws prospects, and dials them, until enough are linked or about to be; when all have been tried, waits for
     /// the next sweep.
     pub(super) fn draw(&mut self, now: Instant, m: &mut Means<'_>) {
-        let drawn = |homes: &Self| homes.prospects.values().filter(|c| c.is_drawn && c.link != Link::Down).count();
-        while self.chosen.len() < RECORD_HOMES_MAX && drawn(self) < self.drawn_max {
+        let drawn = |homes: &Self| {
+            homes.prospects.values().filter(|c| c.is_drawn && c.link != Link::Down && !c.is_slow()).count()
+        };
+        let homes = |homes: &Self| {
+            homes.chosen.iter().filter_map(|home| homes.prospects.get(home)).filter(|c| !c.is_slow()).count()
+        };
+        while homes(self) < RECORD_HOMES_MAX && drawn(self) < self.drawn_max {
             let choice = self.choice(m.members);
             let Some(peer) = choice.next_drawn(now, self.is_listed, &mut m.random.peer_choice) else { break };
             let Some(prospect) = self.prospects.get_mut(&peer) else { break };
