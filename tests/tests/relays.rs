@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use handfast_core::{Event, Instant, PathInfo, RelayLimit, StreamEnd};
+use handfast_core::{Event, Instant, PathInfo, PeerId, RelayLimit, StreamEnd};
 use handfast_tests::{Chance, Faults, HostId, NatSpec, Side, TransferId, Way, World, ms, secs};
 
 /// A leaf that no other like it can reach directly.
@@ -234,4 +234,33 @@ fn regression_a_call_outlives_the_old_link_that_the_callees_home_still_has_to_th
     let stale = |w: &World| homes(w, b).iter().any(|home| w.status(*home).peers.iter().any(|p| p.peer == caller));
     assert!(strangers(&w, a, b) && stale(&w), "a home of the callee believes in a link to the caller");
     call(&mut w);
+}
+
+/// The link to the callee's home is one that nothing needed for a minute. It ended when the home was just bringing the
+/// call to the callee; its channel ended with it, and what was sent first over the next one was lost at the callee.
+#[test]
+fn regression_a_call_is_not_lost_by_the_end_of_an_idle_link_to_the_callees_home() {
+    let mut w = World::new(12);
+    w.add_supernodes(12);
+    let told_of = |w: &mut World, first: usize| {
+        w.first_contact = first;
+        add_leaf(w)
+    };
+    let leaves: Vec<HostId> = (0..8).map(|n| told_of(&mut w, n)).collect();
+    w.settle_homes(&leaves);
+    let homes =
+        |w: &World, leaf: HostId| -> Vec<PeerId> { w.status(leaf).homes.iter().map(|(home, _)| *home).collect() };
+    let strangers = |w: &World, a, b| homes(w, a).iter().all(|home| !homes(w, b).contains(home));
+    let pairs = leaves.iter().flat_map(|a| leaves.iter().map(|b| (*a, *b)));
+    let (a, b) = pairs.into_iter().find(|(a, b)| strangers(&w, *a, *b)).expect("two without a home in common");
+    // One of these ends the wait between the question to the home and its answer.
+    for wait in [59_880, 59_900, 59_920, 59_940, 59_960] {
+        let (since, peer) = (w.now(), w.peer(b));
+        w.with(a, |node, now| node.ping(now, peer)).expect("begun");
+        w.run_for(secs(5));
+        let is_pong = |event: &Event| matches!(event, Event::Pong { peer: from, .. } if *from == peer);
+        assert!(w.events_since(a, since).any(is_pong), "lost after {wait} ms");
+        w.with(a, |node, now| node.disconnect(now, &peer)).expect("linked");
+        w.run_for(ms(wait));
+    }
 }

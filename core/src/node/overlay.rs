@@ -143,6 +143,8 @@ impl Node {
             Output::SendAt { to, address, messages } => {
                 let up = self.peers.up_key(&to);
                 if let Some(key) = up.or_else(|| self.dial(now, to, address, Origin::Hearsay, None)) {
+                    // What is asked is answered over this link.
+                    self.peers.need(now, key);
                     self.peers.send_bytes(key, None, messages, false);
                 }
             }

@@ -131,6 +131,14 @@ impl Peers {
         self.pending_of(packet).map(|pending| (pending.route, &*pending.response))
     }
 
+    /// The same Init came again by another way, by which the answer goes now; whose it is.
+    pub(crate) fn answer_by(&mut self, packet: &[u8], route: Route) -> Option<PeerKey> {
+        let ephemeral = *packet.get(6..38)?.first_chunk::<32>()?;
+        let key = *self.by_ephemeral.get(&ephemeral)?;
+        self.get_mut(key)?.pending.iter_mut().find(|p| p.ephemeral == ephemeral)?.route = route;
+        Some(key)
+    }
+
     /// The handshake that this very Init began, if it is not confirmed yet.
     fn pending_of(&self, packet: &[u8]) -> Option<&Pending> {
         let ephemeral: &[u8; 32] = packet.get(6..38)?.try_into().ok()?;
