@@ -57,7 +57,7 @@ impl Default for About {
     }
 }
 
-/// Whose advert a message is, as it claims. Costs a point's decompression.
+/// Whose advert a message is, as it claims.
 pub(crate) fn advertiser(message: &Message<'_>) -> Option<PeerId> {
     match message {
         Message::Signed { kind: SignedKind::Advert, bytes } => statement::subject(bytes),
@@ -312,7 +312,7 @@ impl Overlay {
     /// here, and says by it that it is at home elsewhere, has gone without a word that arrived.
     fn on_record_found(&mut self, now: Instant, from: PeerId, peer: PeerId, bytes: &[u8]) {
         let Some(own) = self.records.get(&peer).filter(|own| *own != bytes) else { return };
-        let (own, me) = (Record::parse(own).map_or(0, |own| own.sequence), self.me.id());
+        let (own, me) = (Record::skim(own).map_or(0, |own| own.sequence), self.me.id());
         let Some((s, mut stores)) = self.supernode(now) else { return };
         let has_left = |r: Record| r.id == peer && r.sequence > own && !r.names(&me);
         if s.registrations.contains(&peer) && Record::verify(bytes).is_ok_and(has_left) {

@@ -404,7 +404,7 @@ impl Overlay {
         {
             return s.advertise.first().map(|address| (self.me.id(), *address)).into_iter().collect();
         }
-        let record = self.records.get(id).and_then(|bytes| Record::parse(bytes).ok());
+        let record = self.records.get(id).and_then(Record::skim);
         record.map(|record| record.addresses()).unwrap_or_default()
     }
 

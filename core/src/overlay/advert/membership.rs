@@ -26,7 +26,7 @@ pub(crate) use self::heard::Market;
 use self::heard::{HeardRoom, LOAD_HOLDS};
 use super::Advert;
 use super::shelf::{Refused, Shelf, id_prefix};
-use super::statement::StatementError;
+use super::statement::{StatementError, subject};
 use super::view::{Bucket, View};
 use crate::account::Source;
 use crate::identity::PeerId;
@@ -77,6 +77,9 @@ pub(crate) enum Found {
     Here(SocketAddr),
     /// Somebody at this IP address says so, or says it through others.
     Told(Option<IpAddr>),
+    /// The same, of one that this node has never heard of: whether it signed is seen when it is dialled, or when another
+    /// advert of it comes.
+    Named(Option<IpAddr>),
 }
 
 /// Who may go for a newcomer.
@@ -149,10 +152,20 @@ impl MembershipTable {
     ) -> Result<Advert, Refused> {
         let address = |advert: &Advert, _: Option<&Known>| match found {
             Found::Here(address) => Ok(address),
-            Found::Told(over) => advert.way(over).ok_or(Refused::Bad(StatementError::BadValue)),
+            Found::Told(over) | Found::Named(over) => advert.way(over).ok_or(Refused::Bad(StatementError::BadValue)),
         };
         let room = if matches!(found, Found::Here(_)) { Room::OfView } else { Room::OfDead };
-        self.take(now, from, wall, bytes, room, address)
+        let mut needs_signature = !matches!(found, Found::Named(_));
+        let is_other = |id: &PeerId| self.shelf.bytes(id).is_some_and(|kept| kept != bytes);
+        // What is kept may have been taken without a look.
+        if let Some(id) = subject(bytes).filter(|id| !matches!(found, Found::Here(_)) && is_other(id)) {
+            if self.shelf.is_signed(now, from, &id)? {
+                needs_signature = true;
+            } else if let Some(known) = self.shelf.remove(&id) {
+                self.uncount(&known);
+            }
+        }
+        self.take(now, from, wall, bytes, (room, needs_signature), address)
     }
 
     /// Takes a newer advert of a supernode that is here, if it still prefers the address where that is, or takes all
@@ -168,7 +181,7 @@ impl MembershipTable {
             let stays = |old: &&Known| advert.prefers(old.address()) || advert.is_withdrawn();
             old.filter(stays).map(Known::address).ok_or(Refused::Unproven)
         };
-        self.take(now, from, wall, bytes, Room::OfDead, address)
+        self.take(now, from, wall, bytes, (Room::OfDead, true), address)
     }
 
     fn take(
@@ -177,12 +190,12 @@ impl MembershipTable {
         from: Source,
         wall: Option<WallTime>,
         bytes: &[u8],
-        room: Room,
+        (room, needs_signature): (Room, bool),
         address: impl Fn(&Advert, Option<&Known>) -> Result<SocketAddr, Refused>,
     ) -> Result<Advert, Refused> {
         let (me, is_full, is_limited) = (self.me, self.is_full(), self.is_limited());
         let (view, prefixes) = (&self.view, &self.prefixes);
-        let checked = self.shelf.examine(now, from, wall, bytes, |shelf, advert: &Advert| {
+        let admit = |shelf: &Shelf<Advert, Known>, advert: &Advert| {
             if advert.id == me {
                 return Err(Refused::Own);
             }
@@ -208,7 +221,11 @@ impl MembershipTable {
                 return Err(Refused::Crowded);
             }
             Ok(())
-        })?;
+        };
+        let checked = match needs_signature {
+            true => self.shelf.examine(now, from, wall, bytes, admit),
+            false => self.shelf.skim(now, from, wall, bytes, admit),
+        }?;
         let advert = checked.statement.clone();
         let old = self.shelf.value(&advert.id);
         let mut known = Known::new(now, advert.clone(), address(&advert, old)?);

@@ -146,6 +146,21 @@ impl<S: Statement, T> Shelf<S, T> {
         bytes: &[u8],
         admit: impl FnOnce(&Self, &S) -> Result<(), Refused>,
     ) -> Result<Checked<S>, Refused> {
+        let checked = self.skim(now, from, wall, bytes, admit)?;
+        self.budget.charge(now, from);
+        statement::verify(&checked.statement, bytes)?;
+        Ok(checked)
+    }
+
+    /// The same without its signature, which is the more expensive half.
+    pub(crate) fn skim(
+        &mut self,
+        now: Instant,
+        from: Source,
+        wall: Option<WallTime>,
+        bytes: &[u8],
+        admit: impl FnOnce(&Self, &S) -> Result<(), Refused>,
+    ) -> Result<Checked<S>, Refused> {
         // The same again needs no look.
         if statement::subject(bytes).is_some_and(|id| self.bytes(&id) == Some(bytes)) {
             return Err(Refused::Known);
@@ -160,9 +175,17 @@ impl<S: Statement, T> Shelf<S, T> {
         }
         let left = statement::time_left(&statement, wall)?;
         admit(self, &statement)?;
-        self.budget.charge(now, from);
-        statement::verify(&statement, bytes)?;
         Ok(Checked { statement, expires: now + left })
+    }
+
+    /// Whether the statement of `id` that is kept is signed, where it was taken without a look at that.
+    pub(crate) fn is_signed(&mut self, now: Instant, from: Source, id: &PeerId) -> Result<bool, Refused> {
+        if !self.budget.allows(now, &from) {
+            return Err(Refused::Budget);
+        }
+        self.budget.charge(now, from);
+        let bytes = self.bytes(id).ok_or(Refused::Unproven)?;
+        Ok(statement::parse::<S>(bytes).is_ok_and(|statement| statement::verify(&statement, bytes).is_ok()))
     }
 
     /// Takes a statement; returns what was remembered beside the one it replaces.
@@ -291,8 +314,7 @@ impl<S: Statement, T> Shelf<S, T> {
     pub(crate) fn keep_until(&mut self, now: Instant, wall: Option<WallTime>, id: &PeerId, at: Instant) {
         let place = place(id);
         let Some(item) = self.items.get(&place) else { return };
-        let left = statement::parse::<S>(&item.bytes).and_then(|statement| statement::time_left(&statement, wall));
-        let Ok(left) = left else { return };
+        let Ok(left) = statement::time_left_of::<S>(&item.bytes, wall) else { return };
         let expires = at.min(now + left).max(item.expires);
         self.expire_at(place, expires);
     }

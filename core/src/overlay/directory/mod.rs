@@ -59,6 +59,29 @@ impl Record {
         statement::parse(bytes)
     }
 
+    /// Reads a record without a check of anything, above all not of its ids, which costs more than all the rest: one that
+    /// is kept was checked when it came, and of any other the ids are only to be compared.
+    pub(crate) fn skim(bytes: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Kept {
+            _version: u8,
+            id: [u8; 32],
+            sequence: u64,
+            issued_s: u64,
+            lifetime_s: u16,
+            homes: ArrayVec<([u8; 32], Address), RECORD_HOMES_MAX>,
+        }
+        let (kept, _) = postcard::take_from_bytes::<Kept>(bytes).ok()?;
+        let home = |(id, address)| (PeerId::of_checked(id), address);
+        Some(Self {
+            id: PeerId::of_checked(kept.id),
+            sequence: kept.sequence,
+            issued_s: kept.issued_s,
+            lifetime_s: kept.lifetime_s,
+            homes: kept.homes.into_iter().map(home).collect(),
+        })
+    }
+
     /// Whether the signature at the end of `bytes` is that of the peer it speaks of.
     ///
     /// # Errors

@@ -134,7 +134,7 @@ impl Placing {
         let mut puts = Puts::new();
         for record in records {
             if members.is_partial() {
-                let leaf = Record::parse(record).ok().map(|record| record.id);
+                let leaf = Record::skim(record).map(|record| record.id);
                 self.waiting.extend(leaf.filter(|_| self.waiting.len() < SEARCHES_WAIT_MAX));
             } else {
                 self.gather(record, members, &mut puts);
@@ -195,7 +195,7 @@ impl Placing {
         }
         let Some(search) = self.searches.remove(&leaf) else { return };
         let Some(record) = records.get(&leaf) else { return };
-        let count = Record::parse(record).map_or(0, |record| self.holders_of(&record, members));
+        let count = Record::skim(record).map_or(0, |record| self.holders_of(&record, members));
         let holders = search.holders(count);
         let others = holders.into_iter().filter(|(holder, _)| *holder != self.me);
         send(others.map(|(holder, address)| (holder, (address, vec![record]))).collect(), out);
@@ -285,7 +285,7 @@ impl Placing {
     }
 
     fn gather<'a>(&self, bytes: &'a [u8], members: &MembershipTable, puts: &mut Puts<'a>) {
-        let Ok(record) = Record::parse(bytes) else { return };
+        let Some(record) = Record::skim(bytes) else { return };
         for (holder, address) in members.holders(&record.id, self.holders_of(&record, members)) {
             if holder != self.me {
                 puts.entry(holder).or_insert((address, Vec::new())).1.push(bytes);
@@ -304,7 +304,7 @@ impl Placing {
         out: &mut VecDeque<Output>,
     ) {
         let is_due = |record: &&[u8]| {
-            let Ok(Record { id, .. }) = Record::parse(record) else { return false };
+            let Some(Record { id, .. }) = Record::skim(record) else { return false };
             let holders = members.holders(&id, HOLDERS_MAX);
             let is_its = holders.iter().any(|(holder, _)| *holder == to);
             is_its && holders.iter().find(|(holder, _)| *holder != to).is_some_and(|(holder, _)| *holder == self.me)

@@ -133,7 +133,8 @@ impl Gossip {
     pub(super) fn refill(&mut self, now: Instant, s: &mut Stores<'_>) {
         self.refused.forget_while(|at| now.since(at) >= super::REFUSED_FOR);
         let nearest = s.members.nearest(&self.me, NEAREST);
-        let missing = WANTED.saturating_sub(self.held());
+        // Where there are fewer, those that there are.
+        let missing = WANTED.min(s.members.len()).saturating_sub(self.held());
         let drawn = (0..missing * DRAWS).filter_map(|_| s.members.draw(&mut s.random.peer_choice));
         let candidates: Vec<PeerId> = nearest.into_iter().chain(drawn).collect();
         for peer in candidates {

@@ -34,6 +34,7 @@ use crate::account::Source;
 use crate::api::Event;
 use crate::identity::PeerId;
 use crate::overlay::advert::Found;
+use crate::overlay::advert::statement::subject;
 use crate::overlay::directory::{RECORD_LIFETIME_MAX, Record};
 use crate::overlay::output::Output;
 use crate::overlay::pack::send;
@@ -425,7 +426,11 @@ impl Homes {
             return;
         }
         self.listing.on_part(now, from, m.members.len(), &mut m.random.jitter);
-        let Ok(advert) = m.members.insert(now, Source::of(from, ip), m.wall, bytes, Found::Told(ip)) else { return };
+        // Nobody but itself moves a supernode elsewhere that the user named, or that was found where it is.
+        let is_sure = |c: &Prospect| c.is_joined || c.is_proven;
+        let is_known = subject(bytes).and_then(|id| self.prospects.get(&id)).is_some_and(|c| is_sure(c));
+        let found = if is_known { Found::Told(ip) } else { Found::Named(ip) };
+        let Ok(advert) = m.members.insert(now, Source::of(from, ip), m.wall, bytes, found) else { return };
         if let Some(address) = m.members.address(&advert.id) {
             self.learn(advert.id, address, false);
         }

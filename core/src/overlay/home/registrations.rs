@@ -208,8 +208,8 @@ impl Registrations {
             // They repeat themselves faster than any leaves do.
             return Registered { refused: Some(Refusal::Busy), is_record_new: false, was_here: !is_new };
         }
-        // Its own, and naming us: a leaf is a home for nobody else's record. Parsing once more is what that costs.
-        let parsed = Record::parse(record).ok().filter(|r| r.id == leaf && r.names(&self.me));
+        // Its own, and naming us: a leaf is a home for nobody else's record.
+        let parsed = Record::skim(record).filter(|r| r.id == leaf && r.names(&self.me));
         let kept = parsed.as_ref().map(|_| s.records.insert(now, source, s.wall, record, Putter::Leaf));
         if matches!(kept, Some(Err(Refused::Budget))) {
             // No time to look at it now: it asks again.
@@ -250,7 +250,7 @@ impl Registrations {
 
     /// A leaf says goodbye. Its record goes if it names this home: whoever asks for it should hear so at once.
     pub(crate) fn on_deregister(&mut self, now: Instant, leaf: &PeerId, s: &mut Stores<'_>) {
-        let names_us = |bytes: &[u8]| Record::parse(bytes).is_ok_and(|r| r.names(&self.me));
+        let names_us = |bytes: &[u8]| Record::skim(bytes).is_some_and(|r| r.names(&self.me));
         let is_ours = s.records.get(leaf).is_some_and(names_us);
         if !self.remove(leaf, s.out) {
             return;
