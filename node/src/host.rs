@@ -354,6 +354,10 @@ fn narrate(endpoint: &Endpoint, relay_limits: RelayLimits) -> Result<(), Failure
                 Event::RoleChanged { supernode: false, .. } => {
                     talk::note("supernode  OFF: the internet reaches this node no longer; it goes on as a leaf");
                 }
+                Event::Unreached { address, by } => talk::note(format!(
+                    "unreached  {address}: supernode {by} has been there in vain, and tells nobody of this one. Is UDP let in \
+                     there by the firewall and the router, and is --advertise right? Try: handfast doctor"
+                )),
                 Event::Volunteering { on: true } => talk::note(
                     "volunteer  ON: relaying for strangers who cannot reach each other; they learn this node's address, \
                      and may use nothing of it. Limits: --volunteer-rate, --volunteer-quota",

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use handfast_core::wire::message::{Load, Message};
+use handfast_core::{Event, Role};
 use handfast_tests::host::HostId;
 use handfast_tests::liar::{Liar, advert, answer_inits};
 use handfast_tests::topology::Place;
@@ -44,6 +45,35 @@ fn newcomers_are_welcome(w: &mut World) {
 fn anywhere(n: u32) -> SocketAddr {
     let [_, _, a, b] = n.to_be_bytes();
     SocketAddr::from(([11, a, b, 1], 4_433))
+}
+
+/// With the wrong port after `--advertise`, say: it reaches everybody, and nobody it.
+#[test]
+fn a_supernode_that_advertises_where_nobody_reaches_it_is_told_so() {
+    let mut w = network(80, 4);
+    let host = w.add_leaf_down(Place::Public, |_| {});
+    w.hosts[host.0].port = 4_433;
+    let [right, wrong] = [4_433, 4_434].map(|port| SocketAddr::new(w.ip(host), port));
+    let knows_it = |w: &World| {
+        let peer = w.peer(host);
+        w.supernodes.iter().filter(|s| w.status(**s).supernodes.iter().any(|known| known.peer == peer)).count()
+    };
+    let unreached = |w: &World| w.status(host).serving.expect("it serves").unreached;
+    w.hosts[host.0].config.role = Role::Supernode { advertise: vec![wrong] };
+    w.start(host);
+    let since = w.now();
+    w.run_for(secs(60));
+    let (address, networks) = unreached(&w).expect("it is told");
+    assert!(address == wrong && networks > 0);
+    let told =
+        w.events_since(host, since).filter(|e| matches!(e, Event::Unreached { address, .. } if *address == wrong));
+    assert_eq!(told.count(), 1, "and its operator once");
+    assert_eq!(knows_it(&w), 0);
+    w.crash(host);
+    w.hosts[host.0].config.role = Role::Supernode { advertise: vec![right] };
+    w.start(host);
+    w.run_for(secs(60));
+    assert_eq!((unreached(&w), knows_it(&w)), (None, 4));
 }
 
 #[test]

@@ -49,6 +49,14 @@ pub enum Event {
         /// The addresses that it advertises, or advertised.
         addresses: Vec<SocketAddr>,
     },
+    /// Another supernode says that it has been at an address that this one advertises, in vain: neither it nor, where all
+    /// say so, anybody else tells others of this one. Told once in an hour for each address.
+    Unreached {
+        /// The address.
+        address: SocketAddr,
+        /// Who says so.
+        by: PeerId,
+    },
     /// A leaf that is to volunteer began to relay for strangers, or stopped.
     Volunteering {
         /// Whether it does.

@@ -204,6 +204,9 @@ pub struct Serving {
     pub records: usize,
     /// Adverts that it was told of and passes on to nobody, since it has not been where they say.
     pub unvisited: usize,
+    /// An address of its own at which others say that they have been in vain within the last hour, and in how many networks
+    /// they are.
+    pub unreached: Option<(SocketAddr, usize)>,
 }
 
 /// What a node knows of itself, for `status`.

@@ -412,6 +412,8 @@ pub enum NeighbourWord {
     Full,
     /// Have me nevertheless: I have hardly any.
     Lonely,
+    /// I have been at this address of your advert in vain: nobody is told of you.
+    Unreached(Address),
 }
 
 /// How far one side is with an attempt to become direct that takes more than checks. A state, not an event: it may come

@@ -139,6 +139,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::Elsewhere { retry_after_s: 30, supernodes: ArrayVec::from_iter([(peer, address)]) },
         Message::Neighbour(NeighbourWord::Full),
         Message::Neighbour(NeighbourWord::Lonely),
+        Message::Neighbour(NeighbourWord::Unreached(parts.address)),
         Message::PingFor { peer },
         Message::Alive { peer },
         Message::Seek { peer, record: true },

@@ -126,6 +126,15 @@ pub(crate) struct ServingReport {
     pub(crate) records: usize,
     /// Adverts that it was told of and withholds, since it has not been where they say.
     pub(crate) unvisited: usize,
+    /// An address of its own at which others have been in vain within the last hour, as they say.
+    pub(crate) unreached: Option<UnreachedReport>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Debug)]
+pub(crate) struct UnreachedReport {
+    pub(crate) address: SocketAddr,
+    /// In how many networks those are that say so.
+    pub(crate) networks: usize,
 }
 
 impl From<Serving> for ServingReport {
@@ -139,15 +148,16 @@ impl From<Serving> for ServingReport {
             resting: serving.resting,
             records: serving.records,
             unvisited: serving.unvisited,
+            unreached: serving.unreached.map(|(address, networks)| UnreachedReport { address, networks }),
         }
     }
 }
 
 impl ServingReport {
-    fn to_text(self, leaves: usize) -> [String; 2] {
+    fn to_text(self, leaves: usize) -> Vec<String> {
         let free = (self.places as usize).saturating_sub(leaves);
         let all = format!("{:.2} %", self.mean_utilisation * 100.0);
-        [
+        let mut lines = vec![
             format!(
                 "places     {leaves} taken, {free} free · all supernodes together {all} · {} leaves refused, {} sent elsewhere",
                 self.refused, self.sent_elsewhere
@@ -156,7 +166,14 @@ impl ServingReport {
                 "among      {} neighbours, {} links that rest · {} records kept · {} adverts withheld until visited",
                 self.neighbours, self.resting, self.records, self.unvisited
             ),
-        ]
+        ];
+        if let Some(UnreachedReport { address, networks }) = self.unreached {
+            lines.push(format!(
+                "unreached  {address}: supernodes of {networks} networks have been there in vain, and tell nobody of it · see: \
+                 handfast doctor"
+            ));
+        }
+        lines
     }
 }
 
@@ -660,6 +677,9 @@ fn event_value(event: &Event) -> Option<Value> {
         Event::Ready => json!({ "event": "ready" }),
         Event::Homeless => json!({ "event": "homeless" }),
         Event::Volunteering { on } => json!({ "event": "volunteering", "on": on }),
+        Event::Unreached { address, by } => {
+            json!({ "event": "unreached", "address": address, "by": by.to_string() })
+        }
         Event::RoleChanged { supernode, addresses } => {
             let role = if *supernode { "supernode" } else { "leaf" };
             json!({ "event": "role", "role": role, "addresses": addresses })

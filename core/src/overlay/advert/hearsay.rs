@@ -81,6 +81,15 @@ pub(crate) struct Need {
     pub tellers: usize,
 }
 
+/// What comes of an advert that waited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ask {
+    /// Its supernode is to be asked there.
+    There(PeerId, SocketAddr),
+    /// One that told of itself did not answer there.
+    InVain(PeerId, SocketAddr),
+}
+
 struct Heard {
     id: PeerId,
     source: Source,
@@ -258,16 +267,20 @@ impl Hearsay {
     }
 
     /// Whom to ask now, and where. Who was asked and did not answer is forgotten.
-    pub(crate) fn poll_ask(&mut self, now: Instant) -> Option<(PeerId, SocketAddr)> {
+    pub(crate) fn poll_ask(&mut self, now: Instant) -> Option<Ask> {
         while let Some(id) = self.deadlines.pop_due(now) {
             let Some(heard) = self.shelf.value_mut(&id) else { continue };
             heard.due = None;
             if heard.asked_at.replace(now).is_some() && !core::mem::take(&mut heard.speaks) {
+                let (is_own, address) = (heard.is_own, heard.address);
                 self.forget(&id);
+                if is_own {
+                    return Some(Ask::InVain(id, address));
+                }
                 continue;
             }
             self.deadlines.set(id, &mut heard.due, Some(now + SILENT_AFTER));
-            return Some((id, heard.address));
+            return Some(Ask::There(id, heard.address));
         }
         None
     }

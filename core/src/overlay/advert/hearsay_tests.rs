@@ -54,7 +54,8 @@ impl Room {
         let mut asked = Vec::new();
         while let Some(at) = self.hearsay.poll_timeout().filter(|at| *at <= s(until)) {
             self.hearsay.handle_timeout(at);
-            while let Some((peer, _)) = self.hearsay.poll_ask(at) {
+            while let Some(ask) = self.hearsay.poll_ask(at) {
+                let Ask::There(peer, _) = ask else { continue };
                 asked.push((peer, at));
             }
         }
@@ -135,7 +136,7 @@ fn what_may_not_be_sent_now_is_tried_again() {
     room.hear(1, member(2), &bytes, URGENT).unwrap();
     for n in 1..=REFUSALS_MAX {
         let at = room.hearsay.poll_timeout().unwrap();
-        assert_eq!(room.hearsay.poll_ask(at).map(|(peer, _)| peer), Some(id(1)));
+        assert!(matches!(room.hearsay.poll_ask(at), Some(Ask::There(peer, _)) if peer == id(1)));
         room.hearsay.on_refused(at, &id(1), &mut room.random.jitter);
         let wait = room.hearsay.poll_timeout().map(|next| next - at);
         assert!(if n == REFUSALS_MAX { wait.is_none() } else { wait >= Some(REFUSED_FOR) }, "{wait:?}");

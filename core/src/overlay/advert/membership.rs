@@ -222,9 +222,10 @@ impl MembershipTable {
             }
             Ok(())
         };
-        let checked = match needs_signature {
-            true => self.shelf.examine(now, from, wall, bytes, admit),
-            false => self.shelf.skim(now, from, wall, bytes, admit),
+        let checked = if needs_signature {
+            self.shelf.examine(now, from, wall, bytes, admit)
+        } else {
+            self.shelf.skim(now, from, wall, bytes, admit)
         }?;
         let advert = checked.statement.clone();
         let old = self.shelf.value(&advert.id);

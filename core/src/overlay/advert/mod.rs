@@ -23,7 +23,7 @@ use core::time::Duration;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use hearsay::{Hearsay, Need, Teller};
+pub(crate) use hearsay::{Ask, Hearsay, Need, Teller};
 pub(crate) use membership::{Found, LEAF_ADVERTS_MAX, Market, MembershipTable, Suspicion, TABLE_MIN};
 pub(crate) use own::{OwnAdvert, Sequence};
 pub(crate) use statement::StatementError;

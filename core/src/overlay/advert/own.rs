@@ -71,6 +71,11 @@ impl OwnAdvert {
         Self { addresses: to_wire(addresses), leaves_max, relay_kbps, renew_at: now }
     }
 
+    /// Whether this is among the addresses.
+    pub(crate) fn names(&self, address: SocketAddr) -> bool {
+        self.addresses.contains(&address.into())
+    }
+
     /// When the next one is to be made.
     pub(crate) fn renew_at(&self) -> Instant {
         self.renew_at

@@ -57,6 +57,7 @@ impl Gossip {
     pub(crate) fn report(&self, serving: &mut Serving) {
         (serving.neighbours, serving.resting) = (self.up(), self.resting.len());
         serving.unvisited = self.hearsay.len();
+        serving.unreached = self.unreached.most();
     }
 
     /// How many neighbours there are that have not failed.
@@ -222,6 +223,7 @@ impl Gossip {
                     }
                 }
             }
+            NeighbourWord::Unreached(address) => self.on_unreached(now, from, address.into(), s),
             NeighbourWord::Lonely => {
                 if self.neighbours.contains_key(&from) {
                     return;

@@ -19,6 +19,7 @@ mod checks;
 mod circle;
 mod neighbour;
 mod standing;
+mod unreached;
 mod watch;
 
 use core::net::{IpAddr, SocketAddr};
@@ -29,6 +30,7 @@ use arrayvec::ArrayVec;
 
 use self::checks::Watch;
 use self::neighbour::{NEIGHBOURS_MAX, Neighbour, State};
+use self::unreached::Unreached;
 use crate::account::{Rate, RateTable, Source};
 use crate::identity::{PeerId, SecretKey};
 use crate::overlay::advert::statement::{speaks_of, subject};
@@ -135,6 +137,7 @@ pub(crate) struct Gossip {
     refused: Aged<PeerId, (), REFUSED_MAX>,
     /// Newcomers that have hardly any neighbours.
     lonely: Aged<PeerId, (), LONELY_MAX>,
+    unreached: Unreached,
     /// Whom there is a place for although there is none.
     exceptions: RateTable<PeerId>,
     refill_at: Instant,
@@ -181,6 +184,7 @@ impl Gossip {
             resting: Aged::default(),
             refused: Aged::default(),
             lonely: Aged::default(),
+            unreached: Unreached::default(),
             exceptions: RateTable::new(exception, exceptions, NEIGHBOURS_MAX),
             refill_at: now + ROUND,
             sample_at: now + RENEW_EVERY,
@@ -294,6 +298,7 @@ impl Gossip {
         if !is_neighbour && !self.take(now, from, false, s) {
             return;
         }
+        self.unreached.on_reached(&Source::of(from, s.members.speaks_from(&from, None)));
         let Some(neighbour) = self.neighbours.get_mut(&from) else { return };
         if !core::mem::replace(&mut neighbour.knows_us, true) && neighbour.state == State::Up {
             self.dials.set(from, &mut neighbour.due, None);
@@ -455,6 +460,7 @@ impl Gossip {
         self.exceptions.handle_timeout(now);
         self.renew(now, key, sequence, s);
         self.hearsay.handle_timeout(now);
+        self.unreached.handle_timeout(now);
         self.ask_heard(now, s.out);
         if self.refill_at <= now {
             self.refill_at = now + ROUND;

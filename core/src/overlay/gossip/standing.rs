@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 
 use super::{FEW, Gossip, Stores};
 use crate::account::Source;
+use crate::api::Event;
 use crate::identity::PeerId;
 use crate::overlay::advert::shelf::Refused;
 use crate::overlay::advert::statement::speaks_of;
-use crate::overlay::advert::{Advert, Found, MembershipTable, Need, Teller};
+use crate::overlay::advert::{Advert, Ask, Found, MembershipTable, Need, Teller};
 use crate::overlay::output::Output;
 use crate::overlay::pack;
 use crate::time::Instant;
@@ -116,8 +117,21 @@ impl Gossip {
 
     /// Asks those that are due.
     pub(super) fn ask_heard(&mut self, now: Instant, out: &mut VecDeque<Output>) {
-        while let Some((peer, address)) = self.hearsay.poll_ask(now) {
-            out.push_back(Output::Vet { peer, address });
+        while let Some(ask) = self.hearsay.poll_ask(now) {
+            match ask {
+                Ask::There(peer, address) => out.push_back(Output::Vet { peer, address }),
+                Ask::InVain(peer, address) => {
+                    pack::send(out, peer, &Message::Neighbour(NeighbourWord::Unreached(address.into())));
+                }
+            }
+        }
+    }
+
+    /// Another supernode has been at an address of ours in vain.
+    pub(super) fn on_unreached(&mut self, now: Instant, from: PeerId, address: SocketAddr, s: &mut Stores<'_>) {
+        let by = Source::of(from, s.members.speaks_from(&from, None));
+        if self.own.names(address) && self.unreached.on_said(now, by, address) {
+            s.out.push_back(Output::Event(Event::Unreached { address, by: from }));
         }
     }
 

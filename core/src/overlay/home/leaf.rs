@@ -571,17 +571,14 @@ impl Homes {
         self.renew_at = Some(now + RENEW_AFTER + m.random.jitter.jitter(RENEW_AFTER / 2));
         for peer in self.chosen.clone() {
             let Some(prospect) = self.prospects.get_mut(&peer) else { continue };
-            match prospect.question {
+            if let Some((pending @ (Question::Register | Question::Alive), tries)) = prospect.question {
                 // It is waited for already, and not longer for a new record.
-                Some((pending @ (Question::Register | Question::Alive), tries)) => {
-                    prospect.is_overtaken = pending == Question::Register;
-                    prospect.question = Some((Question::Register, tries));
-                    self.say(peer, Question::Register, m.out);
-                }
-                _ => {
-                    self.drop_question(&peer);
-                    self.ask(now, peer, Question::Register, m.out);
-                }
+                prospect.is_overtaken = pending == Question::Register;
+                prospect.question = Some((Question::Register, tries));
+                self.say(peer, Question::Register, m.out);
+            } else {
+                self.drop_question(&peer);
+                self.ask(now, peer, Question::Register, m.out);
             }
         }
     }
