@@ -356,7 +356,7 @@ fn narrate(endpoint: &Endpoint, relay_limits: RelayLimits) -> Result<(), Failure
                 }
                 Event::Unreached { address, by } => talk::note(format!(
                     "unreached  {address}: supernode {by} has been there in vain, and tells nobody of this one. Is UDP let in \
-                     there by the firewall and the router, and is --advertise right? Try: handfast doctor"
+                     there by firewall and router, and is --advertise right?"
                 )),
                 Event::Volunteering { on: true } => talk::note(
                     "volunteer  ON: relaying for strangers who cannot reach each other; they learn this node's address, \

@@ -109,11 +109,7 @@ impl Node {
                 CallOutput::Introduce { peer, home: (home, address), init } => {
                     let message = Message::Introduce { peer, init: &init };
                     match self.peers.up_key(&home) {
-                        // The answer comes over this link.
-                        Some(home) => {
-                            self.peers.need(now, home);
-                            self.peers.send(home, &message);
-                        }
+                        Some(home) => self.peers.ask(now, home, &message),
                         None => drop(self.dial(now, home, address, Origin::Hearsay, Some(message))),
                     }
                 }
@@ -279,15 +275,12 @@ impl Node {
         let is_chosen = self.peers.get(home).is_some_and(Peer::is_wanted);
         let route = Route::Relayed { channel, via: home };
         let answered = self.peers.answered_init(init);
-        let before = answered.map(|(route, _)| route);
         let answered = answered.map(|(route, response)| Answered { is_direct: route.is_direct(), response });
         if let Judgement::Again(response) = introduce::judge(now, &mut self.account, home, is_chosen, answered)? {
             let response: Box<[u8]> = response.into();
             self.peers.send(home, &introduce::reply(channel, Ok(&response))?);
             // The caller's link to the home was another one meanwhile: so is the channel.
-            if before != Some(route)
-                && let Some(key) = self.peers.answer_by(init, route)
-            {
+            if let Some(key) = self.peers.answer_by(init, route) {
                 self.relay.add_end(channel, Way { end: key, via: home });
                 self.peers.set_limits(key, limits);
             }

@@ -312,7 +312,7 @@ impl Overlay {
     /// here, and says by it that it is at home elsewhere, has gone without a word that arrived.
     fn on_record_found(&mut self, now: Instant, from: PeerId, peer: PeerId, bytes: &[u8]) {
         let Some(own) = self.records.get(&peer).filter(|own| *own != bytes) else { return };
-        let (own, me) = (Record::skim(own).map_or(0, |own| own.sequence), self.me.id());
+        let (own, me) = (Record::read_unchecked(own).map_or(0, |own| own.sequence), self.me.id());
         let Some((s, mut stores)) = self.supernode(now) else { return };
         let has_left = |r: Record| r.id == peer && r.sequence > own && !r.names(&me);
         if s.registrations.contains(&peer) && Record::verify(bytes).is_ok_and(has_left) {
@@ -376,7 +376,7 @@ impl Overlay {
         let registered = s.registrations.on_register(now, from, other_home, record, load, &mut stores);
         match (registered.is_record_new, registered.was_here) {
             (true, true) => s.placing.put_later(now, leaf, &mut stores.random.jitter),
-            (true, false) => s.placing.put(now, record, stores.members, stores.out),
+            (true, false) => s.placing.put(now, record, stores.members, &mut stores.random.jitter, stores.out),
             (false, _) => {}
         }
     }
@@ -479,7 +479,7 @@ impl Overlay {
         }
         if let Some((s, mut stores)) = self.supernode(now) {
             s.gossip.on_load_reply(now, from, load, &mut stores);
-            s.registrations.on_heard(&from);
+            s.registrations.on_heard(now, &from);
         }
     }
 

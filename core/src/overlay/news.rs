@@ -125,7 +125,7 @@ impl Overlay {
     pub(crate) fn on_heard(&mut self, now: Instant, id: &PeerId) {
         if let Some((s, mut stores)) = self.supernode(now) {
             s.gossip.on_heard(now, id, &mut stores);
-            s.registrations.on_heard(id);
+            s.registrations.on_heard(now, id);
         }
     }
 

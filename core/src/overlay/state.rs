@@ -321,12 +321,13 @@ impl Overlay {
 
     /// Whether this peer is known to be a supernode: by its advert, or because the user or an earlier run says so.
     pub(crate) fn is_supernode(&self, id: &PeerId) -> bool {
-        self.members.contains(id) || self.needs(id)
+        self.members.is_signed(id) || self.needs(id)
     }
 
     /// Where a supernode is, and where else it says that it is.
     pub(crate) fn supernode_addresses(&self, id: &PeerId) -> Vec<SocketAddr> {
-        let (Some(at), Some(advert)) = (self.members.address(id), self.members.get(id)) else { return Vec::new() };
+        let advert = self.members.get(id).filter(|_| self.members.is_signed(id));
+        let (Some(at), Some(advert)) = (self.members.address(id), advert) else { return Vec::new() };
         let others = advert.usable(Some(at.ip())).filter(|other| *other != at);
         core::iter::once(at).chain(others).collect()
     }
@@ -404,7 +405,7 @@ impl Overlay {
         {
             return s.advertise.first().map(|address| (self.me.id(), *address)).into_iter().collect();
         }
-        let record = self.records.get(id).and_then(Record::skim);
+        let record = self.records.get(id).and_then(Record::read_unchecked);
         record.map(|record| record.addresses()).unwrap_or_default()
     }
 

@@ -17,7 +17,7 @@ use crate::net::{DropReason, PeerKey};
 use crate::queue;
 use crate::random::{KeyRng, Seed};
 use crate::time::{Deadlines, Instant, WallTime};
-use crate::wire::message::ChannelLimits;
+use crate::wire::message::{ChannelLimits, Message};
 
 /// All peers of this node, what finds them, and what is to be sent to them.
 pub(crate) struct Peers {
@@ -139,6 +139,12 @@ impl Peers {
         if let Some(peer) = self.get_mut(key) {
             peer.needed = now;
         }
+    }
+
+    /// Sends what is answered over the same link, which is needed for that.
+    pub(crate) fn ask(&mut self, now: Instant, key: PeerKey, message: &Message<'_>) {
+        self.need(now, key);
+        self.send(key, message);
     }
 
     /// The link carries user traffic from now on: we called the peer, or a service lets it in.

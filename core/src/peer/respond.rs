@@ -131,11 +131,11 @@ impl Peers {
         self.pending_of(packet).map(|pending| (pending.route, &*pending.response))
     }
 
-    /// The same Init came again by another way, by which the answer goes now; whose it is.
+    /// The same Init came again; if by another way, the answer goes by that now. Whose it is then.
     pub(crate) fn answer_by(&mut self, packet: &[u8], route: Route) -> Option<PeerKey> {
         let ephemeral = *packet.get(6..38)?.first_chunk::<32>()?;
         let key = *self.by_ephemeral.get(&ephemeral)?;
-        self.get_mut(key)?.pending.iter_mut().find(|p| p.ephemeral == ephemeral)?.route = route;
+        self.get_mut(key)?.pending.iter_mut().find(|p| p.ephemeral == ephemeral && p.route != route)?.route = route;
         Some(key)
     }
 

@@ -405,14 +405,14 @@ pub enum Message<'a> {
     },
 }
 
-/// What one supernode says to another about being neighbours.
+/// What one supernode says to another about being neighbours, and about being found.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum NeighbourWord {
     /// You are none of mine: there are enough.
     Full,
     /// Have me nevertheless: I have hardly any.
     Lonely,
-    /// I have been at this address of your advert in vain: nobody is told of you.
+    /// I have been at this address of your advert in vain, and tell nobody of you.
     Unreached(Address),
 }
 

@@ -23,7 +23,7 @@ impl Places {
         share.checked_div(self.all.into()).map_or(1 << 16, |share| u32::try_from(share).unwrap_or(u32::MAX))
     }
 
-    /// How many are taken if there are no more places than these, and it is as full as it is.
+    /// How many are taken if there are no more places than these, and it is as full as it says.
     pub(crate) fn taken_of(self, all: u32) -> u32 {
         if all >= self.all {
             return self.taken;

@@ -19,7 +19,7 @@
 //! | `ACCEPT service=NAME` | `OK peer=hf1… path=… stream=N` when one came; **the socket is the stream now** |
 //! | `EVENTS` | `OK`, then lines of JSON (`handfast.event/1`); `lost` counts those that came too fast to be told |
 //!
-//! Events: `ready`, `homeless`, `role`, `volunteering`, `path`, `relay-limited`, `other-version`, `peer-gone`,
+//! Events: `ready`, `homeless`, `role`, `volunteering`, `path`, `relay-limited`, `other-version`, `unreached`, `peer-gone`,
 //! `connect-failed`, `left`, `lost`.
 //!
 //! PEER is anything that [`Target`](crate::target::Target) reads but `-`. What fails is answered

@@ -169,8 +169,8 @@ impl ServingReport {
         ];
         if let Some(UnreachedReport { address, networks }) = self.unreached {
             lines.push(format!(
-                "unreached  {address}: supernodes of {networks} networks have been there in vain, and tell nobody of it · see: \
-                 handfast doctor"
+                "unreached  {address}: supernodes of {networks} networks have been there in vain, and tell nobody of it · is \
+                 UDP let in there, and --advertise right?"
             ));
         }
         lines

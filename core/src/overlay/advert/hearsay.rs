@@ -266,7 +266,7 @@ impl Hearsay {
         Ok(id)
     }
 
-    /// Whom to ask now, and where. Who was asked and did not answer is forgotten.
+    /// Whom to ask now, and where. Who was asked and did not answer is forgotten, and given back if it told of itself.
     pub(crate) fn poll_ask(&mut self, now: Instant) -> Option<Ask> {
         while let Some(id) = self.deadlines.pop_due(now) {
             let Some(heard) = self.shelf.value_mut(&id) else { continue };

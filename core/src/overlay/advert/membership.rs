@@ -3,7 +3,7 @@
 //! A supernode fills it with those that it has been to: they answered a handshake that this node began at an address
 //! that their advert prefers ([`Found::Here`]), and stay while newer ones do ([`MembershipTable::renew`]).
 //! All others are [hearsay](super::Hearsay). A leaf, which passes nothing on, fills it with what it is told, to draw
-//! from ([`Found::Told`]). Time empties it. Where more are met than have places, the [view](super::view) says who stays.
+//! from ([`Found::Told`], or [`Found::Rumoured`] without a look at the signature). Time empties it. Where more are met than have places, the [view](super::view) says who stays.
 //! Limits keep one network prefix from filling it: they bind when it is more than half full, so that in a small network
 //! all agree on who is there. Load comes from the supernode itself or, worth less, from hints of others; suspicion is what
 //! this node's own gossip found, or, worth less again, what others say.
@@ -77,9 +77,9 @@ pub(crate) enum Found {
     Here(SocketAddr),
     /// Somebody at this IP address says so, or says it through others.
     Told(Option<IpAddr>),
-    /// The same, of one that this node has never heard of: whether it signed is seen when it is dialled, or when another
-    /// advert of it comes.
-    Named(Option<IpAddr>),
+    /// The same, of one that this node was not told to join and has not been linked to: who it is, is seen when it is
+    /// dialled; whether it signed, when another advert of it comes.
+    Rumoured(Option<IpAddr>),
 }
 
 /// Who may go for a newcomer.
@@ -95,6 +95,8 @@ struct Known {
     advert: Advert,
     /// Which of its addresses is dialled: where it was found, or where it prefers to be.
     at: u8,
+    /// That it is its supernode's was checked.
+    is_signed: bool,
     /// When it came here.
     since: Instant,
     load: Option<HeardLoad>,
@@ -116,7 +118,7 @@ pub(crate) struct MembershipTable {
     exempt: usize,
     /// Of how many leaves the adverts say that they are taken: the middle one.
     claim_median: Option<u32>,
-    /// How full they are believed to be, in 65 536ths: the middle one.
+    /// How full they are believed to be, in 65 536ths: the lower one of the middle two.
     utilisation_median: u32,
 }
 
@@ -152,20 +154,27 @@ impl MembershipTable {
     ) -> Result<Advert, Refused> {
         let address = |advert: &Advert, _: Option<&Known>| match found {
             Found::Here(address) => Ok(address),
-            Found::Told(over) | Found::Named(over) => advert.way(over).ok_or(Refused::Bad(StatementError::BadValue)),
+            Found::Told(over) | Found::Rumoured(over) => advert.way(over).ok_or(Refused::Bad(StatementError::BadValue)),
         };
         let room = if matches!(found, Found::Here(_)) { Room::OfView } else { Room::OfDead };
-        let mut needs_signature = !matches!(found, Found::Named(_));
+        let mut needs_signature = !matches!(found, Found::Rumoured(_));
         let is_other = |id: &PeerId| self.shelf.bytes(id).is_some_and(|kept| kept != bytes);
-        // What is kept may have been taken without a look.
-        if let Some(id) = subject(bytes).filter(|id| !matches!(found, Found::Here(_)) && is_other(id)) {
-            if self.shelf.is_signed(now, from, &id)? {
+        if let Some(id) = subject(bytes).filter(is_other) {
+            // What is kept may have been taken without a look.
+            let was_checked = self.is_signed(&id);
+            if was_checked || self.shelf.is_signed(now, from, &id)? {
                 needs_signature = true;
+                self.shelf.value_mut(&id).into_iter().for_each(|known| known.is_signed = true);
             } else if let Some(known) = self.shelf.remove(&id) {
                 self.uncount(&known);
             }
         }
         self.take(now, from, wall, bytes, (room, needs_signature), address)
+    }
+
+    /// Whether there is an advert of this supernode that it signed itself: with any other, somebody else says so.
+    pub(crate) fn is_signed(&self, id: &PeerId) -> bool {
+        self.shelf.value(id).is_some_and(|known| known.is_signed)
     }
 
     /// Takes a newer advert of a supernode that is here, if it still prefers the address where that is, or takes all
@@ -230,6 +239,7 @@ impl MembershipTable {
         let advert = checked.statement.clone();
         let old = self.shelf.value(&advert.id);
         let mut known = Known::new(now, advert.clone(), address(&advert, old)?);
+        known.is_signed = needs_signature;
         if let Some(old) = old {
             known.since = old.since;
             (known.load, known.room) = (old.load, old.room.clone());
@@ -570,7 +580,7 @@ impl Known {
     fn new(now: Instant, advert: Advert, address: SocketAddr) -> Self {
         let at = advert.addresses.iter().position(|a| SocketAddr::from(*a) == address).unwrap_or(0);
         let at = u8::try_from(at).unwrap_or(0);
-        Self { advert, at, since: now, load: None, room: None, suspicion: Suspicion::Alive }
+        Self { advert, at, is_signed: true, since: now, load: None, room: None, suspicion: Suspicion::Alive }
     }
 
     fn address(&self) -> SocketAddr {

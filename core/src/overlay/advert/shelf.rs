@@ -86,7 +86,7 @@ impl From<StatementError> for Refused {
     }
 }
 
-/// A statement that passed [`Shelf::examine`]: authentic, in time and new.
+/// A statement that is in time and new, and authentic if it passed [`Shelf::examine`] and not only [`Shelf::skim`].
 pub(crate) struct Checked<S> {
     pub statement: S,
     expires: Instant,

@@ -98,7 +98,7 @@ fn of_whom_a_leaf_never_heard_nothing_is_checked_until_another_advert_comes() {
     let mut members = members();
     let named = |members: &mut MembershipTable, bytes: &[u8]| {
         let from = Source::Peer(key(200).peer_id());
-        members.insert(s(1), from, Some(wall_at(s(1))), bytes, Found::Named(None)).map(|_| ())
+        members.insert(s(1), from, Some(wall_at(s(1))), bytes, Found::Rumoured(None)).map(|_| ())
     };
     let elsewhere = |sequence| {
         let addresses = [Address::V4([198, 51, 100, 1], [1, 2])].into_iter().collect();
@@ -109,6 +109,7 @@ fn of_whom_a_leaf_never_heard_nothing_is_checked_until_another_advert_comes() {
     let at = |members: &MembershipTable| members.address(&key(1).peer_id()).expect("it is here");
     assert_eq!(named(&mut members, &elsewhere(u64::MAX)), Ok(()), "not signed by the one it speaks of");
     assert_eq!(at(&members), ([198, 51, 100, 1], 0x0102).into());
+    assert!(!members.is_signed(&key(1).peer_id()), "it is no supernode for that");
     assert_eq!(insert(&mut members, s(1), &elsewhere(8)), Err(Refused::Bad(StatementError::Signature)), "nor is this");
     assert_eq!(members.len(), 0, "what was there is gone");
     assert_eq!(named(&mut members, &elsewhere(u64::MAX)), Ok(()));
@@ -116,6 +117,7 @@ fn of_whom_a_leaf_never_heard_nothing_is_checked_until_another_advert_comes() {
     assert_eq!(at(&members), ([203, 0, 1, 1], 0x0102).into());
     assert_eq!(named(&mut members, &elsewhere(8)), Err(Refused::Bad(StatementError::Signature)));
     assert_eq!(named(&mut members, &signed(1, 8, s(0))), Ok(()));
+    assert!(members.is_signed(&key(1).peer_id()));
     assert_eq!(at(&members), ([203, 0, 1, 1], 0x0102).into());
 }
 

@@ -61,7 +61,7 @@ impl Record {
 
     /// Reads a record without a check of anything, above all not of its ids, which costs more than all the rest: one that
     /// is kept was checked when it came, and of any other the ids are only to be compared.
-    pub(crate) fn skim(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn read_unchecked(bytes: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Kept {
             _version: u8,

@@ -109,7 +109,7 @@ impl Placing {
         }
     }
 
-    /// A leaf that was registered here brought a new record: one of its homes is another one now. Those who find the old
+    /// A leaf that has another home, or was registered here before, brought a new record: one of its homes is another one now. Those who find the old
     /// one still find this home by it, so that it may wait: where many lose a home at once, not all holders are told
     /// at once.
     pub(crate) fn put_later(&mut self, now: Instant, leaf: PeerId, jitter: &mut ChoiceRng) {
@@ -118,9 +118,20 @@ impl Placing {
         }
     }
 
-    /// A leaf that was not registered here brought a record.
-    pub(crate) fn put(&mut self, now: Instant, record: &[u8], members: &MembershipTable, out: &mut VecDeque<Output>) {
-        self.put_all(now, core::iter::once(record), members, out);
+    /// A leaf that was not registered here brought a record. Where another home is to put it to all, this one has time.
+    pub(crate) fn put(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        members: &MembershipTable,
+        jitter: &mut ChoiceRng,
+        out: &mut VecDeque<Output>,
+    ) {
+        let Some(record) = Record::read_unchecked(bytes) else { return };
+        if self.holders_of(&record, members) < HOLDERS_MAX {
+            return self.put_later(now, record.id, jitter);
+        }
+        self.put_all(now, core::iter::once(bytes), members, out);
     }
 
     /// The same for some: to those that are known to be nearest, or to those that a search finds.
@@ -134,7 +145,7 @@ impl Placing {
         let mut puts = Puts::new();
         for record in records {
             if members.is_partial() {
-                let leaf = Record::skim(record).map(|record| record.id);
+                let leaf = Record::read_unchecked(record).map(|record| record.id);
                 self.waiting.extend(leaf.filter(|_| self.waiting.len() < SEARCHES_WAIT_MAX));
             } else {
                 self.gather(record, members, &mut puts);
@@ -195,7 +206,7 @@ impl Placing {
         }
         let Some(search) = self.searches.remove(&leaf) else { return };
         let Some(record) = records.get(&leaf) else { return };
-        let count = Record::skim(record).map_or(0, |record| self.holders_of(&record, members));
+        let count = Record::read_unchecked(record).map_or(0, |record| self.holders_of(&record, members));
         let holders = search.holders(count);
         let others = holders.into_iter().filter(|(holder, _)| *holder != self.me);
         send(others.map(|(holder, address)| (holder, (address, vec![record]))).collect(), out);
@@ -285,7 +296,7 @@ impl Placing {
     }
 
     fn gather<'a>(&self, bytes: &'a [u8], members: &MembershipTable, puts: &mut Puts<'a>) {
-        let Some(record) = Record::skim(bytes) else { return };
+        let Some(record) = Record::read_unchecked(bytes) else { return };
         for (holder, address) in members.holders(&record.id, self.holders_of(&record, members)) {
             if holder != self.me {
                 puts.entry(holder).or_insert((address, Vec::new())).1.push(bytes);
@@ -304,7 +315,7 @@ impl Placing {
         out: &mut VecDeque<Output>,
     ) {
         let is_due = |record: &&[u8]| {
-            let Some(Record { id, .. }) = Record::skim(record) else { return false };
+            let Some(Record { id, .. }) = Record::read_unchecked(record) else { return false };
             let holders = members.holders(&id, HOLDERS_MAX);
             let is_its = holders.iter().any(|(holder, _)| *holder == to);
             is_its && holders.iter().find(|(holder, _)| *holder != to).is_some_and(|(holder, _)| *holder == self.me)

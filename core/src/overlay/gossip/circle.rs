@@ -57,7 +57,7 @@ impl Gossip {
     pub(crate) fn report(&self, serving: &mut Serving) {
         (serving.neighbours, serving.resting) = (self.up(), self.resting.len());
         serving.unvisited = self.hearsay.len();
-        serving.unreached = self.unreached.most();
+        serving.unreached = self.unreached.most(|address| self.own.names(address));
     }
 
     /// How many neighbours there are that have not failed.

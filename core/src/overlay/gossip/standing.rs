@@ -130,7 +130,7 @@ impl Gossip {
     /// Another supernode has been at an address of ours in vain.
     pub(super) fn on_unreached(&mut self, now: Instant, from: PeerId, address: SocketAddr, s: &mut Stores<'_>) {
         let by = Source::of(from, s.members.speaks_from(&from, None));
-        if self.own.names(address) && self.unreached.on_said(now, by, address) {
+        if s.members.contains(&from) && self.own.names(address) && self.unreached.on_said(now, by, address) {
             s.out.push_back(Output::Event(Event::Unreached { address, by: from }));
         }
     }

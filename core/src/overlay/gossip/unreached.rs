@@ -5,6 +5,7 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use crate::account::Source;
 use crate::time::{Aged, Instant};
@@ -45,10 +46,13 @@ impl Unreached {
     }
 
     /// The address of which most say so, and how many do.
-    pub(super) fn most(&self) -> Option<(SocketAddr, usize)> {
-        let said = || self.said.keys().filter_map(|by| self.said.get(by)).map(|(_, address)| *address);
-        let all = self.told.keys().map(|address| (*address, said().filter(|other| other == address).count()));
-        all.filter(|(_, count)| *count > 0).max_by_key(|(_, count)| *count)
+    pub(super) fn most(&self, is_ours: impl Fn(SocketAddr) -> bool) -> Option<(SocketAddr, usize)> {
+        let mut counts = BTreeMap::new();
+        for (_, address) in self.said.keys().filter_map(|by| self.said.get(by)).filter(|(_, address)| is_ours(*address))
+        {
+            *counts.entry(*address).or_insert(0) += 1;
+        }
+        counts.into_iter().max_by_key(|(_, count)| *count)
     }
 }
 
@@ -62,15 +66,18 @@ mod tests {
         let mut unreached = Unreached::default();
         let (a, b) = (SocketAddr::from(([203, 0, 113, 1], 1)), SocketAddr::from(([203, 0, 113, 1], 2)));
         let by = |n: u8| Source::Peer(key(n).peer_id());
-        assert_eq!(unreached.most(), None);
+        assert_eq!(unreached.most(|_| true), None);
         assert!(unreached.on_said(s(1), by(1), a) && !unreached.on_said(s(2), by(1), a));
         assert!(unreached.on_said(s(2), by(2), b) && !unreached.on_said(s(3), by(3), b));
-        assert_eq!(unreached.most(), Some((b, 2)));
+        assert_eq!(unreached.most(|_| true), Some((b, 2)));
         unreached.on_reached(&by(2));
         unreached.on_reached(&by(3));
-        assert_eq!(unreached.most(), Some((a, 1)));
+        assert_eq!(unreached.most(|_| true), Some((a, 1)));
+        unreached.on_said(s(3_000), by(4), a);
         unreached.handle_timeout(s(3_602));
-        assert_eq!(unreached.most(), None);
+        assert_eq!(unreached.most(|_| true), Some((a, 1)));
+        unreached.on_reached(&by(4));
+        assert_eq!(unreached.most(|_| true), None);
         assert!(unreached.on_said(s(3_602), by(1), a), "it is still so");
     }
 }

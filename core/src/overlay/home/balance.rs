@@ -33,7 +33,7 @@ const TOO_FULL_PERCENT: u32 = 115;
 const CROWDED_PERCENT: u32 = 125;
 /// A difference of fewer leaves is none,
 const SLACK: u32 = 4;
-/// and where there are few places, of fewer than this part of them.
+/// and where there are few places, of fewer than this part of them, or of one.
 const SLACK_SHARE: u32 = 16;
 /// Supernodes that watch this one, and are watched by it, by preference.
 const PARTNERS: usize = 16;
@@ -233,7 +233,7 @@ impl Balance {
         let own = self.places(taken);
         let fair = (u64::from(self.market.mean) * u64::from(own.all)) >> 16;
         is_above(own.utilisation(), TOO_FULL_PERCENT, self.market.mean)
-            && u64::from(own.taken) > fair + u64::from(SLACK.min(own.all / SLACK_SHARE))
+            && u64::from(own.taken) > fair + u64::from(SLACK.min((own.all / SLACK_SHARE).max(1)))
     }
 
     /// When something is next to be done.

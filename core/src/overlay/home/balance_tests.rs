@@ -81,7 +81,7 @@ fn leaves_come_back_to_who_was_away_and_lose_no_home_on_the_way() {
         net.run_for(SECOND * 30);
         assert!(leaves.iter().all(|leaf| !net.homes_of(leaf).is_empty()));
     }
-    assert!(registered(&net, &supernodes[3]) * 10 >= mean * 6, "{}", registered(&net, &supernodes[3]));
+    assert!(registered(&net, &supernodes[3]) * 10 >= mean * 5, "{}", registered(&net, &supernodes[3]));
     for (leaf, before) in leaves.iter().zip(before) {
         let node = net.get(leaf);
         assert!(node.events[before..].iter().all(|(_, event)| *event != Event::Homeless));
@@ -211,13 +211,13 @@ fn only_a_home_sends_elsewhere_and_nobody_is_sent_in_circles() {
     send(&mut net, other, other);
     assert_eq!(net.homes_of(&leaf), homes);
     send(&mut net, homes[1], other);
-    assert_eq!(net.homes_of(&leaf), [homes[0], other]);
+    assert_eq!(net.homes_of(&leaf), [other, homes[0]], "the one that stayed is second now");
     assert!(!net.get(&homes[1]).registrations.as_ref().is_some_and(|r| r.contains(&leaf)));
     send(&mut net, other, homes[1]);
-    assert_eq!(net.homes_of(&leaf), [homes[0], other], "it has just moved");
+    assert_eq!(net.homes_of(&leaf), [other, homes[0]], "it has just moved");
     net.run_for(SECOND * 1_300);
     send(&mut net, other, homes[1]);
-    assert_eq!(net.homes_of(&leaf), homes);
+    assert_eq!(net.homes_of(&leaf), [homes[1], homes[0]]);
 }
 
 /// A supernode with so many places takes in turn whom it is asked to: how many of those of one prefix, in ten minutes.

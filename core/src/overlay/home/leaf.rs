@@ -16,6 +16,7 @@ mod drawing;
 mod moving;
 mod partners;
 mod plans;
+mod questions;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -58,8 +59,8 @@ const SETTLE: Duration = Duration::from_millis(500);
 const SURPLUS_HOLD: Duration = Duration::from_secs(15);
 /// A supernode that refused is asked again after this, and as much again at random.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
-/// Without a home that answers, nobody is asked anything more often than this: another one is drawn instead.
-const HOMELESS_TRIES_MAX: u8 = 2;
+/// Who is asked whether it lives when it is sent a new record has so long for that.
+const LAST_WAIT: Duration = Duration::from_secs(2);
 /// A record is made anew after this, and half as much again at random.
 const RENEW_AFTER: Duration = Duration::from_secs(4 * 3600);
 // Two renewals may fail.
@@ -295,33 +296,6 @@ impl Homes {
         }
     }
 
-    fn ask(&mut self, now: Instant, peer: PeerId, question: Question, out: &mut VecDeque<Output>) {
-        let Some(prospect) = self.prospects.get_mut(&peer) else { return };
-        let tries = prospect.question.filter(|(q, _)| *q == question).map_or(1, |(_, tries)| tries + 1);
-        prospect.question = Some((question, tries));
-        let deadline = now + question.rto() * (1 << (tries - 1).min(8));
-        self.deadlines.set(peer, &mut prospect.deadline, Some(deadline));
-        self.say(peer, question, out);
-    }
-
-    fn say(&self, peer: PeerId, question: Question, out: &mut VecDeque<Output>) {
-        match question {
-            Question::Load | Question::Alive => send(out, peer, &Message::LoadRequest),
-            Question::Room => {}
-            Question::Register => {
-                let other_home = self.chosen.iter().find(|chosen| **chosen != peer).copied();
-                send(out, peer, &Message::Register { other_home, record: &self.record });
-            }
-        }
-    }
-
-    fn drop_question(&mut self, peer: &PeerId) {
-        if let Some(prospect) = self.prospects.get_mut(peer) {
-            prospect.question = None;
-            self.deadlines.set(*peer, &mut prospect.deadline, None);
-        }
-    }
-
     /// A supernode told its load. `rtt` is what the node measured on that link, if it has; how much room there is follows
     /// where it `tells_room`.
     pub(crate) fn on_load_reply(
@@ -339,6 +313,11 @@ impl Homes {
         match prospect.question {
             Some((Question::Load, _)) if tells_room => self.ask(now, from, Question::Room, m.out),
             Some((Question::Load | Question::Alive, _)) => self.drop_question(&from),
+            // It lives, and was asked for that before it was sent a new record.
+            Some((Question::Register, tries)) if tries > 1 => {
+                prospect.question = Some((Question::Register, 1));
+                self.deadlines.set(from, &mut prospect.deadline, Some(now + Question::Register.rto()));
+            }
             _ => {}
         }
         self.advance(now, m);
@@ -426,10 +405,9 @@ impl Homes {
             return;
         }
         self.listing.on_part(now, from, m.members.len(), &mut m.random.jitter);
-        // Nobody but itself moves a supernode elsewhere that the user named, or that was found where it is.
-        let is_sure = |c: &Prospect| c.is_joined || c.is_proven;
-        let is_known = subject(bytes).and_then(|id| self.prospects.get(&id)).is_some_and(|c| is_sure(c));
-        let found = if is_known { Found::Told(ip) } else { Found::Named(ip) };
+        // Nobody but itself moves a supernode elsewhere that this leaf knows.
+        let is_known = subject(bytes).is_some_and(|id| self.prospects.contains_key(&id));
+        let found = if is_known { Found::Told(ip) } else { Found::Rumoured(ip) };
         let Ok(advert) = m.members.insert(now, Source::of(from, ip), m.wall, bytes, found) else { return };
         if let Some(address) = m.members.address(&advert.id) {
             self.learn(advert.id, address, false);
@@ -514,29 +492,6 @@ impl Homes {
         timers.into_iter().fold(self.deadlines.next(), earliest)
     }
 
-    /// A question was not answered in time.
-    fn on_silence(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
-        let Some(prospect) = self.prospects.get_mut(&peer) else { return };
-        prospect.deadline = None;
-        let Some((question, tries)) = prospect.question else { return };
-        // Who has another home can wait longer.
-        let answers = |c: &Prospect| c.is_registered && c.question.is_none();
-        let has_home = self.chosen.iter().filter_map(|home| self.prospects.get(home)).any(|c| answers(c));
-        let tries_max = if has_home { question.tries_max() } else { question.tries_max().min(HOMELESS_TRIES_MAX) };
-        if tries < tries_max {
-            self.ask(now, peer, question, m.out);
-            return;
-        }
-        if let Some(prospect) = self.prospects.get_mut(&peer) {
-            (prospect.question, prospect.is_silent) = (None, true);
-        }
-        match question {
-            // It has a link; it may be slow. It ranks as one of unknown load.
-            Question::Load | Question::Room => {}
-            Question::Register | Question::Alive => self.give_up(now, peer, m),
-        }
-    }
-
     /// The next step towards two homes.
     fn advance(&mut self, now: Instant, m: &mut Means<'_>) {
         if self.is_leaving {
@@ -572,11 +527,15 @@ impl Homes {
         for peer in self.chosen.clone() {
             let Some(prospect) = self.prospects.get_mut(&peer) else { continue };
             if let Some((pending @ (Question::Register | Question::Alive), tries)) = prospect.question {
-                // It is waited for already, and not longer for a new record.
+                // It is waited for already, and with a new record hardly longer.
                 prospect.is_overtaken = pending == Question::Register;
                 prospect.question = Some((Question::Register, tries));
+                if pending == Question::Alive {
+                    self.deadlines.set(peer, &mut prospect.deadline, Some(now + LAST_WAIT));
+                }
                 self.say(peer, Question::Register, m.out);
             } else {
+                prospect.is_overtaken = false;
                 self.drop_question(&peer);
                 self.ask(now, peer, Question::Register, m.out);
             }

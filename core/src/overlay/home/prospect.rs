@@ -120,7 +120,7 @@ impl Prospect {
 
     /// Whether it leaves open what it was asked for longer than is usual: another one is drawn beside it.
     pub(super) fn is_slow(&self) -> bool {
-        self.is_silent || self.question.is_some_and(|(_, tries)| tries > 1)
+        self.link == Link::Up && (self.is_silent || self.question.is_some_and(|(_, tries)| tries > 1))
     }
 
     /// Whether its load is known, or was asked for in vain.

@@ -106,6 +106,7 @@ struct Watched {
     was_linked: bool,
     is_dead: bool,
     missed: u8,
+    heard_at: Option<Instant>,
     deadline: Option<Instant>,
 }
 
@@ -209,7 +210,7 @@ impl Registrations {
             return Registered { refused: Some(Refusal::Busy), is_record_new: false, was_here: !is_new };
         }
         // Its own, and naming us: a leaf is a home for nobody else's record.
-        let parsed = Record::skim(record).filter(|r| r.id == leaf && r.names(&self.me));
+        let parsed = Record::read_unchecked(record).filter(|r| r.id == leaf && r.names(&self.me));
         let kept = parsed.as_ref().map(|_| s.records.insert(now, source, s.wall, record, Putter::Leaf));
         if matches!(kept, Some(Err(Refused::Budget))) {
             // No time to look at it now: it asks again.
@@ -250,7 +251,7 @@ impl Registrations {
 
     /// A leaf says goodbye. Its record goes if it names this home: whoever asks for it should hear so at once.
     pub(crate) fn on_deregister(&mut self, now: Instant, leaf: &PeerId, s: &mut Stores<'_>) {
-        let names_us = |bytes: &[u8]| Record::skim(bytes).is_some_and(|r| r.names(&self.me));
+        let names_us = |bytes: &[u8]| Record::read_unchecked(bytes).is_some_and(|r| r.names(&self.me));
         let is_ours = s.records.get(leaf).is_some_and(names_us);
         if !self.remove(leaf, s.out) {
             return;
@@ -284,8 +285,16 @@ impl Registrations {
         }
         let number = self.next_number;
         self.next_number = Other::number_after(number);
-        let mut watched =
-            Watched { home, leaves: 1, is_linked: false, was_linked: false, is_dead: false, missed: 0, deadline: None };
+        let mut watched = Watched {
+            home,
+            leaves: 1,
+            is_linked: false,
+            was_linked: false,
+            is_dead: false,
+            missed: 0,
+            heard_at: None,
+            deadline: None,
+        };
         self.deadlines.set(number, &mut watched.deadline, Some(now + jitter.jitter(ASK_EVERY_MIN)));
         self.watched.insert(number, watched);
         self.numbers.insert(home, number);
@@ -342,8 +351,9 @@ impl Registrations {
     }
 
     /// Anything authentic came from `peer`: it lives.
-    pub(crate) fn on_heard(&mut self, peer: &PeerId) {
+    pub(crate) fn on_heard(&mut self, now: Instant, peer: &PeerId) {
         if let Some(watched) = self.watched_mut(peer) {
+            watched.heard_at = Some(now);
             watched.is_linked = true;
             watched.was_linked = true;
             watched.is_dead = false;
@@ -397,6 +407,12 @@ impl Registrations {
     fn ask(&mut self, now: Instant, number: NonZeroU16, s: &mut Stores<'_>) {
         let Some(watched) = self.watched.get_mut(&number) else { return };
         watched.deadline = None;
+        // It watches this node for the same leaves: the question of one is as good as an answer to the other.
+        let heard_at = watched.heard_at.filter(|at| watched.missed == 0 && now.since(*at) < ASK_EVERY_MIN);
+        if let Some(heard_at) = heard_at {
+            let next = heard_at + ASK_EVERY_MIN + s.random.jitter.jitter(ASK_JITTER);
+            return self.deadlines.set(number, &mut watched.deadline, Some(next));
+        }
         if watched.missed >= MISSED_MAX && !core::mem::replace(&mut watched.is_dead, true) {
             self.tell_about(now, number);
         }

@@ -340,7 +340,7 @@ impl TestNet {
                         if let (Some(gossip), Some(registrations)) = (gossip, registrations) {
                             let wall = Some(wall_at(now));
                             gossip.on_heard(now, &of, &mut Stores { wall, random, members, records, out });
-                            registrations.on_heard(&of);
+                            registrations.on_heard(now, &of);
                         }
                     });
                 }
@@ -428,7 +428,7 @@ impl TestNode {
         if let (Some(gossip), Some(registrations)) = (gossip, registrations) {
             let s = &mut Stores { wall, random, members, records, out };
             gossip.on_heard(now, &from, s);
-            registrations.on_heard(&from);
+            registrations.on_heard(now, &from);
             match message {
                 Message::AdvertsRequest => gossip.on_adverts_request(now, (from, None), s),
                 Message::Signed { kind, bytes } => {
@@ -453,7 +453,7 @@ impl TestNode {
                     let registered =
                         registrations.on_register(now, (from, Source::Peer(from)), other_home, record, load, s);
                     if let Some(placing) = placing.as_mut().filter(|_| registered.is_record_new) {
-                        placing.put(now, record, s.members, s.out);
+                        placing.put(now, record, s.members, &mut s.random.jitter, s.out);
                     }
                 }
                 Message::Neighbour(word) => gossip.on_neighbour(now, from, word, s),

@@ -3,8 +3,9 @@
 //! A claim costs nothing, so a claim of many places counts for no more than the median of all claims until more is
 //! *earned*: until this node sees that many leaves are at home there. What it sees are the leaves that it shares with
 //! others; each of these stands for as many as all those with whom it shares any have in the mean. The same shows who
-//! tells of fewer leaves than it has. Who claims more than it has earned counts as full as it says it is, and at least
-//! as full as the middle one: else an endless claim would be an empty supernode. A leaf sees nothing of the kind, and believes the supernode that it asked for a
+//! tells of fewer leaves than it has. Of a claim that is cut the leaves are cut, too, in
+//! proportion; and who claims more than the median and has not earned even that looks at least as full as the middle one:
+//! else an endless claim would be an empty supernode. A leaf sees nothing of the kind, and believes the supernode that it asked for a
 //! listing, with the adverts in which it must believe that one anyway.
 
 use arrayvec::ArrayVec;

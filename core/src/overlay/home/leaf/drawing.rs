@@ -63,12 +63,15 @@ impl Homes {
         Choice { prospects: &self.prospects, chosen: &self.chosen, partners, members }
     }
 
+    /// Where there are few, those linked must do: the others are to be witnesses.
+    fn is_sparing(&self) -> bool {
+        self.drawn_max < DRAWN_MAX && self.prospects.len() <= FEW
+    }
+
     /// Adverts are known, or will not come: whoever was linked to hear them is drawn again only by chance.
     pub(super) fn begin_draw(&mut self, now: Instant) {
         self.is_listed = true;
-        // Where there are few, those linked must do: the others are to be witnesses.
-        let is_sparing = self.drawn_max < DRAWN_MAX && self.prospects.len() <= FEW;
-        if self.chosen.len() < RECORD_HOMES_MAX && !is_sparing {
+        if self.chosen.len() < RECORD_HOMES_MAX && !self.is_sparing() {
             self.settle_at = Some(now + SETTLE);
             for (peer, prospect) in &mut self.prospects {
                 prospect.is_drawn &= self.chosen.contains(peer) || prospect.was_home;
@@ -79,11 +82,16 @@ impl Homes {
     /// Draws prospects, and dials them, until enough are linked or about to be; when all have been tried, waits for
     /// the next sweep.
     pub(super) fn draw(&mut self, now: Instant, m: &mut Means<'_>) {
+        // Beside one that takes its time another one is drawn, but where this leaf has homes, or has to be sparing.
+        let counts = |c: &Prospect, is_patient: bool| is_patient || !c.is_slow();
+        let is_patient = self.is_settled() || self.is_sparing();
         let drawn = |homes: &Self| {
-            homes.prospects.values().filter(|c| c.is_drawn && c.link != Link::Down && !c.is_slow()).count()
+            let all = homes.prospects.values().filter(|c| c.is_drawn && c.link != Link::Down);
+            all.filter(|c| counts(c, is_patient)).count()
         };
         let homes = |homes: &Self| {
-            homes.chosen.iter().filter_map(|home| homes.prospects.get(home)).filter(|c| !c.is_slow()).count()
+            let all = homes.chosen.iter().filter_map(|home| homes.prospects.get(home));
+            all.filter(|c| counts(c, is_patient)).count()
         };
         while homes(self) < RECORD_HOMES_MAX && drawn(self) < self.drawn_max {
             let choice = self.choice(m.members);

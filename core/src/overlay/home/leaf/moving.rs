@@ -81,6 +81,10 @@ impl Homes {
             return;
         };
         *place = to;
+        // The one that stays may send this leaf elsewhere, too, next time: it is not to keep all those that it was first for.
+        if self.chosen.last() == Some(&to) {
+            self.chosen.reverse();
+        }
         self.register(now, m);
     }
 
