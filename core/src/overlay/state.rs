@@ -321,7 +321,7 @@ impl Overlay {
 
     /// Whether this peer is known to be a supernode: by its advert, or because the user or an earlier run says so.
     pub(crate) fn is_supernode(&self, id: &PeerId) -> bool {
-        self.members.is_signed(id) || self.needs(id)
+        (self.members.contains(id) && self.members.is_signed(id)) || self.needs(id)
     }
 
     /// Where a supernode is, and where else it says that it is.

@@ -43,6 +43,11 @@ const HANDED_MAX: usize = 64;
 
 /// The record of a leaf that has changed one of its homes is put within this time.
 const LATER_SPREAD: Duration = Duration::from_secs(600);
+/// That of a leaf that is new here, and names another home first, after this: if that one has not taken it, the record is
+/// another one by then.
+const SOON: Duration = Duration::from_secs(10);
+/// And up to so much later.
+const SOON_SPREAD: Duration = Duration::from_secs(5);
 /// Most that wait for that; others are put with the round.
 const LATER_MAX: usize = 65_536;
 /// Leaves looked at in one go for somebody who was met, and the time between two goes.
@@ -79,6 +84,8 @@ pub(crate) struct Placing {
     at: Instant,
     /// Leaves whose new record is put a little later.
     later: BTreeSet<(Instant, PeerId)>,
+    /// When that of each is.
+    later_at: BTreeMap<PeerId, Instant>,
     met: VecDeque<Met>,
     met_at: Option<Instant>,
     /// Who was given what it is to keep.
@@ -100,6 +107,7 @@ impl Placing {
             after: None,
             at: now + TICK,
             later: BTreeSet::new(),
+            later_at: BTreeMap::new(),
             met: VecDeque::new(),
             met_at: None,
             served: RateTable::new(SERVE, SERVE_ALL, SERVED_MAX),
@@ -113,9 +121,20 @@ impl Placing {
     /// one still find this home by it, so that it may wait: where many lose a home at once, not all holders are told
     /// at once.
     pub(crate) fn put_later(&mut self, now: Instant, leaf: PeerId, jitter: &mut ChoiceRng) {
-        if self.later.len() < LATER_MAX {
-            self.later.insert((now + jitter.jitter(LATER_SPREAD), leaf));
+        self.put_at(now + jitter.jitter(LATER_SPREAD), leaf);
+    }
+
+    /// Once, however often it is to be put.
+    fn put_at(&mut self, at: Instant, leaf: PeerId) {
+        let before = self.later_at.get(&leaf).copied();
+        if before.map_or(self.later.len() >= LATER_MAX, |before| before <= at) {
+            return;
         }
+        if let Some(before) = before {
+            self.later.remove(&(before, leaf));
+        }
+        self.later.insert((at, leaf));
+        self.later_at.insert(leaf, at);
     }
 
     /// A leaf that was not registered here brought a record. Where another home is to put it to all, this one has time.
@@ -129,7 +148,7 @@ impl Placing {
     ) {
         let Some(record) = Record::read_unchecked(bytes) else { return };
         if self.holders_of(&record, members) < HOLDERS_MAX {
-            return self.put_later(now, record.id, jitter);
+            return self.put_at(now + SOON + jitter.jitter(SOON_SPREAD), record.id);
         }
         self.put_all(now, core::iter::once(bytes), members, out);
     }
@@ -254,6 +273,7 @@ impl Placing {
             self.put_all(now, due.iter().filter_map(|(_, leaf)| records.get(leaf)), members, out);
             for entry in &due {
                 self.later.remove(entry);
+                self.later_at.remove(&entry.1);
             }
         }
         if self.at > now {

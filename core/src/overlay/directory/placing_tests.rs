@@ -104,11 +104,11 @@ fn a_record_goes_to_eight_from_the_first_home_that_lives_and_to_three_from_the_o
         ids.sort_unstable();
         ids
     };
-    // At once, and within ten minutes.
+    // At once, and within a quarter of a minute.
     let mut put = |homes: &[u8]| {
         let (mut placing, mut out, records) = (Placing::new(s(0), id(ME)), VecDeque::new(), records(&[100], homes));
         placing.put(s(0), &record(100, homes), &members, &mut random.jitter, &mut out);
-        let later = run(&mut placing, s(600), &[], (&records, &members)).into_iter().map(|(_, to, _)| to);
+        let later = run(&mut placing, s(15), &[], (&records, &members)).into_iter().map(|(_, to, _)| to);
         [but_me(sent(&mut out).into_iter().map(|(to, _)| to).collect()), but_me(later.collect())]
     };
     let none: Vec<PeerId> = Vec::new();

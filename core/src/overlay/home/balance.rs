@@ -28,7 +28,7 @@ const SHED_EVERY: Duration = Duration::from_secs(2);
 const SHED_PERMILLE: u64 = 1;
 /// Above so much of the mean utilisation leaves are sent elsewhere. What comes back so after half of all supernodes
 /// were away ends as far below the mean as this is above it.
-const TOO_FULL_PERCENT: u32 = 115;
+const TOO_FULL_PERCENT: u32 = 110;
 /// Above so much of the median utilisation, a supernode that is half full takes nobody more who has a home.
 const CROWDED_PERCENT: u32 = 125;
 /// A difference of fewer leaves is none,

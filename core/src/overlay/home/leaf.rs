@@ -313,8 +313,8 @@ impl Homes {
         match prospect.question {
             Some((Question::Load, _)) if tells_room => self.ask(now, from, Question::Room, m.out),
             Some((Question::Load | Question::Alive, _)) => self.drop_question(&from),
-            // It lives, and was asked for that before it was sent a new record.
-            Some((Question::Register, tries)) if tries > 1 => {
+            // It lives: it has time for the record.
+            Some((Question::Register, _)) if core::mem::take(&mut prospect.owes_life) => {
                 prospect.question = Some((Question::Register, 1));
                 self.deadlines.set(from, &mut prospect.deadline, Some(now + Question::Register.rto()));
             }
@@ -531,11 +531,12 @@ impl Homes {
                 prospect.is_overtaken = pending == Question::Register;
                 prospect.question = Some((Question::Register, tries));
                 if pending == Question::Alive {
+                    prospect.owes_life = true;
                     self.deadlines.set(peer, &mut prospect.deadline, Some(now + LAST_WAIT));
                 }
                 self.say(peer, Question::Register, m.out);
             } else {
-                prospect.is_overtaken = false;
+                (prospect.is_overtaken, prospect.owes_life) = (false, false);
                 self.drop_question(&peer);
                 self.ask(now, peer, Question::Register, m.out);
             }

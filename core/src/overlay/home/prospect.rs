@@ -74,6 +74,8 @@ pub(super) struct Prospect {
     pub(super) is_registered: bool,
     /// It was sent another record before it had answered for the last one: the next answer may be for that.
     pub(super) is_overtaken: bool,
+    /// It was asked whether it lives when it was sent another record: the next load that it tells answers that.
+    pub(super) owes_life: bool,
     /// Refused us: not asked again before.
     pub(super) refused_until: Option<Instant>,
     pub(super) question: Option<(Question, u8)>,
@@ -98,6 +100,7 @@ impl Prospect {
             is_tried: false,
             is_registered: false,
             is_overtaken: false,
+            owes_life: false,
             refused_until: None,
             question: None,
             is_silent: false,

@@ -48,7 +48,10 @@ impl Homes {
             if let Some(prospect) = self.prospects.get_mut(&best) {
                 prospect.is_drawn = true;
             }
-            self.chosen.push(best);
+            // Who answers is named first.
+            let is_slow = |home: &PeerId| self.prospects.get(home).is_some_and(|c| c.is_slow());
+            let at = if self.chosen.iter().all(is_slow) { 0 } else { self.chosen.len() };
+            self.chosen.insert(at, best);
         }
         let is_told = |c: &Prospect| c.is_registered || c.question.is_some_and(|(q, _)| q == Question::Register);
         if !self.chosen.iter().filter_map(|peer| self.prospects.get(peer)).all(|c| is_told(c)) {

@@ -60,7 +60,8 @@ impl Homes {
         self.learn_by_the_way(ip, core::slice::from_ref(named));
         let to = named.0;
         let Some(prospect) = self.prospects.get_mut(&to) else { return };
-        self.moving = Moving { now: Some((from, to)), after: now + STAY + m.random.jitter.jitter(STAY) };
+        self.moving =
+            Moving { now: Some((from, to)), is_reversed: false, after: now + STAY + m.random.jitter.jitter(STAY) };
         (prospect.is_drawn, prospect.is_tried) = (true, true);
         match prospect.link {
             Link::Up => self.arrive(now, to, m),
@@ -82,7 +83,8 @@ impl Homes {
         };
         *place = to;
         // The one that stays may send this leaf elsewhere, too, next time: it is not to keep all those that it was first for.
-        if self.chosen.last() == Some(&to) {
+        self.moving.is_reversed = self.chosen.len() > 1 && self.chosen.last() == Some(&to);
+        if self.moving.is_reversed {
             self.chosen.reverse();
         }
         self.register(now, m);
@@ -119,6 +121,9 @@ impl Homes {
         let is_there = self.prospects.get(&from).is_some_and(|c| c.link == Link::Up && c.is_registered);
         if let Some(place) = self.chosen.iter_mut().find(|home| **home == to && to == *peer && is_there) {
             *place = from;
+            if core::mem::take(&mut self.moving.is_reversed) {
+                self.chosen.reverse();
+            }
             self.register(now, m);
             return true;
         }

@@ -10,6 +10,8 @@ use crate::wire::message::PARTNERS_MAX;
 #[derive(Default)]
 pub(super) struct Moving {
     pub(super) now: Option<(PeerId, PeerId)>,
+    /// The new one is named first, and the old one was not.
+    pub(super) is_reversed: bool,
     /// Not again before.
     pub(super) after: Instant,
 }
