@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use handfast_core::{Event, Instant, PathInfo, PeerId, RelayLimit, StreamEnd};
+use handfast_core::{Event, Instant, PathInfo, RelayLimit, StreamEnd};
 use handfast_tests::{Chance, Faults, HostId, NatSpec, Side, TransferId, Way, World, ms, secs};
 
 /// A leaf that no other like it can reach directly.
@@ -201,11 +201,17 @@ fn the_relays_day_over_the_pair_goes_on_through_it() {
     w.finish("the day after", secs(30), &[t]);
 }
 
-/// As after a partition of ten minutes, or a crash: whoever begins a link anew has lost the old one, and the home of the
-/// callee does not know that yet. The channel of the call closed when the new link took the old one's place, and what
-/// was sent first was lost.
-#[test]
-fn regression_a_call_outlives_the_old_link_that_the_callees_home_still_has_to_the_caller() {
+fn homes(w: &World, leaf: HostId) -> Vec<HostId> {
+    w.status(leaf).homes.iter().map(|(home, _)| w.host_of(*home)).collect()
+}
+
+/// Whether two leaves have no home in common.
+fn are_strangers(w: &World, a: HostId, b: HostId) -> bool {
+    homes(w, a).iter().all(|home| !homes(w, b).contains(home))
+}
+
+/// A network, and two leaves in it that have no home in common.
+fn strangers() -> (World, HostId, HostId) {
     let mut w = World::new(12);
     w.add_supernodes(12);
     let told_of = |w: &mut World, first: usize| {
@@ -214,12 +220,17 @@ fn regression_a_call_outlives_the_old_link_that_the_callees_home_still_has_to_th
     };
     let leaves: Vec<HostId> = (0..8).map(|n| told_of(&mut w, n)).collect();
     w.settle_homes(&leaves);
-    let homes = |w: &World, leaf: HostId| -> Vec<HostId> {
-        w.status(leaf).homes.iter().map(|(home, _)| w.host_of(*home)).collect()
-    };
-    let strangers = |w: &World, a, b| homes(w, a).iter().all(|home| !homes(w, b).contains(home));
-    let pairs = leaves.iter().flat_map(|a| leaves.iter().map(|b| (*a, *b)));
-    let (a, b) = pairs.into_iter().find(|(a, b)| strangers(&w, *a, *b)).expect("two without a home in common");
+    let mut pairs = leaves.iter().flat_map(|a| leaves.iter().map(|b| (*a, *b)));
+    let (a, b) = pairs.find(|(a, b)| are_strangers(&w, *a, *b)).expect("two without a home in common");
+    (w, a, b)
+}
+
+/// As after a partition of ten minutes, or a crash: whoever begins a link anew has lost the old one, and the home of the
+/// callee does not know that yet. The channel of the call closed when the new link took the old one's place, and what
+/// was sent first was lost.
+#[test]
+fn regression_a_call_outlives_the_old_link_that_the_callees_home_still_has_to_the_caller() {
+    let (mut w, a, b) = strangers();
     let call = |w: &mut World| {
         let (since, peer) = (w.now(), w.peer(b));
         w.with(a, |node, now| node.ping(now, peer)).expect("begun");
@@ -232,7 +243,7 @@ fn regression_a_call_outlives_the_old_link_that_the_callees_home_still_has_to_th
     w.settle_homes(&[a]);
     let caller = w.peer(a);
     let stale = |w: &World| homes(w, b).iter().any(|home| w.status(*home).peers.iter().any(|p| p.peer == caller));
-    assert!(strangers(&w, a, b) && stale(&w), "a home of the callee believes in a link to the caller");
+    assert!(are_strangers(&w, a, b) && stale(&w), "a home of the callee believes in a link to the caller");
     call(&mut w);
 }
 
@@ -240,19 +251,7 @@ fn regression_a_call_outlives_the_old_link_that_the_callees_home_still_has_to_th
 /// call to the callee; its channel ended with it, and what was sent first over the next one was lost at the callee.
 #[test]
 fn regression_a_call_is_not_lost_by_the_end_of_an_idle_link_to_the_callees_home() {
-    let mut w = World::new(12);
-    w.add_supernodes(12);
-    let told_of = |w: &mut World, first: usize| {
-        w.first_contact = first;
-        add_leaf(w)
-    };
-    let leaves: Vec<HostId> = (0..8).map(|n| told_of(&mut w, n)).collect();
-    w.settle_homes(&leaves);
-    let homes =
-        |w: &World, leaf: HostId| -> Vec<PeerId> { w.status(leaf).homes.iter().map(|(home, _)| *home).collect() };
-    let strangers = |w: &World, a, b| homes(w, a).iter().all(|home| !homes(w, b).contains(home));
-    let pairs = leaves.iter().flat_map(|a| leaves.iter().map(|b| (*a, *b)));
-    let (a, b) = pairs.into_iter().find(|(a, b)| strangers(&w, *a, *b)).expect("two without a home in common");
+    let (mut w, a, b) = strangers();
     // One of these ends the wait between the question to the home and its answer.
     for wait in [59_880, 59_900, 59_920, 59_940, 59_960] {
         let (since, peer) = (w.now(), w.peer(b));

@@ -133,17 +133,21 @@ impl Peers {
 
     /// The same Init came again; if by another way, the answer goes by that now. Whose it is then.
     pub(crate) fn answer_by(&mut self, packet: &[u8], route: Route) -> Option<PeerKey> {
-        let ephemeral = *packet.get(6..38)?.first_chunk::<32>()?;
-        let key = *self.by_ephemeral.get(&ephemeral)?;
+        let (key, ephemeral) = self.begun_by(packet)?;
         self.get_mut(key)?.pending.iter_mut().find(|p| p.ephemeral == ephemeral && p.route != route)?.route = route;
         Some(key)
     }
 
+    /// The peer with whom this very Init began a handshake that is not confirmed yet, and the key that names it.
+    fn begun_by(&self, packet: &[u8]) -> Option<(PeerKey, [u8; 32])> {
+        let ephemeral = *packet.get(6..38)?.first_chunk::<32>()?;
+        Some((*self.by_ephemeral.get(&ephemeral)?, ephemeral))
+    }
+
     /// The handshake that this very Init began, if it is not confirmed yet.
     fn pending_of(&self, packet: &[u8]) -> Option<&Pending> {
-        let ephemeral: &[u8; 32] = packet.get(6..38)?.try_into().ok()?;
-        let key = *self.by_ephemeral.get(ephemeral)?;
-        self.get(key)?.pending.iter().find(|p| p.ephemeral == *ephemeral)
+        let (key, ephemeral) = self.begun_by(packet)?;
+        self.get(key)?.pending.iter().find(|p| p.ephemeral == ephemeral)
     }
 
     /// Opens an Init; its body is then in `plain`. Changes nothing.

@@ -33,6 +33,11 @@ impl Places {
     }
 }
 
+/// How many of so many places are taken at this utilisation, in 65 536ths.
+pub(crate) fn taken_at(utilisation: u32, all: u32) -> u32 {
+    u32::try_from((u64::from(utilisation) * u64::from(all)) >> 16).unwrap_or(u32::MAX)
+}
+
 /// Unsigned, travels with gossip: how much room the sender takes a supernode to have.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Room {

@@ -3,7 +3,8 @@
 //! A supernode fills it with those that it has been to: they answered a handshake that this node began at an address
 //! that their advert prefers ([`Found::Here`]), and stay while newer ones do ([`MembershipTable::renew`]).
 //! All others are [hearsay](super::Hearsay). A leaf, which passes nothing on, fills it with what it is told, to draw
-//! from ([`Found::Told`], or [`Found::Rumoured`] without a look at the signature). Time empties it. Where more are met than have places, the [view](super::view) says who stays.
+//! from ([`Found::Told`], or [`Found::Rumoured`] without a look at the signature). Time empties it. Where more are met
+//! than have places, the [view](super::view) says who stays.
 //! Limits keep one network prefix from filling it: they bind when it is more than half full, so that in a small network
 //! all agree on who is there. Load comes from the supernode itself or, worth less, from hints of others; suspicion is what
 //! this node's own gossip found, or, worth less again, what others say.
@@ -162,7 +163,7 @@ impl MembershipTable {
         if let Some(id) = subject(bytes).filter(is_other) {
             // What is kept may have been taken without a look.
             let was_checked = self.is_signed(&id);
-            if was_checked || self.shelf.is_signed(now, from, &id)? {
+            if was_checked || self.shelf.verify_kept(now, from, &id)? {
                 needs_signature = true;
                 self.shelf.value_mut(&id).into_iter().for_each(|known| known.is_signed = true);
             } else if let Some(known) = self.shelf.remove(&id) {

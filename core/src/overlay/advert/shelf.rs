@@ -179,7 +179,7 @@ impl<S: Statement, T> Shelf<S, T> {
     }
 
     /// Whether the statement of `id` that is kept is signed, where it was taken without a look at that.
-    pub(crate) fn is_signed(&mut self, now: Instant, from: Source, id: &PeerId) -> Result<bool, Refused> {
+    pub(crate) fn verify_kept(&mut self, now: Instant, from: Source, id: &PeerId) -> Result<bool, Refused> {
         if !self.budget.allows(now, &from) {
             return Err(Refused::Budget);
         }

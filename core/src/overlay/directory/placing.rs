@@ -117,7 +117,7 @@ impl Placing {
         }
     }
 
-    /// A leaf that has another home, or was registered here before, brought a new record: one of its homes is another one now. Those who find the old
+    /// A leaf that was registered here brought a new record: one of its homes is another one now. Those who find the old
     /// one still find this home by it, so that it may wait: where many lose a home at once, not all holders are told
     /// at once.
     pub(crate) fn put_later(&mut self, now: Instant, leaf: PeerId, jitter: &mut ChoiceRng) {

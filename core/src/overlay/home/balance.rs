@@ -18,7 +18,7 @@ use crate::random::ChoiceRng;
 use crate::time::Instant;
 use crate::wire::address::Address;
 use crate::wire::message::{ELSEWHERE_MAX, PARTNERS_MAX};
-use crate::wire::places::Places;
+use crate::wire::places::{Places, taken_at};
 
 /// Time between two looks at how full others are.
 const REVIEW_EVERY: Duration = Duration::from_secs(10);
@@ -231,9 +231,9 @@ impl Balance {
 
     fn is_too_full(&self, taken: usize) -> bool {
         let own = self.places(taken);
-        let fair = (u64::from(self.market.mean) * u64::from(own.all)) >> 16;
-        is_above(own.utilisation(), TOO_FULL_PERCENT, self.market.mean)
-            && u64::from(own.taken) > fair + u64::from(SLACK.min((own.all / SLACK_SHARE).max(1)))
+        let fair = taken_at(self.market.mean, own.all);
+        let slack = SLACK.min((own.all / SLACK_SHARE).max(1));
+        is_above(own.utilisation(), TOO_FULL_PERCENT, self.market.mean) && own.taken > fair.saturating_add(slack)
     }
 
     /// When something is next to be done.

@@ -86,9 +86,10 @@ impl Choice<'_> {
         self.chosen.iter().filter_map(|peer| self.prospects.get(peer)).any(|c| c.is_near(prospect))
     }
 
-    /// Order of choice among linked ones, least first: who is not silent, homes of the last run, who has answered, partners of the first home, those
-    /// drawn, who does less else, the emptier, the nearer. Small differences of load are none, and neither are those of less
-    /// than a factor of two in distance: else all leaves of a region would find the same one the best.
+    /// Order of choice among linked ones, least first: who is not silent, homes of the last run, who has answered,
+    /// partners of the first home, those drawn, who does less else, the emptier, the nearer. Small differences of load are
+    /// none, and neither are those of less than a factor of two in distance: else all leaves of a region would find the
+    /// same one the best.
     fn rank(&self, now: Instant, peer: &PeerId, prospect: &Prospect) -> (bool, bool, bool, bool, bool, u8, u8, u32) {
         let distance = prospect.rtt.map_or(u32::MAX, |rtt| rtt.as_micros().checked_ilog2().unwrap_or(0));
         let duties = prospect.load.map_or(0, |load| load.introductions.max(load.relay)) / DUTY_STEP;

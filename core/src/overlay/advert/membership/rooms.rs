@@ -3,10 +3,10 @@
 //! A claim costs nothing, so a claim of many places counts for no more than the median of all claims until more is
 //! *earned*: until this node sees that many leaves are at home there. What it sees are the leaves that it shares with
 //! others; each of these stands for as many as all those with whom it shares any have in the mean. The same shows who
-//! tells of fewer leaves than it has. Of a claim that is cut the leaves are cut, too, in
-//! proportion; and who claims more than the median and has not earned even that looks at least as full as the middle one:
-//! else an endless claim would be an empty supernode. A leaf sees nothing of the kind, and believes the supernode that it asked for a
-//! listing, with the adverts in which it must believe that one anyway.
+//! tells of fewer leaves than it has. Of a claim that is cut the leaves are cut, too, in proportion; and who claims more
+//! than the median and has not earned even that looks at least as full as the middle one: else an endless claim would be
+//! an empty supernode. A leaf sees nothing of the kind, and believes the supernode that it asked for a listing, with the
+//! adverts in which it must believe that one anyway.
 
 use arrayvec::ArrayVec;
 
@@ -15,7 +15,7 @@ use super::{Known, MembershipTable, Suspicion};
 use crate::identity::PeerId;
 use crate::overlay::advert::shelf::id_prefix;
 use crate::time::Instant;
-use crate::wire::places::{Places, Room, level};
+use crate::wire::places::{Places, Room, level, taken_at};
 
 /// Who carries so many times what it is seen to carry is believed to be able to.
 const HEADROOM: u32 = 3;
@@ -28,11 +28,6 @@ impl Known {
     fn seen(&self, now: Instant) -> Places {
         self.room.as_ref().map_or(Places::default(), |room| room.seen(now))
     }
-}
-
-/// So many of these places, in 65 536ths.
-fn share_of(all: u32, utilisation: u32) -> u32 {
-    u32::try_from((u64::from(all) * u64::from(utilisation)) >> 16).unwrap_or(u32::MAX)
 }
 
 impl MembershipTable {
@@ -81,7 +76,7 @@ impl MembershipTable {
         let taken = said.taken_of(all).max(seen.taken);
         // With an endless claim all look empty: where it is not earned, no emptier than the middle one.
         let is_earned = all == claim || all == seen.all;
-        let middle = if is_earned { 0 } else { share_of(all, self.utilisation_median) };
+        let middle = if is_earned { 0 } else { taken_at(self.utilisation_median, all) };
         Some(Places { taken: taken.max(middle), all })
     }
 
