@@ -86,15 +86,15 @@ impl Homes {
     /// the next sweep.
     pub(super) fn draw(&mut self, now: Instant, m: &mut Means<'_>) {
         // Beside one that takes its time another one is drawn, but where this leaf has homes, or has to be sparing.
-        let counts = |c: &Prospect, is_patient: bool| is_patient || !c.is_slow();
         let is_patient = self.is_settled() || self.is_sparing();
+        let counts = |c: &Prospect| is_patient || !c.is_slow();
         let drawn = |homes: &Self| {
             let all = homes.prospects.values().filter(|c| c.is_drawn && c.link != Link::Down);
-            all.filter(|c| counts(c, is_patient)).count()
+            all.filter(|c| counts(c)).count()
         };
         let homes = |homes: &Self| {
             let all = homes.chosen.iter().filter_map(|home| homes.prospects.get(home));
-            all.filter(|c| counts(c, is_patient)).count()
+            all.filter(|c| counts(c)).count()
         };
         while homes(self) < RECORD_HOMES_MAX && drawn(self) < self.drawn_max {
             let choice = self.choice(m.members);
