@@ -157,7 +157,9 @@ impl Overlay {
             | Message::PingFor { .. }
             | Message::Alive { .. }
             | Message::Seek { .. }
-            | Message::Nearest { .. } => self.on_word_of_views(now, from, message, about),
+            | Message::Nearest { .. }
+            | Message::Renew(_)
+            | Message::Wanted(_) => self.on_word_of_views(now, from, message, about),
             Message::DialBackReply { nonce, refused } => self.on_dial_back_reply(now, &from, nonce, refused),
             // It was an early message, and taken as such.
             Message::DialBack { .. } => {}
@@ -241,6 +243,20 @@ impl Overlay {
                 }
             }
             Message::Nearest { peer, supernodes } => self.on_nearest(now, (from, about.ip), peer, &supernodes),
+            Message::Renew(renewals) => {
+                if let Some((s, mut stores)) = self.supernode(now) {
+                    s.gossip.on_renew(now, (from, about.ip), &renewals, &mut stores);
+                }
+            }
+            Message::Wanted(renewals) => {
+                let Self { acting, records, out, .. } = self;
+                // The answer is long: only over a path that is proven.
+                if about.is_proven
+                    && let Acting::Supernode(s) = acting
+                {
+                    s.placing.on_wanted(now, from, &renewals, records, out);
+                }
+            }
             _ => debug_assert!(false, "no word of views"),
         }
     }

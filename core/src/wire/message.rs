@@ -26,6 +26,8 @@ pub const HINTS_MAX: usize = 32;
 pub const CONTACTED_MAX: usize = 64;
 /// Most supernodes in one answer to [`Message::Seek`].
 pub const NEAREST_MAX: usize = 8;
+/// Most records that are named in one [`Message::Renew`] or [`Message::Wanted`].
+pub const RENEWALS_MAX: usize = 64;
 /// Most relays in one offer.
 pub const OFFERED_MAX: usize = 8;
 /// Most supernodes of which one message tells how much room they have.
@@ -403,6 +405,20 @@ pub enum Message<'a> {
         /// Leaves that relay for strangers. Each is reached as any leaf is.
         named: Result<ArrayVec<PeerId, VOLUNTEERS_NAMED_MAX>, Refusal>,
     },
+    /// To a supernode that keeps these records: they still hold. In place of the records themselves, as long as it has
+    /// them.
+    Renew(ArrayVec<Renewal, RENEWALS_MAX>),
+    /// Answers [`Message::Renew`]: of those, these are not here.
+    Wanted(ArrayVec<Renewal, RENEWALS_MAX>),
+}
+
+/// One very record.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Renewal {
+    /// First bytes of the place of its peer.
+    pub place: [u8; 8],
+    /// First bytes of the BLAKE3 hash of the record as it travels.
+    pub hash: [u8; 8],
 }
 
 /// What one supernode says to another about being neighbours, and about being found.

@@ -3,8 +3,8 @@
 use arrayvec::ArrayVec;
 use handfast_core::wire::address::{Address, Candidate, CandidateKind, Candidates};
 use handfast_core::wire::message::{
-    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, NeighbourWord, OfferedRelay, PunchState, Refusal,
-    RelayLimit, ResponseBody, SignedKind, Whereabouts,
+    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, NeighbourWord, OfferedRelay, PunchState,
+    RENEWALS_MAX, Refusal, RelayLimit, Renewal, ResponseBody, SignedKind, Whereabouts,
 };
 use handfast_core::wire::nat::{MappingBehavior, NatProfile, PortAssignment};
 use handfast_core::wire::packet::ChannelId;
@@ -77,6 +77,8 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
     let whereabouts = whereabouts_of(parts);
     let limits = ChannelLimits { rate_kbps: 2_000, quota_mib: 1_024 };
     let kind = if yes { SignedKind::Advert } else { SignedKind::Record };
+    let renewal = Renewal { place: token, hash: number.to_le_bytes() };
+    let renewals: ArrayVec<_, RENEWALS_MAX> = [renewal; 2].into_iter().collect();
     let all = vec![
         Message::Confirm,
         Message::Challenge { token, room: bytes },
@@ -150,6 +152,8 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::VolunteersRequest,
         Message::Volunteers { named: Ok([peer; 2].into_iter().collect()) },
         Message::Volunteers { named: Err(refusal) },
+        Message::Renew(renewals.clone()),
+        Message::Wanted(renewals),
     ];
     let mut numbers: Vec<u8> = all.iter().map(number_of).collect();
     numbers.dedup();
@@ -158,7 +162,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
 }
 
 /// The number of the last variant.
-pub(crate) const LAST: u8 = 50;
+pub(crate) const LAST: u8 = 52;
 
 /// What two ends present to a relay.
 const TOKEN: [u8; 16] = *b"sixteen bytes 01";
@@ -217,6 +221,8 @@ pub(crate) fn number_of(message: &Message<'_>) -> u8 {
         Message::VolunteerReply { .. } => 48,
         Message::VolunteersRequest => 49,
         Message::Volunteers { .. } => 50,
+        Message::Renew(_) => 51,
+        Message::Wanted(_) => 52,
     }
 }
 

@@ -340,6 +340,12 @@ impl<S: Statement, T> Shelf<S, T> {
         place.starts_with(&prefix).then_some(&mut item.value)
     }
 
+    /// The bytes of the one whose place begins so.
+    pub(crate) fn by_place(&self, prefix: [u8; 8]) -> Option<&[u8]> {
+        let (place, item) = self.items.range(start_of(prefix)..).next()?;
+        place.starts_with(&prefix).then_some(&*item.bytes)
+    }
+
     /// What to list in a digest: the newest changes, and a stretch of the rest that moves on with each call, so that
     /// in time every difference between two nodes is seen, however old.
     pub(crate) fn digest(&mut self, newest_max: usize, others_max: usize) -> Vec<DigestEntry> {

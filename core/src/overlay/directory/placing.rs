@@ -1,7 +1,8 @@
 //! Putting the records of this supernode's leaves where they are looked for.
 //!
 //! A record is kept by the supernodes nearest to its leaf's place. Its homes put it there: at once when it is new, and
-//! again in turn, all leaves within [`ROUND`], so that what has got lost comes back and new holders learn of it. The one
+//! again in turn, all leaves within [`ROUND`], so that what has got lost comes back and new holders learn of it: from then
+//! on it is only named ([`Message::Renew`]), and sent to those that say that they do not have it. The one
 //! that it names first, or seems to live, puts it to all of them, and the other one, lest the first should lie, to the
 //! nearest few. A supernode that becomes known, or that a link is
 //! up to again, may have lost what it held: homes put to it at once what it is to keep, some leaves at a time
@@ -14,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Record;
 use super::search::Search;
-use super::store::{HELD_FOR, RecordStore};
+use super::store::{HELD_FOR, RecordStore, renewal_of};
 use crate::account::{Rate, RateTable};
 use crate::identity::PeerId;
 use crate::overlay::advert::MembershipTable;
@@ -23,7 +24,7 @@ use crate::overlay::pack::Packer;
 use crate::random::ChoiceRng;
 use crate::time::{Deadlines, Instant};
 use crate::wire::address::Address;
-use crate::wire::message::{Message, SignedKind};
+use crate::wire::message::{Message, RENEWALS_MAX, Renewal, SignedKind};
 
 /// Supernodes that a record is put to. Five would do for leaves that are looked for while supernodes live two hours on
 /// average; where some deny, or sit around one place, it is looked for at all of these.
@@ -60,6 +61,10 @@ const MET_MAX: usize = 64;
 const SERVE: Rate = Rate { interval: Duration::from_secs(120), burst: 2 };
 /// And all together.
 const SERVE_ALL: Rate = Rate { interval: Duration::from_secs(1), burst: 1_024 };
+/// How often somebody gets what it says that it lacks,
+const WANTED: Rate = Rate { interval: Duration::from_secs(1), burst: 64 };
+/// and all together.
+const WANTED_ALL: Rate = Rate { interval: Duration::from_millis(10), burst: 1_024 };
 /// Most of whom that is remembered.
 const SERVED_MAX: usize = 1_024;
 
@@ -91,9 +96,20 @@ pub(crate) struct Placing {
     /// Who was given what it is to keep.
     served: RateTable<PeerId>,
     /// Whose holders are being searched, and whose will be.
-    searches: BTreeMap<PeerId, Search>,
+    searches: BTreeMap<PeerId, (Search, How)>,
     deadlines: Deadlines<PeerId>,
-    waiting: BTreeSet<PeerId>,
+    waiting: BTreeMap<PeerId, How>,
+    /// Who asked for records that it was named.
+    wanted: RateTable<PeerId>,
+}
+
+/// How records are put.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum How {
+    /// By name: whoever has it needs no more.
+    Named,
+    /// As it is.
+    Whole,
 }
 
 /// What is put to whom, gathered so that one packet holds as many as fit.
@@ -113,7 +129,8 @@ impl Placing {
             served: RateTable::new(SERVE, SERVE_ALL, SERVED_MAX),
             searches: BTreeMap::new(),
             deadlines: Deadlines::default(),
-            waiting: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            wanted: RateTable::new(WANTED, WANTED_ALL, SERVED_MAX),
         }
     }
 
@@ -150,13 +167,14 @@ impl Placing {
         if self.holders_of(&record, members) < HOLDERS_MAX {
             return self.put_at(now + SOON + jitter.jitter(SOON_SPREAD), record.id);
         }
-        self.put_all(now, core::iter::once(bytes), members, out);
+        self.put_all(now, How::Whole, core::iter::once(bytes), members, out);
     }
 
     /// The same for some: to those that are known to be nearest, or to those that a search finds.
     fn put_all<'a>(
         &mut self,
         now: Instant,
+        how: How,
         records: impl Iterator<Item = &'a [u8]>,
         members: &MembershipTable,
         out: &mut VecDeque<Output>,
@@ -164,27 +182,31 @@ impl Placing {
         let mut puts = Puts::new();
         for record in records {
             if members.is_partial() {
-                let leaf = Record::read_unchecked(record).map(|record| record.id);
-                self.waiting.extend(leaf.filter(|_| self.waiting.len() < SEARCHES_WAIT_MAX));
+                let has_room = self.waiting.len() < SEARCHES_WAIT_MAX;
+                if let Some(record) = Record::read_unchecked(record).filter(|_| has_room) {
+                    let waits = self.waiting.entry(record.id).or_insert(how);
+                    *waits = how.max(*waits);
+                }
             } else {
                 self.gather(record, members, &mut puts);
             }
         }
-        send(puts, out);
+        send(how, puts, out);
         self.search_next(now, members, out);
     }
 
     fn search_next(&mut self, now: Instant, members: &MembershipTable, out: &mut VecDeque<Output>) {
         while self.searches.len() < SEARCHES_MAX {
-            let Some(leaf) = self.waiting.pop_first() else { return };
-            if self.searches.contains_key(&leaf) {
+            let Some((leaf, how)) = self.waiting.pop_first() else { return };
+            if let Some((_, before)) = self.searches.get_mut(&leaf) {
+                *before = how.max(*before);
                 continue;
             }
             let mut search = Search::new(leaf, &self.me, members.holders(&leaf, HOLDERS_MAX));
             // Where nobody else is known there is nobody to put it to.
             if let Some(due) = search.go_on(now, out) {
                 self.deadlines.set(leaf, &mut search.due, Some(due));
-                self.searches.insert(leaf, search);
+                self.searches.insert(leaf, (search, how));
             }
         }
     }
@@ -202,7 +224,7 @@ impl Placing {
         out: &mut VecDeque<Output>,
     ) {
         let me = self.me;
-        if self.searches.get_mut(&leaf).is_some_and(|search| search.on_nearest((from, ip), &me, supernodes)) {
+        if self.searches.get_mut(&leaf).is_some_and(|(search, _)| search.on_nearest((from, ip), &me, supernodes)) {
             self.go_on(now, leaf, records, members, out);
             self.search_next(now, members, out);
         }
@@ -217,18 +239,18 @@ impl Placing {
         members: &MembershipTable,
         out: &mut VecDeque<Output>,
     ) {
-        let Some(search) = self.searches.get_mut(&leaf) else { return };
+        let Some((search, _)) = self.searches.get_mut(&leaf) else { return };
         let next = search.go_on(now, out);
         self.deadlines.set(leaf, &mut search.due, next);
         if next.is_some() {
             return;
         }
-        let Some(search) = self.searches.remove(&leaf) else { return };
+        let Some((search, how)) = self.searches.remove(&leaf) else { return };
         let Some(record) = records.get(&leaf) else { return };
         let count = Record::read_unchecked(record).map_or(0, |record| self.holders_of(&record, members));
         let holders = search.holders(count);
         let others = holders.into_iter().filter(|(holder, _)| *holder != self.me);
-        send(others.map(|(holder, address)| (holder, (address, vec![record]))).collect(), out);
+        send(how, others.map(|(holder, address)| (holder, (address, vec![record]))).collect(), out);
     }
 
     /// Puts those that are next. `leaves_after` has all that are registered here after the one named, in order.
@@ -242,7 +264,7 @@ impl Placing {
         out: &mut VecDeque<Output>,
     ) {
         while let Some(leaf) = self.deadlines.pop_due(now) {
-            if let Some(search) = self.searches.get_mut(&leaf) {
+            if let Some((search, _)) = self.searches.get_mut(&leaf) {
                 search.due = None;
                 self.go_on(now, leaf, records, members, out);
             }
@@ -261,7 +283,7 @@ impl Placing {
             }
             puts.retain(|holder, _| *holder == to);
             puts.entry(to).and_modify(|(at, _)| *at = address);
-            send(puts, out);
+            send(How::Named, puts, out);
             if is_done {
                 self.met.pop_front();
             }
@@ -270,7 +292,7 @@ impl Placing {
         let is_due = |(at, _): &&(Instant, PeerId)| *at <= now;
         if self.later.first().is_some_and(|first| is_due(&first)) {
             let due: Vec<_> = self.later.iter().take_while(is_due).copied().collect();
-            self.put_all(now, due.iter().filter_map(|(_, leaf)| records.get(leaf)), members, out);
+            self.put_all(now, How::Whole, due.iter().filter_map(|(_, leaf)| records.get(leaf)), members, out);
             for entry in &due {
                 self.later.remove(entry);
                 self.later_at.remove(&entry.1);
@@ -284,7 +306,7 @@ impl Placing {
         let due = count.div_ceil(ticks).min(PUT_MAX);
         let leaves: Vec<PeerId> = leaves_after(self.after).take(due).collect();
         self.after = if leaves.len() < due { None } else { leaves.last().copied() };
-        self.put_all(now, leaves.iter().filter_map(|leaf| records.get(leaf)), members, out);
+        self.put_all(now, How::Named, leaves.iter().filter_map(|leaf| records.get(leaf)), members, out);
     }
 
     /// When that is next.
@@ -306,6 +328,24 @@ impl Placing {
         }
         self.met_at.get_or_insert(now);
         true
+    }
+
+    /// A supernode does not have these records, which it was named: they are put to it.
+    pub(crate) fn on_wanted(
+        &mut self,
+        now: Instant,
+        from: PeerId,
+        renewals: &[Renewal],
+        records: &RecordStore,
+        out: &mut VecDeque<Output>,
+    ) {
+        if !self.wanted.take(now, from) {
+            return;
+        }
+        let mut packer = Packer::new(from, out);
+        for bytes in renewals.iter().filter_map(|renewal| records.named(*renewal)) {
+            packer.push(&Message::Signed { kind: SignedKind::Record, bytes });
+        }
     }
 
     /// To how many this node puts the record of a leaf that is registered here.
@@ -341,15 +381,24 @@ impl Placing {
             is_its && holders.iter().find(|(holder, _)| *holder != to).is_some_and(|(holder, _)| *holder == self.me)
         };
         let near = records.nearest(&to, HANDED_MAX).into_iter().filter(is_due).collect();
-        send(Puts::from([(to, (address, near))]), out);
+        send(How::Named, Puts::from([(to, (address, near))]), out);
     }
 }
 
-fn send(puts: Puts<'_>, out: &mut VecDeque<Output>) {
+fn send(how: How, puts: Puts<'_>, out: &mut VecDeque<Output>) {
     for (holder, (address, records)) in puts {
         let mut packer = Packer::dialling(holder, address, out);
-        for bytes in records {
-            packer.push(&Message::Signed { kind: SignedKind::Record, bytes });
+        match how {
+            How::Whole => {
+                for bytes in records {
+                    packer.push(&Message::Signed { kind: SignedKind::Record, bytes });
+                }
+            }
+            How::Named => {
+                for some in records.chunks(RENEWALS_MAX) {
+                    packer.push(&Message::Renew(some.iter().filter_map(|bytes| renewal_of(bytes)).collect()));
+                }
+            }
         }
     }
 }

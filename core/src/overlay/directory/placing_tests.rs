@@ -1,5 +1,6 @@
 use super::*;
 use crate::account::Source;
+use crate::overlay::advert::shelf::id_prefix;
 use crate::overlay::advert::{Advert, Capabilities, Found};
 use crate::overlay::directory::store::Putter;
 use crate::overlay::home::testnet::{generators, key, s, wall_at};
@@ -62,8 +63,14 @@ fn sent(out: &mut VecDeque<Output>) -> Vec<(PeerId, Vec<PeerId>)> {
         let Output::SendAt { to, messages, .. } = output else { panic!("{output:?}") };
         let (mut rest, mut leaves) = (&*messages, Vec::new());
         while !rest.is_empty() {
-            let Ok(Message::Signed { bytes, .. }) = decode_next(&mut rest) else { panic!() };
-            leaves.push(Record::parse(bytes).unwrap().id);
+            match decode_next(&mut rest).expect("ours") {
+                Message::Signed { bytes, .. } => leaves.push(Record::parse(bytes).unwrap().id),
+                Message::Renew(renewals) => leaves.extend(renewals.iter().map(|renewal| {
+                    let is_its = |leaf: &u8| id_prefix(&id(*leaf)) == renewal.place;
+                    id((100..=u8::MAX).find(is_its).expect("a leaf of ours"))
+                })),
+                other => panic!("{other:?}"),
+            }
         }
         (to, leaves)
     };

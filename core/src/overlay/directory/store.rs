@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{RECORD_LIFETIME_MAX, Record};
 use crate::account::Source;
 use crate::identity::PeerId;
-use crate::overlay::advert::shelf::{Refused, Shelf};
+use crate::overlay::advert::shelf::{Refused, Shelf, id_prefix};
 use crate::overlay::advert::statement::subject;
 use crate::time::{Instant, WallTime};
-use crate::wire::message::Message;
+use crate::wire::message::{Message, Renewal};
 
 /// Most records that others put, by default.
 pub(crate) const RECORDS_MAX: usize = 100_000;
@@ -36,6 +36,12 @@ pub(crate) enum Putter {
     Supernode(Source),
     /// Leaves that were registered here.
     Gone,
+}
+
+/// How a record is named. None: it is none.
+pub(super) fn renewal_of(bytes: &[u8]) -> Option<Renewal> {
+    let hash = *blake3::hash(bytes).as_bytes().first_chunk()?;
+    Some(Renewal { place: id_prefix(&subject(bytes)?), hash })
 }
 
 /// Records, each charged to the one who brought it.
@@ -109,6 +115,18 @@ impl RecordStore {
         self.set_number(&id, OURS);
         self.shelf.keep_until(now, wall, &id, now + RECORD_LIFETIME_MAX);
         Ok(id)
+    }
+
+    /// Whoever put this very record still means it. Says whether it is here.
+    pub(crate) fn renew(&mut self, now: Instant, wall: Option<WallTime>, renewal: Renewal) -> bool {
+        let Some(id) = self.named(renewal).and_then(subject) else { return false };
+        self.shelf.keep_until(now, wall, &id, now + HELD_FOR);
+        true
+    }
+
+    /// The record that is named so.
+    pub(crate) fn named(&self, renewal: Renewal) -> Option<&[u8]> {
+        self.shelf.by_place(renewal.place).filter(|bytes| renewal_of(bytes) == Some(renewal))
     }
 
     /// A leaf is registered here no longer: its record stays for a while, where such do not take too much room.

@@ -40,7 +40,7 @@ use crate::overlay::output::Output;
 use crate::overlay::pack::{self, Packer};
 use crate::random::Generators;
 use crate::time::{Aged, Deadlines, Instant, WallTime, earliest};
-use crate::wire::message::{DIGEST_MAX, DigestEntry, Load, LoadHint, Message, SignedKind};
+use crate::wire::message::{DIGEST_MAX, DigestEntry, Load, LoadHint, Message, RENEWALS_MAX, Renewal, SignedKind};
 use crate::wire::places::Places;
 
 /// Most links to supernodes that are no neighbours. At the limit the one heard longest ago is closed.
@@ -359,6 +359,26 @@ impl Gossip {
         match kind {
             SignedKind::Advert => self.on_advert(now, from, ip, bytes, s),
             SignedKind::Record => self.on_record(now, (from, ip), bytes, s),
+        }
+    }
+
+    /// Records are named that this supernode is to have. Who named them is told which it has not.
+    pub(crate) fn on_renew(
+        &mut self,
+        now: Instant,
+        (from, ip): (PeerId, Option<IpAddr>),
+        renewals: &[Renewal],
+        s: &mut Stores<'_>,
+    ) {
+        let is_put = ip.is_some() && s.members.is_partial();
+        if !is_put && !self.neighbours.contains_key(&from) && !s.members.contains(&from) {
+            return;
+        }
+        self.on_heard(now, &from, s);
+        let missing = renewals.iter().copied().filter(|renewal| !s.records.renew(now, s.wall, *renewal));
+        let missing: ArrayVec<Renewal, RENEWALS_MAX> = missing.take(RENEWALS_MAX).collect();
+        if !missing.is_empty() {
+            pack::send(s.out, from, &Message::Wanted(missing));
         }
     }
 

@@ -457,6 +457,12 @@ impl TestNode {
                     }
                 }
                 Message::Neighbour(word) => gossip.on_neighbour(now, from, word, s),
+                Message::Renew(renewals) => gossip.on_renew(now, (from, ip), &renewals, s),
+                Message::Wanted(renewals) => {
+                    if let Some(placing) = placing.as_mut() {
+                        placing.on_wanted(now, from, &renewals, s.records, s.out);
+                    }
+                }
                 Message::PingFor { peer } => gossip.on_ping_for(now, from, peer, s),
                 Message::Alive { peer } => gossip.on_alive(&from, &peer),
                 Message::Deregister => registrations.on_deregister(now, &from, s),
