@@ -12,6 +12,7 @@ use super::nat::NatProfile;
 use super::packet::ChannelId;
 use super::places::{Places, Room};
 pub use super::relaying::{ChannelLimits, OfferedRelay, RelayLimit};
+pub use super::renewal::{RENEWALS_MAX, Renewal};
 use crate::identity::PeerId;
 
 /// Most gossip digest entries in one message.
@@ -26,8 +27,6 @@ pub const HINTS_MAX: usize = 32;
 pub const CONTACTED_MAX: usize = 64;
 /// Most supernodes in one answer to [`Message::Seek`].
 pub const NEAREST_MAX: usize = 8;
-/// Most records that are named in one [`Message::Renew`] or [`Message::Wanted`].
-pub const RENEWALS_MAX: usize = 64;
 /// Most relays in one offer.
 pub const OFFERED_MAX: usize = 8;
 /// Most supernodes of which one message tells how much room they have.
@@ -410,15 +409,6 @@ pub enum Message<'a> {
     Renew(ArrayVec<Renewal, RENEWALS_MAX>),
     /// Answers [`Message::Renew`]: of those, these are not here.
     Wanted(ArrayVec<Renewal, RENEWALS_MAX>),
-}
-
-/// One very record.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub struct Renewal {
-    /// First bytes of the place of its peer.
-    pub place: [u8; 8],
-    /// First bytes of the BLAKE3 hash of the record as it travels.
-    pub hash: [u8; 8],
 }
 
 /// What one supernode says to another about being neighbours, and about being found.

@@ -18,6 +18,7 @@ mod anchors;
 mod checks;
 mod circle;
 mod neighbour;
+mod records;
 mod standing;
 mod unreached;
 mod watch;
@@ -33,14 +34,14 @@ use self::neighbour::{NEIGHBOURS_MAX, Neighbour, State};
 use self::unreached::Unreached;
 use crate::account::{Rate, RateTable, Source};
 use crate::identity::{PeerId, SecretKey};
-use crate::overlay::advert::statement::{speaks_of, subject};
+use crate::overlay::advert::statement::speaks_of;
 use crate::overlay::advert::{Hearsay, MembershipTable, OwnAdvert, Sequence, Suspicion, shelf};
-use crate::overlay::directory::{HOLDERS_MAX, Putter, RecordStore};
+use crate::overlay::directory::RecordStore;
 use crate::overlay::output::Output;
 use crate::overlay::pack::{self, Packer};
 use crate::random::Generators;
 use crate::time::{Aged, Deadlines, Instant, WallTime, earliest};
-use crate::wire::message::{DIGEST_MAX, DigestEntry, Load, LoadHint, Message, RENEWALS_MAX, Renewal, SignedKind};
+use crate::wire::message::{DIGEST_MAX, DigestEntry, Load, LoadHint, Message, SignedKind};
 use crate::wire::places::Places;
 
 /// Most links to supernodes that are no neighbours. At the limit the one heard longest ago is closed.
@@ -360,44 +361,6 @@ impl Gossip {
             SignedKind::Advert => self.on_advert(now, from, ip, bytes, s),
             SignedKind::Record => self.on_record(now, (from, ip), bytes, s),
         }
-    }
-
-    /// Records are named that this supernode is to have. Who named them is told which it has not.
-    pub(crate) fn on_renew(
-        &mut self,
-        now: Instant,
-        (from, ip): (PeerId, Option<IpAddr>),
-        renewals: &[Renewal],
-        s: &mut Stores<'_>,
-    ) {
-        let is_put = ip.is_some() && s.members.is_partial();
-        if !is_put && !self.neighbours.contains_key(&from) && !s.members.contains(&from) {
-            return;
-        }
-        self.on_heard(now, &from, s);
-        let missing = renewals.iter().copied().filter(|renewal| !s.records.renew(now, s.wall, *renewal));
-        let missing: ArrayVec<Renewal, RENEWALS_MAX> = missing.take(RENEWALS_MAX).collect();
-        if !missing.is_empty() {
-            pack::send(s.out, from, &Message::Wanted(missing));
-        }
-    }
-
-    /// A record came, for this supernode to keep.
-    fn on_record(
-        &mut self,
-        now: Instant,
-        (from, ip): (PeerId, Option<IpAddr>),
-        bytes: &[u8],
-        s: &mut Stores<'_>,
-    ) -> bool {
-        let Some(ip) = s.members.speaks_from(&from, ip) else { return false };
-        // Views differ: somebody a little further away keeps it as well.
-        let is_near = |id| s.members.holders(&id, 2 * HOLDERS_MAX).iter().any(|(holder, _)| *holder == self.me);
-        if !subject(bytes).is_some_and(is_near) {
-            return false;
-        }
-        let source = Source::of(from, Some(ip));
-        s.records.insert(now, source, s.wall, bytes, Putter::Supernode(source)).is_ok()
     }
 
     fn count_fresh(&mut self, now: Instant, fresh: bool, s: &mut Stores<'_>) {
