@@ -12,7 +12,7 @@ use super::nat::NatProfile;
 use super::packet::ChannelId;
 use super::places::{Places, Room};
 pub use super::relaying::{ChannelLimits, OfferedRelay, RelayLimit};
-pub use super::renewal::{RENEWALS_MAX, Renewal};
+pub use super::views::{NeighbourWord, RENEWALS_MAX, Renewal};
 use crate::identity::PeerId;
 
 /// Most gossip digest entries in one message.
@@ -409,17 +409,6 @@ pub enum Message<'a> {
     Renew(ArrayVec<Renewal, RENEWALS_MAX>),
     /// Answers [`Message::Renew`]: of those, these are not here.
     Wanted(ArrayVec<Renewal, RENEWALS_MAX>),
-}
-
-/// What one supernode says to another about being neighbours, and about being found.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub enum NeighbourWord {
-    /// You are none of mine: there are enough.
-    Full,
-    /// Have me nevertheless: I have hardly any.
-    Lonely,
-    /// I have been at this address of your advert in vain, and tell nobody of you.
-    Unreached(Address),
 }
 
 /// How far one side is with an attempt to become direct that takes more than checks. A state, not an event: it may come

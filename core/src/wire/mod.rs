@@ -12,7 +12,7 @@ pub mod nat;
 pub mod packet;
 pub mod places;
 mod relaying;
-mod renewal;
+mod views;
 
 use core::fmt;
 use core::str::FromStr;
