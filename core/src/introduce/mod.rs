@@ -48,7 +48,7 @@ pub(crate) struct HeldInit {
 }
 
 /// The ephemeral key in a Noise message 1, which names a call.
-fn ephemeral_of(init: &[u8]) -> Option<[u8; 32]> {
+pub(crate) fn ephemeral_of(init: &[u8]) -> Option<[u8; 32]> {
     match Packet::decode(init) {
         Ok(Packet::Init { rest, .. }) => rest.first_chunk::<32>().copied(),
         _ => None,

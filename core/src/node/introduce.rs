@@ -75,6 +75,7 @@ impl Node {
                 self.on_answer(now, key, receiver, Route::Relayed { channel, via: home }, packet)?;
                 self.peers.set_limits(key, limits);
             }
+            Err(refusal) if self.overlay.on_trial_answer(now, &home_id, &id, refusal) => {}
             Err(refusal) => self.calls.on_refused(now, id, &home_id, refusal)?,
         }
         self.carry_calls(now);
@@ -272,6 +273,11 @@ impl Node {
         limits: ChannelLimits,
         init: &[u8],
     ) -> Result<(), DropReason> {
+        if self.peers.id_of(home).is_some_and(|home| self.overlay.on_brought(&home, init)) {
+            // It looks like any call that is not wanted.
+            self.peers.send(home, &introduce::reply(channel, Err(DropReason::Unauthentic))?);
+            return Ok(());
+        }
         let is_chosen = self.peers.get(home).is_some_and(Peer::is_wanted);
         let route = Route::Relayed { channel, via: home };
         let answered = self.peers.answered_init(init);

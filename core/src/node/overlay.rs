@@ -171,7 +171,10 @@ impl Node {
             Output::Dismiss { leaf } => self.carry_dismiss(now, &leaf),
             Output::CloseChannels => self.close_channels(now),
             Output::Duty(duty) => self.peers.set_own_duty(duty),
-            Output::Locate { peer, location } => self.on_location(now, peer, location),
+            Output::Locate { peer, location } => {
+                self.overlay.on_trial_located(now, peer, &location);
+                self.on_location(now, peer, location);
+            }
             Output::Attested { ip } => self.account.on_attested(ip),
             Output::AtHome => self.measuring.on_home(now),
             Output::Seen => self.nat.on_supernode(now),

@@ -160,6 +160,12 @@ impl Overlay {
             | Message::Nearest { .. }
             | Message::Renew(_)
             | Message::Wanted(_) => self.on_word_of_views(now, from, message, about),
+            Message::Trial { init } => self.on_trial(now, (from, about.ip), init),
+            Message::TrialReply { refused } => {
+                if let Some((homes, mut m)) = self.leaf(now) {
+                    homes.on_trial_reply(now, &from, refused, &mut m);
+                }
+            }
             Message::DialBackReply { nonce, refused } => self.on_dial_back_reply(now, &from, nonce, refused),
             // It was an early message, and taken as such.
             Message::DialBack { .. } => {}

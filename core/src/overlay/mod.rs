@@ -34,6 +34,7 @@ mod serving;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trials;
 mod turn;
 mod way_in;
 

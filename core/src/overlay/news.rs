@@ -168,6 +168,7 @@ impl Overlay {
             s.lookups_taken.handle_timeout(now);
             s.seeks_taken.handle_timeout(now);
             s.dial_backs.handle_timeout(now);
+            s.trials.handle_timeout(now, stores.out);
         }
         self.members.handle_timeout(now);
         self.records.handle_timeout(now);
@@ -187,6 +188,7 @@ impl Overlay {
             Acting::Leaf(homes) => homes.poll_timeout(),
             Acting::Supernode(s) => {
                 let own = earliest(s.gossip.poll_timeout(), s.registrations.poll_timeout());
+                let own = earliest(own, s.trials.poll_timeout());
                 earliest(own, Some(s.placing.poll_timeout()).filter(|_| s.registrations.len() > 0))
             }
         };

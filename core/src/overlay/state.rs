@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use super::clock::{NetworkClock, Standing};
+use super::trials::Trials;
 use super::turn::Turn;
 use crate::account::{Rate, RateTable, Source};
 use crate::api::{Config, Role, Saved, Serving, SupernodeStatus};
@@ -56,6 +57,7 @@ pub(super) struct Supernode {
     pub(super) lookups_taken: RateTable<Source>,
     pub(super) seeks_taken: RateTable<Source>,
     pub(super) dial_backs: DialBackOrders,
+    pub(super) trials: Trials,
 }
 
 impl Supernode {
@@ -117,6 +119,7 @@ impl Terms {
             lookups_taken: RateTable::new(LOOKUPS_OF_ONE, LOOKUPS, LOOKERS_MAX),
             seeks_taken: RateTable::new(SEEKS_OF_ONE, SEEKS, LOOKERS_MAX),
             dial_backs: DialBackOrders::new(),
+            trials: Trials::new(),
         }))
     }
 }
@@ -208,7 +211,7 @@ impl Overlay {
         let wall = self.wall_time(now);
         let Self { me, random, members, sequence, out, acting, .. } = self;
         match acting {
-            Acting::Leaf(homes) => Some((homes, Means { key: me.secret(), wall, random, members, sequence, out })),
+            Acting::Leaf(homes) => Some((homes, Means { me, wall, random, members, sequence, out })),
             Acting::Supernode(_) => None,
         }
     }

@@ -409,6 +409,17 @@ pub enum Message<'a> {
     Renew(ArrayVec<Renewal, RENEWALS_MAX>),
     /// Answers [`Message::Renew`]: of those, these are not here.
     Wanted(ArrayVec<Renewal, RENEWALS_MAX>),
+    /// A leaf to a supernode that is no home of its own: look me up, and have this brought to me by the homes that you
+    /// find, as if a stranger called.
+    Trial {
+        /// An Init as homes bring it, which only the sender can read.
+        init: &'a [u8],
+    },
+    /// Answers a [`Message::Trial`], when it is over.
+    TrialReply {
+        /// Why no home brought it, if none did. `Busy` says nothing of the homes.
+        refused: Option<Refusal>,
+    },
 }
 
 /// How far one side is with an attempt to become direct that takes more than checks. A state, not an event: it may come

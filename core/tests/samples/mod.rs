@@ -154,6 +154,9 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::Volunteers { named: Err(refusal) },
         Message::Renew(renewals.clone()),
         Message::Wanted(renewals),
+        Message::Trial { init: packet },
+        Message::TrialReply { refused: None },
+        Message::TrialReply { refused: Some(refusal) },
     ];
     let mut numbers: Vec<u8> = all.iter().map(number_of).collect();
     numbers.dedup();
@@ -162,7 +165,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
 }
 
 /// The number of the last variant.
-pub(crate) const LAST: u8 = 52;
+pub(crate) const LAST: u8 = 54;
 
 /// What two ends present to a relay.
 const TOKEN: [u8; 16] = *b"sixteen bytes 01";
@@ -223,6 +226,8 @@ pub(crate) fn number_of(message: &Message<'_>) -> u8 {
         Message::Volunteers { .. } => 50,
         Message::Renew(_) => 51,
         Message::Wanted(_) => 52,
+        Message::Trial { .. } => 53,
+        Message::TrialReply { .. } => 54,
     }
 }
 

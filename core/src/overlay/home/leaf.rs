@@ -17,6 +17,7 @@ mod moving;
 mod partners;
 mod plans;
 mod questions;
+mod trial;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -25,6 +26,7 @@ use std::collections::VecDeque;
 use arrayvec::ArrayVec;
 
 use self::plans::{Moving, Partners};
+use self::trial::Trials;
 
 use super::anchors::{ANCHORS_MAX, Anchors};
 use super::listing::Listing;
@@ -86,6 +88,7 @@ pub(crate) struct Homes {
     anchors: Anchors,
     partners: Partners,
     moving: Moving,
+    trials: Trials,
     is_ready: bool,
     is_leaving: bool,
 }
@@ -110,6 +113,7 @@ impl Homes {
             anchors: Anchors::default(),
             partners: Partners::default(),
             moving: Moving::default(),
+            trials: Trials::default(),
             is_ready: false,
             is_leaving: false,
         }
@@ -158,6 +162,9 @@ impl Homes {
             let address = SocketAddr::from(*address);
             if !self.prospects.contains_key(peer) && Range::is_heard_right(address.ip(), ip) {
                 self.learn(*peer, address, false);
+                if let Some(prospect) = self.prospects.get_mut(peer) {
+                    prospect.is_named = true;
+                }
             }
         }
     }
@@ -244,6 +251,7 @@ impl Homes {
                 self.listing.ask(now, peer, m.out);
             }
         }
+        self.send_trial(now, peer, m);
         self.arrive(now, peer, m);
         self.advance(now, m);
     }
@@ -258,6 +266,7 @@ impl Homes {
         prospect.is_tried = true;
         (prospect.is_drawn, prospect.was_home) = (false, false);
         self.drop_question(&peer);
+        self.trial_is_lost(now, &peer, m);
         if self.stays(now, &peer, m) {
             return;
         }
@@ -447,6 +456,7 @@ impl Homes {
         (self.renew_at, self.settle_at, self.surplus_at) = (None, None, None);
         self.sweep.stop();
         self.listing.stop();
+        self.trials = Trials::default();
     }
 
     /// Does what is due.
@@ -479,6 +489,7 @@ impl Homes {
         if self.sweep.handle_timeout(now) {
             self.begin_sweep(now, m);
         }
+        self.on_trial_due(now, m);
         self.advance(now, m);
         if due(self.settle_at) {
             self.settle_at = None;
@@ -489,7 +500,7 @@ impl Homes {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let timers =
             [self.renew_at, self.settle_at, self.surplus_at, self.sweep.poll_timeout(), self.listing.poll_timeout()];
-        timers.into_iter().fold(self.deadlines.next(), earliest)
+        timers.into_iter().fold(earliest(self.deadlines.next(), self.trials.poll_timeout()), earliest)
     }
 
     /// The next step towards two homes.
@@ -502,6 +513,7 @@ impl Homes {
         let is_done = self.is_settled();
         if is_done {
             self.forget_partners();
+            self.plan_trial(now, &mut m.random.jitter);
         }
         if is_done && self.linked().count() > RECORD_HOMES_MAX && self.surplus_at.is_none() {
             self.surplus_at = Some(now + SURPLUS_HOLD);
@@ -522,7 +534,7 @@ impl Homes {
             lifetime_s: u16::try_from(RECORD_LIFETIME_MAX.as_secs()).unwrap_or(u16::MAX),
             homes: self.chosen.iter().filter_map(home).collect(),
         };
-        self.record = record.sign(m.key);
+        self.record = record.sign(m.me.secret());
         self.renew_at = Some(now + RENEW_AFTER + m.random.jitter.jitter(RENEW_AFTER / 2));
         for peer in self.chosen.clone() {
             let Some(prospect) = self.prospects.get_mut(&peer) else { continue };

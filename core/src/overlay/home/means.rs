@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::identity::SecretKey;
+use crate::link::Identity;
 use crate::overlay::advert::{MembershipTable, Sequence};
 use crate::overlay::output::Output;
 use crate::random::Generators;
@@ -10,8 +10,8 @@ use crate::time::WallTime;
 
 /// Stores and generators of [`Overlay`](crate::overlay::Overlay), lent to the leaf's side for one call.
 pub(crate) struct Means<'a> {
-    /// The leaf's key, to sign its record.
-    pub key: &'a SecretKey,
+    /// The leaf itself, to sign its record.
+    pub me: &'a Identity,
     /// The wall clock, if known.
     pub wall: Option<WallTime>,
     /// Chance.

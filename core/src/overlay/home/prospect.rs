@@ -76,6 +76,12 @@ pub(super) struct Prospect {
     pub(super) is_overtaken: bool,
     /// It was asked whether it lives when it was sent another record: the next load that it tells answers that.
     pub(super) owes_life: bool,
+    /// A home named it, and nobody else did: it may be a friend of that home's.
+    pub(super) is_named: bool,
+    /// As a home, it brought a trial call.
+    pub(super) has_brought: bool,
+    /// Trial calls that it did not bring, since then.
+    pub(super) missed: u8,
     /// Refused us: not asked again before.
     pub(super) refused_until: Option<Instant>,
     pub(super) question: Option<(Question, u8)>,
@@ -101,6 +107,9 @@ impl Prospect {
             is_registered: false,
             is_overtaken: false,
             owes_life: false,
+            is_named: false,
+            has_brought: false,
+            missed: 0,
             refused_until: None,
             question: None,
             is_silent: false,

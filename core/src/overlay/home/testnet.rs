@@ -296,7 +296,11 @@ impl TestNet {
                 registrations.on_link_up(now, &peer);
             }
             if let Some(homes) = homes {
-                homes.on_link_up(now, peer, &mut Means { key, wall, random, members, sequence, out });
+                homes.on_link_up(
+                    now,
+                    peer,
+                    &mut Means { me: &Identity::new(key.clone()), wall, random, members, sequence, out },
+                );
             }
         });
     }
@@ -314,7 +318,11 @@ impl TestNet {
                 records.let_go(now, &peer);
             }
             if let Some(homes) = homes {
-                homes.on_link_down(now, peer, &mut Means { key, wall, random, members, sequence, out });
+                homes.on_link_down(
+                    now,
+                    peer,
+                    &mut Means { me: &Identity::new(key.clone()), wall, random, members, sequence, out },
+                );
             }
         });
     }
@@ -405,7 +413,17 @@ impl TestNode {
     ) {
         let Self { homes, members, random, key, sequence, .. } = self;
         if let Some(homes) = homes {
-            call(homes, &mut Means { key, wall: Some(wall_at(now)), random, members, sequence, out });
+            call(
+                homes,
+                &mut Means {
+                    me: &Identity::new(key.clone()),
+                    wall: Some(wall_at(now)),
+                    random,
+                    members,
+                    sequence,
+                    out,
+                },
+            );
         }
     }
 
@@ -470,7 +488,7 @@ impl TestNode {
                 other => panic!("not for a supernode: {other:?}"),
             }
         } else if let Some(homes) = homes {
-            let m = &mut Means { key, wall, random, members, sequence, out };
+            let m = &mut Means { me: &Identity::new(key.clone()), wall, random, members, sequence, out };
             match message {
                 Message::Signed { bytes, .. } => homes.on_advert(now, (from, ip), bytes, m),
                 Message::LoadReply { load, .. } => homes.on_load_reply(now, from, load, (Some(DELAY * 2), true), m),
@@ -505,7 +523,10 @@ impl TestNode {
             }
         }
         if let Some(homes) = homes {
-            homes.handle_timeout(now, &mut Means { key, wall, random, members, sequence, out });
+            homes.handle_timeout(
+                now,
+                &mut Means { me: &Identity::new(key.clone()), wall, random, members, sequence, out },
+            );
         }
     }
 

@@ -67,7 +67,7 @@ impl Homes {
     }
 
     /// Where there are few, those linked must do: the others are to be witnesses.
-    fn is_sparing(&self) -> bool {
+    pub(super) fn is_sparing(&self) -> bool {
         self.drawn_max < DRAWN_MAX && self.prospects.len() <= FEW
     }
 
@@ -132,7 +132,9 @@ impl Homes {
 
     pub(super) fn release_surplus(&mut self, out: &mut VecDeque<Output>) {
         let up = self.prospects.iter().filter(|(_, c)| c.link == Link::Up).map(|(peer, _)| *peer);
-        let surplus: Vec<PeerId> = up.filter(|peer| !self.chosen.contains(peer) && !self.moving.is_of(peer)).collect();
+        let is_surplus =
+            |peer: &PeerId| !self.chosen.contains(peer) && !self.moving.is_of(peer) && !self.trials.is_by(peer);
+        let surplus: Vec<PeerId> = up.filter(is_surplus).collect();
         for peer in surplus {
             self.drop_question(&peer);
             if let Some(prospect) = self.prospects.get_mut(&peer) {

@@ -1,0 +1,257 @@
+//! Whether this leaf can be called: it has itself called by a supernode that is none of its homes.
+//!
+//! A home that takes a leaf and brings nobody to it, or does not put its record where that is looked for, looks like
+//! any other to the leaf. So a leaf draws a stranger: a supernode that no home named, in another prefix, and gives it an
+//! Init that nobody but the leaf can read ([`Message::Trial`]). The stranger looks the leaf up and asks the homes that
+//! it finds, one after the other, to bring it, as for any caller. To the home it is a call like others. The home that
+//! brings it is [good](Prospect::has_brought); those before it in the record, which were asked in vain, have missed one,
+//! and if nobody brings it, all have. The word of one stranger is not enough: it may lie, too. A home that has missed
+//! [`MISSES_MAX`] is left, and not asked again for a while. Silence of the stranger says nothing.
+//!
+//! As long as one home is good the leaf is found, so that the next trial has time; it costs supernodes some 2 kB.
+
+use core::time::Duration;
+
+use arrayvec::ArrayVec;
+
+use super::{Homes, SURPLUS_HOLD};
+use crate::identity::PeerId;
+use crate::introduce::ephemeral_of;
+use crate::link::{InitFixed, Macs, PeerKeys, initiate};
+use crate::overlay::home::means::Means;
+use crate::overlay::home::prospect::{Link, Prospect};
+use crate::overlay::output::Output;
+use crate::overlay::pack::send;
+use crate::random::ChoiceRng;
+use crate::time::{Instant, WallTime, earliest};
+use crate::wire::DATAGRAM_LEN_MAX;
+use crate::wire::message::{Message, RECORD_HOMES_MAX, Refusal};
+
+/// After both homes stand, the record gets so long to where it is looked for, and as much again at random. The third
+/// supernode that was drawn is still linked then.
+const FIRST_AFTER: Duration = Duration::from_secs(5);
+const _: () = assert!(FIRST_AFTER.as_secs() * 2 < SURPLUS_HOLD.as_secs());
+/// The same later, when the home that was good is another one.
+const NEXT_AFTER: Duration = Duration::from_secs(120);
+/// After a trial in vain the next one, by another stranger, comes after this, and as much again at random.
+const AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// The same while a home is good.
+const GOOD_FOR: Duration = Duration::from_secs(2 * 3600);
+/// A stranger has answered by then, or will not: a lookup, and two homes with four seconds each.
+const OVER_AFTER: Duration = Duration::from_secs(20);
+/// A home that so many trials went by is left,
+const MISSES_MAX: u8 = 2;
+/// and for so long not asked to be one.
+const LEFT_FOR: Duration = Duration::from_secs(1800);
+/// Bytes where a caller says where it is: nobody reads them, but they are as many as usual.
+const BODY_LEN: usize = 40;
+
+/// The trial under way, and when the next one is due.
+#[derive(Default)]
+pub(super) struct Trials {
+    at: Option<Instant>,
+    /// None of the homes was good when that was planned.
+    is_urgent: bool,
+    running: Option<Box<Running>>,
+    /// Who made the last one.
+    last: Option<PeerId>,
+}
+
+struct Running {
+    by: PeerId,
+    /// The key that names the call, once it was sent.
+    call: Option<[u8; 32]>,
+    until: Instant,
+    /// As they were named when it was sent.
+    homes: ArrayVec<PeerId, RECORD_HOMES_MAX>,
+    brought: ArrayVec<PeerId, RECORD_HOMES_MAX>,
+}
+
+impl Trials {
+    /// Whether this one makes a trial for us now.
+    pub(super) fn is_by(&self, peer: &PeerId) -> bool {
+        self.running.as_ref().is_some_and(|running| running.by == *peer)
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        earliest(self.at, self.running.as_ref().map(|running| running.until))
+    }
+}
+
+impl Homes {
+    fn chosen_prospects(&self) -> impl Iterator<Item = &Prospect> {
+        self.chosen.iter().filter_map(|home| self.prospects.get(home)).map(|home| &**home)
+    }
+
+    /// Both homes stand: when they are to be tried.
+    pub(super) fn plan_trial(&mut self, now: Instant, jitter: &mut ChoiceRng) {
+        let is_urgent = !self.chosen_prospects().any(|home| home.has_brought);
+        let is_planned = self.trials.running.is_some() || self.trials.at.is_some();
+        if is_planned && self.trials.is_urgent >= is_urgent {
+            return;
+        }
+        let wait = match self.trials.last {
+            _ if !is_urgent => GOOD_FOR,
+            None => FIRST_AFTER,
+            // Many may have lost the same home.
+            Some(_) => NEXT_AFTER,
+        };
+        self.put_trial(now, wait, jitter);
+        self.trials.is_urgent = is_urgent;
+    }
+
+    fn put_trial(&mut self, now: Instant, wait: Duration, jitter: &mut ChoiceRng) {
+        self.trials.at = Some(now + wait + jitter.jitter(wait));
+    }
+
+    pub(super) fn on_trial_due(&mut self, now: Instant, m: &mut Means<'_>) {
+        let due = |at: Instant| at <= now;
+        if self.trials.running.as_ref().is_some_and(|running| due(running.until)) {
+            self.end_trial(now, 0, m);
+        }
+        if !self.trials.at.is_some_and(due) {
+            return;
+        }
+        self.trials.at = None;
+        if !self.is_settled() || self.trials.running.is_some() {
+            // Planned anew when they stand, or when that one is over.
+            return;
+        }
+        let Some(by) = self.stranger(now, &mut m.random.peer_choice) else {
+            return self.put_trial(now, GOOD_FOR, &mut m.random.jitter);
+        };
+        let homes = self.chosen.clone();
+        let running = Running { by, call: None, until: now + OVER_AFTER, homes, brought: ArrayVec::new() };
+        (self.trials.running, self.trials.last) = (Some(Box::new(running)), Some(by));
+        let Some(prospect) = self.prospects.get_mut(&by) else { return };
+        match prospect.link {
+            Link::Up => self.send_trial(now, by, m),
+            Link::Dialling => {}
+            Link::Down => {
+                prospect.link = Link::Dialling;
+                m.out.push_back(Output::Dial { peer: by, address: prospect.address });
+            }
+        }
+    }
+
+    /// Somebody whom no home named, in no home's prefix, and not the one of last time; one that is linked, if there is
+    /// one. Who is to spare supernodes asks only those that it has talked to.
+    fn stranger(&self, now: Instant, choice: &mut ChoiceRng) -> Option<PeerId> {
+        let is_sparing = self.is_sparing();
+        let last = self.trials.last.and_then(|last| self.prospects.get(&last));
+        let is_last =
+            |peer: &PeerId, c: &Prospect| self.trials.last == Some(*peer) || last.is_some_and(|last| last.is_near(c));
+        let fits = |(peer, c): &(&PeerId, &Prospect)| {
+            let is_stranger = !self.chosen.contains(peer) && !c.is_named && !self.is_near(c);
+            is_stranger && !c.is_refusing(now) && (!is_sparing || c.is_proven)
+        };
+        let all = || self.prospects.iter().map(|(peer, c)| (peer, &**c)).filter(fits);
+        let worth = |(peer, c): &(&PeerId, &Prospect)| (is_last(peer, c), c.link != Link::Up);
+        let best = all().map(|one| worth(&one)).min()?;
+        let equals: Vec<PeerId> = all().filter(|one| worth(one) == best).map(|(peer, _)| *peer).collect();
+        equals.get(choice.below(equals.len())).copied()
+    }
+
+    fn is_near(&self, prospect: &Prospect) -> bool {
+        self.chosen_prospects().any(|home| home.is_near(prospect))
+    }
+
+    /// The stranger is linked.
+    pub(super) fn send_trial(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
+        let Some(running) = self.trials.running.as_mut().filter(|running| running.by == peer) else { return };
+        if running.call.is_some() {
+            return;
+        }
+        let mut init = [0; DATAGRAM_LEN_MAX];
+        let Some(len) = trial_init(m, &mut init) else { return };
+        running.call = ephemeral_of(&init[..len]);
+        running.until = now + OVER_AFTER;
+        send(m.out, peer, &Message::Trial { init: &init[..len] });
+    }
+
+    /// A home brings an Init: whether it is that of our own trial.
+    pub(crate) fn on_brought(&mut self, home: &PeerId, init: &[u8]) -> bool {
+        let Some(running) = self.trials.running.as_mut() else { return false };
+        if running.call.is_none() || running.call != ephemeral_of(init) {
+            return false;
+        }
+        if self.chosen.contains(home) && !running.brought.contains(home) {
+            let _ = running.brought.try_push(*home);
+        }
+        true
+    }
+
+    /// The stranger says what came of it.
+    pub(crate) fn on_trial_reply(&mut self, now: Instant, from: &PeerId, refused: Option<Refusal>, m: &mut Means<'_>) {
+        let is_sent = self.trials.running.as_ref().is_some_and(|running| running.by == *from && running.call.is_some());
+        if is_sent {
+            let asked_in_vain = match refused {
+                // One said that it brought it, or that it could not be had.
+                None => 1,
+                Some(Refusal::Busy | Refusal::NotASupernode) => 0,
+                Some(_) => RECORD_HOMES_MAX,
+            };
+            self.end_trial(now, asked_in_vain, m);
+            self.advance(now, m);
+        }
+    }
+
+    /// The link to a supernode is gone: if it was to make a trial, it will not.
+    pub(super) fn trial_is_lost(&mut self, now: Instant, peer: &PeerId, m: &mut Means<'_>) {
+        if self.trials.is_by(peer) {
+            self.end_trial(now, 0, m);
+        }
+    }
+
+    /// A trial is over. Where none brought it, so many were asked in vain, as far as is known.
+    fn end_trial(&mut self, now: Instant, asked_in_vain: usize, m: &mut Means<'_>) {
+        let Some(running) = self.trials.running.take() else { return };
+        let first = running.homes.iter().position(|home| running.brought.contains(home));
+        let is_new = running.homes != self.chosen;
+        // Of homes that have changed meanwhile, an older record may have been found.
+        let missed = match first {
+            _ if is_new => 0,
+            Some(first) => first,
+            None => asked_in_vain,
+        };
+        let mut lost: ArrayVec<PeerId, RECORD_HOMES_MAX> = ArrayVec::new();
+        for (nth, home) in running.homes.iter().enumerate() {
+            let Some(prospect) = self.prospects.get_mut(home) else { continue };
+            if running.brought.contains(home) {
+                (prospect.has_brought, prospect.missed) = (true, 0);
+            } else if nth < missed {
+                prospect.missed += 1;
+                if prospect.missed >= MISSES_MAX {
+                    prospect.refused_until = Some(now + LEFT_FOR);
+                    (prospect.has_brought, prospect.missed) = (false, 0);
+                    lost.push(*home);
+                }
+            }
+        }
+        if !lost.is_empty() {
+            // Those that come next are as new as the first ones.
+            (self.trials.at, self.trials.last) = (None, None);
+            for home in lost {
+                self.give_up(now, home, m);
+            }
+            return;
+        }
+        let is_in_vain = first.is_none() || self.chosen_prospects().any(|home| home.missed > 0);
+        let wait = if is_in_vain { AGAIN_AFTER } else { GOOD_FOR };
+        self.put_trial(now, wait, &mut m.random.jitter);
+        self.trials.is_urgent = first.is_none();
+        if self.surplus_at.is_none() {
+            self.surplus_at = Some(now + FIRST_AFTER);
+        }
+    }
+}
+
+/// An Init by which this leaf calls itself, as its homes bring it.
+fn trial_init(m: &mut Means<'_>, out: &mut [u8]) -> Option<usize> {
+    let keys = &mut m.random.keys;
+    let own = PeerKeys::new(m.me.id()).ok()?;
+    let fixed = InitFixed { time_us: m.wall.map_or(0, WallTime::as_micros), session: keys.u64() };
+    let index = u32::from_le_bytes(keys.bytes());
+    let (_, len) = initiate(m.me, &own, keys, index, fixed, &[0; BODY_LEN], Macs::None, out).ok()?;
+    Some(len)
+}
