@@ -191,3 +191,101 @@ impl Overlay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overlay::home::testnet::{key, s};
+    use crate::wire::message::decode_next;
+
+    const LEAF: u8 = 1;
+
+    fn id(n: u8) -> PeerId {
+        key(n).peer_id()
+    }
+
+    fn at(n: u8) -> (PeerId, SocketAddr) {
+        (id(n), SocketAddr::from(([203, 0, n, 1], 4_000)))
+    }
+
+    /// Who was asked, and what the leaf was told.
+    fn said(out: &mut VecDeque<Output>) -> (Vec<PeerId>, Vec<Option<Refusal>>) {
+        let (mut asked, mut told) = (Vec::new(), Vec::new());
+        for output in out.drain(..) {
+            match output {
+                Output::SendAt { to, messages, .. } => {
+                    let Ok(Message::Introduce { peer, init: b"the init" }) = decode_next(&mut &*messages) else {
+                        panic!()
+                    };
+                    assert_eq!(peer, id(LEAF));
+                    asked.push(to);
+                }
+                Output::Send { to, messages } => {
+                    let Ok(Message::TrialReply { refused }) = decode_next(&mut &*messages) else { panic!() };
+                    assert_eq!(to, id(LEAF));
+                    told.push(refused);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        (asked, told)
+    }
+
+    fn begun() -> (Trials, VecDeque<Output>) {
+        let mut trials = Trials::new();
+        assert_eq!(trials.begin(s(0), id(LEAF), Source::Peer(id(LEAF)), b"the init"), Ok(()));
+        (trials, VecDeque::new())
+    }
+
+    #[test]
+    fn the_leafs_own_refusal_says_that_it_was_brought() {
+        let (mut trials, mut out) = begun();
+        trials.on_homes(s(1), id(LEAF), [at(2), at(3)].into_iter(), &mut out);
+        assert_eq!(said(&mut out), (vec![id(2)], vec![]));
+        assert!(!trials.on_answer(s(1), &id(3), &id(LEAF), Refusal::NotAllowed, &mut out), "it was not asked");
+        assert!(trials.on_answer(s(1), &id(2), &id(LEAF), Refusal::NotAllowed, &mut out));
+        assert_eq!(said(&mut out), (vec![], vec![None]));
+        assert_eq!(trials.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_home_that_refuses_or_is_silent_is_passed_over() {
+        let (mut trials, mut out) = begun();
+        trials.on_homes(s(1), id(LEAF), [at(2), at(3)].into_iter(), &mut out);
+        assert!(trials.on_answer(s(1), &id(2), &id(LEAF), Refusal::NotRegistered, &mut out));
+        assert_eq!(said(&mut out), (vec![id(2), id(3)], vec![]));
+        let mut times = 0;
+        while let Some(at) = trials.poll_timeout() {
+            trials.handle_timeout(at, &mut out);
+            times += 1;
+        }
+        assert_eq!(times, 2);
+        assert_eq!(said(&mut out), (vec![id(3)], vec![Some(Refusal::NotRegistered)]));
+    }
+
+    #[test]
+    fn a_lookup_that_never_ends_is_one_in_vain() {
+        let (mut trials, mut out) = begun();
+        let end = trials.poll_timeout().unwrap();
+        trials.handle_timeout(end, &mut out);
+        assert_eq!(said(&mut out), (vec![], vec![Some(Refusal::NotRegistered)]));
+        // It ends after all.
+        trials.on_homes(end, id(LEAF), [at(2)].into_iter(), &mut out);
+        assert_eq!(said(&mut out), (vec![], vec![]));
+    }
+
+    #[test]
+    fn one_prefix_gets_a_few_and_the_others_get_theirs() {
+        let mut trials = Trials::new();
+        let mut take = |n: u8, by: Source| trials.begin(s(0), id(n), by, b"the init");
+        let of = |n: u8| Source::of(id(n), Some(core::net::IpAddr::from([203, 0, 113, n])));
+        let taken = (1..=40).filter(|n| take(*n, of(*n)).is_ok()).count();
+        assert_eq!(taken, 16);
+        assert_eq!(take(41, of(41)), Err(Refusal::Busy));
+        let others = (50..=250).filter(|n| take(*n, Source::Peer(id(*n))).is_ok()).count();
+        assert_eq!(taken + others, 64, "all together");
+        let mut trials = Trials::new();
+        let long = [0; INIT_MAX + 1];
+        assert_eq!(trials.begin(s(0), id(1), of(1), &long), Err(Refusal::Busy));
+    }
+}

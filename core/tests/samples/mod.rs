@@ -154,7 +154,7 @@ pub(crate) fn messages(parts: &Parts) -> Vec<Message<'_>> {
         Message::Volunteers { named: Err(refusal) },
         Message::Renew(renewals.clone()),
         Message::Wanted(renewals),
-        Message::Trial { init: packet },
+        Message::Trial { init: bytes },
         Message::TrialReply { refused: None },
         Message::TrialReply { refused: Some(refusal) },
     ];

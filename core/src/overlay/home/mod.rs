@@ -29,3 +29,5 @@ mod balance_tests;
 pub(crate) mod testnet;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trial_tests;

@@ -9,6 +9,7 @@ use super::{Homes, Means, Registrations};
 use crate::account::Source;
 use crate::api::{Event, Save, Saved};
 use crate::identity::{PeerId, SecretKey};
+use crate::link::Identity;
 use crate::overlay::advert::{LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, Sequence};
 use crate::overlay::directory::{Placing, RECORDS_MAX, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
@@ -16,7 +17,7 @@ use crate::overlay::output::Output;
 use crate::overlay::pack::Packer;
 use crate::random::{ChoiceRng, Generators, Seed};
 use crate::time::{Instant, WallTime, earliest};
-use crate::wire::message::{Load, Message, decode_next};
+use crate::wire::message::{Load, Message, Refusal, decode_next};
 
 const DELAY: Duration = Duration::from_millis(20);
 const DIAL_FAILS_AFTER: Duration = Duration::from_secs(5);
@@ -44,6 +45,10 @@ pub(crate) fn generators(n: u8) -> Generators {
 
 pub(crate) struct TestNode {
     pub key: SecretKey,
+    pub me: Identity,
+    /// What it answers to whoever has it make a trial, and those that it was to make.
+    pub trial: Option<Refusal>,
+    pub trials: Vec<(PeerId, Box<[u8]>)>,
     pub address: SocketAddr,
     pub gossip: Option<Gossip>,
     pub registrations: Option<Registrations>,
@@ -122,6 +127,9 @@ impl TestNet {
             events: Vec::new(),
             sent_bytes: 0,
             is_up: true,
+            me: Identity::new(key.clone()),
+            trial: Some(Refusal::Busy),
+            trials: Vec::new(),
             key,
         }
     }
@@ -168,6 +176,10 @@ impl TestNet {
             });
         });
         id
+    }
+
+    pub(crate) fn get_mut(&mut self, id: &PeerId) -> &mut TestNode {
+        self.nodes.get_mut(id).unwrap()
     }
 
     pub(crate) fn get(&self, id: &PeerId) -> &TestNode {
@@ -287,7 +299,7 @@ impl TestNet {
 
     fn link_up(&mut self, at: PeerId, peer: PeerId) {
         self.with(at, |node, now, out| {
-            let TestNode { gossip, registrations, homes, members, records, random, key, sequence, .. } = node;
+            let TestNode { gossip, registrations, homes, members, records, random, me, sequence, .. } = node;
             let wall = Some(wall_at(now));
             if let Some(gossip) = gossip {
                 gossip.on_link_up(now, peer, &mut Stores { wall, random, members, records, out });
@@ -296,18 +308,14 @@ impl TestNet {
                 registrations.on_link_up(now, &peer);
             }
             if let Some(homes) = homes {
-                homes.on_link_up(
-                    now,
-                    peer,
-                    &mut Means { me: &Identity::new(key.clone()), wall, random, members, sequence, out },
-                );
+                homes.on_link_up(now, peer, &mut Means { me, wall, random, members, sequence, out });
             }
         });
     }
 
     fn link_down(&mut self, at: PeerId, peer: PeerId) {
         self.with(at, |node, now, out| {
-            let TestNode { gossip, registrations, homes, members, records, random, key, sequence, .. } = node;
+            let TestNode { gossip, registrations, homes, members, records, random, me, sequence, .. } = node;
             let wall = Some(wall_at(now));
             if let Some(gossip) = gossip {
                 gossip.on_link_down(now, peer, &mut Stores { wall, random, members, records, out });
@@ -318,11 +326,7 @@ impl TestNet {
                 records.let_go(now, &peer);
             }
             if let Some(homes) = homes {
-                homes.on_link_down(
-                    now,
-                    peer,
-                    &mut Means { me: &Identity::new(key.clone()), wall, random, members, sequence, out },
-                );
+                homes.on_link_down(now, peer, &mut Means { me, wall, random, members, sequence, out });
             }
         });
     }
@@ -411,19 +415,9 @@ impl TestNode {
         out: &mut VecDeque<Output>,
         call: impl FnOnce(&mut Homes, &mut Means<'_>),
     ) {
-        let Self { homes, members, random, key, sequence, .. } = self;
+        let Self { homes, members, random, me, sequence, .. } = self;
         if let Some(homes) = homes {
-            call(
-                homes,
-                &mut Means {
-                    me: &Identity::new(key.clone()),
-                    wall: Some(wall_at(now)),
-                    random,
-                    members,
-                    sequence,
-                    out,
-                },
-            );
+            call(homes, &mut Means { me: me, wall: Some(wall_at(now)), random, members, sequence, out });
         }
     }
 
@@ -441,7 +435,7 @@ impl TestNode {
         out: &mut VecDeque<Output>,
     ) {
         let load = self.load;
-        let Self { gossip, registrations, placing, homes, members, records, random, key, sequence, .. } = self;
+        let Self { gossip, registrations, placing, homes, members, records, random, me, sequence, .. } = self;
         let wall = Some(wall_at(now));
         if let (Some(gossip), Some(registrations)) = (gossip, registrations) {
             let s = &mut Stores { wall, random, members, records, out };
@@ -483,16 +477,21 @@ impl TestNode {
                 }
                 Message::PingFor { peer } => gossip.on_ping_for(now, from, peer, s),
                 Message::Alive { peer } => gossip.on_alive(&from, &peer),
+                Message::Trial { init } => {
+                    self.trials.push((from, init.into()));
+                    crate::overlay::pack::send(s.out, from, &Message::TrialReply { refused: self.trial });
+                }
                 Message::Deregister => registrations.on_deregister(now, &from, s),
                 Message::Lookup { peer } => crate::overlay::pack::send(s.out, from, &s.records.answer(peer)),
                 other => panic!("not for a supernode: {other:?}"),
             }
         } else if let Some(homes) = homes {
-            let m = &mut Means { me: &Identity::new(key.clone()), wall, random, members, sequence, out };
+            let m = &mut Means { me, wall, random, members, sequence, out };
             match message {
                 Message::Signed { bytes, .. } => homes.on_advert(now, (from, ip), bytes, m),
                 Message::LoadReply { load, .. } => homes.on_load_reply(now, from, load, (Some(DELAY * 2), true), m),
                 Message::RegisterReply { refused, load } => homes.on_register_reply(now, from, refused, load, m),
+                Message::TrialReply { refused } => homes.on_trial_reply(now, &from, refused, m),
                 Message::HomeDown { home } => homes.on_silent(now, home, Some(from), m),
                 Message::Places(places) => homes.on_places(now, from, places, m),
                 Message::Rooms(rooms) => homes.on_rooms(now, &from, &rooms, m),
@@ -507,7 +506,7 @@ impl TestNode {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Output>) {
-        let Self { gossip, registrations, placing, homes, members, records, random, key, sequence, .. } = self;
+        let Self { gossip, registrations, placing, homes, members, records, random, key, me, sequence, .. } = self;
         let wall = Some(wall_at(now));
         members.handle_timeout(now);
         records.handle_timeout(now);
@@ -523,10 +522,7 @@ impl TestNode {
             }
         }
         if let Some(homes) = homes {
-            homes.handle_timeout(
-                now,
-                &mut Means { me: &Identity::new(key.clone()), wall, random, members, sequence, out },
-            );
+            homes.handle_timeout(now, &mut Means { me, wall, random, members, sequence, out });
         }
     }
 
