@@ -172,7 +172,7 @@ impl Node {
             Output::CloseChannels => self.close_channels(now),
             Output::Duty(duty) => self.peers.set_own_duty(duty),
             Output::Locate { peer, location } => {
-                self.overlay.on_trial_located(now, peer, &location);
+                self.overlay.on_located(now, peer, &location);
                 self.on_location(now, peer, location);
             }
             Output::Attested { ip } => self.account.on_attested(ip),

@@ -72,6 +72,8 @@ fn holders(members: &MembershipTable, me: PeerId, peer: &PeerId) -> Whom {
     Whom::Holders(holders)
 }
 
+/// A leaf whose homes have no record of a peer asks others, too, when it looks for it again within this.
+const DENIED_FOR: Duration = Duration::from_secs(60);
 /// A question that comes again within this asks for something newer.
 const AGAIN_WITHIN: Duration = Duration::from_secs(60);
 
@@ -537,7 +539,14 @@ impl Overlay {
     #[must_use]
     pub(crate) fn start_lookup(&mut self, now: Instant, peer: PeerId) -> Option<Location> {
         let whom = match &self.acting {
-            Acting::Leaf(homes) => Whom::Homes(homes.linked().collect()),
+            Acting::Leaf(homes) => {
+                self.denied.forget_while(|at| now.since(at) >= DENIED_FOR);
+                // Homes may all lie: somebody whom they did not name is asked first.
+                let is_denied = self.denied.get(&peer).is_some();
+                let other = if is_denied { homes.stranger(now, &mut self.random.peer_choice) } else { None };
+                let other = other.map(|(peer, address)| (peer, Some(address)));
+                Whom::Homes(other.into_iter().chain(homes.linked().map(|home| (home, None))).collect())
+            }
             Acting::Supernode(_) => holders(&self.members, self.me.id(), &peer),
         };
         self.lookups.is_seeking = self.is_serving() && self.members.is_partial();
@@ -548,6 +557,14 @@ impl Overlay {
             LookupStart::Nobody => Some(Err(if self.is_lost() { LookupFailure::Lost } else { LookupFailure::Nobody })),
             LookupStart::Full => Some(Err(LookupFailure::NoAnswer)),
         }
+    }
+
+    /// A lookup of this node's has ended.
+    pub(crate) fn on_located(&mut self, now: Instant, peer: PeerId, location: &Location) {
+        if location.is_err() && !self.is_serving() {
+            self.denied.insert(now, peer, ());
+        }
+        self.on_trial_located(now, peer, location);
     }
 
     /// An earlier answer did not help: the next lookup asks anew.

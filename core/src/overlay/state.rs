@@ -74,6 +74,9 @@ impl Supernode {
 /// Supernodes asked about at a time; at the limit the first one is forgotten.
 const INQUIRIES_MAX: usize = 32;
 
+/// Peers of which homes have no record, as remembered; at the limit the first one is forgotten.
+const DENIED_MAX: usize = 32;
+
 /// What was decided when the node was set up.
 pub(super) struct Terms {
     pub(super) role: Role,
@@ -143,6 +146,8 @@ pub(crate) struct Overlay {
     pub(super) helpers: Vec<PeerId>,
     /// Supernodes that a leaf has asked its homes about, and at which address, unless that was answered.
     pub(super) inquiries: Aged<PeerId, Option<IpAddr>, INQUIRIES_MAX>,
+    /// Peers of which the homes of a leaf had no record.
+    pub(super) denied: Aged<PeerId, (), DENIED_MAX>,
     /// What an earlier run kept, until there is a network to use it in.
     pub(super) anchors: Vec<(PeerId, SocketAddr)>,
     pub(super) out: VecDeque<Output>,
@@ -186,6 +191,7 @@ impl Overlay {
             role: RoleWatch::default(),
             helpers: Vec::new(),
             inquiries: Aged::default(),
+            denied: Aged::default(),
             anchors: saved.anchors.clone(),
             out: VecDeque::new(),
             turn: None,

@@ -436,3 +436,32 @@ fn a_leaf_is_dismissed_with_a_word_where_its_link_stays() {
     let word = Message::RegisterReply { refused: Some(Refusal::NotASupernode), load: Load::FULL };
     assert_eq!((dismissal(true), dismissal(false)), (Some(word), None));
 }
+
+#[test]
+fn where_homes_have_no_record_somebody_whom_they_did_not_name_is_asked_first() {
+    let mut leaf = registered(Role::Leaf);
+    leaf.join(s(5), &[(id(2), address(2))]);
+    // The second home is dialled and does not answer: a stranger all the same, and the only one.
+    leaf.on_link_down(s(6), &id(2));
+    drain(&mut leaf);
+    let asked_at = |leaf: &mut Overlay, at: u64| {
+        assert_eq!(leaf.start_lookup(s(at), id(7)), None);
+        let outputs = drain(leaf);
+        let reply = |from| (from, Message::LookupReply { peer: id(7), record: None });
+        let first = outputs.iter().find_map(|output| match output {
+            Output::SendAt { to, .. } | Output::Send { to, .. } => Some(*to),
+            _ => None,
+        });
+        let first = first.expect("one is asked");
+        for (from, reply) in [reply(first), reply(id(1))] {
+            let _ = leaf.handle_message(s(at), from, reply, &About::default());
+        }
+        let unknown = Output::Locate { peer: id(7), location: Err(LookupFailure::Unknown) };
+        assert!(drain(leaf).contains(&unknown));
+        leaf.on_located(s(at), id(7), &Err(LookupFailure::Unknown));
+        first
+    };
+    assert_eq!(asked_at(&mut leaf, 7), id(1));
+    assert_eq!(asked_at(&mut leaf, 8), id(2));
+    assert_eq!(asked_at(&mut leaf, 100), id(1), "that was long ago");
+}

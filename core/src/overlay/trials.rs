@@ -167,7 +167,7 @@ impl Overlay {
     }
 
     /// A lookup of this node's has ended: perhaps it was for a trial.
-    pub(crate) fn on_trial_located(&mut self, now: Instant, leaf: PeerId, location: &Location) {
+    pub(super) fn on_trial_located(&mut self, now: Instant, leaf: PeerId, location: &Location) {
         let Self { acting, out, me, .. } = self;
         let Acting::Supernode(s) = acting else { return };
         let homes = location.iter().flatten().copied().filter(|(home, _)| *home != me.id());

@@ -56,8 +56,9 @@ const CACHE_FOR: Duration = Duration::from_secs(600);
 /// Whom to ask.
 #[derive(Clone, Debug)]
 pub(crate) enum Whom {
-    /// Supernodes that a leaf is linked to, homes first.
-    Homes(Vec<PeerId>),
+    /// Supernodes that a leaf is linked to, homes first; behind a stranger, which has an address, where homes were asked
+    /// before in vain.
+    Homes(Vec<(PeerId, Option<SocketAddr>)>),
     /// The supernodes that keep the record, and where they are.
     Holders(Vec<(PeerId, SocketAddr)>),
     /// All of them at once, and the newest record counts: what one of them had, or this node itself, did not help.
@@ -67,7 +68,7 @@ pub(crate) enum Whom {
 impl Whom {
     fn list(&self) -> ArrayVec<(PeerId, Option<SocketAddr>), ASKED_MAX> {
         match self {
-            Self::Homes(homes) => homes.iter().take(LEAF_ASKED_MAX).map(|home| (*home, None)).collect(),
+            Self::Homes(homes) => homes.iter().take(LEAF_ASKED_MAX).copied().collect(),
             Self::Holders(all) | Self::AllHolders(all) => {
                 all.iter().take(ASKED_MAX).map(|(holder, at)| (*holder, Some(*at))).collect()
             }

@@ -149,7 +149,7 @@ impl Asker {
     }
 
     fn start(&mut self, now: Instant, peer: u8, supernodes: &[u8]) -> LookupStart {
-        let homes = Whom::Homes(supernodes.iter().map(|n| id(*n)).collect());
+        let homes = Whom::Homes(supernodes.iter().map(|n| (id(*n), None)).collect());
         self.lookups.start(now, id(peer), &homes, &mut self.out)
     }
 
@@ -245,7 +245,7 @@ fn lookups_and_what_they_found_are_limited() {
     let peers: Vec<_> = (0..300u16)
         .map(|n| crate::SecretKey::from_bytes(&[n as u8, (n >> 8) as u8, 9].repeat(11)[..32].try_into().unwrap()))
         .collect();
-    let home = Whom::Homes(vec![id(10)]);
+    let home = Whom::Homes(vec![(id(10), None)]);
     let mut full = 0;
     for peer in &peers {
         let start = a.lookups.start(s(1), peer.peer_id(), &home, &mut a.out);

@@ -10,6 +10,7 @@
 //!
 //! As long as one home is good the leaf is found, so that the next trial has time; it costs supernodes some 2 kB.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -117,7 +118,7 @@ impl Homes {
             // Planned anew when they stand, or when that one is over.
             return;
         }
-        let Some(by) = self.stranger(now, &mut m.random.peer_choice) else {
+        let Some((by, _)) = self.stranger(now, &mut m.random.peer_choice) else {
             return self.put_trial(now, GOOD_FOR, &mut m.random.jitter);
         };
         let homes = self.chosen.clone();
@@ -136,7 +137,7 @@ impl Homes {
 
     /// Somebody whom no home named, in no home's prefix, and not the one of last time; one that is linked, if there is
     /// one. Who is to spare supernodes asks only those that it has talked to.
-    fn stranger(&self, now: Instant, choice: &mut ChoiceRng) -> Option<PeerId> {
+    pub(crate) fn stranger(&self, now: Instant, choice: &mut ChoiceRng) -> Option<(PeerId, SocketAddr)> {
         let is_sparing = self.is_sparing();
         let last = self.trials.last.and_then(|last| self.prospects.get(&last));
         let is_last =
@@ -148,7 +149,8 @@ impl Homes {
         let all = || self.prospects.iter().map(|(peer, c)| (peer, &**c)).filter(fits);
         let worth = |(peer, c): &(&PeerId, &Prospect)| (is_last(peer, c), c.link != Link::Up);
         let best = all().map(|one| worth(&one)).min()?;
-        let equals: Vec<PeerId> = all().filter(|one| worth(one) == best).map(|(peer, _)| *peer).collect();
+        let equals: Vec<(PeerId, SocketAddr)> =
+            all().filter(|one| worth(one) == best).map(|(peer, c)| (*peer, c.address)).collect();
         equals.get(choice.below(equals.len())).copied()
     }
 
