@@ -7,7 +7,7 @@
 use core::fmt::Write;
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use handfast_core::{Event, PeerId, SocketId};
 use handfast_tests::host::Seen;
@@ -50,7 +50,8 @@ fn openings(w: &World, leaf: HostId) -> Vec<u64> {
     let (main, nat) = (main_socket(w, leaf), &w.wire.routers[w.router_of(leaf).0].nat);
     let homes = w.status(leaf).homes;
     assert_eq!(homes.len(), 2);
-    homes.iter().map(|(_, home)| nat.opened.get(&(main, *home)).copied().unwrap_or(0)).collect()
+    let by_id: BTreeMap<PeerId, SocketAddr> = homes.into_iter().collect();
+    by_id.values().map(|home| nat.opened.get(&(main, *home)).copied().unwrap_or(0)).collect()
 }
 
 /// A world of so many supernodes and leaves behind routers like these, all at home.

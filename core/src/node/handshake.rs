@@ -213,7 +213,7 @@ impl Node {
             return self.on_early_introduce(now, key, HeldInit { accepted, path, init_len }, *peer, init);
         }
         let reply = match early {
-            Some(early) if fresh => self.on_early(now, early),
+            Some(early) if fresh => self.overlay.answer_early(now, &early, self.carried(now)),
             _ => None,
         };
         self.answer_init(now, key, HeldInit { accepted, path, init_len }, reply.as_deref(), fresh)

@@ -1,5 +1,4 @@
-//! Carries introductions between their three parts and the links, handshakes, channels and lookups that they are made
-//! of.
+//! Carries introductions between their three parts and what they are made of: links, handshakes, channels, lookups.
 
 use super::Node;
 use crate::api::{CommandError, ConnectError, Event, StreamEnd};
@@ -75,7 +74,7 @@ impl Node {
                 self.on_answer(now, key, receiver, Route::Relayed { channel, via: home }, packet)?;
                 self.peers.set_limits(key, limits);
             }
-            Err(refusal) if self.overlay.on_trial_answer(now, &home_id, &id, refusal) => {}
+            Err(refusal) if self.overlay.on_trial_answer(&home_id, &id, refusal) => {}
             Err(refusal) => self.calls.on_refused(now, id, &home_id, refusal)?,
         }
         self.carry_calls(now);
@@ -275,8 +274,7 @@ impl Node {
     ) -> Result<(), DropReason> {
         if self.peers.id_of(home).is_some_and(|home| self.overlay.on_brought(&home, init)) {
             // It looks like any call that is not wanted.
-            self.peers.send(home, &introduce::reply(channel, Err(DropReason::Unauthentic))?);
-            return Ok(());
+            return introduce::reply(channel, Err(DropReason::Unauthentic)).map(|word| self.peers.send(home, &word));
         }
         let is_chosen = self.peers.get(home).is_some_and(Peer::is_wanted);
         let route = Route::Relayed { channel, via: home };

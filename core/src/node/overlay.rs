@@ -115,10 +115,6 @@ impl Node {
         self.settle_if_pressing(now);
     }
 
-    pub(super) fn on_early(&mut self, now: Instant, early: Message<'_>) -> Option<Box<[u8]>> {
-        self.overlay.answer_early(now, &early, self.carried(now))
-    }
-
     // ---- what it wants ----
 
     pub(super) fn settle_if_pressing(&mut self, now: Instant) {
@@ -131,7 +127,7 @@ impl Node {
     pub(super) fn rooms_settle(&mut self, now: Instant) {
         for _ in 0..OUTPUTS_MAX {
             self.carry_nat(now);
-            let Some(output) = self.overlay.poll_output() else { return };
+            let Some(output) = self.overlay.poll_output(now) else { return };
             self.carry_output(now, output);
         }
         debug_assert!(false, "the overlay never stops wanting");
@@ -171,10 +167,7 @@ impl Node {
             Output::Dismiss { leaf } => self.carry_dismiss(now, &leaf),
             Output::CloseChannels => self.close_channels(now),
             Output::Duty(duty) => self.peers.set_own_duty(duty),
-            Output::Locate { peer, location } => {
-                self.overlay.on_located(now, peer, &location);
-                self.on_location(now, peer, location);
-            }
+            Output::Locate { peer, location } => self.on_location(now, peer, location),
             Output::Attested { ip } => self.account.on_attested(ip),
             Output::AtHome => self.measuring.on_home(now),
             Output::Seen => self.nat.on_supernode(now),

@@ -12,7 +12,8 @@ use crate::peer::{LinkUse, Origin, Peer};
 use crate::time::Instant;
 use crate::transport::Purpose;
 use crate::traverse::{Around, Case, Home, Named, Output, Traversal, View};
-use crate::wire::message::{Message, PunchState, Whereabouts};
+use crate::wire::message::{Message, Whereabouts};
+use crate::wire::nat::PunchState;
 
 impl Node {
     /// Tells the traversal what is known of a user link and of us, has it act, and carries out what it wants. Nothing

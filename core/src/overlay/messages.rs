@@ -163,11 +163,7 @@ impl Overlay {
             | Message::Renew(_)
             | Message::Wanted(_) => self.on_word_of_views(now, from, message, about),
             Message::Trial { init } => self.on_trial(now, (from, about.ip), init),
-            Message::TrialReply { refused } => {
-                if let Some((homes, mut m)) = self.leaf(now) {
-                    homes.on_trial_reply(now, &from, refused, &mut m);
-                }
-            }
+            Message::TrialReply { refused } => self.on_trial_reply(now, &from, refused),
             Message::DialBackReply { nonce, refused } => self.on_dial_back_reply(now, &from, nonce, refused),
             // It was an early message, and taken as such.
             Message::DialBack { .. } => {}
@@ -542,7 +538,7 @@ impl Overlay {
             Acting::Leaf(homes) => {
                 self.denied.forget_while(|at| now.since(at) >= DENIED_FOR);
                 // Homes may all lie: somebody whom they did not name is asked first.
-                let is_denied = self.denied.get(&peer).is_some();
+                let is_denied = self.denied.get(&peer).is_some() && homes.registered().next().is_some();
                 let other = if is_denied { homes.stranger(now, &mut self.random.peer_choice) } else { None };
                 let other = other.map(|(peer, address)| (peer, Some(address)));
                 Whom::Homes(other.into_iter().chain(homes.linked().map(|home| (home, None))).collect())
@@ -560,7 +556,7 @@ impl Overlay {
     }
 
     /// A lookup of this node's has ended.
-    pub(crate) fn on_located(&mut self, now: Instant, peer: PeerId, location: &Location) {
+    pub(super) fn on_located(&mut self, now: Instant, peer: PeerId, location: &Location) {
         if location.is_err() && !self.is_serving() {
             self.denied.insert(now, peer, ());
         }

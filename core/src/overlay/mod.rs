@@ -34,7 +34,7 @@ mod serving;
 mod state;
 #[cfg(test)]
 mod tests;
-mod trials;
+mod trial;
 mod turn;
 mod way_in;
 

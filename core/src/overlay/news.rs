@@ -205,7 +205,7 @@ impl Overlay {
     // ---- what is wanted ----
 
     /// What is wanted next. Where this node changes sides, that goes on when there is nothing else.
-    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+    pub(crate) fn poll_output(&mut self, now: Instant) -> Option<Output> {
         loop {
             match queue::pop(&mut self.out, 0) {
                 Some(Output::Dial { .. }) if self.is_leaving => continue,
@@ -218,6 +218,7 @@ impl Overlay {
                     LookupOutcome::Unknown => Err(LookupFailure::Unknown),
                     LookupOutcome::NoAnswer => Err(LookupFailure::NoAnswer),
                 };
+                self.on_located(now, peer, &location);
                 return Some(Output::Locate { peer, location });
             }
             self.is_pressing = false;

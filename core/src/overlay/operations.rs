@@ -149,7 +149,7 @@ impl World {
     /// Takes what is wanted, and asserts what must always hold.
     fn drain(&mut self) {
         let mut count = 0;
-        while let Some(output) = self.overlay.poll_output() {
+        while let Some(output) = self.overlay.poll_output(self.now) {
             count += 1;
             assert!(count < OUTPUTS_MAX, "it never stops wanting");
             match output {

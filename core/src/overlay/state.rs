@@ -8,7 +8,6 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use super::clock::{NetworkClock, Standing};
-use super::trials::Trials;
 use super::turn::Turn;
 use crate::account::{Rate, RateTable, Source};
 use crate::api::{Config, Role, Saved, Serving, SupernodeStatus};
@@ -18,7 +17,7 @@ use crate::nat::Stand;
 use crate::overlay::advert::{LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, Sequence, TABLE_MIN};
 use crate::overlay::directory::{Lookups, Placing, RECORDS_MAX, Record, RecordStore};
 use crate::overlay::gossip::{Gossip, Stores};
-use crate::overlay::home::{Carried, DRAWN_AUTO_MAX, DRAWN_MAX, Homes, Means, Registrations};
+use crate::overlay::home::{Carried, DRAWN_AUTO_MAX, DRAWN_MAX, Homes, Means, Registrations, Trials};
 use crate::overlay::output::Output;
 use crate::overlay::role::{DialBack, DialBackOrders, RoleWatch, Way};
 use crate::random::{Generators, Seed};

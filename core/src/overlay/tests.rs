@@ -57,7 +57,11 @@ fn timeout(overlay: &mut Overlay, now: Instant, network: &Network) -> Vec<Output
 }
 
 fn drain(overlay: &mut Overlay) -> Vec<Output> {
-    core::iter::from_fn(|| overlay.poll_output()).collect()
+    drain_at(overlay, s(1))
+}
+
+fn drain_at(overlay: &mut Overlay, now: Instant) -> Vec<Output> {
+    core::iter::from_fn(|| overlay.poll_output(now)).collect()
 }
 
 /// The messages that go to `to`.
@@ -446,7 +450,7 @@ fn where_homes_have_no_record_somebody_whom_they_did_not_name_is_asked_first() {
     drain(&mut leaf);
     let asked_at = |leaf: &mut Overlay, at: u64| {
         assert_eq!(leaf.start_lookup(s(at), id(7)), None);
-        let outputs = drain(leaf);
+        let outputs = drain_at(leaf, s(at));
         let reply = |from| (from, Message::LookupReply { peer: id(7), record: None });
         let first = outputs.iter().find_map(|output| match output {
             Output::SendAt { to, .. } | Output::Send { to, .. } => Some(*to),
@@ -457,8 +461,7 @@ fn where_homes_have_no_record_somebody_whom_they_did_not_name_is_asked_first() {
             let _ = leaf.handle_message(s(at), from, reply, &About::default());
         }
         let unknown = Output::Locate { peer: id(7), location: Err(LookupFailure::Unknown) };
-        assert!(drain(leaf).contains(&unknown));
-        leaf.on_located(s(at), id(7), &Err(LookupFailure::Unknown));
+        assert!(drain_at(leaf, s(at)).contains(&unknown));
         first
     };
     assert_eq!(asked_at(&mut leaf, 7), id(1));

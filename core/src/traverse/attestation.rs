@@ -9,7 +9,7 @@ use super::strategy::Strategy;
 use super::traversal::Traversal;
 use crate::account::Scope;
 use crate::identity::PeerId;
-use crate::wire::message::PunchState;
+use crate::wire::nat::PunchState;
 
 /// A supernode is asked to vouch for us once in this, for one peer.
 const VOUCH_EVERY: Duration = Duration::from_millis(400);

@@ -25,7 +25,7 @@ use crate::identity::PeerId;
 use crate::net::SocketId;
 use crate::time::{Instant, earliest};
 use crate::wire::address::{Address, CandidateKind, Candidates};
-use crate::wire::message::PunchState;
+use crate::wire::nat::PunchState;
 
 /// Both sides must be ready within this: it takes a link to another's home, and a few losses.
 const AGREE_MAX: Duration = Duration::from_secs(6);

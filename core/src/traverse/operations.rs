@@ -17,7 +17,8 @@ use crate::peer::LinkUse;
 use crate::random::Seed;
 use crate::time::Instant;
 use crate::wire::address::{Candidate, CandidateKind, Candidates};
-use crate::wire::message::{Message, PunchState, Whereabouts};
+use crate::wire::message::{Message, Whereabouts};
+use crate::wire::nat::PunchState;
 use crate::wire::nat::{FilteringBehavior, MappingBehavior, NatProfile, PortAssignment};
 use crate::wire::packet::ChannelId;
 

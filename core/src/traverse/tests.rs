@@ -13,8 +13,8 @@ use crate::net::PeerKey;
 use crate::random::Seed;
 use crate::time::Instant;
 use crate::wire::address::Prefix;
-use crate::wire::message::PunchState;
 use crate::wire::nat::NatProfile;
+use crate::wire::nat::PunchState;
 
 fn office(port: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], port))

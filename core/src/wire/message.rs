@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DecodeError;
 use super::address::{Address, Candidates};
-use super::nat::NatProfile;
+use super::nat::{NatProfile, PunchState};
 use super::packet::ChannelId;
 use super::places::{Places, Room};
 pub use super::relaying::{ChannelLimits, OfferedRelay, RelayLimit};
@@ -420,22 +420,6 @@ pub enum Message<'a> {
         /// Why no home brought it, if none did. `Busy` says nothing of the homes.
         refused: Option<Refusal>,
     },
-}
-
-/// How far one side is with an attempt to become direct that takes more than checks. A state, not an event: it may come
-/// twice, or not at all.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct PunchState {
-    /// Which attempt.
-    pub attempt: u8,
-    /// Which round of it: each has a fresh socket behind a router that counts.
-    pub round: u8,
-    /// Whether the sender begins as soon as the receiver is ready too.
-    pub ready: bool,
-    /// The port that the sender's router, which counts, gave in this round; 0 if there is none (yet).
-    pub newest: u16,
-    /// The receiver should have itself vouched for at this supernode, a home of the sender.
-    pub vouch: Option<(PeerId, Address)>,
 }
 
 /// Where a peer may be reached, and what that takes.

@@ -6,6 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::address::Address;
+use crate::identity::PeerId;
+
 /// RFC 4787 §4.1: how a router maps an internal address and port to an external one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum MappingBehavior {
@@ -97,6 +100,22 @@ impl From<WireProfile> for NatProfile {
         };
         Self { mapping, filtering, ports, udp_blocked: bits >> 4 & 1 == 1 }
     }
+}
+
+/// How far one side is with an attempt to become direct that takes more than checks. A state, not an event: it may come
+/// twice, or not at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PunchState {
+    /// Which attempt.
+    pub attempt: u8,
+    /// Which round of it: each has a fresh socket behind a router that counts.
+    pub round: u8,
+    /// Whether the sender begins as soon as the receiver is ready too.
+    pub ready: bool,
+    /// The port that the sender's router, which counts, gave in this round; 0 if there is none (yet).
+    pub newest: u16,
+    /// The receiver should have itself vouched for at this supernode, a home of the sender.
+    pub vouch: Option<(PeerId, Address)>,
 }
 
 #[cfg(test)]

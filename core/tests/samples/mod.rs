@@ -3,9 +3,10 @@
 use arrayvec::ArrayVec;
 use handfast_core::wire::address::{Address, Candidate, CandidateKind, Candidates};
 use handfast_core::wire::message::{
-    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, NeighbourWord, OfferedRelay, PunchState,
-    RENEWALS_MAX, Refusal, RelayLimit, Renewal, ResponseBody, SignedKind, Whereabouts,
+    ChannelLimits, DigestEntry, InitBody, Load, LoadHint, Message, NeighbourWord, OfferedRelay, RENEWALS_MAX, Refusal,
+    RelayLimit, Renewal, ResponseBody, SignedKind, Whereabouts,
 };
+use handfast_core::wire::nat::PunchState;
 use handfast_core::wire::nat::{MappingBehavior, NatProfile, PortAssignment};
 use handfast_core::wire::packet::ChannelId;
 use handfast_core::wire::places::{Places, Room};

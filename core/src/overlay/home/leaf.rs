@@ -25,8 +25,7 @@ use std::collections::VecDeque;
 
 use arrayvec::ArrayVec;
 
-use self::plans::{Moving, Partners};
-use self::trial::Trials;
+use self::plans::{Moving, Partners, Trials};
 
 use super::anchors::{ANCHORS_MAX, Anchors};
 use super::listing::Listing;

@@ -15,6 +15,7 @@ mod prospect;
 mod registrations;
 mod shares;
 mod sweep;
+mod trials;
 
 pub(crate) use leaf::{DRAWN_AUTO_MAX, DRAWN_MAX, Homes};
 pub(crate) use load::Carried;
@@ -22,6 +23,7 @@ pub(crate) use means::Means;
 #[cfg(test)]
 pub(crate) use registrations::Registered;
 pub(crate) use registrations::Registrations;
+pub(crate) use trials::Trials;
 
 #[cfg(test)]
 mod balance_tests;

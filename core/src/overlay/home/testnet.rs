@@ -417,7 +417,7 @@ impl TestNode {
     ) {
         let Self { homes, members, random, me, sequence, .. } = self;
         if let Some(homes) = homes {
-            call(homes, &mut Means { me: me, wall: Some(wall_at(now)), random, members, sequence, out });
+            call(homes, &mut Means { me, wall: Some(wall_at(now)), random, members, sequence, out });
         }
     }
 

@@ -1,10 +1,10 @@
-//! What a leaf has in mind: where it moves, and whom its first home names for the other one.
+//! What a leaf has in mind: where it moves, whom its first home names for the other one, and who tries its homes.
 
 use arrayvec::ArrayVec;
 
 use crate::identity::PeerId;
-use crate::time::Instant;
-use crate::wire::message::PARTNERS_MAX;
+use crate::time::{Instant, earliest};
+use crate::wire::message::{PARTNERS_MAX, RECORD_HOMES_MAX};
 
 /// The home that is being left, and for whom.
 #[derive(Default)]
@@ -35,5 +35,38 @@ impl Partners {
     /// Those of one supernode.
     pub(super) fn of(&self, home: Option<&PeerId>) -> &[PeerId] {
         self.named.iter().find(|(by, _)| Some(by) == home).map_or(&[], |(_, partners)| partners)
+    }
+}
+
+/// The trial under way, and when the next one is due.
+#[derive(Default)]
+pub(super) struct Trials {
+    pub(super) at: Option<Instant>,
+    /// None of the homes was good when that was planned.
+    pub(super) is_urgent: bool,
+    pub(super) running: Option<Box<Running>>,
+    /// Who made the last one.
+    pub(super) last: Option<PeerId>,
+}
+
+/// A trial that was begun.
+pub(super) struct Running {
+    pub(super) by: PeerId,
+    /// The key that names the call, once it was sent.
+    pub(super) call: Option<[u8; 32]>,
+    pub(super) until: Instant,
+    /// As they were named when it was sent.
+    pub(super) homes: ArrayVec<PeerId, RECORD_HOMES_MAX>,
+    pub(super) brought: ArrayVec<PeerId, RECORD_HOMES_MAX>,
+}
+
+impl Trials {
+    /// Whether this one makes a trial for us now.
+    pub(super) fn is_by(&self, peer: &PeerId) -> bool {
+        self.running.as_ref().is_some_and(|running| running.by == *peer)
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        earliest(self.at, self.running.as_ref().map(|running| running.until))
     }
 }

@@ -3,10 +3,10 @@
 //! A home that takes a leaf and brings nobody to it, or does not put its record where that is looked for, looks like
 //! any other to the leaf. So a leaf draws a stranger: a supernode that no home named, in another prefix, and gives it an
 //! Init that nobody but the leaf can read ([`Message::Trial`]). The stranger looks the leaf up and asks the homes that
-//! it finds, one after the other, to bring it, as for any caller. To the home it is a call like others. The home that
-//! brings it is [good](Prospect::has_brought); those before it in the record, which were asked in vain, have missed one,
-//! and if nobody brings it, all have. The word of one stranger is not enough: it may lie, too. A home that has missed
-//! [`MISSES_MAX`] is left, and not asked again for a while. Silence of the stranger says nothing.
+//! it finds to bring it. To a home it is a call like others. A home that brings it is [good](Prospect::has_brought);
+//! one that does not until the stranger says that it did what it could has missed one. The word of one stranger is not
+//! enough, since it may lie, too: a home that has missed [`MISSES_MAX`] is left, and not asked again for a while. Silence
+//! of the stranger says nothing.
 //!
 //! As long as one home is good the leaf is found, so that the next trial has time; it costs supernodes some 2 kB.
 
@@ -15,6 +15,7 @@ use core::time::Duration;
 
 use arrayvec::ArrayVec;
 
+use super::plans::Running;
 use super::{Homes, SURPLUS_HOLD};
 use crate::identity::PeerId;
 use crate::introduce::ephemeral_of;
@@ -24,7 +25,7 @@ use crate::overlay::home::prospect::{Link, Prospect};
 use crate::overlay::output::Output;
 use crate::overlay::pack::send;
 use crate::random::ChoiceRng;
-use crate::time::{Instant, WallTime, earliest};
+use crate::time::{Instant, WallTime};
 use crate::wire::DATAGRAM_LEN_MAX;
 use crate::wire::message::{Message, RECORD_HOMES_MAX, Refusal};
 
@@ -32,8 +33,9 @@ use crate::wire::message::{Message, RECORD_HOMES_MAX, Refusal};
 /// supernode that was drawn is still linked then.
 const FIRST_AFTER: Duration = Duration::from_secs(5);
 const _: () = assert!(FIRST_AFTER.as_secs() * 2 < SURPLUS_HOLD.as_secs());
-/// The same later, when the home that was good is another one.
-const NEXT_AFTER: Duration = Duration::from_secs(120);
+/// The same later, when none of the homes is one that was good: by then the record is where it is looked for, which
+/// takes up to ten minutes where one of two homes has changed.
+const NEXT_AFTER: Duration = Duration::from_secs(720);
 /// After a trial in vain the next one, by another stranger, comes after this, and as much again at random.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// The same while a home is good.
@@ -46,38 +48,6 @@ const MISSES_MAX: u8 = 2;
 const LEFT_FOR: Duration = Duration::from_secs(1800);
 /// Bytes where a caller says where it is: nobody reads them, but they are as many as usual.
 const BODY_LEN: usize = 40;
-
-/// The trial under way, and when the next one is due.
-#[derive(Default)]
-pub(super) struct Trials {
-    at: Option<Instant>,
-    /// None of the homes was good when that was planned.
-    is_urgent: bool,
-    running: Option<Box<Running>>,
-    /// Who made the last one.
-    last: Option<PeerId>,
-}
-
-struct Running {
-    by: PeerId,
-    /// The key that names the call, once it was sent.
-    call: Option<[u8; 32]>,
-    until: Instant,
-    /// As they were named when it was sent.
-    homes: ArrayVec<PeerId, RECORD_HOMES_MAX>,
-    brought: ArrayVec<PeerId, RECORD_HOMES_MAX>,
-}
-
-impl Trials {
-    /// Whether this one makes a trial for us now.
-    pub(super) fn is_by(&self, peer: &PeerId) -> bool {
-        self.running.as_ref().is_some_and(|running| running.by == *peer)
-    }
-
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        earliest(self.at, self.running.as_ref().map(|running| running.until))
-    }
-}
 
 impl Homes {
     fn chosen_prospects(&self) -> impl Iterator<Item = &Prospect> {
@@ -94,7 +64,6 @@ impl Homes {
         let wait = match self.trials.last {
             _ if !is_urgent => GOOD_FOR,
             None => FIRST_AFTER,
-            // Many may have lost the same home.
             Some(_) => NEXT_AFTER,
         };
         self.put_trial(now, wait, jitter);
@@ -108,7 +77,7 @@ impl Homes {
     pub(super) fn on_trial_due(&mut self, now: Instant, m: &mut Means<'_>) {
         let due = |at: Instant| at <= now;
         if self.trials.running.as_ref().is_some_and(|running| due(running.until)) {
-            self.end_trial(now, 0, m);
+            self.end_trial(now, false, m);
         }
         if !self.trials.at.is_some_and(due) {
             return;
@@ -187,13 +156,8 @@ impl Homes {
     pub(crate) fn on_trial_reply(&mut self, now: Instant, from: &PeerId, refused: Option<Refusal>, m: &mut Means<'_>) {
         let is_sent = self.trials.running.as_ref().is_some_and(|running| running.by == *from && running.call.is_some());
         if is_sent {
-            let asked_in_vain = match refused {
-                // One said that it brought it, or that it could not be had.
-                None => 1,
-                Some(Refusal::Busy | Refusal::NotASupernode) => 0,
-                Some(_) => RECORD_HOMES_MAX,
-            };
-            self.end_trial(now, asked_in_vain, m);
+            let is_told = !matches!(refused, Some(Refusal::Busy | Refusal::NotASupernode));
+            self.end_trial(now, is_told, m);
             self.advance(now, m);
         }
     }
@@ -201,27 +165,21 @@ impl Homes {
     /// The link to a supernode is gone: if it was to make a trial, it will not.
     pub(super) fn trial_is_lost(&mut self, now: Instant, peer: &PeerId, m: &mut Means<'_>) {
         if self.trials.is_by(peer) {
-            self.end_trial(now, 0, m);
+            self.end_trial(now, false, m);
         }
     }
 
-    /// A trial is over. Where none brought it, so many were asked in vain, as far as is known.
-    fn end_trial(&mut self, now: Instant, asked_in_vain: usize, m: &mut Means<'_>) {
+    /// A trial is over. Whether the stranger says that it did what it could.
+    fn end_trial(&mut self, now: Instant, is_told: bool, m: &mut Means<'_>) {
         let Some(running) = self.trials.running.take() else { return };
-        let first = running.homes.iter().position(|home| running.brought.contains(home));
-        let is_new = running.homes != self.chosen;
         // Of homes that have changed meanwhile, an older record may have been found.
-        let missed = match first {
-            _ if is_new => 0,
-            Some(first) => first,
-            None => asked_in_vain,
-        };
+        let is_told = is_told && running.homes == self.chosen;
         let mut lost: ArrayVec<PeerId, RECORD_HOMES_MAX> = ArrayVec::new();
-        for (nth, home) in running.homes.iter().enumerate() {
+        for home in &running.homes {
             let Some(prospect) = self.prospects.get_mut(home) else { continue };
             if running.brought.contains(home) {
                 (prospect.has_brought, prospect.missed) = (true, 0);
-            } else if nth < missed {
+            } else if is_told {
                 prospect.missed += 1;
                 if prospect.missed >= MISSES_MAX {
                     prospect.refused_until = Some(now + LEFT_FOR);
@@ -238,10 +196,11 @@ impl Homes {
             }
             return;
         }
-        let is_in_vain = first.is_none() || self.chosen_prospects().any(|home| home.missed > 0);
-        let wait = if is_in_vain { AGAIN_AFTER } else { GOOD_FOR };
+        let is_good = self.chosen_prospects().any(|home| home.has_brought);
+        let is_sure = is_good && self.chosen_prospects().all(|home| home.missed == 0);
+        let wait = if is_sure { GOOD_FOR } else { AGAIN_AFTER };
         self.put_trial(now, wait, &mut m.random.jitter);
-        self.trials.is_urgent = first.is_none();
+        self.trials.is_urgent = !is_good;
         if self.surplus_at.is_none() {
             self.surplus_at = Some(now + FIRST_AFTER);
         }

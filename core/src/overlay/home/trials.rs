@@ -1,18 +1,17 @@
 //! Calls made to see whether a leaf can be called: what a supernode does for a leaf of others that asks for it.
 //!
 //! The leaf gives an Init that only it can read ([`Message::Trial`]). It is looked up, and the homes that are found are
-//! asked in turn to bring it, as by any caller ([`HOME_WAITS`]). A leaf that gets it refuses it, and by that refusal the
-//! home is known to have brought it. When one did, or none, the leaf is told.
+//! asked to bring it, as by any caller, twice ([`HOME_WAITS`]). A leaf that gets it refuses it, and by that refusal the
+//! home is known to have brought it. When all have answered, or have had their time, the leaf is told.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::output::{Location, Output};
-use super::pack::{Packer, send};
-use super::state::{Acting, Overlay};
 use crate::account::{Rate, RateTable, Source};
 use crate::identity::PeerId;
+use crate::overlay::output::Output;
+use crate::overlay::pack::{Packer, send};
 use crate::time::{Deadlines, Instant};
 use crate::wire::message::{Message, Refusal};
 
@@ -28,27 +27,28 @@ const TRIALS_MAX: usize = 256;
 const INIT_MAX: usize = 512;
 /// A lookup is over by then.
 const LOOKUP_MAX: Duration = Duration::from_secs(8);
-/// A home has so long for each of the two times that it is asked.
+/// Homes have so long for each of the two times that they are asked.
 const HOME_WAITS: [Duration; 2] = [Duration::from_millis(1_500), Duration::from_millis(2_500)];
 
 struct Trial {
     init: Box<[u8]>,
-    /// Those that were not asked yet; none as long as they are looked for.
-    homes: Option<VecDeque<(PeerId, SocketAddr)>>,
-    /// Who is asked, and how often it was.
-    asked: Option<(PeerId, SocketAddr, usize)>,
+    /// Those that were found and have not answered; nothing as long as they are looked for.
+    asked: Option<Vec<(PeerId, SocketAddr)>>,
+    /// How often they were asked.
+    times: usize,
+    was_brought: bool,
     deadline: Option<Instant>,
 }
 
 /// All that are under way, by the leaf that is called.
-pub(super) struct Trials {
+pub(crate) struct Trials {
     by_leaf: BTreeMap<PeerId, Box<Trial>>,
     deadlines: Deadlines<PeerId>,
     taken: RateTable<Source>,
 }
 
 impl Trials {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             by_leaf: BTreeMap::new(),
             deadlines: Deadlines::default(),
@@ -56,80 +56,80 @@ impl Trials {
         }
     }
 
+    /// Whether one is under way for this leaf.
+    pub(crate) fn contains(&self, leaf: &PeerId) -> bool {
+        self.by_leaf.contains_key(leaf)
+    }
+
     /// Begins one, unless that would be too much.
-    fn begin(&mut self, now: Instant, leaf: PeerId, by: Source, init: &[u8]) -> Result<(), Refusal> {
+    pub(crate) fn begin(&mut self, now: Instant, leaf: PeerId, by: Source, init: &[u8]) -> Result<(), Refusal> {
         let has_room = self.by_leaf.len() < TRIALS_MAX && init.len() <= INIT_MAX;
         if !has_room || !self.taken.take(now, by) {
             return Err(Refusal::Busy);
         }
-        let mut trial = Trial { init: init.into(), homes: None, asked: None, deadline: None };
+        let mut trial = Trial { init: init.into(), asked: None, times: 0, was_brought: false, deadline: None };
         self.deadlines.set(leaf, &mut trial.deadline, Some(now + LOOKUP_MAX));
         self.by_leaf.insert(leaf, Box::new(trial));
         Ok(())
     }
 
     /// The leaf is at home there, or nobody knows where.
-    fn on_homes(
+    pub(crate) fn on_homes(
         &mut self,
         now: Instant,
         leaf: PeerId,
         homes: impl Iterator<Item = (PeerId, SocketAddr)>,
         out: &mut VecDeque<Output>,
     ) {
-        let Some(trial) = self.by_leaf.get_mut(&leaf).filter(|trial| trial.homes.is_none()) else { return };
-        trial.homes = Some(homes.collect());
-        self.ask_next(now, leaf, out);
-    }
-
-    fn ask_next(&mut self, now: Instant, leaf: PeerId, out: &mut VecDeque<Output>) {
-        let Some(trial) = self.by_leaf.get_mut(&leaf) else { return };
-        match trial.homes.as_mut().and_then(VecDeque::pop_front) {
-            Some((home, address)) => {
-                trial.asked = Some((home, address, 0));
-                self.ask(now, leaf, out);
-            }
-            None => self.end(leaf, Some(Refusal::NotRegistered), out),
+        if let Some(trial) = self.by_leaf.get_mut(&leaf).filter(|trial| trial.asked.is_none()) {
+            trial.asked = Some(homes.collect());
+            self.ask(now, leaf, out);
         }
     }
 
-    /// Asks the home whose turn it is, or the next one where that has had its time.
+    /// Asks those that have not answered, unless they have had their time.
     fn ask(&mut self, now: Instant, leaf: PeerId, out: &mut VecDeque<Output>) {
         let Some(trial) = self.by_leaf.get_mut(&leaf) else { return };
-        let Some((home, address, times)) = &mut trial.asked else { return self.ask_next(now, leaf, out) };
-        let Some(wait) = HOME_WAITS.get(*times) else { return self.ask_next(now, leaf, out) };
-        *times += 1;
-        Packer::dialling(*home, *address, out).push(&Message::Introduce { peer: leaf, init: &trial.init });
+        let asked = trial.asked.as_deref().unwrap_or_default();
+        let Some(wait) = HOME_WAITS.get(trial.times).filter(|_| !asked.is_empty()) else { return self.end(leaf, out) };
+        for (home, address) in asked {
+            Packer::dialling(*home, *address, out).push(&Message::Introduce { peer: leaf, init: &trial.init });
+        }
+        trial.times += 1;
         self.deadlines.set(leaf, &mut trial.deadline, Some(now + *wait));
     }
 
     /// A home says what the leaf made of it. Whether that is about a trial.
-    fn on_answer(
+    pub(crate) fn on_answer(
         &mut self,
-        now: Instant,
         home: &PeerId,
         leaf: &PeerId,
         refusal: Refusal,
         out: &mut VecDeque<Output>,
     ) -> bool {
-        let asked = self.by_leaf.get(leaf).and_then(|trial| trial.asked);
-        if !asked.is_some_and(|(asked, ..)| asked == *home) {
+        let Some(trial) = self.by_leaf.get_mut(leaf) else { return false };
+        let Some(asked) = &mut trial.asked else { return false };
+        let before = asked.len();
+        asked.retain(|(other, _)| other != home);
+        if asked.len() == before {
             return false;
         }
-        match refusal {
-            // The leaf's own word.
-            Refusal::NotAllowed => self.end(*leaf, None, out),
-            _ => self.ask_next(now, *leaf, out),
+        // The leaf's own word.
+        trial.was_brought |= refusal == Refusal::NotAllowed;
+        if asked.is_empty() {
+            self.end(*leaf, out);
         }
         true
     }
 
-    fn end(&mut self, leaf: PeerId, refused: Option<Refusal>, out: &mut VecDeque<Output>) {
+    fn end(&mut self, leaf: PeerId, out: &mut VecDeque<Output>) {
         let Some(mut trial) = self.by_leaf.remove(&leaf) else { return };
         self.deadlines.set(leaf, &mut trial.deadline, None);
+        let refused = (!trial.was_brought).then_some(Refusal::NotRegistered);
         send(out, leaf, &Message::TrialReply { refused });
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Output>) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Output>) {
         while let Some(leaf) = self.deadlines.pop_due(now) {
             if let Some(trial) = self.by_leaf.get_mut(&leaf) {
                 trial.deadline = None;
@@ -139,56 +139,8 @@ impl Trials {
         self.taken.handle_timeout(now);
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines.next()
-    }
-}
-
-impl Overlay {
-    /// A leaf wants to be called.
-    pub(super) fn on_trial(&mut self, now: Instant, (leaf, ip): (PeerId, Option<IpAddr>), init: &[u8]) {
-        let Acting::Supernode(s) = &mut self.acting else {
-            return send(&mut self.out, leaf, &Message::TrialReply { refused: Some(Refusal::NotASupernode) });
-        };
-        if s.trials.by_leaf.contains_key(&leaf) {
-            return;
-        }
-        // A home of its own is no stranger, and has nobody to ask.
-        let is_home = s.registrations.contains(&leaf);
-        let begun = if is_home { Err(Refusal::Busy) } else { s.trials.begin(now, leaf, Source::of(leaf, ip), init) };
-        if let Err(refusal) = begun {
-            return send(&mut self.out, leaf, &Message::TrialReply { refused: Some(refusal) });
-        }
-        let homes = self.homes_of(&leaf);
-        let location = if homes.is_empty() { self.start_lookup(now, leaf) } else { Some(Ok(homes)) };
-        if let Some(location) = location {
-            self.on_trial_located(now, leaf, &location);
-        }
-    }
-
-    /// A lookup of this node's has ended: perhaps it was for a trial.
-    pub(super) fn on_trial_located(&mut self, now: Instant, leaf: PeerId, location: &Location) {
-        let Self { acting, out, me, .. } = self;
-        let Acting::Supernode(s) = acting else { return };
-        let homes = location.iter().flatten().copied().filter(|(home, _)| *home != me.id());
-        s.trials.on_homes(now, leaf, homes, out);
-    }
-
-    /// A home refused an introduction that this node asked for: whether that was for a trial.
-    pub(crate) fn on_trial_answer(&mut self, now: Instant, home: &PeerId, leaf: &PeerId, refusal: Refusal) -> bool {
-        let Self { acting, out, .. } = self;
-        match acting {
-            Acting::Supernode(s) => s.trials.on_answer(now, home, leaf, refusal, out),
-            Acting::Leaf(_) => false,
-        }
-    }
-
-    /// A home brings an Init: whether it is that of this leaf's own trial.
-    pub(crate) fn on_brought(&mut self, home: &PeerId, init: &[u8]) -> bool {
-        match &mut self.acting {
-            Acting::Leaf(homes) => homes.on_brought(home, init),
-            Acting::Supernode(_) => false,
-        }
     }
 }
 
@@ -241,18 +193,20 @@ mod tests {
     fn the_leafs_own_refusal_says_that_it_was_brought() {
         let (mut trials, mut out) = begun();
         trials.on_homes(s(1), id(LEAF), [at(2), at(3)].into_iter(), &mut out);
-        assert_eq!(said(&mut out), (vec![id(2)], vec![]));
-        assert!(!trials.on_answer(s(1), &id(3), &id(LEAF), Refusal::NotAllowed, &mut out), "it was not asked");
-        assert!(trials.on_answer(s(1), &id(2), &id(LEAF), Refusal::NotAllowed, &mut out));
+        assert_eq!(said(&mut out), (vec![id(2), id(3)], vec![]));
+        assert!(!trials.on_answer(&id(4), &id(LEAF), Refusal::NotAllowed, &mut out), "it was not asked");
+        assert!(trials.on_answer(&id(2), &id(LEAF), Refusal::NotAllowed, &mut out));
+        assert!(!trials.on_answer(&id(2), &id(LEAF), Refusal::NotAllowed, &mut out), "once");
+        assert!(trials.on_answer(&id(3), &id(LEAF), Refusal::Busy, &mut out));
         assert_eq!(said(&mut out), (vec![], vec![None]));
         assert_eq!(trials.poll_timeout(), None);
     }
 
     #[test]
-    fn a_home_that_refuses_or_is_silent_is_passed_over() {
+    fn homes_that_refuse_or_are_silent_have_not_brought_it() {
         let (mut trials, mut out) = begun();
         trials.on_homes(s(1), id(LEAF), [at(2), at(3)].into_iter(), &mut out);
-        assert!(trials.on_answer(s(1), &id(2), &id(LEAF), Refusal::NotRegistered, &mut out));
+        assert!(trials.on_answer(&id(2), &id(LEAF), Refusal::NotRegistered, &mut out));
         assert_eq!(said(&mut out), (vec![id(2), id(3)], vec![]));
         let mut times = 0;
         while let Some(at) = trials.poll_timeout() {

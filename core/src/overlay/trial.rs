@@ -1,0 +1,67 @@
+//! Trial calls, by which a leaf learns whether it can be called: what a supernode makes of one
+//! ([`Trials`](super::home::Trials)), and what a leaf makes of the Init that its homes bring.
+
+use core::net::IpAddr;
+
+use super::output::Location;
+use super::pack::send;
+use super::state::{Acting, Overlay};
+use crate::account::Source;
+use crate::identity::PeerId;
+use crate::time::Instant;
+use crate::wire::message::{Message, Refusal};
+
+impl Overlay {
+    /// A leaf wants to be called.
+    pub(super) fn on_trial(&mut self, now: Instant, (leaf, ip): (PeerId, Option<IpAddr>), init: &[u8]) {
+        let Acting::Supernode(s) = &mut self.acting else {
+            return send(&mut self.out, leaf, &Message::TrialReply { refused: Some(Refusal::NotASupernode) });
+        };
+        if s.trials.contains(&leaf) {
+            return;
+        }
+        // A home of its own is no stranger, and has nobody to ask.
+        let is_home = s.registrations.contains(&leaf);
+        let begun = if is_home { Err(Refusal::Busy) } else { s.trials.begin(now, leaf, Source::of(leaf, ip), init) };
+        if let Err(refusal) = begun {
+            return send(&mut self.out, leaf, &Message::TrialReply { refused: Some(refusal) });
+        }
+        let homes = self.homes_of(&leaf);
+        let location = if homes.is_empty() { self.start_lookup(now, leaf) } else { Some(Ok(homes)) };
+        if let Some(location) = location {
+            self.on_trial_located(now, leaf, &location);
+        }
+    }
+
+    /// A lookup of this node's has ended: perhaps it was for a trial.
+    pub(super) fn on_trial_located(&mut self, now: Instant, leaf: PeerId, location: &Location) {
+        let Self { acting, out, me, .. } = self;
+        let Acting::Supernode(s) = acting else { return };
+        let homes = location.iter().flatten().copied().filter(|(home, _)| *home != me.id());
+        s.trials.on_homes(now, leaf, homes, out);
+    }
+
+    /// A home refused an introduction that this node asked for: whether that was for a trial.
+    pub(crate) fn on_trial_answer(&mut self, home: &PeerId, leaf: &PeerId, refusal: Refusal) -> bool {
+        let Self { acting, out, .. } = self;
+        match acting {
+            Acting::Supernode(s) => s.trials.on_answer(home, leaf, refusal, out),
+            Acting::Leaf(_) => false,
+        }
+    }
+
+    /// The stranger says what came of our trial.
+    pub(super) fn on_trial_reply(&mut self, now: Instant, from: &PeerId, refused: Option<Refusal>) {
+        if let Some((homes, mut m)) = self.leaf(now) {
+            homes.on_trial_reply(now, from, refused, &mut m);
+        }
+    }
+
+    /// A home brings an Init: whether it is that of this leaf's own trial.
+    pub(crate) fn on_brought(&mut self, home: &PeerId, init: &[u8]) -> bool {
+        match &mut self.acting {
+            Acting::Leaf(homes) => homes.on_brought(home, init),
+            Acting::Supernode(_) => false,
+        }
+    }
+}
