@@ -11,7 +11,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::Record;
 use super::search::Search;
@@ -88,7 +88,7 @@ pub(crate) struct Placing {
     after: Option<PeerId>,
     at: Instant,
     /// Leaves whose new record is put a little later.
-    later: BTreeSet<(Instant, PeerId)>,
+    later: BTreeMap<(Instant, PeerId), How>,
     /// When that of each is.
     later_at: BTreeMap<PeerId, Instant>,
     met: VecDeque<Met>,
@@ -122,7 +122,7 @@ impl Placing {
             me,
             after: None,
             at: now + TICK,
-            later: BTreeSet::new(),
+            later: BTreeMap::new(),
             later_at: BTreeMap::new(),
             met: VecDeque::new(),
             met_at: None,
@@ -138,11 +138,11 @@ impl Placing {
     /// one still find this home by it, so that it may wait: where many lose a home at once, not all holders are told
     /// at once.
     pub(crate) fn put_later(&mut self, now: Instant, leaf: PeerId, jitter: &mut ChoiceRng) {
-        self.put_at(now + jitter.jitter(LATER_SPREAD), leaf);
+        self.put_at(now + jitter.jitter(LATER_SPREAD), leaf, How::Whole);
     }
 
     /// Once, however often it is to be put.
-    fn put_at(&mut self, at: Instant, leaf: PeerId) {
+    fn put_at(&mut self, at: Instant, leaf: PeerId, how: How) {
         let before = self.later_at.get(&leaf).copied();
         if before.map_or(self.later.len() >= LATER_MAX, |before| before <= at) {
             return;
@@ -150,11 +150,12 @@ impl Placing {
         if let Some(before) = before {
             self.later.remove(&(before, leaf));
         }
-        self.later.insert((at, leaf));
+        self.later.insert((at, leaf), how);
         self.later_at.insert(leaf, at);
     }
 
-    /// A leaf that was not registered here brought a record. Where another home is to put it to all, this one has time.
+    /// A leaf that was not registered here brought a record. Where another home is to put it to all, this one has time, and
+    /// need only name it to those that have it by then.
     pub(crate) fn put(
         &mut self,
         now: Instant,
@@ -165,7 +166,7 @@ impl Placing {
     ) {
         let Some(record) = Record::read_unchecked(bytes) else { return };
         if self.holders_of(&record, members) < HOLDERS_MAX {
-            return self.put_at(now + SOON + jitter.jitter(SOON_SPREAD), record.id);
+            return self.put_at(now + SOON + jitter.jitter(SOON_SPREAD), record.id, How::Named);
         }
         self.put_all(now, How::Whole, core::iter::once(bytes), members, out);
     }
@@ -289,14 +290,15 @@ impl Placing {
             }
             self.met_at = (!self.met.is_empty()).then(|| now + MET_EVERY);
         }
-        let is_due = |(at, _): &&(Instant, PeerId)| *at <= now;
-        if self.later.first().is_some_and(|first| is_due(&first)) {
-            let due: Vec<_> = self.later.iter().take_while(is_due).copied().collect();
-            self.put_all(now, How::Whole, due.iter().filter_map(|(_, leaf)| records.get(leaf)), members, out);
-            for entry in &due {
-                self.later.remove(entry);
-                self.later_at.remove(&entry.1);
-            }
+        let mut due: Vec<(PeerId, How)> = Vec::new();
+        while let Some(first) = self.later.first_entry().filter(|first| first.key().0 <= now) {
+            let ((_, leaf), how) = first.remove_entry();
+            self.later_at.remove(&leaf);
+            due.push((leaf, how));
+        }
+        for how in [How::Named, How::Whole] {
+            let due = due.iter().filter(|(_, due)| *due == how);
+            self.put_all(now, how, due.filter_map(|(leaf, _)| records.get(leaf)), members, out);
         }
         if self.at > now {
             return;
@@ -311,7 +313,7 @@ impl Placing {
 
     /// When that is next.
     pub(crate) fn poll_timeout(&self) -> Instant {
-        let later = self.later.first().map(|(at, _)| *at);
+        let later = self.later.first_key_value().map(|((at, _), _)| *at);
         [self.met_at, later, self.deadlines.next()].into_iter().flatten().fold(self.at, Instant::min)
     }
 

@@ -46,6 +46,25 @@ struct Left {
 }
 
 pub(super) fn half(args: &Args, out: &mut Outcome) {
+    let (mut crowd, pairs) = at_rest(args);
+    let held: Vec<(usize, usize)> = pairs.into_iter().filter(|pair| crowd.is_held(*pair)).collect();
+    let before = crowd.registered();
+    let left = crash(&mut crowd);
+    let since = crowd.w.now();
+    watch(&mut crowd, &left, out);
+    registrations(&crowd, &before, out);
+    bytes(args, out);
+    let lost = held.iter().filter(|pair| !crowd.is_held(**pair)).count().max(crowd.broken.len());
+    out.bound("direct sessions lost", Some(lost as f64), "", SESSIONS_LOST);
+    out.tell("direct sessions held", held.len() as f64, "");
+    out.tell("leaves left with one home", left.one.len() as f64, "");
+    out.tell("leaves left with none", left.none.len() as f64, "");
+    honest(out, &crowd, since, false);
+    out.series.push(crowd.meter.over_time("half-crash"));
+}
+
+/// Supernodes and leaves that have been there for a while, and pairs of leaves that were to hold sessions.
+fn at_rest(args: &Args) -> (Crowd, Vec<(usize, usize)>) {
     let mut crowd = Crowd::new(args, Doings { calls: true, ..Doings::default() });
     crowd.found(args.supernodes);
     crowd.run_for(Duration::from_secs(60));
@@ -56,28 +75,20 @@ pub(super) fn half(args: &Args, out: &mut Outcome) {
         crowd.hold(*pair);
     }
     crowd.run_for(args.scaled(BEFORE).max(Duration::from_secs(180)));
-    let held: Vec<(usize, usize)> = pairs.into_iter().filter(|pair| crowd.is_held(*pair)).collect();
-    let before = crowd.registered();
-    let left = crash(&mut crowd);
+    (crowd, pairs)
+}
+
+/// The same once more, but without the calls by which it is watched who can be reached: those are many times as many as
+/// leaves make.
+fn bytes(args: &Args, out: &mut Outcome) {
+    let (mut crowd, _) = at_rest(args);
+    crash(&mut crowd);
     let rest = crowd.serving.clone();
     let means = crowd.meter.means(&rest, BEFORE);
     crowd.meter.mark(&crowd.w);
-    let since = crowd.w.now();
-    watch(&mut crowd, &left, out);
-    registrations(&crowd, &before, out);
-    out.bound(
-        "most bytes of a living one in a minute, over its mean",
-        crowd.meter.worst_minute(&means),
-        "",
-        BYTES_OVER_MEAN,
-    );
-    let lost = held.iter().filter(|pair| !crowd.is_held(**pair)).count().max(crowd.broken.len());
-    out.bound("direct sessions lost", Some(lost as f64), "", SESSIONS_LOST);
-    out.tell("direct sessions held", held.len() as f64, "");
-    out.tell("leaves left with one home", left.one.len() as f64, "");
-    out.tell("leaves left with none", left.none.len() as f64, "");
-    honest(out, &crowd, since, false);
-    out.series.push(crowd.meter.over_time("half-crash"));
+    crowd.run_for(WATCHED);
+    let what = "most bytes of a living one in a minute, over its mean";
+    out.bound(what, crowd.meter.worst_minute(&means), "", BYTES_OVER_MEAN);
 }
 
 /// Half of the supernodes, drawn, are gone.
