@@ -15,10 +15,12 @@
 //! relayed 1767225600 5000000
 //! anchor hf1… 203.0.113.7:7441
 //! binding 8f14e45fceea167a 118000
+//! router 8f14e45fceea167a 52496
 //! end
 //! ```
 //!
-//! A binding is how many milliseconds the router of a network keeps one; the network is named by a hash. Version 1 had
+//! A binding is how many milliseconds the router of a network keeps one, and a router is what the core found out about
+//! it; the network is named by a hash. Version 1 had
 //! no bindings, and is read.
 
 use std::fmt::Write as _;
@@ -108,12 +110,20 @@ fn parse_line(line: &str, saved: &mut Saved) -> Option<()> {
             saved.anchors.push((words.next()?.parse().ok()?, words.next()?.parse().ok()?));
         }
         "binding" if saved.bindings.len() < BINDINGS_MAX => {
-            let network = u64::from_str_radix(words.next().filter(|word| word.len() == 16)?, 16).ok()?;
-            saved.keep_binding(network.to_be_bytes(), words.next()?.parse().ok()?);
+            saved.keep_binding(network(words.next()?)?, words.next()?.parse().ok()?);
+        }
+        "router" if saved.routers.len() < BINDINGS_MAX => {
+            saved.keep(Save::Router { network: network(words.next()?)?, found: words.next()?.parse().ok()? });
         }
         _ => return None,
     }
     words.next().is_none().then_some(())
+}
+
+/// A network by its name.
+fn network(word: &str) -> Option<[u8; 8]> {
+    let is_whole = word.len() == 16;
+    Some(u64::from_str_radix(word, 16).ok().filter(|_| is_whole)?.to_be_bytes())
 }
 
 fn print(saved: &Saved) -> String {
@@ -130,6 +140,9 @@ fn print(saved: &Saved) -> String {
     }
     for (network, lifetime_ms) in saved.bindings.iter().take(BINDINGS_MAX) {
         let _ = writeln!(text, "binding {:016x} {lifetime_ms}", u64::from_be_bytes(*network));
+    }
+    for (network, found) in saved.routers.iter().take(BINDINGS_MAX) {
+        let _ = writeln!(text, "router {:016x} {found}", u64::from_be_bytes(*network));
     }
     text.push_str(FOOTER);
     text.push('\n');
@@ -255,6 +268,7 @@ mod tests {
             (peer(2), "[2001:db8::7]:7441".parse().expect("address")),
         ];
         saved.bindings = vec![([0, 1, 2, 3, 4, 5, 6, 0xff], 118_000), ([9; 8], 9_900)];
+        saved.routers = vec![([9; 8], u32::MAX), ([0xff; 8], 0)];
         saved
     }
 

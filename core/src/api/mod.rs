@@ -14,7 +14,7 @@ mod stream;
 pub use config::{Access, Config, ConfigError, Role};
 pub use error::{CommandError, ConnectError};
 pub use event::{Event, PathInfo};
-pub(crate) use saved::keep_binding;
+pub(crate) use saved::keep_of_network;
 pub use saved::{BINDINGS_MAX, Relayed, Save, Saved};
 pub use status::{
     Counters, Ipv6, LimitedRelay, PeerStatus, Reachability, RelayReason, Serving, Status, SupernodeStatus,

@@ -25,6 +25,13 @@ pub enum Save {
         /// Milliseconds.
         lifetime_ms: u32,
     },
+    /// What was found out about the router of a network: the newest word on this network.
+    Router {
+        /// The network, by a hash.
+        network: [u8; 8],
+        /// What, as bits that mean something to the node alone.
+        found: u32,
+    },
 }
 
 /// What a node relayed in a period: 30 days, or a volunteer's day. Exhaustive, since whoever reads it back from disk makes one.
@@ -62,9 +69,11 @@ pub struct Saved {
     pub volunteered: Relayed,
     /// See [`Save::Binding`]: network and milliseconds, the newest last. [`Saved::keep_binding`] adds one.
     pub bindings: Vec<([u8; 8], u32)>,
+    /// See [`Save::Router`]: network and what was found, the newest last. [`Saved::keep`] adds one.
+    pub routers: Vec<([u8; 8], u32)>,
 }
 
-/// Most networks in [`Saved::bindings`]. At the limit the oldest goes.
+/// Most networks in [`Saved::bindings`] and in [`Saved::routers`]. At the limit the oldest goes.
 pub const BINDINGS_MAX: usize = 16;
 
 impl Saved {
@@ -77,20 +86,21 @@ impl Saved {
             Save::Relayed(relayed) => self.relayed = relayed,
             Save::Volunteered(relayed) => self.volunteered = relayed,
             Save::Binding { network, lifetime_ms } => self.keep_binding(network, lifetime_ms),
+            Save::Router { network, found } => keep_of_network(&mut self.routers, network, found),
         }
     }
 
     /// Takes in a [`Save::Binding`].
     pub fn keep_binding(&mut self, network: [u8; 8], lifetime_ms: u32) {
-        keep_binding(&mut self.bindings, network, lifetime_ms);
+        keep_of_network(&mut self.bindings, network, lifetime_ms);
     }
 }
 
 /// Adds what is known of a network to a list of networks.
-pub(crate) fn keep_binding(bindings: &mut Vec<([u8; 8], u32)>, network: [u8; 8], lifetime_ms: u32) {
-    bindings.retain(|(other, _)| *other != network);
-    if bindings.len() >= BINDINGS_MAX {
-        bindings.remove(0);
+pub(crate) fn keep_of_network(networks: &mut Vec<([u8; 8], u32)>, network: [u8; 8], what: u32) {
+    networks.retain(|(other, _)| *other != network);
+    if networks.len() >= BINDINGS_MAX {
+        networks.remove(0);
     }
-    bindings.push((network, lifetime_ms));
+    networks.push((network, what));
 }

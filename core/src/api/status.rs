@@ -49,7 +49,7 @@ pub struct Reachability {
     pub reachable: Option<bool>,
     /// How many supernodes the last examination rests on; with two it is provisional, from three on one may lie.
     pub witnesses: usize,
-    /// How long ago that was.
+    /// How long ago that was; none if it was in an earlier run, or never.
     pub age: Option<Duration>,
 }
 

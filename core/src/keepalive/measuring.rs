@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use super::lifetime::{Do, Lifetime, Measured};
 use super::place::Place;
 use super::{Duty, PROOF_AGE_MAX, Pace};
-use crate::api::{BINDINGS_MAX, Save, keep_binding};
+use crate::api::{BINDINGS_MAX, Save, keep_of_network};
 use crate::net::{Family, Path, PeerKey, SocketId, SocketRequest};
 use crate::queue;
 use crate::random::{ChoiceRng, KeyRng, Seed};
@@ -365,7 +365,7 @@ impl Measuring {
                 self.set_pace(Pace::for_lifetime(lifetime));
                 if let Some(Place { network, .. }) = view.place() {
                     let lifetime_ms = u32::try_from(lifetime.as_millis()).unwrap_or(u32::MAX);
-                    keep_binding(&mut self.bindings, network, lifetime_ms);
+                    keep_of_network(&mut self.bindings, network, lifetime_ms);
                     self.outputs.push_back(Output::Save(Save::Binding { network, lifetime_ms }));
                 }
                 self.check_later(now);

@@ -10,7 +10,7 @@ use crate::wire::address::Prefix;
 pub(crate) struct Place {
     /// The network: a hash of the prefix that a home sees us in, and of those of our interfaces; a hash, since the list
     /// of networks that somebody was in is nobody's business.
-    pub(super) network: [u8; 8],
+    pub(crate) network: [u8; 8],
     /// The address that the home sees is our own, or one that our router maps to us.
     pub(super) is_own: bool,
 }

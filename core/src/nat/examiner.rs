@@ -43,7 +43,8 @@ pub(super) struct Known {
     pub(super) v6: Option<Ipv6>,
     /// How many supernodes answered.
     pub(super) witnesses: usize,
-    pub(super) at: Instant,
+    /// When that was; none if it was in an earlier run.
+    pub(super) at: Option<Instant>,
 }
 
 /// When the next examination is due, the one under way, and what the last one found.
@@ -175,6 +176,12 @@ impl Examiner {
         self.current = Some(Box::new(examination));
     }
 
+    /// What an earlier run found out. It was not long ago.
+    pub(super) fn recall(&mut self, now: Instant, known: Known) {
+        self.known = Some(Box::new(known));
+        self.due = Some(now + AGAIN_AFTER / 2);
+    }
+
     /// One is over. Says which family it was of.
     pub(super) fn on_over(&mut self, now: Instant, outcome: &Examined, unasked_came: bool) -> Option<Family> {
         let family = self.family.take()?;
@@ -194,7 +201,7 @@ impl Examiner {
                     }
                     let v6 = self.known.as_ref().and_then(|k| k.v6);
                     let Examined { translated, hairpinning, seen, .. } = *outcome;
-                    let known = Known { findings, translated, hairpinning, seen, v6, witnesses: told, at: now };
+                    let known = Known { findings, translated, hairpinning, seen, v6, witnesses: told, at: Some(now) };
                     self.known = Some(Box::new(known));
                 }
             }
@@ -208,8 +215,15 @@ impl Examiner {
                     self.last = Some(now);
                     self.due = Some(now + if told == 0 { AGAIN_SOON } else { AGAIN_AFTER });
                     let Examined { translated, hairpinning, seen, .. } = *outcome;
-                    self.known =
-                        Some(Box::new(Known { findings, translated, hairpinning, seen, v6, witnesses: told, at: now }));
+                    self.known = Some(Box::new(Known {
+                        findings,
+                        translated,
+                        hairpinning,
+                        seen,
+                        v6,
+                        witnesses: told,
+                        at: Some(now),
+                    }));
                 }
             }
         }

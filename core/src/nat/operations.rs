@@ -58,7 +58,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            nat: Nat::new(&Seed::new([9; 32])),
+            nat: Nat::new(&Seed::new([9; 32]), &[]),
             now: Instant::ZERO + Duration::from_secs(1),
             network: Network {
                 sockets: vec![(MAIN, SocketAddr::from(([10, 0, 0, 1], 5_000)))],
@@ -97,7 +97,7 @@ impl World {
                 }
                 Output::ReleaseHelp => self.has_helpers = false,
                 Output::Checked { .. } => assert_eq!(self.stand, Stand::Volunteer),
-                Output::Known | Output::Forgotten { .. } | Output::Candidates => {}
+                Output::Known | Output::Forgotten { .. } | Output::Candidates | Output::Save(_) => {}
             }
         }
         assert!(self.open.len() <= SOCKETS_MAX + self.opening);

@@ -6,11 +6,13 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::examine::{Ask, Examination, Examined, Subject};
 use super::examiner::{Examiner, second_nat};
+use super::kept::Kept;
 use super::observed::Observations;
 use super::probe_replies::{Alternates, Asked, ProbeReplies, ReplyOutput};
 use crate::account::Account;
-use crate::api::Reachability;
+use crate::api::{Reachability, Save};
 use crate::identity::PeerId;
+use crate::keepalive::Place;
 use crate::net::{DropReason, Family, Network, PeerKey, SocketId};
 use crate::queue;
 use crate::random::{KeyRng, Seed};
@@ -121,6 +123,8 @@ pub(crate) enum Output {
     },
     /// There are addresses that peers were not told of.
     Candidates,
+    /// What is to be kept for the next run.
+    Save(Save),
 }
 
 /// What stands between this node and the internet: what supernodes saw of it, the examination under way, and the
@@ -134,18 +138,21 @@ pub(crate) struct Nat {
     over: Option<Box<Examined>>,
     /// What is done for others who examine theirs.
     replies: ProbeReplies,
+    /// What earlier runs found.
+    kept: Kept,
     out: VecDeque<Output>,
 }
 
 impl Nat {
-    /// Nothing is known, and nothing is examined before a supernode is linked.
-    pub(crate) fn new(seed: &Seed) -> Self {
+    /// With what earlier runs found in which networks. Nothing is examined before a supernode is linked.
+    pub(crate) fn new(seed: &Seed, routers: &[([u8; 8], u32)]) -> Self {
         Self {
             keys: seed.keys("nat"),
             observations: Observations::default(),
             examiner: Examiner::default(),
             over: None,
             replies: ProbeReplies::default(),
+            kept: Kept::new(routers),
             out: VecDeque::new(),
         }
     }
@@ -314,6 +321,9 @@ impl Nat {
             Stand::Leaf | Stand::Willing { .. } | Stand::Volunteer => {}
         }
         let is_serving = around.stand.is_serving();
+        if !is_known && self.recall(now, around) {
+            return;
+        }
         let targets = targets(around, Family::V4, TARGETS);
         if targets.len() < TARGETS && !around.has_helpers && !is_serving && !self.examiner.wants_help() {
             self.examiner.postpone(now, WAIT);
@@ -327,6 +337,22 @@ impl Nat {
                 self.out.push_back(Output::ReleaseHelp);
             }
         }
+    }
+
+    /// A leaf was in this network before, and nothing but IPv4 is to be looked at: it knows the router.
+    fn recall(&mut self, now: Instant, around: &Around<'_>) -> bool {
+        let is_plain = around.stand == Stand::Leaf && targets(around, Family::V6, 1).is_empty();
+        let Some(network) = self.network(around.network).filter(|_| is_plain) else { return false };
+        let Some((known, found)) = self.kept.at_start(network) else { return false };
+        self.examiner.recall(now, known);
+        self.out.extend([Output::Save(Save::Router { network, found }), Output::ReleaseHelp, Output::Known]);
+        true
+    }
+
+    /// The name of the network that this is.
+    fn network(&self, network: &Network) -> Option<[u8; 8]> {
+        let (socket, _) = network.main_socket(Family::V4)?;
+        Some(Place::new(network, socket, self.observations.agreed(socket)?).network)
     }
 
     fn examine_v6(&mut self, now: Instant, around: &Around<'_>) -> bool {
@@ -371,6 +397,12 @@ impl Nat {
         self.out.push_back(Output::ReleaseHelp);
         if is_serving {
             self.examiner.check_again(now, false);
+        }
+        if let (Some(network), Some(known), Stand::Leaf) =
+            (self.network(around.network), self.examiner.known(), around.stand)
+            && let Some(found) = self.kept.on_examined(network, known)
+        {
+            self.out.push_back(Output::Save(Save::Router { network, found }));
         }
         self.out.push_back(Output::Known);
     }
@@ -429,7 +461,7 @@ impl Nat {
         use FilteringBehavior::{AddressDependent, EndpointIndependent};
         let known = self.examiner.known()?;
         let lets_in = matches!(known.findings.filtering, Some(EndpointIndependent | AddressDependent));
-        lets_in.then_some(known.at)
+        known.at.filter(|_| lets_in)
     }
 
     /// Who saw us where, the newest last.
@@ -472,7 +504,7 @@ impl Nat {
             public_addresses,
             reachable,
             witnesses: known.map_or(0, |k| k.witnesses),
-            age: known.map(|k| now - k.at),
+            age: known.and_then(|k| k.at).map(|at| now - at),
         }
     }
 }

@@ -110,7 +110,7 @@ fn s(s: u64) -> Instant {
 
 /// A machine whose first examination is due: it wants to know what is around.
 fn due() -> Nat {
-    let mut nat = Nat::new(&Seed::new([1; 32]));
+    let mut nat = Nat::new(&Seed::new([1; 32]), &[]);
     nat.on_supernode(s(1));
     nat.handle_timeout(s(3));
     assert_eq!(drain(&mut nat), [], "connecting comes first");
@@ -206,7 +206,7 @@ fn sockets_that_come_too_late_are_closed_and_an_examination_that_is_given_up_clo
 
 #[test]
 fn news_of_where_we_are_seen_is_told_once() {
-    let (mut nat, network) = (Nat::new(&Seed::new([2; 32])), home());
+    let (mut nat, network) = (Nat::new(&Seed::new([2; 32]), &[]), home());
     nat.on_observed(s(1), &from(1), SOCKET, at(10));
     assert_eq!(drain(&mut nat), [Output::Candidates, Output::Known]);
     nat.on_observed(s(1), &from(2), SOCKET, at(10));

@@ -130,7 +130,7 @@ impl Node {
             peers: Peers::new(Arc::clone(&me), &seed, own_duty, saved.clock_mark),
             measuring: Measuring::new(&seed, &saved.bindings),
             relay: Relay::of(now, &seed, &config, &saved),
-            nat: Nat::new(&seed),
+            nat: Nat::new(&seed, &saved.routers),
             traversal: Traversal::new(&seed),
             streams: Streams::new(&seed, origin, services),
             transports: Transports::default(),

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use super::Node;
-use crate::api::Reachability;
+use crate::api::{Event, Reachability};
 use crate::identity::PeerId;
 use crate::nat::{Around, Ask, NatProfile, Output, Reporter, WayIn};
 use crate::net::{Path, PeerKey, SocketId, SocketKind};
@@ -79,9 +79,9 @@ impl Node {
                 Output::Known => self.consider_serving(now),
                 // Only a home is sent enough to be remembered for. Another supernode, asked again after an hour, sees
                 // another port of a router that maps by destination, and that says nothing.
-                Output::Forgotten { by } if self.overlay.is_home(&by) => self.keepalive_on_forgotten(now),
-                Output::Forgotten { .. } => {}
+                Output::Forgotten { by } => drop(self.overlay.is_home(&by).then(|| self.keepalive_on_forgotten(now))),
                 Output::Candidates => self.on_candidates_changed(now),
+                Output::Save(save) => self.report.tell(Event::Save(save)),
             }
         }
     }

@@ -41,7 +41,7 @@ impl From<&Reachability> for NatReport {
             PortAssignment::Random => (Some("random"), None, None),
         };
         Self {
-            examined: reach.age.is_some(),
+            examined: reach.age.is_some() || reach.witnesses > 0,
             none: reach.translated == Some(false),
             filtering: reach.filtering.map(|filtering| filtering_word(filtering).into()),
             ports: ports.map(Into::into),

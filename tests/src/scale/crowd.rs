@@ -109,7 +109,7 @@ pub struct Crowd {
     /// How many starts each leaf is in.
     current: Vec<usize>,
     of_host: BTreeMap<HostId, usize>,
-    args: Args,
+    pub(super) args: Args,
     agenda: BTreeMap<(Instant, u64), Deed>,
     seq: u64,
     dice: Dice,

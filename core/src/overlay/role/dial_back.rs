@@ -98,6 +98,13 @@ impl DialBack {
         Self { thorough, ..Self::default() }
     }
 
+    /// A leaf that was here before has time for this.
+    pub(crate) fn put_off(&mut self, now: Instant) {
+        if !self.thorough {
+            self.due = Some(now + AGAIN_SOON);
+        }
+    }
+
     /// Whether unasked packets arrive, as far as is known.
     pub(crate) fn reachable(&self) -> Option<bool> {
         self.reachable

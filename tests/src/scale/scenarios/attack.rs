@@ -38,6 +38,8 @@ const GROUND: usize = 20;
 const GROUND_PREFIXES: usize = 4;
 /// Attackers read what has arrived so often.
 const SERVED_EVERY: Duration = ms(20);
+/// Where tables are full, so many around its place are to know a supernode.
+const AROUND: usize = 16;
 /// Supernodes know Sybils after so long.
 const SETTLED: Duration = Duration::from_secs(120);
 /// Honest use is watched for so long, while an hour is measured.
@@ -333,6 +335,19 @@ fn is_honest(crowd: &Crowd, peer: PeerId) -> bool {
     crowd.w.by_peer.contains_key(&peer)
 }
 
+/// Who is to know a supernode: all, while one table holds all; else those around its place.
+fn wanting(crowd: &Crowd, newcomer: HostId) -> Vec<HostId> {
+    let place = |host: HostId| *blake3::hash(crowd.w.peer(host).as_bytes()).as_bytes();
+    let own = place(newcomer);
+    let far = |host: HostId| own.iter().zip(place(host)).map(|(a, b)| a ^ b).collect::<Vec<u8>>();
+    let mut others: Vec<HostId> = crowd.serving.iter().copied().filter(|host| *host != newcomer).collect();
+    if others.len() * 4 > crowd.args.table_max * 3 {
+        others.sort_by_key(|host| far(*host));
+        others.truncate(AROUND);
+    }
+    others
+}
+
 /// A newcomer among supernodes, and fresh leaves: are they known, drawn, at home, and told of honest ones?
 fn welcome(crowd: &mut Crowd, mut sybils: Option<&mut Sybils>, out: &mut Outcome) {
     let has_sybils = sybils.is_some();
@@ -380,14 +395,14 @@ fn welcome(crowd: &mut Crowd, mut sybils: Option<&mut Sybils>, out: &mut Outcome
         });
         // Everybody looks into a book that is large, but not every second.
         let looks = known.is_none() && second.is_multiple_of(5);
-        if looks && crowd.serving.iter().all(|host| *host == newcomer || knows(crowd, *host)) {
+        if looks && wanting(crowd, newcomer).into_iter().all(|host| knows(crowd, host)) {
             known = took(crowd);
         }
     }
     let of_all = if waiting.is_empty() { homes_took.iter().max().copied() } else { None };
     out.bound("an honest newcomer is known by those it was told of", vetted.map(seconds), "s", VETTED_S);
     out.bound("and by a fresh leaf", drawn.map(seconds), "s", DRAWN_S);
-    out.bound("and by all supernodes", known.map(seconds), "s", KNOWN_S);
+    out.bound("and by all supernodes that are to know it", known.map(seconds), "s", KNOWN_S);
     let listed = "of supernodes that a fresh leaf was told of, honest ones, at least";
     let homes = "all fresh leaves have two honest homes after";
     if has_sybils {

@@ -63,8 +63,9 @@ impl Homes {
         }
         let wait = match self.trials.last {
             _ if !is_urgent => GOOD_FOR,
-            None => FIRST_AFTER,
-            Some(_) => NEXT_AFTER,
+            // Those of the last run were tried then.
+            None if !self.is_as_it_was() => FIRST_AFTER,
+            _ => NEXT_AFTER,
         };
         self.put_trial(now, wait, jitter);
         self.trials.is_urgent = is_urgent;
