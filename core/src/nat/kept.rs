@@ -10,8 +10,8 @@ use super::examiner::Known;
 use crate::api::{BINDINGS_MAX, keep_of_network};
 use crate::wire::nat::{FilteringBehavior, MappingBehavior, PortAssignment};
 
-/// Starts in a network between two examinations of it.
-const STARTS_MAX: u32 = 7;
+/// Starts in a network at which it is not examined, in a row.
+const RECALLS_MAX: u32 = 7;
 
 /// Routers by network, the one used last at the end, each as [`pack`] has it.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl Kept {
     pub(super) fn at_start(&mut self, network: [u8; 8]) -> Option<(Known, u32)> {
         let (_, found) = self.routers.iter().find(|(other, _)| *other == network)?;
         let (known, starts) = unpack(*found)?;
-        let found = pack(&known, starts + 1).filter(|_| starts < STARTS_MAX)?;
+        let found = pack(&known, starts + 1).filter(|_| starts < RECALLS_MAX)?;
         keep_of_network(&mut self.routers, network, found);
         Some((known, found))
     }
@@ -113,7 +113,7 @@ mod tests {
         let mut kept = Kept::default();
         assert_eq!(kept.at_start([1; 8]), None);
         let mut found = kept.on_examined([1; 8], &known()).unwrap();
-        for _ in 0..STARTS_MAX {
+        for _ in 0..RECALLS_MAX {
             let mut next = Kept::new(&[([1; 8], found)]);
             assert_eq!(next.at_start([2; 8]), None, "another network");
             let (again, to_keep) = next.at_start([1; 8]).unwrap();

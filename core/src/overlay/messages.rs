@@ -537,11 +537,14 @@ impl Overlay {
         let whom = match &self.acting {
             Acting::Leaf(homes) => {
                 self.denied.forget_while(|at| now.since(at) >= DENIED_FOR);
-                // Homes may all lie: somebody whom they did not name is asked first.
-                let is_denied = self.denied.get(&peer).is_some() && homes.registered().next().is_some();
-                let other = if is_denied { homes.stranger(now, &mut self.random.peer_choice) } else { None };
+                // Homes may all lie: somebody whom they did not name is asked, and first where they said no.
+                let denied = self.denied.get(&peer).filter(|_| homes.registered().next().is_some());
+                let is_first = denied.is_some_and(|(_, failure)| *failure == LookupFailure::Unknown);
+                let other = denied.and_then(|_| homes.stranger(now, &mut self.random.peer_choice));
                 let other = other.map(|(peer, address)| (peer, Some(address)));
-                Whom::Homes(other.into_iter().chain(homes.linked().map(|home| (home, None))).collect())
+                let mut all: Vec<_> = homes.linked().map(|home| (home, None)).collect();
+                all.splice(if is_first { 0..0 } else { all.len()..all.len() }, other);
+                Whom::Homes(all)
             }
             Acting::Supernode(_) => holders(&self.members, self.me.id(), &peer),
         };
@@ -557,8 +560,10 @@ impl Overlay {
 
     /// A lookup of this node's has ended.
     pub(super) fn on_located(&mut self, now: Instant, peer: PeerId, location: &Location) {
-        if location.is_err() && !self.is_serving() {
-            self.denied.insert(now, peer, ());
+        if let Err(failure) = location
+            && !self.is_serving()
+        {
+            self.denied.insert(now, peer, *failure);
         }
         self.on_trial_located(now, peer, location);
     }

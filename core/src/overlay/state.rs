@@ -12,6 +12,7 @@ use super::turn::Turn;
 use crate::account::{Rate, RateTable, Source};
 use crate::api::{Config, Role, Saved, Serving, SupernodeStatus};
 use crate::identity::{PeerId, SecretKey};
+use crate::introduce::LookupFailure;
 use crate::link::Identity;
 use crate::nat::Stand;
 use crate::overlay::advert::{LEAF_ADVERTS_MAX, MembershipTable, OwnAdvert, Sequence, TABLE_MIN};
@@ -145,8 +146,8 @@ pub(crate) struct Overlay {
     pub(super) helpers: Vec<PeerId>,
     /// Supernodes that a leaf has asked its homes about, and at which address, unless that was answered.
     pub(super) inquiries: Aged<PeerId, Option<IpAddr>, INQUIRIES_MAX>,
-    /// Peers of which the homes of a leaf had no record.
-    pub(super) denied: Aged<PeerId, (), DENIED_MAX>,
+    /// Peers of which the homes of a leaf had no record, or said nothing.
+    pub(super) denied: Aged<PeerId, LookupFailure, DENIED_MAX>,
     /// What an earlier run kept, until there is a network to use it in.
     pub(super) anchors: Vec<(PeerId, SocketAddr)>,
     pub(super) out: VecDeque<Output>,

@@ -14,8 +14,13 @@ pub const RENEWALS_MAX: usize = 64;
 pub struct Renewal {
     /// First bytes of the place of its peer.
     pub place: [u8; 8],
-    /// First bytes of the BLAKE3 hash of the record as it travels.
+    /// First bytes of the BLAKE3 hash of the record as it travels; [`ANY`](Self::ANY): any of that peer's will do.
     pub hash: [u8; 8],
+}
+
+impl Renewal {
+    /// In place of a hash.
+    pub const ANY: [u8; 8] = [0; 8];
 }
 
 /// What one supernode says to another about being neighbours, and about being found.

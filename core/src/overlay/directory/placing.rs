@@ -106,6 +106,8 @@ pub(crate) struct Placing {
 /// How records are put.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum How {
+    /// By name, and any record of that peer's will do: an older one, perhaps, which still names a home of its.
+    Any,
     /// By name: whoever has it needs no more.
     Named,
     /// As it is.
@@ -155,7 +157,7 @@ impl Placing {
     }
 
     /// A leaf that was not registered here brought a record. Where another home is to put it to all, this one has time, and
-    /// need only name it to those that have it by then.
+    /// sends it to those that have none by then.
     pub(crate) fn put(
         &mut self,
         now: Instant,
@@ -166,7 +168,7 @@ impl Placing {
     ) {
         let Some(record) = Record::read_unchecked(bytes) else { return };
         if self.holders_of(&record, members) < HOLDERS_MAX {
-            return self.put_at(now + SOON + jitter.jitter(SOON_SPREAD), record.id, How::Named);
+            return self.put_at(now + SOON + jitter.jitter(SOON_SPREAD), record.id, How::Any);
         }
         self.put_all(now, How::Whole, core::iter::once(bytes), members, out);
     }
@@ -296,7 +298,7 @@ impl Placing {
             self.later_at.remove(&leaf);
             due.push((leaf, how));
         }
-        for how in [How::Named, How::Whole] {
+        for how in [How::Any, How::Whole] {
             let due = due.iter().filter(|(_, due)| *due == how);
             self.put_all(now, how, due.filter_map(|(leaf, _)| records.get(leaf)), members, out);
         }
@@ -396,9 +398,13 @@ fn send(how: How, puts: Puts<'_>, out: &mut VecDeque<Output>) {
                     packer.push(&Message::Signed { kind: SignedKind::Record, bytes });
                 }
             }
-            How::Named => {
+            How::Any | How::Named => {
+                let name = |bytes: &&[u8]| {
+                    let renewal = renewal_of(bytes)?;
+                    Some(if how == How::Any { Renewal { hash: Renewal::ANY, ..renewal } } else { renewal })
+                };
                 for some in records.chunks(RENEWALS_MAX) {
-                    packer.push(&Message::Renew(some.iter().filter_map(|bytes| renewal_of(bytes)).collect()));
+                    packer.push(&Message::Renew(some.iter().filter_map(name).collect()));
                 }
             }
         }

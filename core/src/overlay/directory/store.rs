@@ -117,16 +117,20 @@ impl RecordStore {
         Ok(id)
     }
 
-    /// Whoever put this very record still means it. Says whether it is here.
+    /// Whoever put this very record still means it. Says whether it is here, or one that will do.
     pub(crate) fn renew(&mut self, now: Instant, wall: Option<WallTime>, renewal: Renewal) -> bool {
         let Some(id) = self.named(renewal).and_then(subject) else { return false };
+        if renewal.hash == Renewal::ANY {
+            return true;
+        }
         self.shelf.keep_until(now, wall, &id, now + HELD_FOR);
         true
     }
 
     /// The record that is named so.
     pub(crate) fn named(&self, renewal: Renewal) -> Option<&[u8]> {
-        self.shelf.by_place(renewal.place).filter(|bytes| renewal_of(bytes) == Some(renewal))
+        let is_it = |bytes: &&[u8]| renewal.hash == Renewal::ANY || renewal_of(bytes) == Some(renewal);
+        self.shelf.by_place(renewal.place).filter(is_it)
     }
 
     /// A leaf is registered here no longer: its record stays for a while, where such do not take too much room.

@@ -72,7 +72,7 @@ fn a_home_that_brought_the_call_is_good_for_hours() {
     let homes = net.homes_of(&leaf);
     let mut brought = 0;
     // The stranger's answer is 20 ms away, so that the home is quicker only where it comes at once.
-    for _ in 0..4 * 3600 * 100 {
+    for _ in 0..8 * 3600 * 100 {
         net.run_for(Duration::from_millis(10));
         for (_, init) in taken(&mut net, &supernodes) {
             let homes_of = net.get_mut(&leaf).homes.as_mut().unwrap();
@@ -80,11 +80,11 @@ fn a_home_that_brought_the_call_is_good_for_hours() {
             assert!(homes.iter().all(|home| homes_of.on_brought(home, &init)));
             brought += 1;
         }
-        if brought > 0 && net.now.since(crate::time::Instant::ZERO) > SECOND * 8_000 {
+        if brought > 0 && net.now.since(crate::time::Instant::ZERO) > SECOND * 15_000 {
             break;
         }
     }
-    assert!((1..=2).contains(&brought), "{brought} trials in more than two hours");
+    assert!((1..=2).contains(&brought), "{brought} trials in more than four hours");
     assert_eq!(net.homes_of(&leaf), homes);
 }
 

@@ -39,7 +39,7 @@ const NEXT_AFTER: Duration = Duration::from_secs(720);
 /// After a trial in vain the next one, by another stranger, comes after this, and as much again at random.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// The same while a home is good.
-const GOOD_FOR: Duration = Duration::from_secs(2 * 3600);
+const GOOD_FOR: Duration = Duration::from_secs(4 * 3600);
 /// A stranger has answered by then, or will not: a lookup, and two homes with four seconds each.
 const OVER_AFTER: Duration = Duration::from_secs(20);
 /// A home that so many trials went by is left,
