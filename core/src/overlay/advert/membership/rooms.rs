@@ -63,12 +63,14 @@ impl MembershipTable {
     }
 
     fn believed(&self, now: Instant, known: &Known) -> Option<Places> {
-        // Of an earlier release only a share is known.
+        // Of those that this node does not talk to only a share is known, rounded up to a 255th: within that they are
+        // taken for as full as the middle one.
         let by_share = || {
             let heard = known.load.filter(|heard| now.since(heard.at) < LOAD_HOLDS)?;
             let all = known.advert.leaves_max;
-            let taken = u64::from(all) * u64::from(heard.load.leaves) / 255;
-            Some(Places { taken: u32::try_from(taken).unwrap_or(u32::MAX), all })
+            let share = |of_255: u8| u32::try_from(u64::from(all) * u64::from(of_255) / 255).unwrap_or(u32::MAX);
+            let (least, most) = (share(heard.load.leaves.saturating_sub(1)), share(heard.load.leaves));
+            Some(Places { taken: taken_at(self.utilisation_median, all).clamp(least, most), all })
         };
         let said = known.said(now).or_else(by_share)?;
         let (claim, seen) = (said.all.min(known.advert.leaves_max), known.seen(now));
@@ -134,7 +136,10 @@ impl MembershipTable {
         let living = self.shelf.iter().map(|(known, _)| known).filter(|known| {
             known.advert.id != self.me && !known.advert.is_withdrawn() && known.suspicion == Suspicion::Alive
         });
-        let mut all: Vec<Places> = living.filter_map(|known| self.believed(now, known)).collect();
+        // Those who tell are a sample of all; the others count where nobody tells.
+        let (tell, others): (Vec<&Known>, Vec<&Known>) = living.partition(|known| known.said(now).is_some());
+        let counted = if tell.is_empty() { others } else { tell };
+        let mut all: Vec<Places> = counted.into_iter().filter_map(|known| self.believed(now, known)).collect();
         all.push(own);
         let sum = |of: fn(&Places) -> u32| all.iter().map(|places| u64::from(of(places))).sum::<u64>();
         // More than full nobody is, whatever it says: one alone would make all others look empty.
