@@ -13,6 +13,9 @@ use crate::wire::nat::{FilteringBehavior, MappingBehavior, PortAssignment};
 /// Starts in a network at which it is not examined, in a row.
 const RECALLS_MAX: u32 = 7;
 
+/// Of a router that was another one before: [`unpack`] makes nothing of it.
+const NOTHING: u32 = u32::MAX;
+
 /// Routers by network, the one used last at the end, each as [`pack`] has it.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -34,9 +37,14 @@ impl Kept {
         Some((known, found))
     }
 
-    /// It was examined. What is to be kept of that, if anything is.
+    /// It was examined. What is to be kept of that, if anything is; in the place of what was known before.
     pub(super) fn on_examined(&mut self, network: [u8; 8], known: &Known) -> Option<u32> {
-        let found = pack(known, 0)?;
+        if known.at.is_none() || known.witnesses == 0 {
+            // Nobody answered: this is what an earlier run found.
+            return None;
+        }
+        let was_known = self.routers.iter().any(|(other, found)| *other == network && *found != NOTHING);
+        let found = pack(known, 0).or_else(|| was_known.then_some(NOTHING))?;
         keep_of_network(&mut self.routers, network, found);
         Some(found)
     }
@@ -105,7 +113,15 @@ mod tests {
             pooled: Some(true),
         };
         let (translated, hairpinning) = (Some(true), Some(false));
-        Known { findings, translated, hairpinning, seen: None, v6: None, witnesses: 3, at: None }
+        Known {
+            findings,
+            translated,
+            hairpinning,
+            seen: None,
+            v6: None,
+            witnesses: 3,
+            at: Some(crate::time::Instant::ZERO),
+        }
     }
 
     #[test]
@@ -117,7 +133,7 @@ mod tests {
             let mut next = Kept::new(&[([1; 8], found)]);
             assert_eq!(next.at_start([2; 8]), None, "another network");
             let (again, to_keep) = next.at_start([1; 8]).unwrap();
-            assert_eq!(again, known());
+            assert_eq!(again, Known { at: None, ..known() });
             found = to_keep;
         }
         assert_eq!(Kept::new(&[([1; 8], found)]).at_start([1; 8]), None);
@@ -128,8 +144,17 @@ mod tests {
         let dependent = Findings { mapping: Some(MappingBehavior::AddressDependent), ..known().findings };
         let unclear = Findings { filtering: None, ..known().findings };
         for findings in [dependent, unclear] {
-            assert_eq!(Kept::default().on_examined([1; 8], &Known { findings, ..known() }), None);
+            let other = Known { findings, ..known() };
+            assert_eq!(Kept::default().on_examined([1; 8], &other), None);
+            // It was an easy one before.
+            let mut kept = Kept::default();
+            let found = kept.on_examined([1; 8], &known()).unwrap();
+            assert_eq!(kept.on_examined([1; 8], &other), Some(NOTHING));
+            assert_eq!((kept.at_start([1; 8]), unpack(NOTHING)), (None, None));
+            assert_eq!(kept.on_examined([1; 8], &known()), Some(found));
         }
+        let unanswered = Known { at: None, ..known() };
+        assert_eq!(Kept::default().on_examined([1; 8], &unanswered), None, "of an earlier run");
     }
 
     #[test]

@@ -60,7 +60,9 @@ impl Overlay {
         if anchors.is_empty() {
             return;
         }
-        self.dial_back.put_off(now);
+        if !self.is_serving() {
+            self.dial_back.put_off(now);
+        }
         if let Some((homes, mut m)) = self.leaf(now) {
             homes.rejoin(now, &anchors, &mut m);
         }

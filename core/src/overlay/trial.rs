@@ -8,6 +8,7 @@ use super::pack::send;
 use super::state::{Acting, Overlay};
 use crate::account::Source;
 use crate::identity::PeerId;
+use crate::introduce::LookupFailure;
 use crate::time::Instant;
 use crate::wire::message::{Message, Refusal};
 
@@ -37,8 +38,14 @@ impl Overlay {
     pub(super) fn on_trial_located(&mut self, now: Instant, leaf: PeerId, location: &Location) {
         let Self { acting, out, me, .. } = self;
         let Acting::Supernode(s) = acting else { return };
-        let homes = location.iter().flatten().copied().filter(|(home, _)| *home != me.id());
-        s.trials.on_homes(now, leaf, homes, out);
+        match location {
+            Ok(homes) => {
+                let others = homes.iter().copied().filter(|(home, _)| *home != me.id());
+                s.trials.on_homes(now, leaf, others, out);
+            }
+            Err(LookupFailure::Unknown) => s.trials.on_homes(now, leaf, core::iter::empty(), out),
+            Err(_) => s.trials.on_no_answer(leaf, out),
+        }
     }
 
     /// A home refused an introduction that this node asked for: whether that was for a trial.

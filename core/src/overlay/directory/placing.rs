@@ -297,6 +297,10 @@ impl Placing {
             let ((_, leaf), how) = first.remove_entry();
             self.later_at.remove(&leaf);
             due.push((leaf, how));
+            if how == How::Any {
+                // By then the other home has put this very one, where there was an older one.
+                self.put_at(now + LATER_SPREAD, leaf, How::Named);
+            }
         }
         for how in [How::Any, How::Whole] {
             let due = due.iter().filter(|(_, due)| *due == how);

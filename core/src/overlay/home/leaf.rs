@@ -178,6 +178,7 @@ impl Homes {
                 prospect.is_tried = false;
             }
             prospect.is_joined |= is_joined;
+            prospect.is_named &= !is_joined;
             return;
         }
         if self.prospects.len() >= PROSPECTS_MAX {
@@ -282,7 +283,7 @@ impl Homes {
     /// Takes a home off the list; the one that remains is told by a new record.
     fn unchoose(&mut self, now: Instant, peer: &PeerId, m: &mut Means<'_>) {
         if let Some(prospect) = self.prospects.get_mut(peer) {
-            prospect.is_registered = false;
+            (prospect.is_registered, prospect.missed, prospect.missed_by) = (false, 0, None);
         }
         self.call_off(peer);
         let before = self.chosen.len();
@@ -418,7 +419,12 @@ impl Homes {
         let found = if is_known { Found::Told(ip) } else { Found::Rumoured(ip) };
         let Ok(advert) = m.members.insert(now, Source::of(from, ip), m.wall, bytes, found) else { return };
         if let Some(address) = m.members.address(&advert.id) {
+            let is_new = !self.prospects.contains_key(&advert.id);
             self.learn(advert.id, address, false);
+            let is_by_home = self.chosen.contains(&from);
+            if let Some(prospect) = self.prospects.get_mut(&advert.id) {
+                prospect.is_named = is_by_home && (prospect.is_named || is_new);
+            }
         }
         self.advance(now, m);
     }

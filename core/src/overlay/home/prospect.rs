@@ -80,8 +80,11 @@ pub(super) struct Prospect {
     pub(super) is_named: bool,
     /// As a home, it brought a trial call.
     pub(super) has_brought: bool,
-    /// Trial calls that it did not bring, since then.
+    /// Trial calls that it did not bring since then, and who made the last of them.
     pub(super) missed: u8,
+    pub(super) missed_by: Option<PeerId>,
+    /// It was left for that: no home before.
+    pub(super) left_until: Option<Instant>,
     /// Refused us: not asked again before.
     pub(super) refused_until: Option<Instant>,
     pub(super) question: Option<(Question, u8)>,
@@ -110,6 +113,8 @@ impl Prospect {
             is_named: false,
             has_brought: false,
             missed: 0,
+            missed_by: None,
+            left_until: None,
             refused_until: None,
             question: None,
             is_silent: false,
@@ -127,7 +132,7 @@ impl Prospect {
     }
 
     pub(super) fn is_refusing(&self, now: Instant) -> bool {
-        self.refused_until.is_some_and(|until| until > now)
+        self.refused_until.max(self.left_until).is_some_and(|until| until > now)
     }
 
     /// Whether it leaves open what it was asked for longer than is usual: another one is drawn beside it.

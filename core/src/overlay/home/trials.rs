@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::account::{Rate, RateTable, Source};
 use crate::identity::PeerId;
+use crate::introduce::ephemeral_of;
 use crate::overlay::output::Output;
 use crate::overlay::pack::{Packer, send};
 use crate::time::{Deadlines, Instant};
@@ -17,8 +18,9 @@ use crate::wire::message::{Message, Refusal};
 
 /// Trials made for one prefix, where many may share an address,
 const TRIALS_OF_ONE: Rate = Rate { interval: Duration::from_secs(1), burst: 16 };
-/// and for all: each costs up to eight questions, and four Inits that are brought.
-const TRIALS: Rate = Rate { interval: Duration::from_millis(100), burst: 64 };
+/// and for all: each costs up to eight questions, and four Inits that are brought. The homes are whom the leaf's record
+/// names, so that in ten minutes no more of them may be new than the account of hearsay has places.
+const TRIALS: Rate = Rate { interval: Duration::from_millis(250), burst: 64 };
 /// Most prefixes, and peers where these do not count, whose rate is kept.
 const TRIERS_MAX: usize = 1_024;
 /// Most at a time; beyond, they are refused.
@@ -37,6 +39,7 @@ struct Trial {
     /// How often they were asked.
     times: usize,
     was_brought: bool,
+    was_busy: bool,
     deadline: Option<Instant>,
 }
 
@@ -64,16 +67,24 @@ impl Trials {
     /// Begins one, unless that would be too much.
     pub(crate) fn begin(&mut self, now: Instant, leaf: PeerId, by: Source, init: &[u8]) -> Result<(), Refusal> {
         let has_room = self.by_leaf.len() < TRIALS_MAX && init.len() <= INIT_MAX;
-        if !has_room || !self.taken.take(now, by) {
+        if !has_room || ephemeral_of(init).is_none() || !self.taken.take(now, by) {
             return Err(Refusal::Busy);
         }
-        let mut trial = Trial { init: init.into(), asked: None, times: 0, was_brought: false, deadline: None };
+        let mut trial =
+            Trial { init: init.into(), asked: None, times: 0, was_brought: false, was_busy: false, deadline: None };
         self.deadlines.set(leaf, &mut trial.deadline, Some(now + LOOKUP_MAX));
         self.by_leaf.insert(leaf, Box::new(trial));
         Ok(())
     }
 
-    /// The leaf is at home there, or nobody knows where.
+    /// Where the leaf is at home could not be found out: that says nothing of its homes.
+    pub(crate) fn on_no_answer(&mut self, leaf: PeerId, out: &mut VecDeque<Output>) {
+        if self.by_leaf.get(&leaf).is_some_and(|trial| trial.asked.is_none()) {
+            self.end(leaf, out);
+        }
+    }
+
+    /// The leaf is at home there, or nobody knows of it.
     pub(crate) fn on_homes(
         &mut self,
         now: Instant,
@@ -109,11 +120,15 @@ impl Trials {
     ) -> bool {
         let Some(trial) = self.by_leaf.get_mut(leaf) else { return false };
         let Some(asked) = &mut trial.asked else { return false };
-        let before = asked.len();
-        asked.retain(|(other, _)| other != home);
-        if asked.len() == before {
+        if !asked.iter().any(|(other, _)| other == home) {
             return false;
         }
+        if refusal == Refusal::Busy {
+            // It is asked once more.
+            trial.was_busy = true;
+            return true;
+        }
+        asked.retain(|(other, _)| other != home);
         // The leaf's own word.
         trial.was_brought |= refusal == Refusal::NotAllowed;
         if asked.is_empty() {
@@ -125,7 +140,11 @@ impl Trials {
     fn end(&mut self, leaf: PeerId, out: &mut VecDeque<Output>) {
         let Some(mut trial) = self.by_leaf.remove(&leaf) else { return };
         self.deadlines.set(leaf, &mut trial.deadline, None);
-        let refused = (!trial.was_brought).then_some(Refusal::NotRegistered);
+        let is_unclear = trial.was_busy || trial.asked.is_none();
+        let refused = match trial.was_brought {
+            true => None,
+            false => Some(if is_unclear { Refusal::Busy } else { Refusal::NotRegistered }),
+        };
         send(out, leaf, &Message::TrialReply { refused });
     }
 
@@ -147,10 +166,23 @@ impl Trials {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::{Identity, InitFixed, Macs, PeerKeys, initiate};
     use crate::overlay::home::testnet::{key, s};
+    use crate::random::KeyRng;
+    use crate::wire::DATAGRAM_LEN_MAX;
     use crate::wire::message::decode_next;
 
     const LEAF: u8 = 1;
+
+    /// Any Init.
+    fn init() -> Box<[u8]> {
+        let (me, mut keys) = (Identity::new(key(LEAF)), KeyRng::new([7; 32]));
+        let own = PeerKeys::new(me.id()).unwrap();
+        let mut out = [0; DATAGRAM_LEN_MAX];
+        let fixed = InitFixed { time_us: 1, session: 1 };
+        let (_, len) = initiate(&me, &own, &mut keys, 1, fixed, &[0; 40], Macs::None, &mut out).unwrap();
+        out[..len].into()
+    }
 
     fn id(n: u8) -> PeerId {
         key(n).peer_id()
@@ -166,10 +198,8 @@ mod tests {
         for output in out.drain(..) {
             match output {
                 Output::SendAt { to, messages, .. } => {
-                    let Ok(Message::Introduce { peer, init: b"the init" }) = decode_next(&mut &*messages) else {
-                        panic!()
-                    };
-                    assert_eq!(peer, id(LEAF));
+                    let Ok(Message::Introduce { peer, init: brought }) = decode_next(&mut &*messages) else { panic!() };
+                    assert_eq!((peer, brought), (id(LEAF), &*init()));
                     asked.push(to);
                 }
                 Output::Send { to, messages } => {
@@ -185,7 +215,7 @@ mod tests {
 
     fn begun() -> (Trials, VecDeque<Output>) {
         let mut trials = Trials::new();
-        assert_eq!(trials.begin(s(0), id(LEAF), Source::Peer(id(LEAF)), b"the init"), Ok(()));
+        assert_eq!(trials.begin(s(0), id(LEAF), Source::Peer(id(LEAF)), &init()), Ok(()));
         (trials, VecDeque::new())
     }
 
@@ -197,7 +227,7 @@ mod tests {
         assert!(!trials.on_answer(&id(4), &id(LEAF), Refusal::NotAllowed, &mut out), "it was not asked");
         assert!(trials.on_answer(&id(2), &id(LEAF), Refusal::NotAllowed, &mut out));
         assert!(!trials.on_answer(&id(2), &id(LEAF), Refusal::NotAllowed, &mut out), "once");
-        assert!(trials.on_answer(&id(3), &id(LEAF), Refusal::Busy, &mut out));
+        assert!(trials.on_answer(&id(3), &id(LEAF), Refusal::NotRegistered, &mut out));
         assert_eq!(said(&mut out), (vec![], vec![None]));
         assert_eq!(trials.poll_timeout(), None);
     }
@@ -218,11 +248,26 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_that_never_ends_is_one_in_vain() {
+    fn who_is_busy_is_asked_once_more_and_then_nothing_is_said_of_it() {
+        let (mut trials, mut out) = begun();
+        trials.on_homes(s(1), id(LEAF), [at(2)].into_iter(), &mut out);
+        for _ in 0..2 {
+            assert_eq!(said(&mut out), (vec![id(2)], vec![]));
+            assert!(trials.on_answer(&id(2), &id(LEAF), Refusal::Busy, &mut out));
+            trials.handle_timeout(trials.poll_timeout().unwrap(), &mut out);
+        }
+        assert_eq!(said(&mut out), (vec![], vec![Some(Refusal::Busy)]));
+    }
+
+    #[test]
+    fn a_lookup_that_never_ends_or_fails_says_nothing_of_the_homes() {
+        let (mut trials, mut out) = begun();
+        trials.on_no_answer(id(LEAF), &mut out);
+        assert_eq!(said(&mut out), (vec![], vec![Some(Refusal::Busy)]));
         let (mut trials, mut out) = begun();
         let end = trials.poll_timeout().unwrap();
         trials.handle_timeout(end, &mut out);
-        assert_eq!(said(&mut out), (vec![], vec![Some(Refusal::NotRegistered)]));
+        assert_eq!(said(&mut out), (vec![], vec![Some(Refusal::Busy)]));
         // It ends after all.
         trials.on_homes(end, id(LEAF), [at(2)].into_iter(), &mut out);
         assert_eq!(said(&mut out), (vec![], vec![]));
@@ -231,7 +276,7 @@ mod tests {
     #[test]
     fn one_prefix_gets_a_few_and_the_others_get_theirs() {
         let mut trials = Trials::new();
-        let mut take = |n: u8, by: Source| trials.begin(s(0), id(n), by, b"the init");
+        let mut take = |n: u8, by: Source| trials.begin(s(0), id(n), by, &init());
         let of = |n: u8| Source::of(id(n), Some(core::net::IpAddr::from([203, 0, 113, n])));
         let taken = (1..=40).filter(|n| take(*n, of(*n)).is_ok()).count();
         assert_eq!(taken, 16);
@@ -239,7 +284,9 @@ mod tests {
         let others = (50..=250).filter(|n| take(*n, Source::Peer(id(*n))).is_ok()).count();
         assert_eq!(taken + others, 64, "all together");
         let mut trials = Trials::new();
-        let long = [0; INIT_MAX + 1];
-        assert_eq!(trials.begin(s(0), id(1), of(1), &long), Err(Refusal::Busy));
+        let long = [&*init(), &[0; INIT_MAX]].concat();
+        for init in [&[][..], &long] {
+            assert_eq!(trials.begin(s(0), id(1), of(1), init), Err(Refusal::Busy));
+        }
     }
 }

@@ -120,7 +120,8 @@ impl Homes {
         let idle = self.prospects.iter().filter(|(_, c)| c.link == Link::Down && !c.is_refusing(now));
         let idle: Vec<PeerId> = idle.map(|(peer, _)| *peer).collect();
         if idle.is_empty() {
-            // All have refused, and said when to come again: nobody has failed.
+            // All have refused, and said when to come again: nobody has failed. Those that were left are better than none.
+            self.prospects.values_mut().for_each(|c| c.left_until = None);
             return;
         }
         for peer in self.sweep.begin(idle, &mut m.random.peer_choice) {

@@ -42,8 +42,10 @@ impl Partners {
 #[derive(Default)]
 pub(super) struct Trials {
     pub(super) at: Option<Instant>,
-    /// None of the homes was good when that was planned.
-    pub(super) is_urgent: bool,
+    /// The homes for which that was planned.
+    pub(super) planned_for: ArrayVec<PeerId, RECORD_HOMES_MAX>,
+    /// Trials in a row that showed of no home that it is good.
+    pub(super) in_vain: u32,
     pub(super) running: Option<Box<Running>>,
     /// Who made the last one.
     pub(super) last: Option<PeerId>,

@@ -5,8 +5,8 @@
 //! Init that nobody but the leaf can read ([`Message::Trial`]). The stranger looks the leaf up and asks the homes that
 //! it finds to bring it. To a home it is a call like others. A home that brings it is [good](Prospect::has_brought);
 //! one that does not until the stranger says that it did what it could has missed one. The word of one stranger is not
-//! enough, since it may lie, too: a home that has missed [`MISSES_MAX`] is left, and not asked again for a while. Silence
-//! of the stranger says nothing.
+//! enough, since it may lie, too: a home that has missed [`MISSES_MAX`] by the word of several is left, and
+//! not asked again for a while. Silence of the stranger says nothing.
 //!
 //! As long as one home is good the leaf is found, so that the next trial has time; it costs supernodes some 2 kB.
 
@@ -42,12 +42,22 @@ const AGAIN_AFTER: Duration = Duration::from_secs(30);
 const GOOD_FOR: Duration = Duration::from_secs(4 * 3600);
 /// A stranger has answered by then, or will not: a lookup, and two homes with four seconds each.
 const OVER_AFTER: Duration = Duration::from_secs(20);
-/// A home that so many trials went by is left,
+/// A home that so many trials went by, each by somebody else than the one before, is left,
 const MISSES_MAX: u8 = 2;
+/// one that has brought some after more of them,
+const MISSES_OF_GOOD_MAX: u8 = 3;
 /// and for so long not asked to be one.
 const LEFT_FOR: Duration = Duration::from_secs(1800);
 /// Bytes where a caller says where it is: nobody reads them, but they are as many as usual.
 const BODY_LEN: usize = 40;
+/// One that no body begins with: whoever sends this Init elsewhere has none that is taken.
+const NO_BODY: u8 = 0xff;
+
+impl Prospect {
+    fn is_useless(&self) -> bool {
+        self.missed >= if self.has_brought { MISSES_OF_GOOD_MAX } else { MISSES_MAX }
+    }
+}
 
 impl Homes {
     fn chosen_prospects(&self) -> impl Iterator<Item = &Prospect> {
@@ -56,19 +66,31 @@ impl Homes {
 
     /// Both homes stand: when they are to be tried.
     pub(super) fn plan_trial(&mut self, now: Instant, jitter: &mut ChoiceRng) {
-        let is_urgent = !self.chosen_prospects().any(|home| home.has_brought);
-        let is_planned = self.trials.running.is_some() || self.trials.at.is_some();
-        if is_planned && self.trials.is_urgent >= is_urgent {
+        let before = &self.trials.planned_for;
+        let is_same = self.chosen.len() == before.len() && self.chosen.iter().all(|home| before.contains(home));
+        if is_same && (self.trials.at.is_some() || self.trials.running.is_some()) {
             return;
         }
-        let wait = match self.trials.last {
-            _ if !is_urgent => GOOD_FOR,
-            // Those of the last run were tried then.
-            None if !self.is_as_it_was() => FIRST_AFTER,
-            _ => NEXT_AFTER,
+        let is_good = self.chosen_prospects().any(|home| home.has_brought);
+        let stayed = self.chosen.iter().any(|home| before.contains(home));
+        let is_first = before.is_empty();
+        // Those of the last run were tried then.
+        let wait = if is_good {
+            GOOD_FOR
+        } else if is_first && !self.is_as_it_was() {
+            FIRST_AFTER
+        } else if is_first || stayed {
+            NEXT_AFTER
+        } else {
+            self.again_after()
         };
+        self.trials.planned_for = self.chosen.clone();
         self.put_trial(now, wait, jitter);
-        self.trials.is_urgent = is_urgent;
+    }
+
+    /// The wait after a trial that was in vain: ever longer.
+    fn again_after(&self) -> Duration {
+        (AGAIN_AFTER * (1 << self.trials.in_vain.saturating_sub(1).min(10))).min(GOOD_FOR)
     }
 
     fn put_trial(&mut self, now: Instant, wait: Duration, jitter: &mut ChoiceRng) {
@@ -89,7 +111,7 @@ impl Homes {
             return;
         }
         let Some((by, _)) = self.stranger(now, &mut m.random.peer_choice) else {
-            return self.put_trial(now, GOOD_FOR, &mut m.random.jitter);
+            return self.put_trial(now, NEXT_AFTER, &mut m.random.jitter);
         };
         let homes = self.chosen.clone();
         let running = Running { by, call: None, until: now + OVER_AFTER, homes, brought: ArrayVec::new() };
@@ -117,7 +139,8 @@ impl Homes {
             is_stranger && !c.is_refusing(now) && (!is_sparing || c.is_proven)
         };
         let all = || self.prospects.iter().map(|(peer, c)| (peer, &**c)).filter(fits);
-        let worth = |(peer, c): &(&PeerId, &Prospect)| (is_last(peer, c), c.link != Link::Up);
+        // Anybody may open a link; it is of use here where this leaf wanted it.
+        let worth = |(peer, c): &(&PeerId, &Prospect)| (is_last(peer, c), c.link != Link::Up || !c.is_drawn);
         let best = all().map(|one| worth(&one)).min()?;
         let equals: Vec<(PeerId, SocketAddr)> =
             all().filter(|one| worth(one) == best).map(|(peer, c)| (*peer, c.address)).collect();
@@ -175,36 +198,48 @@ impl Homes {
         let Some(running) = self.trials.running.take() else { return };
         // Of homes that have changed meanwhile, an older record may have been found.
         let is_told = is_told && running.homes == self.chosen;
-        let mut lost: ArrayVec<PeerId, RECORD_HOMES_MAX> = ArrayVec::new();
+        let mut is_good = false;
         for home in &running.homes {
+            let is_new_word = self.is_new_word(home, &running.by);
             let Some(prospect) = self.prospects.get_mut(home) else { continue };
             if running.brought.contains(home) {
-                (prospect.has_brought, prospect.missed) = (true, 0);
-            } else if is_told {
-                prospect.missed += 1;
-                if prospect.missed >= MISSES_MAX {
-                    prospect.refused_until = Some(now + LEFT_FOR);
-                    (prospect.has_brought, prospect.missed) = (false, 0);
-                    lost.push(*home);
-                }
+                (prospect.has_brought, prospect.missed, prospect.missed_by) = (true, 0, None);
+                is_good = true;
+            } else if is_told && is_new_word {
+                (prospect.missed, prospect.missed_by) = (prospect.missed + 1, Some(running.by));
             }
         }
-        if !lost.is_empty() {
-            // Those that come next are as new as the first ones.
-            (self.trials.at, self.trials.last) = (None, None);
-            for home in lost {
-                self.give_up(now, home, m);
-            }
-            return;
-        }
-        let is_good = self.chosen_prospects().any(|home| home.has_brought);
-        let is_sure = is_good && self.chosen_prospects().all(|home| home.missed == 0);
-        let wait = if is_sure { GOOD_FOR } else { AGAIN_AFTER };
+        self.trials.in_vain = if is_good { 0 } else { self.trials.in_vain + 1 };
+        let are_sound = self.chosen_prospects().all(|home| home.missed == 0);
+        let wait = if is_good && are_sound { GOOD_FOR } else { self.again_after() };
         self.put_trial(now, wait, &mut m.random.jitter);
-        self.trials.is_urgent = !is_good;
         if self.surplus_at.is_none() {
             self.surplus_at = Some(now + FIRST_AFTER);
         }
+        let is_useless = |home: &&PeerId| self.prospects.get(*home).is_some_and(|c| c.is_useless());
+        let useless: ArrayVec<PeerId, RECORD_HOMES_MAX> = self.chosen.iter().filter(is_useless).copied().collect();
+        for home in useless {
+            self.leave_useless(now, home, m);
+        }
+    }
+
+    /// Whether somebody else than last time says that a home did not bring a call.
+    fn is_new_word(&self, home: &PeerId, by: &PeerId) -> bool {
+        let last = self.prospects.get(home).and_then(|home| home.missed_by);
+        let is_near = |last: &PeerId| {
+            let (last, by) = (self.prospects.get(last), self.prospects.get(by));
+            last.zip(by).is_some_and(|(last, by)| last.is_near(by))
+        };
+        last.is_none_or(|last| last != *by && !is_near(&last))
+    }
+
+    fn leave_useless(&mut self, now: Instant, home: PeerId, m: &mut Means<'_>) {
+        if let Some(prospect) = self.prospects.get_mut(&home) {
+            prospect.left_until = Some(now + LEFT_FOR);
+            prospect.has_brought = false;
+        }
+        send(m.out, home, &Message::Deregister);
+        self.give_up(now, home, m);
     }
 }
 
@@ -214,6 +249,6 @@ fn trial_init(m: &mut Means<'_>, out: &mut [u8]) -> Option<usize> {
     let own = PeerKeys::new(m.me.id()).ok()?;
     let fixed = InitFixed { time_us: m.wall.map_or(0, WallTime::as_micros), session: keys.u64() };
     let index = u32::from_le_bytes(keys.bytes());
-    let (_, len) = initiate(m.me, &own, keys, index, fixed, &[0; BODY_LEN], Macs::None, out).ok()?;
+    let (_, len) = initiate(m.me, &own, keys, index, fixed, &[NO_BODY; BODY_LEN], Macs::None, out).ok()?;
     Some(len)
 }
