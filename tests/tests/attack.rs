@@ -11,7 +11,7 @@ use handfast_tests::stranger::{Stranger, init, stream_frame};
 use handfast_tests::{Chance, Faults, HostId, NatSpec, Place, World, ms, secs};
 
 /// Worlds of a test that states a share: enough that luck does not decide.
-const RUNS: u64 = 200;
+const RUNS: u64 = 600;
 
 fn direct_pair(seed: u64) -> (World, HostId, HostId) {
     let (mut w, a, b) = World::pair(seed, NatSpec::port_restricted(), NatSpec::port_restricted());
