@@ -68,5 +68,12 @@ fn regression_who_called_in_vain_is_heard_when_the_partition_has_healed() {
     crowd.run_for(Duration::from_secs(61));
     let calls = crowd.calls.count(|call| call.tag == ACROSS);
     assert!(calls.all() >= 60, "{}", calls.all());
+    for call in crowd.calls.done.iter().filter(|call| {
+        call.tag == ACROSS
+            && call.result != handfast_tests::scale::calls::Ended::Direct
+            && call.result != handfast_tests::scale::calls::Ended::Relayed
+    }) {
+        eprintln!("DBG {call:?} homes {:?}", crowd.w.status(call.to).homes);
+    }
     assert_eq!(calls.answered(), calls.all());
 }

@@ -90,8 +90,8 @@ impl Choice<'_> {
     /// partners of the first home, those drawn, who does less else, the emptier, the nearer. Small differences of load are
     /// none, and neither are those of less than a factor of two in distance: else all leaves of a region would find the
     /// same one the best.
-    fn rank(&self, now: Instant, peer: &PeerId, prospect: &Prospect) -> (bool, bool, bool, bool, bool, u8, u8, u32) {
-        let distance = prospect.rtt.map_or(u32::MAX, |rtt| rtt.as_micros().checked_ilog2().unwrap_or(0));
+    fn rank(&self, now: Instant, peer: &PeerId, prospect: &Prospect) -> (bool, bool, bool, bool, bool, u8, u8, u8) {
+        let distance = prospect.distance.unwrap_or(u8::MAX);
         let duties = prospect.load.map_or(0, |load| load.introductions.max(load.relay)) / DUTY_STEP;
         let fullness = level(self.places(now, peer, prospect).utilisation()) / LEVELS;
         let is_partner = self.partners.contains(peer);

@@ -283,7 +283,7 @@ impl Homes {
     /// Takes a home off the list; the one that remains is told by a new record.
     fn unchoose(&mut self, now: Instant, peer: &PeerId, m: &mut Means<'_>) {
         if let Some(prospect) = self.prospects.get_mut(peer) {
-            (prospect.is_registered, prospect.missed, prospect.missed_by) = (false, 0, None);
+            prospect.is_registered = false;
         }
         self.call_off(peer);
         let before = self.chosen.len();
@@ -318,7 +318,8 @@ impl Homes {
         m.members.on_load(now, &from, load);
         let Some(prospect) = self.prospects.get_mut(&from) else { return };
         (prospect.load, prospect.is_silent) = (Some(load), false);
-        prospect.rtt = rtt.or(prospect.rtt);
+        let distance = rtt.map(|rtt| u8::try_from(rtt.as_micros().checked_ilog2().unwrap_or(0)).unwrap_or(u8::MAX));
+        prospect.distance = distance.or(prospect.distance);
         match prospect.question {
             Some((Question::Load, _)) if tells_room => self.ask(now, from, Question::Room, m.out),
             Some((Question::Load | Question::Alive, _)) => self.drop_question(&from),
@@ -367,6 +368,7 @@ impl Homes {
         }
         if refused.is_some() {
             prospect.refused_until = Some(now + REFUSED_FOR + m.random.jitter.jitter(REFUSED_FOR));
+            prospect.is_left = false;
             self.give_up(now, from, m);
             return;
         }

@@ -78,14 +78,9 @@ pub(super) struct Prospect {
     pub(super) owes_life: bool,
     /// A home named it, and nobody else did: it may be a friend of that home's.
     pub(super) is_named: bool,
-    /// As a home, it brought a trial call.
-    pub(super) has_brought: bool,
-    /// Trial calls that it did not bring since then, and who made the last of them.
-    pub(super) missed: u8,
-    pub(super) missed_by: Option<PeerId>,
-    /// It was left for that: no home before.
-    pub(super) left_until: Option<Instant>,
-    /// Refused us: not asked again before.
+    /// Left as a home that brought nobody: what it says does not bring it back sooner.
+    pub(super) is_left: bool,
+    /// Refused us, or was left: not asked again before.
     pub(super) refused_until: Option<Instant>,
     pub(super) question: Option<(Question, u8)>,
     /// It did not answer the last one.
@@ -94,7 +89,8 @@ pub(super) struct Prospect {
     pub(super) load: Option<Load>,
     /// How many leaves it has and takes, as it said itself, as levels: of those without an advert.
     pub(super) places: Option<(u8, u8)>,
-    pub(super) rtt: Option<Duration>,
+    /// The round trip, as the power of two of microseconds below it: smaller differences are none.
+    pub(super) distance: Option<u8>,
 }
 
 impl Prospect {
@@ -111,17 +107,14 @@ impl Prospect {
             is_overtaken: false,
             owes_life: false,
             is_named: false,
-            has_brought: false,
-            missed: 0,
-            missed_by: None,
-            left_until: None,
+            is_left: false,
             refused_until: None,
             question: None,
             is_silent: false,
             deadline: None,
             load: None,
             places: None,
-            rtt: None,
+            distance: None,
         }
     }
 
@@ -132,7 +125,7 @@ impl Prospect {
     }
 
     pub(super) fn is_refusing(&self, now: Instant) -> bool {
-        self.refused_until.max(self.left_until).is_some_and(|until| until > now)
+        self.refused_until.is_some_and(|until| until > now)
     }
 
     /// Whether it leaves open what it was asked for longer than is usual: another one is drawn beside it.

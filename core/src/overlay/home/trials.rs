@@ -141,10 +141,8 @@ impl Trials {
         let Some(mut trial) = self.by_leaf.remove(&leaf) else { return };
         self.deadlines.set(leaf, &mut trial.deadline, None);
         let is_unclear = trial.was_busy || trial.asked.is_none();
-        let refused = match trial.was_brought {
-            true => None,
-            false => Some(if is_unclear { Refusal::Busy } else { Refusal::NotRegistered }),
-        };
+        let in_vain = if is_unclear { Refusal::Busy } else { Refusal::NotRegistered };
+        let refused = (!trial.was_brought).then_some(in_vain);
         send(out, leaf, &Message::TrialReply { refused });
     }
 

@@ -121,7 +121,9 @@ impl Homes {
         let idle: Vec<PeerId> = idle.map(|(peer, _)| *peer).collect();
         if idle.is_empty() {
             // All have refused, and said when to come again: nobody has failed. Those that were left are better than none.
-            self.prospects.values_mut().for_each(|c| c.left_until = None);
+            for left in self.prospects.values_mut().filter(|c| c.is_left) {
+                (left.is_left, left.refused_until) = (false, None);
+            }
             return;
         }
         for peer in self.sweep.begin(idle, &mut m.random.peer_choice) {

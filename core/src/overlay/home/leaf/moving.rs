@@ -37,7 +37,9 @@ impl Homes {
         let Some(prospect) = self.prospects.get_mut(&from) else { return };
         if prospect.is_refusing(now) {
             let patience = retry_after_s.clamp(PATIENCE_MIN_S, PATIENCE_MAX_S);
-            prospect.refused_until = Some(now + Duration::from_secs(patience.into()));
+            if !prospect.is_left {
+                prospect.refused_until = Some(now + Duration::from_secs(patience.into()));
+            }
             self.learn_by_the_way(ip, supernodes);
             return self.advance(now, m);
         }

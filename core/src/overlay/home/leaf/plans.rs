@@ -1,9 +1,12 @@
 //! What a leaf has in mind: where it moves, whom its first home names for the other one, and who tries its homes.
 
+use core::net::SocketAddr;
+
 use arrayvec::ArrayVec;
 
 use crate::identity::PeerId;
 use crate::time::{Instant, earliest};
+use crate::wire::address::Prefix;
 use crate::wire::message::{PARTNERS_MAX, RECORD_HOMES_MAX};
 
 /// The home that is being left, and for whom.
@@ -42,13 +45,41 @@ impl Partners {
 #[derive(Default)]
 pub(super) struct Trials {
     pub(super) at: Option<Instant>,
-    /// The homes for which that was planned.
-    pub(super) planned_for: ArrayVec<PeerId, RECORD_HOMES_MAX>,
+    /// Of the homes for which that was planned.
+    pub(super) verdicts: ArrayVec<Verdict, RECORD_HOMES_MAX>,
     /// Trials in a row that showed of no home that it is good.
     pub(super) in_vain: u32,
     pub(super) running: Option<Box<Running>>,
     /// Who made the last one.
-    pub(super) last: Option<PeerId>,
+    pub(super) last: Option<Teller>,
+}
+
+/// Who makes a trial, by first bytes of a hash: all in a prefix are one, where that counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Teller([u8; 4]);
+
+impl Teller {
+    pub(super) fn of(peer: &PeerId, address: SocketAddr) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        match Prefix::counted(address.ip()) {
+            Some(Prefix::V4(bytes)) => hasher.update(&bytes),
+            Some(Prefix::V6(bytes)) => hasher.update(&bytes),
+            None => hasher.update(peer.as_bytes()),
+        };
+        let mut first = [0; 4];
+        hasher.finalize_xof().fill(&mut first);
+        Self(first)
+    }
+}
+
+/// What trials have shown of a home.
+pub(super) struct Verdict {
+    pub(super) home: PeerId,
+    /// It brought one.
+    pub(super) has_brought: bool,
+    /// Those that it did not bring, since then, and who made the last of them.
+    pub(super) missed: u8,
+    pub(super) missed_by: Option<Teller>,
 }
 
 /// A trial that was begun.

@@ -3,7 +3,7 @@
 //! A home that takes a leaf and brings nobody to it, or does not put its record where that is looked for, looks like
 //! any other to the leaf. So a leaf draws a stranger: a supernode that no home named, in another prefix, and gives it an
 //! Init that nobody but the leaf can read ([`Message::Trial`]). The stranger looks the leaf up and asks the homes that
-//! it finds to bring it. To a home it is a call like others. A home that brings it is [good](Prospect::has_brought);
+//! it finds to bring it. To a home it is a call like others. A home that brings it is [good](Verdict::has_brought);
 //! one that does not until the stranger says that it did what it could has missed one. The word of one stranger is not
 //! enough, since it may lie, too: a home that has missed [`MISSES_MAX`] by the word of several is left, and
 //! not asked again for a while. Silence of the stranger says nothing.
@@ -15,7 +15,7 @@ use core::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use super::plans::Running;
+use super::plans::{Running, Teller, Trials, Verdict};
 use super::{Homes, SURPLUS_HOLD};
 use crate::identity::PeerId;
 use crate::introduce::ephemeral_of;
@@ -53,7 +53,7 @@ const BODY_LEN: usize = 40;
 /// One that no body begins with: whoever sends this Init elsewhere has none that is taken.
 const NO_BODY: u8 = 0xff;
 
-impl Prospect {
+impl Verdict {
     fn is_useless(&self) -> bool {
         self.missed >= if self.has_brought { MISSES_OF_GOOD_MAX } else { MISSES_MAX }
     }
@@ -66,25 +66,29 @@ impl Homes {
 
     /// Both homes stand: when they are to be tried.
     pub(super) fn plan_trial(&mut self, now: Instant, jitter: &mut ChoiceRng) {
-        let before = &self.trials.planned_for;
-        let is_same = self.chosen.len() == before.len() && self.chosen.iter().all(|home| before.contains(home));
-        if is_same && (self.trials.at.is_some() || self.trials.running.is_some()) {
+        let Trials { at, running, verdicts, .. } = &mut self.trials;
+        let before = verdicts.len();
+        verdicts.retain(|verdict| self.chosen.contains(&verdict.home));
+        let stayed = verdicts.len();
+        let is_same = stayed == before && stayed == self.chosen.len();
+        if is_same && (at.is_some() || running.is_some()) {
             return;
         }
-        let is_good = self.chosen_prospects().any(|home| home.has_brought);
-        let stayed = self.chosen.iter().any(|home| before.contains(home));
-        let is_first = before.is_empty();
+        for home in &self.chosen {
+            if !verdicts.iter().any(|verdict| verdict.home == *home) {
+                verdicts.push(Verdict { home: *home, has_brought: false, missed: 0, missed_by: None });
+            }
+        }
         // Those of the last run were tried then.
-        let wait = if is_good {
+        let wait = if verdicts.iter().any(|verdict| verdict.has_brought) {
             GOOD_FOR
-        } else if is_first && !self.is_as_it_was() {
+        } else if before == 0 && !self.is_as_it_was() {
             FIRST_AFTER
-        } else if is_first || stayed {
+        } else if before == 0 || stayed > 0 {
             NEXT_AFTER
         } else {
             self.again_after()
         };
-        self.trials.planned_for = self.chosen.clone();
         self.put_trial(now, wait, jitter);
     }
 
@@ -115,8 +119,9 @@ impl Homes {
         };
         let homes = self.chosen.clone();
         let running = Running { by, call: None, until: now + OVER_AFTER, homes, brought: ArrayVec::new() };
-        (self.trials.running, self.trials.last) = (Some(Box::new(running)), Some(by));
+        self.trials.running = Some(Box::new(running));
         let Some(prospect) = self.prospects.get_mut(&by) else { return };
+        self.trials.last = Some(Teller::of(&by, prospect.address));
         match prospect.link {
             Link::Up => self.send_trial(now, by, m),
             Link::Dialling => {}
@@ -131,9 +136,7 @@ impl Homes {
     /// one. Who is to spare supernodes asks only those that it has talked to.
     pub(crate) fn stranger(&self, now: Instant, choice: &mut ChoiceRng) -> Option<(PeerId, SocketAddr)> {
         let is_sparing = self.is_sparing();
-        let last = self.trials.last.and_then(|last| self.prospects.get(&last));
-        let is_last =
-            |peer: &PeerId, c: &Prospect| self.trials.last == Some(*peer) || last.is_some_and(|last| last.is_near(c));
+        let is_last = |peer: &PeerId, c: &Prospect| self.trials.last == Some(Teller::of(peer, c.address));
         let fits = |(peer, c): &(&PeerId, &Prospect)| {
             let is_stranger = !self.chosen.contains(peer) && !c.is_named && !self.is_near(c);
             is_stranger && !c.is_refusing(now) && (!is_sparing || c.is_proven)
@@ -199,44 +202,33 @@ impl Homes {
         // Of homes that have changed meanwhile, an older record may have been found.
         let is_told = is_told && running.homes == self.chosen;
         let mut is_good = false;
-        for home in &running.homes {
-            let is_new_word = self.is_new_word(home, &running.by);
-            let Some(prospect) = self.prospects.get_mut(home) else { continue };
-            if running.brought.contains(home) {
-                (prospect.has_brought, prospect.missed, prospect.missed_by) = (true, 0, None);
+        let teller = self.prospects.get(&running.by).map(|c| Teller::of(&running.by, c.address));
+        for verdict in &mut self.trials.verdicts {
+            if running.brought.contains(&verdict.home) {
+                (verdict.has_brought, verdict.missed, verdict.missed_by) = (true, 0, None);
                 is_good = true;
-            } else if is_told && is_new_word {
-                (prospect.missed, prospect.missed_by) = (prospect.missed + 1, Some(running.by));
+            } else if is_told && verdict.missed_by != teller {
+                // Somebody else than last time says so.
+                (verdict.missed, verdict.missed_by) = (verdict.missed + 1, teller);
             }
         }
         self.trials.in_vain = if is_good { 0 } else { self.trials.in_vain + 1 };
-        let are_sound = self.chosen_prospects().all(|home| home.missed == 0);
+        let are_sound = self.trials.verdicts.iter().all(|verdict| verdict.missed == 0);
         let wait = if is_good && are_sound { GOOD_FOR } else { self.again_after() };
         self.put_trial(now, wait, &mut m.random.jitter);
         if self.surplus_at.is_none() {
             self.surplus_at = Some(now + FIRST_AFTER);
         }
-        let is_useless = |home: &&PeerId| self.prospects.get(*home).is_some_and(|c| c.is_useless());
-        let useless: ArrayVec<PeerId, RECORD_HOMES_MAX> = self.chosen.iter().filter(is_useless).copied().collect();
+        let useless = self.trials.verdicts.iter().filter(|verdict| verdict.is_useless());
+        let useless: ArrayVec<PeerId, RECORD_HOMES_MAX> = useless.map(|verdict| verdict.home).collect();
         for home in useless {
             self.leave_useless(now, home, m);
         }
     }
 
-    /// Whether somebody else than last time says that a home did not bring a call.
-    fn is_new_word(&self, home: &PeerId, by: &PeerId) -> bool {
-        let last = self.prospects.get(home).and_then(|home| home.missed_by);
-        let is_near = |last: &PeerId| {
-            let (last, by) = (self.prospects.get(last), self.prospects.get(by));
-            last.zip(by).is_some_and(|(last, by)| last.is_near(by))
-        };
-        last.is_none_or(|last| last != *by && !is_near(&last))
-    }
-
     fn leave_useless(&mut self, now: Instant, home: PeerId, m: &mut Means<'_>) {
         if let Some(prospect) = self.prospects.get_mut(&home) {
-            prospect.left_until = Some(now + LEFT_FOR);
-            prospect.has_brought = false;
+            (prospect.is_left, prospect.refused_until) = (true, Some(now + LEFT_FOR));
         }
         send(m.out, home, &Message::Deregister);
         self.give_up(now, home, m);
