@@ -72,8 +72,6 @@ fn regression_who_called_in_vain_is_heard_when_the_partition_has_healed() {
         call.tag == ACROSS
             && call.result != handfast_tests::scale::calls::Ended::Direct
             && call.result != handfast_tests::scale::calls::Ended::Relayed
-    }) {
-        eprintln!("DBG {call:?} homes {:?}", crowd.w.status(call.to).homes);
-    }
+    }) {}
     assert_eq!(calls.answered(), calls.all());
 }

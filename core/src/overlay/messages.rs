@@ -540,7 +540,7 @@ impl Overlay {
                 // Homes may all lie: somebody whom they did not name is asked, and first where they said no.
                 let denied = self.denied.get(&peer).filter(|_| homes.registered().next().is_some());
                 let is_first = denied.is_some_and(|(_, failure)| *failure == LookupFailure::Unknown);
-                let other = denied.and_then(|_| homes.stranger(now, &mut self.random.peer_choice));
+                let other = denied.and_then(|_| homes.known_stranger(now, &mut self.random.peer_choice));
                 let other = other.map(|(peer, address)| (peer, Some(address)));
                 let mut all: Vec<_> = homes.linked().map(|home| (home, None)).collect();
                 all.splice(if is_first { 0..0 } else { all.len()..all.len() }, other);

@@ -445,7 +445,8 @@ fn a_leaf_is_dismissed_with_a_word_where_its_link_stays() {
 fn where_homes_have_no_record_somebody_whom_they_did_not_name_is_asked_first() {
     let mut leaf = registered(Role::Leaf);
     leaf.join(s(5), &[(id(2), address(2))]);
-    // The second home is dialled and does not answer: a stranger all the same, and the only one.
+    // It was there, and is a home no longer.
+    leaf.on_link_up(s(6), id(2), SHOWN);
     leaf.on_link_down(s(6), &id(2));
     drain(&mut leaf);
     let asked_at = |leaf: &mut Overlay, at: u64| {

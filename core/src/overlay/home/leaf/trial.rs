@@ -114,7 +114,7 @@ impl Homes {
             // Planned anew when they stand, or when that one is over.
             return;
         }
-        let Some((by, _)) = self.stranger(now, &mut m.random.peer_choice) else {
+        let Some((by, _)) = self.stranger(now, self.is_sparing(), &mut m.random.peer_choice) else {
             return self.put_trial(now, NEXT_AFTER, &mut m.random.jitter);
         };
         let homes = self.chosen.clone();
@@ -132,14 +132,18 @@ impl Homes {
         }
     }
 
+    /// A stranger that this leaf has talked to.
+    pub(crate) fn known_stranger(&self, now: Instant, choice: &mut ChoiceRng) -> Option<(PeerId, SocketAddr)> {
+        self.stranger(now, true, choice)
+    }
+
     /// Somebody whom no home named, in no home's prefix, and not the one of last time; one that is linked, if there is
-    /// one. Who is to spare supernodes asks only those that it has talked to.
-    pub(crate) fn stranger(&self, now: Instant, choice: &mut ChoiceRng) -> Option<(PeerId, SocketAddr)> {
-        let is_sparing = self.is_sparing();
+    /// one. Whether it is to be one that this leaf has talked to.
+    fn stranger(&self, now: Instant, is_proven: bool, choice: &mut ChoiceRng) -> Option<(PeerId, SocketAddr)> {
         let is_last = |peer: &PeerId, c: &Prospect| self.trials.last == Some(Teller::of(peer, c.address));
         let fits = |(peer, c): &(&PeerId, &Prospect)| {
             let is_stranger = !self.chosen.contains(peer) && !c.is_named && !self.is_near(c);
-            is_stranger && !c.is_refusing(now) && (!is_sparing || c.is_proven)
+            is_stranger && !c.is_refusing(now) && (c.is_proven || !is_proven)
         };
         let all = || self.prospects.iter().map(|(peer, c)| (peer, &**c)).filter(fits);
         // Anybody may open a link; it is of use here where this leaf wanted it.
