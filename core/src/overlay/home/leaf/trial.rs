@@ -84,9 +84,10 @@ impl Homes {
             GOOD_FOR
         } else if before == 0 && !self.is_as_it_was() {
             FIRST_AFTER
-        } else if before == 0 || stayed > 0 {
+        } else if before == 0 || stayed > 0 || self.trials.in_vain == 0 {
             NEXT_AFTER
         } else {
+            // Trials showed that the last ones were useless.
             self.again_after()
         };
         self.put_trial(now, wait, jitter);
