@@ -74,7 +74,7 @@ impl Node {
                 self.on_answer(now, key, receiver, Route::Relayed { channel, via: home }, packet)?;
                 self.peers.set_limits(key, limits);
             }
-            Err(refusal) if self.overlay.on_trial_answer(&home_id, &id, refusal) => {}
+            Err(refusal) if self.overlay.on_trial_answer(now, &home_id, &id, refusal) => {}
             Err(refusal) => self.calls.on_refused(now, id, &home_id, refusal)?,
         }
         self.carry_calls(now);

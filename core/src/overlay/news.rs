@@ -173,6 +173,7 @@ impl Overlay {
             s.dial_backs.handle_timeout(now);
             s.trials.handle_timeout(now, stores.out);
         }
+        self.look_again(now);
         self.members.handle_timeout(now);
         self.records.handle_timeout(now);
         self.lookups.handle_timeout(now, &mut self.out);

@@ -9,6 +9,7 @@ use super::state::{Acting, Overlay};
 use crate::account::Source;
 use crate::identity::PeerId;
 use crate::introduce::LookupFailure;
+use crate::overlay::directory::{HOLDERS_MAX, LookupStart, Whom};
 use crate::time::Instant;
 use crate::wire::message::{Message, Refusal};
 
@@ -46,14 +47,32 @@ impl Overlay {
             Err(LookupFailure::Unknown) => s.trials.on_homes(now, leaf, core::iter::empty(), out),
             Err(_) => s.trials.on_no_answer(leaf, out),
         }
+        self.look_again(now);
     }
 
     /// A home refused an introduction that this node asked for: whether that was for a trial.
-    pub(crate) fn on_trial_answer(&mut self, home: &PeerId, leaf: &PeerId, refusal: Refusal) -> bool {
+    pub(crate) fn on_trial_answer(&mut self, now: Instant, home: &PeerId, leaf: &PeerId, refusal: Refusal) -> bool {
         let Self { acting, out, .. } = self;
-        match acting {
-            Acting::Supernode(s) => s.trials.on_answer(home, leaf, refusal, out),
+        let is_trial = match acting {
+            Acting::Supernode(s) => s.trials.on_answer(now, home, leaf, refusal, out),
             Acting::Leaf(_) => false,
+        };
+        self.look_again(now);
+        is_trial
+    }
+
+    /// Looks for the newest record of those whose record did not help.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        while let Acting::Supernode(s) = &mut self.acting
+            && let Some(leaf) = s.trials.poll_again()
+        {
+            let mut holders = self.members.holders(&leaf, HOLDERS_MAX);
+            holders.retain(|(holder, _)| *holder != self.me.id());
+            self.lookups.is_seeking = self.members.is_partial();
+            match self.lookups.start_newest(now, leaf, &Whom::AllHolders(holders), &mut self.out) {
+                LookupStart::Pending => {}
+                _ => s.trials.on_no_answer(leaf, &mut self.out),
+            }
         }
     }
 

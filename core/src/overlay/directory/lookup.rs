@@ -170,6 +170,18 @@ impl Lookups {
         start
     }
 
+    /// The same where an earlier answer did not help: what all of `whom` have that is newest.
+    pub(crate) fn start_newest(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        whom: &Whom,
+        out: &mut VecDeque<Output>,
+    ) -> LookupStart {
+        self.forget(&peer);
+        self.start(now, peer, whom, out)
+    }
+
     /// The same for `asker`, who is answered at once or when the lookup ends; where nobody answers, neither is it. Where
     /// all are asked, the answer is not older than `own`, the record that is at hand.
     pub(crate) fn start_for(

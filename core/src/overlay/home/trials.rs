@@ -2,7 +2,9 @@
 //!
 //! The leaf gives an Init that only it can read ([`Message::Trial`]). It is looked up, and the homes that are found are
 //! asked to bring it, as by any caller, twice ([`HOME_WAITS`]). A leaf that gets it refuses it, and by that refusal the
-//! home is known to have brought it. When all have answered, or have had their time, the leaf is told.
+//! home is known to have brought it. When all have answered, or have had their time, and none brought it, the
+//! record may have been an old one: the newest is looked for, and homes that it names besides are asked. Then the leaf is
+//! told.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -13,6 +15,7 @@ use crate::identity::PeerId;
 use crate::introduce::ephemeral_of;
 use crate::overlay::output::Output;
 use crate::overlay::pack::{Packer, send};
+use crate::queue;
 use crate::time::{Deadlines, Instant};
 use crate::wire::message::{Message, Refusal};
 
@@ -38,8 +41,12 @@ struct Trial {
     asked: Option<Vec<(PeerId, SocketAddr)>>,
     /// How often they were asked.
     times: usize,
+    /// All that were, once the leaf was looked up for the first time; the second time the newest record counts.
+    tried: Option<Vec<PeerId>>,
     was_brought: bool,
     was_busy: bool,
+    /// This is the second round.
+    is_again: bool,
     deadline: Option<Instant>,
 }
 
@@ -47,6 +54,8 @@ struct Trial {
 pub(crate) struct Trials {
     by_leaf: BTreeMap<PeerId, Box<Trial>>,
     deadlines: Deadlines<PeerId>,
+    /// Those that are to be looked up once more.
+    again: VecDeque<PeerId>,
     taken: RateTable<Source>,
 }
 
@@ -55,6 +64,7 @@ impl Trials {
         Self {
             by_leaf: BTreeMap::new(),
             deadlines: Deadlines::default(),
+            again: VecDeque::new(),
             taken: RateTable::new(TRIALS_OF_ONE, TRIALS, TRIERS_MAX),
         }
     }
@@ -70,8 +80,16 @@ impl Trials {
         if !has_room || ephemeral_of(init).is_none() || !self.taken.take(now, by) {
             return Err(Refusal::Busy);
         }
-        let mut trial =
-            Trial { init: init.into(), asked: None, times: 0, was_brought: false, was_busy: false, deadline: None };
+        let mut trial = Trial {
+            init: init.into(),
+            asked: None,
+            times: 0,
+            tried: None,
+            was_brought: false,
+            was_busy: false,
+            is_again: false,
+            deadline: None,
+        };
         self.deadlines.set(leaf, &mut trial.deadline, Some(now + LOOKUP_MAX));
         self.by_leaf.insert(leaf, Box::new(trial));
         Ok(())
@@ -93,26 +111,51 @@ impl Trials {
         out: &mut VecDeque<Output>,
     ) {
         if let Some(trial) = self.by_leaf.get_mut(&leaf).filter(|trial| trial.asked.is_none()) {
-            trial.asked = Some(homes.collect());
+            let tried = trial.tried.as_deref().unwrap_or_default();
+            trial.asked = Some(homes.filter(|(home, _)| !tried.contains(home)).collect());
+            trial.times = 0;
             self.ask(now, leaf, out);
         }
+    }
+
+    /// Where the record that was found did not help, it may be an old one: who is to be looked up once more, for the
+    /// newest.
+    pub(crate) fn poll_again(&mut self) -> Option<PeerId> {
+        queue::pop(&mut self.again, 0)
     }
 
     /// Asks those that have not answered, unless they have had their time.
     fn ask(&mut self, now: Instant, leaf: PeerId, out: &mut VecDeque<Output>) {
         let Some(trial) = self.by_leaf.get_mut(&leaf) else { return };
         let asked = trial.asked.as_deref().unwrap_or_default();
-        let Some(wait) = HOME_WAITS.get(trial.times).filter(|_| !asked.is_empty()) else { return self.end(leaf, out) };
+        let Some(wait) = HOME_WAITS.get(trial.times).filter(|_| !asked.is_empty()) else {
+            return self.end_round(now, leaf, out);
+        };
         for (home, address) in asked {
             Packer::dialling(*home, *address, out).push(&Message::Introduce { peer: leaf, init: &trial.init });
         }
         trial.times += 1;
+        if trial.tried.is_none() && trial.times == 1 {
+            trial.tried = Some(asked.iter().map(|(home, _)| *home).collect());
+        }
         self.deadlines.set(leaf, &mut trial.deadline, Some(now + *wait));
+    }
+
+    /// All that were found have answered, or had their time.
+    fn end_round(&mut self, now: Instant, leaf: PeerId, out: &mut VecDeque<Output>) {
+        let Some(trial) = self.by_leaf.get_mut(&leaf) else { return };
+        if trial.was_brought || trial.asked.is_none() || core::mem::replace(&mut trial.is_again, true) {
+            return self.end(leaf, out);
+        }
+        trial.asked = None;
+        self.again.push_back(leaf);
+        self.deadlines.set(leaf, &mut trial.deadline, Some(now + LOOKUP_MAX));
     }
 
     /// A home says what the leaf made of it. Whether that is about a trial.
     pub(crate) fn on_answer(
         &mut self,
+        now: Instant,
         home: &PeerId,
         leaf: &PeerId,
         refusal: Refusal,
@@ -132,7 +175,7 @@ impl Trials {
         // The leaf's own word.
         trial.was_brought |= refusal == Refusal::NotAllowed;
         if asked.is_empty() {
-            self.end(*leaf, out);
+            self.end_round(now, *leaf, out);
         }
         true
     }
@@ -222,10 +265,10 @@ mod tests {
         let (mut trials, mut out) = begun();
         trials.on_homes(s(1), id(LEAF), [at(2), at(3)].into_iter(), &mut out);
         assert_eq!(said(&mut out), (vec![id(2), id(3)], vec![]));
-        assert!(!trials.on_answer(&id(4), &id(LEAF), Refusal::NotAllowed, &mut out), "it was not asked");
-        assert!(trials.on_answer(&id(2), &id(LEAF), Refusal::NotAllowed, &mut out));
-        assert!(!trials.on_answer(&id(2), &id(LEAF), Refusal::NotAllowed, &mut out), "once");
-        assert!(trials.on_answer(&id(3), &id(LEAF), Refusal::NotRegistered, &mut out));
+        assert!(!trials.on_answer(s(1), &id(4), &id(LEAF), Refusal::NotAllowed, &mut out), "it was not asked");
+        assert!(trials.on_answer(s(1), &id(2), &id(LEAF), Refusal::NotAllowed, &mut out));
+        assert!(!trials.on_answer(s(1), &id(2), &id(LEAF), Refusal::NotAllowed, &mut out), "once");
+        assert!(trials.on_answer(s(1), &id(3), &id(LEAF), Refusal::NotRegistered, &mut out));
         assert_eq!(said(&mut out), (vec![], vec![None]));
         assert_eq!(trials.poll_timeout(), None);
     }
@@ -234,15 +277,29 @@ mod tests {
     fn homes_that_refuse_or_are_silent_have_not_brought_it() {
         let (mut trials, mut out) = begun();
         trials.on_homes(s(1), id(LEAF), [at(2), at(3)].into_iter(), &mut out);
-        assert!(trials.on_answer(&id(2), &id(LEAF), Refusal::NotRegistered, &mut out));
+        assert!(trials.on_answer(s(1), &id(2), &id(LEAF), Refusal::NotRegistered, &mut out));
         assert_eq!(said(&mut out), (vec![id(2), id(3)], vec![]));
-        let mut times = 0;
-        while let Some(at) = trials.poll_timeout() {
-            trials.handle_timeout(at, &mut out);
-            times += 1;
+        for _ in 0..2 {
+            trials.handle_timeout(trials.poll_timeout().unwrap(), &mut out);
         }
-        assert_eq!(times, 2);
-        assert_eq!(said(&mut out), (vec![id(3)], vec![Some(Refusal::NotRegistered)]));
+        assert_eq!(said(&mut out), (vec![id(3)], vec![]));
+        // The record may be an old one.
+        assert_eq!((trials.poll_again(), trials.poll_again()), (Some(id(LEAF)), None));
+        trials.on_homes(s(6), id(LEAF), [at(3), at(4)].into_iter(), &mut out);
+        assert_eq!(said(&mut out), (vec![id(4)], vec![]), "who was asked was asked");
+        assert!(trials.on_answer(s(6), &id(4), &id(LEAF), Refusal::NotRegistered, &mut out));
+        assert_eq!(said(&mut out), (vec![], vec![Some(Refusal::NotRegistered)]));
+        assert_eq!((trials.poll_again(), trials.poll_timeout()), (None, None));
+    }
+
+    #[test]
+    fn one_that_nobody_knows_is_looked_up_once_more() {
+        let (mut trials, mut out) = begun();
+        trials.on_homes(s(1), id(LEAF), core::iter::empty(), &mut out);
+        assert_eq!((said(&mut out), trials.poll_again()), ((vec![], vec![]), Some(id(LEAF))));
+        trials.on_homes(s(2), id(LEAF), [at(2)].into_iter(), &mut out);
+        assert!(trials.on_answer(s(2), &id(2), &id(LEAF), Refusal::NotAllowed, &mut out));
+        assert_eq!(said(&mut out), (vec![id(2)], vec![None]));
     }
 
     #[test]
@@ -251,9 +308,11 @@ mod tests {
         trials.on_homes(s(1), id(LEAF), [at(2)].into_iter(), &mut out);
         for _ in 0..2 {
             assert_eq!(said(&mut out), (vec![id(2)], vec![]));
-            assert!(trials.on_answer(&id(2), &id(LEAF), Refusal::Busy, &mut out));
+            assert!(trials.on_answer(s(1), &id(2), &id(LEAF), Refusal::Busy, &mut out));
             trials.handle_timeout(trials.poll_timeout().unwrap(), &mut out);
         }
+        assert_eq!(trials.poll_again(), Some(id(LEAF)));
+        trials.on_homes(s(6), id(LEAF), [at(2)].into_iter(), &mut out);
         assert_eq!(said(&mut out), (vec![], vec![Some(Refusal::Busy)]));
     }
 
