@@ -26,6 +26,8 @@ const REVIEW_EVERY: Duration = Duration::from_secs(10);
 const SHED_EVERY: Duration = Duration::from_secs(2);
 /// Of those that have their second home here, so many in a thousand are sent elsewhere in one go: 3 % a minute.
 const SHED_PERMILLE: u64 = 1;
+/// And where there are few, one in two minutes: this part of one in one go, in thousandths.
+const SHED_LEAST: u64 = 17;
 /// Above so much of the mean utilisation leaves are sent elsewhere. What comes back so after half of all supernodes
 /// were away ends as far below the mean as this is above it.
 const TOO_FULL_PERCENT: u32 = 110;
@@ -223,7 +225,7 @@ impl Balance {
             return 0;
         }
         self.shed_at = Some(now + SHED_EVERY);
-        self.owed += SHED_PERMILLE * seconds as u64;
+        self.owed += (SHED_PERMILLE * seconds as u64).max(SHED_LEAST);
         let due = self.owed / 1_000;
         self.owed %= 1_000;
         usize::try_from(due).unwrap_or(usize::MAX)

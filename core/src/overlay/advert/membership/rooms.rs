@@ -25,6 +25,22 @@ impl Known {
         self.room.as_ref()?.said(now)
     }
 
+    /// By the share of its places that is said to be taken: at least so many, and at most so many.
+    fn shared_out(&self, now: Instant) -> Option<(u32, u32)> {
+        let heard = self.load.filter(|heard| now.since(heard.at) < LOAD_HOLDS)?;
+        let all = u64::from(self.advert.leaves_max);
+        let share = |of_255: u8| u32::try_from(all * u64::from(of_255) / 255).unwrap_or(u32::MAX);
+        let most = share(heard.load.leaves);
+        let least = heard.load.leaves.checked_sub(1).map_or(0, |less| share(less).saturating_add(1));
+        Some((least.min(most), most))
+    }
+
+    /// Whether it is known how full this one is: it said so, or its share says it to a tenth.
+    fn tells(&self, now: Instant) -> bool {
+        let is_close = |(least, most): (u32, u32)| most - least <= most / 10;
+        self.said(now).is_some() || self.shared_out(now).is_some_and(is_close)
+    }
+
     fn seen(&self, now: Instant) -> Places {
         self.room.as_ref().map_or(Places::default(), |room| room.seen(now))
     }
@@ -66,10 +82,8 @@ impl MembershipTable {
         // Of those that this node does not talk to only a share is known, rounded up to a 255th: within that they are
         // taken for as full as the middle one.
         let by_share = || {
-            let heard = known.load.filter(|heard| now.since(heard.at) < LOAD_HOLDS)?;
+            let (least, most) = known.shared_out(now)?;
             let all = known.advert.leaves_max;
-            let share = |of_255: u8| u32::try_from(u64::from(all) * u64::from(of_255) / 255).unwrap_or(u32::MAX);
-            let (least, most) = (share(heard.load.leaves.saturating_sub(1)), share(heard.load.leaves));
             Some(Places { taken: taken_at(self.utilisation_median, all).clamp(least, most), all })
         };
         let said = known.said(now).or_else(by_share)?;
@@ -137,7 +151,7 @@ impl MembershipTable {
             known.advert.id != self.me && !known.advert.is_withdrawn() && known.suspicion == Suspicion::Alive
         });
         // Those who tell are a sample of all; the others count where nobody tells.
-        let (tell, others): (Vec<&Known>, Vec<&Known>) = living.partition(|known| known.said(now).is_some());
+        let (tell, others): (Vec<&Known>, Vec<&Known>) = living.partition(|known| known.tells(now));
         let counted = if tell.is_empty() { others } else { tell };
         let mut all: Vec<Places> = counted.into_iter().filter_map(|known| self.believed(now, known)).collect();
         all.push(own);
