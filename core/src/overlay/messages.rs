@@ -9,7 +9,7 @@ use crate::account::Source;
 use crate::identity::PeerId;
 use crate::introduce::LookupFailure;
 use crate::overlay::advert::{Advert, Capabilities, MembershipTable, statement};
-use crate::overlay::directory::{HOLDERS_MAX, LookupStart, Record, Whom};
+use crate::overlay::directory::{HOLDERS_MAX, LEAF_ASKED_MAX, LookupStart, Record, Whom};
 use crate::overlay::gossip::Stores;
 use crate::overlay::home::Carried;
 use crate::overlay::pack::{PLAINTEXT_MAX, Packer, send};
@@ -543,7 +543,8 @@ impl Overlay {
                 let other = denied.and_then(|_| homes.known_stranger(now, &mut self.random.peer_choice));
                 let other = other.map(|(peer, address)| (peer, Some(address)));
                 let mut all: Vec<_> = homes.linked().map(|home| (home, None)).collect();
-                all.splice(if is_first { 0..0 } else { all.len()..all.len() }, other);
+                let at = if is_first { 0 } else { all.len().min(LEAF_ASKED_MAX - 1) };
+                all.splice(at..at, other);
                 Whom::Homes(all)
             }
             Acting::Supernode(_) => holders(&self.members, self.me.id(), &peer),

@@ -33,7 +33,7 @@ const FOUND_MAX: usize = 24;
 /// Most of them that are in one prefix, where prefixes count: somebody may name whom he likes.
 const FOUND_IN_PREFIX_MAX: usize = 2;
 /// Most of them that a leaf asks.
-const LEAF_ASKED_MAX: usize = 4;
+pub(crate) const LEAF_ASKED_MAX: usize = 4;
 /// Most peers that wait here for one answer; others ask again.
 const ASKERS_MAX: usize = 16;
 /// How often each of them is asked before the lookup fails.

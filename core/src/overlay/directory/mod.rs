@@ -16,7 +16,7 @@ use core::time::Duration;
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use lookup::{LookupOutcome, LookupStart, Lookups, Whom};
+pub(crate) use lookup::{LEAF_ASKED_MAX, LookupOutcome, LookupStart, Lookups, Whom};
 pub(crate) use placing::{HOLDERS_MAX, Placing};
 pub(crate) use store::{Putter, RECORDS_MAX, RecordStore};
 

@@ -143,15 +143,16 @@ impl Placing {
         self.put_at(now + jitter.jitter(LATER_SPREAD), leaf, How::Whole);
     }
 
-    /// Once, however often it is to be put.
+    /// Once, however often it is to be put: as soon, and as much of it, as any of these times.
     fn put_at(&mut self, at: Instant, leaf: PeerId, how: How) {
         let before = self.later_at.get(&leaf).copied();
-        if before.map_or(self.later.len() >= LATER_MAX, |before| before <= at) {
+        if before.is_none() && self.later.len() >= LATER_MAX {
             return;
         }
-        if let Some(before) = before {
-            self.later.remove(&(before, leaf));
-        }
+        let (at, how) = match before.and_then(|before| Some((before, self.later.remove(&(before, leaf))?))) {
+            Some((before, had)) => (at.min(before), how.max(had)),
+            None => (at, how),
+        };
         self.later.insert((at, leaf), how);
         self.later_at.insert(leaf, at);
     }
@@ -302,7 +303,7 @@ impl Placing {
                 self.put_at(now + LATER_SPREAD, leaf, How::Named);
             }
         }
-        for how in [How::Any, How::Whole] {
+        for how in [How::Any, How::Named, How::Whole] {
             let due = due.iter().filter(|(_, due)| *due == how);
             self.put_all(now, how, due.filter_map(|(leaf, _)| records.get(leaf)), members, out);
         }

@@ -125,6 +125,27 @@ fn a_record_goes_to_eight_from_the_first_home_that_lives_and_to_three_from_the_o
 }
 
 #[test]
+fn the_other_home_names_a_record_twice_and_a_newer_one_goes_out_whole() {
+    let (members, mut random) = (members(3), generators(1));
+    let homes = [2, ME];
+    let records = records(&[100], &homes);
+    let (mut placing, mut out) = (Placing::new(s(0), id(ME)), VecDeque::new());
+    placing.put(s(0), &record(100, &homes), &members, &mut random.jitter, &mut out);
+    let puts = run(&mut placing, s(700), &[], (&records, &members));
+    let times: Vec<u64> = puts.iter().map(|(at, ..)| at.as_micros() / 1_000_000).collect();
+    assert!(
+        times.iter().any(|at| (10..=15).contains(at)) && times.iter().any(|at| (610..=616).contains(at)),
+        "{times:?}"
+    );
+    // Another record comes before that time, to be put at any later one.
+    placing.put(s(700), &record(100, &homes), &members, &mut random.jitter, &mut out);
+    run(&mut placing, s(720), &[], (&records, &members));
+    placing.put_at(s(2_000), id(100), How::Whole);
+    assert_eq!(placing.later.values().copied().collect::<Vec<_>>(), [How::Whole], "it is not lost in what waits");
+    assert!(placing.poll_timeout() < s(1_400));
+}
+
+#[test]
 fn all_are_put_once_in_a_round_and_a_changed_one_within_ten_minutes() {
     let leaves: Vec<u8> = (100..130).collect();
     let (members, records) = (members(3), records(&leaves, &[ME, 2]));

@@ -416,6 +416,10 @@ impl Homes {
             return;
         }
         self.listing.on_part(now, from, m.members.len(), &mut m.random.jitter);
+        let is_by_home = self.chosen.contains(&from);
+        if let Some(named) = subject(bytes).and_then(|id| self.prospects.get_mut(&id)) {
+            named.is_named &= is_by_home;
+        }
         // Nobody but itself moves a supernode elsewhere that this leaf knows.
         let is_known = subject(bytes).is_some_and(|id| self.prospects.contains_key(&id));
         let found = if is_known { Found::Told(ip) } else { Found::Rumoured(ip) };
@@ -423,9 +427,8 @@ impl Homes {
         if let Some(address) = m.members.address(&advert.id) {
             let is_new = !self.prospects.contains_key(&advert.id);
             self.learn(advert.id, address, false);
-            let is_by_home = self.chosen.contains(&from);
             if let Some(prospect) = self.prospects.get_mut(&advert.id) {
-                prospect.is_named = is_by_home && (prospect.is_named || is_new);
+                prospect.is_named |= is_by_home && is_new;
             }
         }
         self.advance(now, m);
@@ -542,6 +545,7 @@ impl Homes {
             homes: self.chosen.iter().filter_map(home).collect(),
         };
         self.record = record.sign(m.me.secret());
+        self.trials.records = self.trials.records.saturating_add(1);
         self.renew_at = Some(now + RENEW_AFTER + m.random.jitter.jitter(RENEW_AFTER / 2));
         for peer in self.chosen.clone() {
             let Some(prospect) = self.prospects.get_mut(&peer) else { continue };

@@ -67,6 +67,18 @@ fn who_cannot_tell_has_said_nothing_of_the_homes() {
 }
 
 #[test]
+fn homes_that_are_too_busy_for_every_call_are_left_in_the_end() {
+    let (mut net, leaf, supernodes) = network(8, Some(Refusal::NoAnswer));
+    let before = net.homes_of(&leaf);
+    net.run_for(SECOND * 80);
+    assert!(strangers(&net, &supernodes).len() >= 2);
+    assert_eq!(net.homes_of(&leaf), before, "anybody may have made them busy for a while");
+    net.run_for(SECOND * 900);
+    let after = net.homes_of(&leaf);
+    assert!(after.len() == 2 && after.iter().all(|home| !before.contains(home)), "{before:?} {after:?}");
+}
+
+#[test]
 fn a_home_that_brought_the_call_is_good_for_hours() {
     let (mut net, leaf, supernodes) = network(3, None);
     let homes = net.homes_of(&leaf);

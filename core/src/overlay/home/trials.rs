@@ -21,9 +21,9 @@ use crate::wire::message::{Message, Refusal};
 
 /// Trials made for one prefix, where many may share an address,
 const TRIALS_OF_ONE: Rate = Rate { interval: Duration::from_secs(1), burst: 16 };
-/// and for all: each costs up to eight questions, and four Inits that are brought. The homes are whom the leaf's record
-/// names, so that in ten minutes no more of them may be new than the account of hearsay has places.
-const TRIALS: Rate = Rate { interval: Duration::from_millis(250), burst: 64 };
+/// and for all: each costs up to sixteen questions, and eight Inits that are brought. Homes are whom the leaf's records
+/// name, four at most, so that in ten minutes no more of them may be new than the account of hearsay has places.
+const TRIALS: Rate = Rate { interval: Duration::from_secs(1), burst: 64 };
 /// Most prefixes, and peers where these do not count, whose rate is kept.
 const TRIERS_MAX: usize = 1_024;
 /// Most at a time; beyond, they are refused.
@@ -183,8 +183,12 @@ impl Trials {
     fn end(&mut self, leaf: PeerId, out: &mut VecDeque<Output>) {
         let Some(mut trial) = self.by_leaf.remove(&leaf) else { return };
         self.deadlines.set(leaf, &mut trial.deadline, None);
-        let is_unclear = trial.was_busy || trial.asked.is_none();
-        let in_vain = if is_unclear { Refusal::Busy } else { Refusal::NotRegistered };
+        let in_vain = match trial.asked {
+            // It says nothing of them.
+            None => Refusal::Busy,
+            Some(_) if trial.was_busy => Refusal::NoAnswer,
+            Some(_) => Refusal::NotRegistered,
+        };
         let refused = (!trial.was_brought).then_some(in_vain);
         send(out, leaf, &Message::TrialReply { refused });
     }
@@ -303,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_busy_is_asked_once_more_and_then_nothing_is_said_of_it() {
+    fn who_is_busy_is_asked_once_more_and_then_it_is_said_that_it_was() {
         let (mut trials, mut out) = begun();
         trials.on_homes(s(1), id(LEAF), [at(2)].into_iter(), &mut out);
         for _ in 0..2 {
@@ -313,7 +317,7 @@ mod tests {
         }
         assert_eq!(trials.poll_again(), Some(id(LEAF)));
         trials.on_homes(s(6), id(LEAF), [at(2)].into_iter(), &mut out);
-        assert_eq!(said(&mut out), (vec![], vec![Some(Refusal::Busy)]));
+        assert_eq!(said(&mut out), (vec![], vec![Some(Refusal::NoAnswer)]));
     }
 
     #[test]

@@ -37,7 +37,8 @@ impl Known {
 
     /// Whether it is known how full this one is: it said so, or its share says it to a tenth.
     fn tells(&self, now: Instant) -> bool {
-        let is_close = |(least, most): (u32, u32)| most - least <= most / 10;
+        // None taken is said by whom nothing is known of, too.
+        let is_close = |(least, most): (u32, u32)| most > 0 && most - least <= most / 10;
         self.said(now).is_some() || self.shared_out(now).is_some_and(is_close)
     }
 

@@ -145,3 +145,23 @@ fn of_an_earlier_release_the_share_is_known() {
     members.on_load(s(1), &id(1), Load { leaves: 51, ..Load::default() });
     assert_eq!(members.places(s(2), &id(1)), Some(Places { taken: 200, all: 1_000 }));
 }
+
+/// By default a supernode has room for 100 000: the first step of its share is 392 leaves, and most have fewer.
+#[test]
+fn regression_who_is_known_by_a_coarse_share_alone_makes_nobody_look_empty_or_full() {
+    let mut members = members(&[100_000; 6]);
+    for n in 1..=2 {
+        told(&mut members, n, 40, 100_000);
+    }
+    for (n, leaves) in [(3, 1), (4, 1), (5, 0), (6, 0)] {
+        members.on_load(s(1), &id(n), Load { leaves, ..Load::default() });
+    }
+    let own = Places { taken: 40, all: 100_000 };
+    let nobody: [(&PeerId, u32); 0] = [];
+    for _ in 0..2 {
+        let market = members.review(s(2), own, nobody.into_iter());
+        assert_eq!((market.known, market.mean), (3, (40 << 16) / 100_000), "those who told");
+    }
+    let taken = |n| members.places(s(2), &id(n)).map(|places| places.taken);
+    assert_eq!([taken(3), taken(5)], [Some(39), Some(0)], "as full as the middle one, within what was said");
+}

@@ -117,13 +117,16 @@ impl Homes {
     }
 
     pub(super) fn begin_sweep(&mut self, now: Instant, m: &mut Means<'_>) {
-        let idle = self.prospects.iter().filter(|(_, c)| c.link == Link::Down && !c.is_refusing(now));
-        let idle: Vec<PeerId> = idle.map(|(peer, _)| *peer).collect();
-        if idle.is_empty() {
-            // All have refused, and said when to come again: nobody has failed. Those that were left are better than none.
+        if self.registered().next().is_none() {
+            // Those that were left are better than none.
             for left in self.prospects.values_mut().filter(|c| c.is_left) {
                 (left.is_left, left.refused_until) = (false, None);
             }
+        }
+        let idle = self.prospects.iter().filter(|(_, c)| c.link == Link::Down && !c.is_refusing(now));
+        let idle: Vec<PeerId> = idle.map(|(peer, _)| *peer).collect();
+        if idle.is_empty() {
+            // All have refused, and said when to come again: nobody has failed.
             return;
         }
         for peer in self.sweep.begin(idle, &mut m.random.peer_choice) {

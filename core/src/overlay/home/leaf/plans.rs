@@ -47,6 +47,8 @@ pub(super) struct Trials {
     pub(super) at: Option<Instant>,
     /// Of the homes for which that was planned.
     pub(super) verdicts: ArrayVec<Verdict, RECORD_HOMES_MAX>,
+    /// Records of other homes, this one's included, before there were two for the first time.
+    pub(super) records: u8,
     /// Trials in a row that showed of no home that it is good.
     pub(super) in_vain: u32,
     pub(super) running: Option<Box<Running>>,
@@ -77,7 +79,7 @@ pub(super) struct Verdict {
     pub(super) home: PeerId,
     /// It brought one.
     pub(super) has_brought: bool,
-    /// Those that it did not bring, since then, and who made the last of them.
+    /// What those count that it did not bring, since then, and who made the last of them.
     pub(super) missed: u8,
     pub(super) missed_by: Option<Teller>,
 }

@@ -40,12 +40,16 @@ const NEXT_AFTER: Duration = Duration::from_secs(720);
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// The same while a home is good.
 const GOOD_FOR: Duration = Duration::from_secs(4 * 3600);
-/// A stranger has answered by then, or will not: a lookup, and two homes with four seconds each.
-const OVER_AFTER: Duration = Duration::from_secs(20);
-/// A home that so many trials went by, each by somebody else than the one before, is left,
-const MISSES_MAX: u8 = 2;
-/// one that has brought some after more of them,
-const MISSES_OF_GOOD_MAX: u8 = 3;
+/// A stranger has answered by then, or will not: two lookups, and four seconds for the homes that each finds.
+const OVER_AFTER: Duration = Duration::from_secs(30);
+/// What a trial that a home did not bring counts,
+const MISSED: u8 = 2;
+/// and one that it was too busy for: anybody may have seen to that.
+const BUSY: u8 = 1;
+/// A home with so much against it, each by the word of somebody else than the one before, is left,
+const MISSES_MAX: u8 = 2 * MISSED;
+/// one that has brought some with more,
+const MISSES_OF_GOOD_MAX: u8 = 3 * MISSED;
 /// and for so long not asked to be one.
 const LEFT_FOR: Duration = Duration::from_secs(1800);
 /// Bytes where a caller says where it is: nobody reads them, but they are as many as usual.
@@ -82,7 +86,8 @@ impl Homes {
         // Those of the last run were tried then.
         let wait = if verdicts.iter().any(|verdict| verdict.has_brought) {
             GOOD_FOR
-        } else if before == 0 && !self.is_as_it_was() {
+        } else if before == 0 && !self.is_as_it_was() && self.trials.records == 1 {
+            // No other record was put that may be found.
             FIRST_AFTER
         } else if before == 0 || stayed > 0 || self.trials.in_vain == 0 {
             NEXT_AFTER
@@ -105,7 +110,7 @@ impl Homes {
     pub(super) fn on_trial_due(&mut self, now: Instant, m: &mut Means<'_>) {
         let due = |at: Instant| at <= now;
         if self.trials.running.as_ref().is_some_and(|running| due(running.until)) {
-            self.end_trial(now, false, m);
+            self.end_trial(now, 0, m);
         }
         if !self.trials.at.is_some_and(due) {
             return;
@@ -133,9 +138,10 @@ impl Homes {
         }
     }
 
-    /// A stranger that this leaf has talked to.
+    /// A stranger that this leaf has talked to, and is not linked to now.
     pub(crate) fn known_stranger(&self, now: Instant, choice: &mut ChoiceRng) -> Option<(PeerId, SocketAddr)> {
-        self.stranger(now, true, choice)
+        let is_down = |(peer, _): &(PeerId, SocketAddr)| self.prospects.get(peer).is_some_and(|c| c.link == Link::Down);
+        self.stranger(now, true, choice).filter(is_down)
     }
 
     /// Somebody whom no home named, in no home's prefix, and not the one of last time; one that is linked, if there is
@@ -188,8 +194,12 @@ impl Homes {
     pub(crate) fn on_trial_reply(&mut self, now: Instant, from: &PeerId, refused: Option<Refusal>, m: &mut Means<'_>) {
         let is_sent = self.trials.running.as_ref().is_some_and(|running| running.by == *from && running.call.is_some());
         if is_sent {
-            let is_told = !matches!(refused, Some(Refusal::Busy | Refusal::NotASupernode));
-            self.end_trial(now, is_told, m);
+            let against = match refused {
+                Some(Refusal::Busy | Refusal::NotASupernode) => 0,
+                Some(Refusal::NoAnswer) => BUSY,
+                _ => MISSED,
+            };
+            self.end_trial(now, against, m);
             self.advance(now, m);
         }
     }
@@ -197,15 +207,17 @@ impl Homes {
     /// The link to a supernode is gone: if it was to make a trial, it will not.
     pub(super) fn trial_is_lost(&mut self, now: Instant, peer: &PeerId, m: &mut Means<'_>) {
         if self.trials.is_by(peer) {
-            self.end_trial(now, false, m);
+            self.end_trial(now, 0, m);
         }
     }
 
-    /// A trial is over. Whether the stranger says that it did what it could.
-    fn end_trial(&mut self, now: Instant, is_told: bool, m: &mut Means<'_>) {
+    /// A trial is over. How much it says against homes that did not bring it.
+    fn end_trial(&mut self, now: Instant, against: u8, m: &mut Means<'_>) {
         let Some(running) = self.trials.running.take() else { return };
         // Of homes that have changed meanwhile, an older record may have been found.
-        let is_told = is_told && running.homes == self.chosen;
+        let are_same =
+            running.homes.len() == self.chosen.len() && running.homes.iter().all(|home| self.chosen.contains(home));
+        let is_told = against > 0 && are_same;
         let mut is_good = false;
         let teller = self.prospects.get(&running.by).map(|c| Teller::of(&running.by, c.address));
         for verdict in &mut self.trials.verdicts {
@@ -214,13 +226,15 @@ impl Homes {
                 is_good = true;
             } else if is_told && verdict.missed_by != teller {
                 // Somebody else than last time says so.
-                (verdict.missed, verdict.missed_by) = (verdict.missed + 1, teller);
+                (verdict.missed, verdict.missed_by) = (verdict.missed.saturating_add(against), teller);
             }
         }
         self.trials.in_vain = if is_good { 0 } else { self.trials.in_vain + 1 };
         let are_sound = self.trials.verdicts.iter().all(|verdict| verdict.missed == 0);
         let wait = if is_good && are_sound { GOOD_FOR } else { self.again_after() };
-        self.put_trial(now, wait, &mut m.random.jitter);
+        if are_same || self.trials.at.is_none() {
+            self.put_trial(now, wait, &mut m.random.jitter);
+        }
         if self.surplus_at.is_none() {
             self.surplus_at = Some(now + FIRST_AFTER);
         }
