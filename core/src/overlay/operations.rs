@@ -18,11 +18,12 @@ use super::serving::Situation;
 use super::state::Overlay;
 use crate::api::{Config, Role, Saved};
 use crate::identity::{PeerId, SecretKey};
-use crate::link::Identity;
+use crate::link::{Identity, InitFixed, Macs, PeerKeys, initiate};
 use crate::net::{Mapping, MappingProtocol, Network, SocketId};
 use crate::operations::Bytes;
-use crate::random::Seed;
+use crate::random::{KeyRng, Seed};
 use crate::time::{Instant, WallTime};
+use crate::wire::DATAGRAM_LEN_MAX;
 use crate::wire::message::{Load, Message, Refusal, SignedKind, decode_next};
 
 /// Others that there are.
@@ -61,7 +62,18 @@ struct World {
     /// Of dial-backs asked for.
     nonces: Vec<[u8; 8]>,
     inquired: BTreeSet<IpAddr>,
+    /// Any Init that a home may bring.
+    init: Box<[u8]>,
     has_left: bool,
+}
+
+fn init() -> Box<[u8]> {
+    let (me, mut keys) = (Identity::new(SecretKey::from_bytes(&[201; 32])), KeyRng::new([8; 32]));
+    let mut out = [0; DATAGRAM_LEN_MAX];
+    let fixed = InitFixed { time_us: 1, session: 1 };
+    let peer = PeerKeys::new(me.id()).expect("a good key");
+    let (_, len) = initiate(&me, &peer, &mut keys, 1, fixed, &[0xff; 40], Macs::None, &mut out).expect("it fits");
+    out[..len].into()
 }
 
 impl World {
@@ -81,6 +93,7 @@ impl World {
             dialled: BTreeSet::new(),
             nonces: Vec::new(),
             inquired: BTreeSet::new(),
+            init: init(),
             has_left: false,
         };
         world.timeout();
@@ -357,7 +370,22 @@ impl World {
                 2 => self.message(n, Message::LookupReply { peer: id(more >> 2), record: None }, true),
                 _ => self.message(n, Message::LoadRequest, true),
             },
-            _ => match more % 3 {
+            _ => match more % 6 {
+                3 => {
+                    let init = if more & 0x40 == 0 { &self.init[..] } else { &[] };
+                    let init: Box<[u8]> = init.into();
+                    self.message(n, Message::Trial { init: &init }, more & 0x20 == 0);
+                }
+                4 => {
+                    let refused = [None, Some(Refusal::Busy), Some(Refusal::NoAnswer), Some(Refusal::NotRegistered)];
+                    self.message(n, Message::TrialReply { refused: refused[usize::from(more >> 4) % 4] }, true);
+                }
+                5 => {
+                    let refusal = if more & 0x40 == 0 { Refusal::NotAllowed } else { Refusal::Busy };
+                    let _ = self.overlay.on_trial_answer(self.now, &id(n), &id(more >> 2), refusal);
+                    let init = self.init.clone();
+                    let _ = self.overlay.on_brought(&id(n), &init);
+                }
                 0 => {
                     let request = Message::DialBackRequest { nonce: [more; 8], contacted: ArrayVec::new(), port: 0 };
                     self.message(n, request, more & 4 == 0);
@@ -395,6 +423,8 @@ fn is_ours(message: &Message<'_>) -> bool {
             | Message::DialBackOrder { .. }
             | Message::DialBack { .. }
             | Message::DialBackReply { .. }
+            | Message::Trial { .. }
+            | Message::TrialReply { .. }
     )
 }
 
