@@ -66,10 +66,10 @@ pub(crate) fn advertiser(message: &Message<'_>) -> Option<PeerId> {
 }
 
 /// Those other than this node that keep the record of `peer`.
-fn holders(members: &MembershipTable, me: PeerId, peer: &PeerId) -> Whom {
+pub(super) fn holders(members: &MembershipTable, me: PeerId, peer: &PeerId) -> Vec<(PeerId, SocketAddr)> {
     let mut holders = members.holders(peer, HOLDERS_MAX);
     holders.retain(|(holder, _)| *holder != me);
-    Whom::Holders(holders)
+    holders
 }
 
 /// A leaf whose homes have no record of a peer asks others, too, when it looks for it again within this.
@@ -317,10 +317,8 @@ impl Overlay {
             && s.lookups_taken.take(now, Source::of(from, ip))
         {
             self.lookups.is_seeking = self.members.is_partial();
-            let whom = match holders(&self.members, self.me.id(), &peer) {
-                Whom::Holders(all) if is_again => Whom::AllHolders(all),
-                whom => whom,
-            };
+            let all = holders(&self.members, self.me.id(), &peer);
+            let whom = if is_again { Whom::AllHolders(all) } else { Whom::Holders(all) };
             // What is kept here is the newest there is where none of them has a newer one.
             let own = self.records.get(&peer).filter(|_| is_again);
             let own = own.map(|bytes| (self.clock.time(now, by), bytes));
@@ -547,7 +545,7 @@ impl Overlay {
                 all.splice(at..at, other);
                 Whom::Homes(all)
             }
-            Acting::Supernode(_) => holders(&self.members, self.me.id(), &peer),
+            Acting::Supernode(_) => Whom::Holders(holders(&self.members, self.me.id(), &peer)),
         };
         self.lookups.is_seeking = self.is_serving() && self.members.is_partial();
         match self.lookups.start(now, peer, &whom, &mut self.out) {

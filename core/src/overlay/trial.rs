@@ -3,13 +3,14 @@
 
 use core::net::IpAddr;
 
+use super::messages::holders;
 use super::output::Location;
 use super::pack::send;
 use super::state::{Acting, Overlay};
 use crate::account::Source;
 use crate::identity::PeerId;
 use crate::introduce::LookupFailure;
-use crate::overlay::directory::{HOLDERS_MAX, LookupStart, Whom};
+use crate::overlay::directory::{LookupStart, Whom};
 use crate::time::Instant;
 use crate::wire::message::{Message, Refusal};
 
@@ -66,10 +67,9 @@ impl Overlay {
         while let Acting::Supernode(s) = &mut self.acting
             && let Some(leaf) = s.trials.poll_again()
         {
-            let mut holders = self.members.holders(&leaf, HOLDERS_MAX);
-            holders.retain(|(holder, _)| *holder != self.me.id());
+            let whom = Whom::AllHolders(holders(&self.members, self.me.id(), &leaf));
             self.lookups.is_seeking = self.members.is_partial();
-            match self.lookups.start_newest(now, leaf, &Whom::AllHolders(holders), &mut self.out) {
+            match self.lookups.start_newest(now, leaf, &whom, &mut self.out) {
                 LookupStart::Pending => {}
                 _ => s.trials.on_no_answer(leaf, &mut self.out),
             }

@@ -83,7 +83,7 @@ impl Choice<'_> {
     }
 
     pub(super) fn is_near_chosen(&self, prospect: &Prospect) -> bool {
-        self.chosen.iter().filter_map(|peer| self.prospects.get(peer)).any(|c| c.is_near(prospect))
+        prospect.is_near_any(self.chosen, self.prospects)
     }
 
     /// Order of choice among linked ones, least first: who is not silent, homes of the last run, who has answered,

@@ -124,6 +124,11 @@ impl Prospect {
         !Prefix::is_exempt(a) && Prefix::of(a) == Prefix::of(b)
     }
 
+    /// The same of any of those named.
+    pub(super) fn is_near_any(&self, of: &[PeerId], all: &Prospects) -> bool {
+        of.iter().filter_map(|peer| all.get(peer)).any(|other| other.is_near(self))
+    }
+
     pub(super) fn is_refusing(&self, now: Instant) -> bool {
         self.refused_until.is_some_and(|until| until > now)
     }

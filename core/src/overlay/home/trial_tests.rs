@@ -9,9 +9,14 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Eight supernodes, which answer trials so, and a leaf that has two homes.
 fn network(seed: u8, answer: Option<Refusal>) -> (TestNet, PeerId, Vec<PeerId>) {
+    network_of(8, seed, answer)
+}
+
+/// The same with so many.
+fn network_of(count: u8, seed: u8, answer: Option<Refusal>) -> (TestNet, PeerId, Vec<PeerId>) {
     let mut net = TestNet::new(seed);
     let first = [(key(1).peer_id(), TestNet::address_of(1))];
-    let supernodes = (1..=8).map(|n| net.supernode(n, if n == 1 { &[] } else { &first })).collect();
+    let supernodes: Vec<PeerId> = (1..=count).map(|n| net.supernode(n, if n == 1 { &[] } else { &first })).collect();
     net.run_for(SECOND * 10);
     for supernode in &supernodes {
         net.get_mut(supernode).trial = answer;
@@ -117,15 +122,7 @@ fn a_first_home_that_the_call_went_by_is_left_and_the_other_one_stays() {
 
 #[test]
 fn the_word_of_one_stranger_counts_once_however_often_it_comes() {
-    let mut net = TestNet::new(7);
-    let first = [(key(1).peer_id(), TestNet::address_of(1))];
-    let supernodes: Vec<PeerId> = (1..=3).map(|n| net.supernode(n, if n == 1 { &[] } else { &first })).collect();
-    net.run_for(SECOND * 10);
-    for supernode in &supernodes {
-        net.get_mut(supernode).trial = Some(Refusal::NotRegistered);
-    }
-    let leaf = net.leaf(100, &first);
-    net.run_for(SECOND * 3);
+    let (mut net, leaf, supernodes) = network_of(3, 7, Some(Refusal::NotRegistered));
     let homes = net.homes_of(&leaf);
     net.run_for(SECOND * 3_600);
     assert!(strangers(&net, &supernodes).len() > 3);
@@ -155,11 +152,7 @@ fn a_home_that_was_left_is_none_again_for_half_an_hour_whatever_it_says() {
 
 #[test]
 fn where_there_is_no_stranger_nobody_is_asked() {
-    let mut net = TestNet::new(6);
-    let first = [(key(1).peer_id(), TestNet::address_of(1))];
-    let supernodes: Vec<PeerId> = (1..=2).map(|n| net.supernode(n, if n == 1 { &[] } else { &first })).collect();
-    net.run_for(SECOND * 10);
-    let leaf = net.leaf(100, &first);
+    let (mut net, leaf, supernodes) = network_of(2, 6, Some(Refusal::Busy));
     net.run_for(SECOND * 600);
     assert_eq!(net.homes_of(&leaf).len(), 2);
     assert!(strangers(&net, &supernodes).is_empty());

@@ -41,11 +41,11 @@ struct Trial {
     asked: Option<Vec<(PeerId, SocketAddr)>>,
     /// How often they were asked.
     times: usize,
-    /// All that were, once the leaf was looked up for the first time; the second time the newest record counts.
-    tried: Option<Vec<PeerId>>,
+    /// All that ever were.
+    tried: Vec<PeerId>,
     was_brought: bool,
     was_busy: bool,
-    /// This is the second round.
+    /// This is the second round, in which the newest record counts.
     is_again: bool,
     deadline: Option<Instant>,
 }
@@ -84,7 +84,7 @@ impl Trials {
             init: init.into(),
             asked: None,
             times: 0,
-            tried: None,
+            tried: Vec::new(),
             was_brought: false,
             was_busy: false,
             is_again: false,
@@ -111,8 +111,9 @@ impl Trials {
         out: &mut VecDeque<Output>,
     ) {
         if let Some(trial) = self.by_leaf.get_mut(&leaf).filter(|trial| trial.asked.is_none()) {
-            let tried = trial.tried.as_deref().unwrap_or_default();
-            trial.asked = Some(homes.filter(|(home, _)| !tried.contains(home)).collect());
+            let asked: Vec<_> = homes.filter(|(home, _)| !trial.tried.contains(home)).collect();
+            trial.tried.extend(asked.iter().map(|(home, _)| *home));
+            trial.asked = Some(asked);
             trial.times = 0;
             self.ask(now, leaf, out);
         }
@@ -135,9 +136,6 @@ impl Trials {
             Packer::dialling(*home, *address, out).push(&Message::Introduce { peer: leaf, init: &trial.init });
         }
         trial.times += 1;
-        if trial.tried.is_none() && trial.times == 1 {
-            trial.tried = Some(asked.iter().map(|(home, _)| *home).collect());
-        }
         self.deadlines.set(leaf, &mut trial.deadline, Some(now + *wait));
     }
 

@@ -64,10 +64,6 @@ impl Verdict {
 }
 
 impl Homes {
-    fn chosen_prospects(&self) -> impl Iterator<Item = &Prospect> {
-        self.chosen.iter().filter_map(|home| self.prospects.get(home)).map(|home| &**home)
-    }
-
     /// Both homes stand: when they are to be tried.
     pub(super) fn plan_trial(&mut self, now: Instant, jitter: &mut ChoiceRng) {
         let Trials { at, running, verdicts, .. } = &mut self.trials;
@@ -149,7 +145,8 @@ impl Homes {
     fn stranger(&self, now: Instant, is_proven: bool, choice: &mut ChoiceRng) -> Option<(PeerId, SocketAddr)> {
         let is_last = |peer: &PeerId, c: &Prospect| self.trials.last == Some(Teller::of(peer, c.address));
         let fits = |(peer, c): &(&PeerId, &Prospect)| {
-            let is_stranger = !self.chosen.contains(peer) && !c.is_named && !self.is_near(c);
+            let is_stranger =
+                !self.chosen.contains(peer) && !c.is_named && !c.is_near_any(&self.chosen, &self.prospects);
             is_stranger && !c.is_refusing(now) && (c.is_proven || !is_proven)
         };
         let all = || self.prospects.iter().map(|(peer, c)| (peer, &**c)).filter(fits);
@@ -159,10 +156,6 @@ impl Homes {
         let equals: Vec<(PeerId, SocketAddr)> =
             all().filter(|one| worth(one) == best).map(|(peer, c)| (*peer, c.address)).collect();
         equals.get(choice.below(equals.len())).copied()
-    }
-
-    fn is_near(&self, prospect: &Prospect) -> bool {
-        self.chosen_prospects().any(|home| home.is_near(prospect))
     }
 
     /// The stranger is linked.
