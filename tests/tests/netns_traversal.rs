@@ -26,10 +26,12 @@ const BLOCK: Site = Site::Carrier { home: Nat::EASY, carrier: Nat::BLOCK };
 const RANDOM_CARRIER: Site = Site::Carrier { home: Nat::EASY, carrier: Nat::HARD };
 
 const ROWS: &[Row] = &[
-    Row::new("sequential, easy", Pair::homes(Nat::SEQUENTIAL, Nat::EASY), Expected::Direct),
-    Row::new("easy, sequential", Pair::homes(Nat::EASY, Nat::SEQUENTIAL), Expected::Direct),
-    Row::new("sequential, easy with other ports", Pair::homes(Nat::SEQUENTIAL, Nat::MOVED), Expected::Direct),
-    // Guessing takes up to 20 s and finds nothing in a few of a thousand attempts; then there is another one.
+    // Who is called before its router is known has had the plain attempt by then, and guesses before it foresees.
+    // Guessing takes up to 20 s and finds nothing in a few of a thousand attempts, more where this machine is busy;
+    // then there is another one.
+    Row::patient("sequential, easy", Pair::homes(Nat::SEQUENTIAL, Nat::EASY), Expected::Direct, 120),
+    Row::patient("easy, sequential", Pair::homes(Nat::EASY, Nat::SEQUENTIAL), Expected::Direct, 120),
+    Row::patient("sequential, easy with other ports", Pair::homes(Nat::SEQUENTIAL, Nat::MOVED), Expected::Direct, 120),
     Row::patient("hard, easy", Pair::homes(Nat::HARD, Nat::EASY), Expected::Direct, 120),
     Row::patient("easy, hard", Pair::homes(Nat::EASY, Nat::HARD), Expected::Direct, 120),
     Row::patient("easy, block", Pair::homes(Nat::EASY, Nat::BLOCK), Expected::Direct, 120),
