@@ -29,21 +29,30 @@ use crate::wire::message::{Message, RENEWALS_MAX, Renewal, SignedKind};
 /// Supernodes that a record is put to. Five would do for leaves that are looked for while supernodes live two hours on
 /// average; where some deny, or sit around one place, it is looked for at all of these.
 pub(crate) const HOLDERS_MAX: usize = 8;
+/// A record in place of an older one goes at once to so many; the old one at the others names a home that lives, and they
+/// get the new one with the round, which comes once however often homes have changed.
+const CHANGED_HOLDERS: usize = 5;
 /// The home that is not to put it to all of them puts it to so many, which are asked first.
 const OTHER_HOLDERS: usize = 3;
 /// All records are put once in this time.
 const ROUND: Duration = Duration::from_secs(55 * 60);
 // A round may fail.
 const _: () = assert!(ROUND.as_secs() * 2 < HELD_FOR.as_secs());
-/// Some are put so often.
+/// So often it is looked whose turn it is.
 const TICK: Duration = Duration::from_secs(10);
-/// Most records put in one tick.
-const PUT_MAX: usize = 512;
+/// Most whose turn comes in one tick.
+const TURNS_MAX: usize = 512;
+/// What may wait is put together with what else may, since a packet costs as much as a fourth of a record and twice a
+/// name: so many leaves' at once, or fewer after so long.
+const TOGETHER_MAX: usize = 64;
+/// See [`TOGETHER_MAX`].
+const TOGETHER: Duration = Duration::from_secs(60);
 /// Most records that a supernode which becomes known is handed at once; more come with the round.
 const HANDED_MAX: usize = 64;
 
-/// The record of a leaf that has changed one of its homes is put within this time.
-const LATER_SPREAD: Duration = Duration::from_secs(600);
+/// The record of a leaf that has changed one of its homes is put within this time, and [`TOGETHER`]; and so much later by
+/// the other home.
+const LATER_SPREAD: Duration = Duration::from_secs(540);
 /// That of a leaf that is new here, and names another home first, after this: if that one has not taken it, the record is
 /// another one by then.
 const SOON: Duration = Duration::from_secs(10);
@@ -91,6 +100,10 @@ pub(crate) struct Placing {
     later: BTreeMap<(Instant, PeerId), How>,
     /// When that of each is.
     later_at: BTreeMap<PeerId, Instant>,
+    /// Leaves whose record is put with the others here.
+    together: BTreeMap<PeerId, How>,
+    /// When they are put, at the latest.
+    together_at: Option<Instant>,
     met: VecDeque<Met>,
     met_at: Option<Instant>,
     /// Who was given what it is to keep.
@@ -110,8 +123,20 @@ enum How {
     Any,
     /// By name: whoever has it needs no more.
     Named,
+    /// As it is, to the nearest [`CHANGED_HOLDERS`].
+    Changed,
     /// As it is.
     Whole,
+}
+
+impl How {
+    /// The most who are put it so.
+    const fn reach(self) -> usize {
+        match self {
+            Self::Changed => CHANGED_HOLDERS,
+            Self::Any | Self::Named | Self::Whole => HOLDERS_MAX,
+        }
+    }
 }
 
 /// What is put to whom, gathered so that one packet holds as many as fit.
@@ -126,6 +151,8 @@ impl Placing {
             at: now + TICK,
             later: BTreeMap::new(),
             later_at: BTreeMap::new(),
+            together: BTreeMap::new(),
+            together_at: None,
             met: VecDeque::new(),
             met_at: None,
             served: RateTable::new(SERVE, SERVE_ALL, SERVED_MAX),
@@ -140,7 +167,7 @@ impl Placing {
     /// one still find this home by it, so that it may wait: where many lose a home at once, not all holders are told
     /// at once.
     pub(crate) fn put_later(&mut self, now: Instant, leaf: PeerId, jitter: &mut ChoiceRng) {
-        self.put_at(now + jitter.jitter(LATER_SPREAD), leaf, How::Whole);
+        self.put_at(now + jitter.jitter(LATER_SPREAD), leaf, How::Changed);
     }
 
     /// Once, however often it is to be put: as soon, and as much of it, as any of these times.
@@ -192,7 +219,7 @@ impl Placing {
                     *waits = how.max(*waits);
                 }
             } else {
-                self.gather(record, members, &mut puts);
+                self.gather(record, how, members, &mut puts);
             }
         }
         send(how, puts, out);
@@ -252,7 +279,7 @@ impl Placing {
         let Some((search, how)) = self.searches.remove(&leaf) else { return };
         let Some(record) = records.get(&leaf) else { return };
         let count = Record::read_unchecked(record).map_or(0, |record| self.holders_of(&record, members));
-        let holders = search.holders(count);
+        let holders = search.holders(count.min(how.reach()));
         let others = holders.into_iter().filter(|(holder, _)| *holder != self.me);
         send(how, others.map(|(holder, address)| (holder, (address, vec![record]))).collect(), out);
     }
@@ -283,7 +310,7 @@ impl Placing {
             let (to, address, is_done) = (met.peer, met.address, leaves.len() < MET_LOOK);
             let mut puts = Puts::new();
             for record in leaves.iter().filter_map(|leaf| records.get(leaf)) {
-                self.gather(record, members, &mut puts);
+                self.gather(record, How::Named, members, &mut puts);
             }
             puts.retain(|holder, _| *holder == to);
             puts.entry(to).and_modify(|(at, _)| *at = address);
@@ -293,35 +320,73 @@ impl Placing {
             }
             self.met_at = (!self.met.is_empty()).then(|| now + MET_EVERY);
         }
-        let mut due: Vec<(PeerId, How)> = Vec::new();
+        if self.at <= now {
+            self.at = now + TICK;
+            let ticks = usize::try_from(ROUND.as_secs() / TICK.as_secs()).unwrap_or(1);
+            let due = count.div_ceil(ticks).min(TURNS_MAX);
+            let (mut last, mut turns) = (None, 0);
+            for leaf in leaves_after(self.after).take(due) {
+                (last, turns) = (Some(leaf), turns + 1);
+                self.put_together(now, leaf, How::Named);
+            }
+            self.after = last.filter(|_| turns == due);
+        }
+        self.put_due(now, records, members, out);
+    }
+
+    /// It is put with others before long.
+    fn put_together(&mut self, now: Instant, leaf: PeerId, how: How) {
+        let had = self.together.entry(leaf).or_insert(how);
+        *had = how.max(*had);
+        let at = if self.together.len() < TOGETHER_MAX { now + TOGETHER } else { now };
+        self.together_at = Some(self.together_at.map_or(at, |before| at.min(before)));
+    }
+
+    /// Puts those that were to be put later and whose time it is, and those that have waited for others.
+    fn put_due(
+        &mut self,
+        now: Instant,
+        records: &RecordStore,
+        members: &MembershipTable,
+        out: &mut VecDeque<Output>,
+    ) {
+        let mut urgent: Vec<&[u8]> = Vec::new();
         while let Some(first) = self.later.first_entry().filter(|first| first.key().0 <= now) {
             let ((_, leaf), how) = first.remove_entry();
             self.later_at.remove(&leaf);
-            due.push((leaf, how));
             if how == How::Any {
+                urgent.extend(records.get(&leaf));
                 // By then the other home has put this very one, where there was an older one.
                 self.put_at(now + LATER_SPREAD, leaf, How::Named);
+            } else {
+                self.put_together(now, leaf, how);
             }
         }
-        for how in [How::Any, How::Named, How::Whole] {
-            let due = due.iter().filter(|(_, due)| *due == how);
-            self.put_all(now, how, due.filter_map(|(leaf, _)| records.get(leaf)), members, out);
-        }
-        if self.at > now {
+        self.put_all(now, How::Any, urgent.into_iter(), members, out);
+        if self.together_at.is_none_or(|at| at > now) {
             return;
         }
-        self.at = now + TICK;
-        let ticks = usize::try_from(ROUND.as_secs() / TICK.as_secs()).unwrap_or(1);
-        let due = count.div_ceil(ticks).min(PUT_MAX);
-        let leaves: Vec<PeerId> = leaves_after(self.after).take(due).collect();
-        self.after = if leaves.len() < due { None } else { leaves.last().copied() };
-        self.put_all(now, How::Named, leaves.iter().filter_map(|leaf| records.get(leaf)), members, out);
+        self.together_at = None;
+        let mut due: BTreeMap<How, Vec<&[u8]>> = BTreeMap::new();
+        for (leaf, how) in core::mem::take(&mut self.together) {
+            let Some(bytes) = records.get(&leaf) else { continue };
+            let is_others = || Record::read_unchecked(bytes).is_some_and(|r| self.holders_of(&r, members) < HOLDERS_MAX);
+            if how > How::Named && is_others() {
+                // The home that is to send it to all of them needs as long.
+                self.put_at(now + LATER_SPREAD + TOGETHER, leaf, How::Named);
+            } else {
+                due.entry(how).or_default().push(bytes);
+            }
+        }
+        for (how, records) in due {
+            self.put_all(now, how, records.into_iter(), members, out);
+        }
     }
 
     /// When that is next.
     pub(crate) fn poll_timeout(&self) -> Instant {
         let later = self.later.first_key_value().map(|((at, _), _)| *at);
-        [self.met_at, later, self.deadlines.next()].into_iter().flatten().fold(self.at, Instant::min)
+        [self.met_at, later, self.together_at, self.deadlines.next()].into_iter().flatten().fold(self.at, Instant::min)
     }
 
     /// A supernode became known, or there is a link to it again. Whether it is given what it is to keep.
@@ -364,9 +429,10 @@ impl Placing {
         if first == Some(&self.me) { HOLDERS_MAX } else { OTHER_HOLDERS }
     }
 
-    fn gather<'a>(&self, bytes: &'a [u8], members: &MembershipTable, puts: &mut Puts<'a>) {
+    fn gather<'a>(&self, bytes: &'a [u8], how: How, members: &MembershipTable, puts: &mut Puts<'a>) {
         let Some(record) = Record::read_unchecked(bytes) else { return };
-        for (holder, address) in members.holders(&record.id, self.holders_of(&record, members)) {
+        let count = self.holders_of(&record, members).min(how.reach());
+        for (holder, address) in members.holders(&record.id, count) {
             if holder != self.me {
                 puts.entry(holder).or_insert((address, Vec::new())).1.push(bytes);
             }
@@ -398,7 +464,7 @@ fn send(how: How, puts: Puts<'_>, out: &mut VecDeque<Output>) {
     for (holder, (address, records)) in puts {
         let mut packer = Packer::dialling(holder, address, out);
         match how {
-            How::Whole => {
+            How::Changed | How::Whole => {
                 for bytes in records {
                     packer.push(&Message::Signed { kind: SignedKind::Record, bytes });
                 }
