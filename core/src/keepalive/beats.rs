@@ -28,14 +28,16 @@ pub(crate) enum Due {
 pub(crate) struct Beats {
     sent: Instant,
     heard: Instant,
+    /// How many asks in a row left.
     asks: u8,
-    asked: Instant,
+    /// When the next one is due, or the link dead.
+    ask_at: Instant,
 }
 
 impl Beats {
     /// A link that is fresh now.
-    pub(crate) const fn new(now: Instant) -> Self {
-        Self { sent: now, heard: now, asks: 0, asked: now }
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { sent: now, heard: now, asks: 0, ask_at: now + PROOF_AGE_MAX }
     }
 
     /// Anything left on the path in use.
@@ -47,6 +49,7 @@ impl Beats {
     pub(crate) fn on_heard(&mut self, now: Instant) {
         self.heard = now;
         self.asks = 0;
+        self.ask_at = now + PROOF_AGE_MAX;
     }
 
     /// When the link was last heard.
@@ -57,7 +60,7 @@ impl Beats {
     /// Somebody waited for an answer in vain: the next thing to leave is an ask.
     pub(crate) fn doubt(&mut self, now: Instant) {
         if self.asks == 0 {
-            self.heard = self.heard.min(now - PROOF_AGE_MAX);
+            self.ask_at = self.ask_at.min(now);
         }
     }
 
@@ -66,19 +69,21 @@ impl Beats {
         self.asks > 2
     }
 
-    /// A beat of another link left now. Where the two would march in step, this one's next being more than three
-    /// quarters of the interval away, it comes sooner this once: half an interval after the other.
-    pub(crate) fn keep_apart(&mut self, now: Instant, interval: Duration) {
-        let next = self.sent + interval;
+    /// A beat of the link to the other home left now, and that link was last heard then, now if it was an ask. Where the two would march in
+    /// step, this one's next being more than three quarters of the interval away, it comes sooner this once: half an
+    /// interval after the other. Its asks are kept apart, too, so that somebody is asked twice as often: where both were
+    /// heard within a quarter of the time between two asks, the next beat asks, if it falls near the middle.
+    pub(crate) fn keep_apart(&mut self, now: Instant, interval: Duration, other_heard: Instant) {
+        let mut next = self.sent + interval;
         if next > now + interval * 3 / 4 {
-            self.sent = now - interval / 2;
+            next = now + interval / 2;
+            self.sent = next - interval;
         }
-    }
-
-    fn ask_due(&self) -> Instant {
-        match usize::from(self.asks).checked_sub(1) {
-            None => self.heard + PROOF_AGE_MAX,
-            Some(i) => self.asked + ASK_WAITS[i.min(ASK_WAITS.len() - 1)],
+        let beats = PROOF_AGE_MAX.as_micros() / interval.as_micros().max(1);
+        let between_asks = interval * u32::try_from(beats).unwrap_or(1);
+        let apart = self.heard.max(other_heard) - self.heard.min(other_heard);
+        if self.asks == 0 && apart < between_asks / 4 && next >= other_heard + between_asks * 7 / 16 {
+            self.ask_at = self.ask_at.min(next);
         }
     }
 
@@ -93,7 +98,7 @@ impl Beats {
             return None;
         }
         let beat = Self::interval(duty, pace).map(|interval| self.sent + interval);
-        earliest(Some(self.ask_due()), beat)
+        earliest(Some(self.ask_at), beat)
     }
 
     /// What is due now, if anything.
@@ -103,18 +108,17 @@ impl Beats {
         }
         // One packet for both: a Beat now and an ask before the next Beat would be one too many.
         let ahead = Self::interval(duty, pace).filter(|_| self.asks == 0).unwrap_or_default();
-        let is_ask = now >= self.ask_due() || now + ahead > self.ask_due();
+        let is_ask = now >= self.ask_at || now + ahead > self.ask_at;
         self.sent = now;
         if !is_ask {
             return Some(Due::Beat);
         }
-        self.asked = now;
-        if usize::from(self.asks) >= ASK_WAITS.len() {
-            self.asks = 0;
-            self.heard = now;
+        let Some(wait) = ASK_WAITS.get(usize::from(self.asks)) else {
+            self.on_heard(now);
             return Some(Due::Dead);
-        }
+        };
         self.asks += 1;
+        self.ask_at = now + *wait;
         Some(Due::Ask)
     }
 }
@@ -204,7 +208,8 @@ mod tests {
                 links[i].handle_timeout(now, Duty::Binding, pace);
                 links[i].on_heard(now);
                 links[i].on_sent(now);
-                links[1 - i].keep_apart(now, interval);
+                let heard = links[i].heard();
+                links[1 - i].keep_apart(now, interval, heard);
                 left[i].push(now.as_micros());
             }
             let last = left.each_ref().map(|l| *l.last().expect("beats"));
@@ -213,6 +218,49 @@ mod tests {
             assert!(left[0].windows(2).all(|w| w[1] - w[0] <= 94_000_000), "never later than the interval");
             let early = left.iter().flat_map(|l| l.windows(2)).filter(|w| w[1] - w[0] < 94_000_000).count();
             assert!(early <= 1, "{head_start}: {early} early beats");
+        }
+    }
+
+    /// When one of two links that began so long after each other asks, each ask being answered, and how often both do.
+    fn asks_of_two(head_start: u64, pace: Pace) -> (Vec<u64>, usize) {
+        let mut links = [Beats::new(at(100)), Beats::new(at(100 + head_start))];
+        let mut asks = Vec::new();
+        let end = at(100 + 7_200);
+        loop {
+            let [a, b] = links.each_ref().map(|l| l.poll_timeout(Duty::Binding, pace).expect("beats"));
+            let (i, now) = if a <= b { (0, a) } else { (1, b) };
+            if now > end {
+                break;
+            }
+            if links[i].handle_timeout(now, Duty::Binding, pace) == Some(Due::Ask) {
+                asks.push(now.as_secs());
+                links[i].on_heard(now);
+            }
+            let heard = links[i].heard();
+            if let Some(interval) = pace.interval() {
+                links[1 - i].keep_apart(now, interval, heard);
+            }
+        }
+        let count = asks.len();
+        (asks, count)
+    }
+
+    #[test]
+    fn regression_one_of_two_homes_is_asked_in_half_the_time_between_two_asks_of_one() {
+        for lifetime in [30, 60, 90, 120, 130] {
+            let pace = Pace::for_lifetime(Duration::from_secs(lifetime));
+            let interval = pace.interval().expect("beats").as_secs();
+            let between = 300 / interval * interval;
+            for head_start in [0, 1, 7, 20, interval / 2, interval * 3 / 4, interval] {
+                let (asks, count) = asks_of_two(head_start, pace);
+                let late = asks.iter().skip_while(|ask| **ask < 1_000).collect::<Vec<_>>();
+                let longest = late.windows(2).map(|w| w[1] - w[0]).max().expect("several");
+                assert!(
+                    longest <= between * 5 / 8 + interval / 2,
+                    "{lifetime}, {head_start}: {longest} of {between} s"
+                );
+                assert!(count as u64 <= 2 * 7_200 / between + 4, "{lifetime}, {head_start}: {count} asks");
+            }
         }
     }
 }

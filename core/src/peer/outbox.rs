@@ -170,7 +170,7 @@ impl Peers {
                 let epoch = self.get_mut(peer)?.epoch.as_mut()?;
                 let len = epoch.seal_beat(kind, &mut buf[at..at + BEAT_LEN]).ok()?;
                 let total = self.finish_packet(now, peer, &slot, len, false, buf);
-                self.keep_beats_apart(now, peer);
+                self.keep_beats_apart(now, peer, kind);
                 Some((slot.path, total))
             }
         }
@@ -287,19 +287,18 @@ impl Peers {
         }
     }
 
-    /// A beat to this peer left: the next one of another home is to be half an interval away.
-    fn keep_beats_apart(&mut self, now: Instant, key: PeerKey) {
+    /// A beat to this peer left: the next one of another home is to be half an interval away, and its asks are to be
+    /// apart, too.
+    fn keep_beats_apart(&mut self, now: Instant, key: PeerKey, kind: Kind) {
         let pace = self.pace;
         let Some(interval) = pace.interval() else { return };
         let is_home = |p: &Peer| p.is_up() && p.wanted && p.duty_at(now, pace) == Duty::Binding;
-        if !self.get(key).is_some_and(is_home) {
-            return;
-        }
+        let Some(heard) = self.get(key).filter(|p| is_home(p)).map(|p| p.beats.heard()) else { return };
         let other = self.wanted().find(|(other, p)| *other != key && is_home(p)).map(|(other, _)| other);
         if let Some(other) = other
             && let Some(peer) = self.get_mut(other)
         {
-            peer.beats.keep_apart(now, interval);
+            peer.beats.keep_apart(now, interval, if kind == Kind::BeatAsk { now } else { heard });
             self.touch(other);
         }
     }

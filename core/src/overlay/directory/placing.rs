@@ -1,13 +1,13 @@
 //! Putting the records of this supernode's leaves where they are looked for.
 //!
-//! A record is kept by the supernodes nearest to its leaf's place. Its homes put it there: at once when it is new, and
-//! again in turn, all leaves within [`ROUND`], so that what has got lost comes back and new holders learn of it: from then
-//! on it is only named ([`Message::Renew`]), and sent to those that say that they do not have it. The one
-//! that it names first, or seems to live, puts it to all of them, and the other one, lest the first should lie, to the
-//! nearest few. A supernode that becomes known, or that a link is
-//! up to again, may have lost what it held: homes put to it at once what it is to keep, some leaves at a time
-//! ([`Placing::on_met`]), and the nearest of those that hold a record hand it over. Where this node cannot know all
-//! supernodes, the nearest are [searched](super::search) for each record that is put.
+//! A record is kept by the supernodes nearest to its leaf's place. Its homes put it there: at once when it is new, in ten
+//! minutes when it replaces one that still leads to the leaf, and again in turn, all leaves within [`ROUND`], so that what
+//! has got lost comes back and new holders learn of it: then it is only named ([`Message::Renew`]), and sent to those that
+//! say that they do not have it. The one that it names first, or seems to live, puts it to all of them, and the other one,
+//! lest the first should lie, to the nearest few. What may wait is put together ([`TOGETHER`]). A supernode that becomes
+//! known, or that a link is up to again, may have lost what it held: homes put to it at once what it is to keep, some
+//! leaves at a time ([`Placing::on_met`]), and the nearest of those that hold a record hand it over. Where this node cannot
+//! know all supernodes, the nearest are [searched](super::search) for each record that is put.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -343,13 +343,7 @@ impl Placing {
     }
 
     /// Puts those that were to be put later and whose time it is, and those that have waited for others.
-    fn put_due(
-        &mut self,
-        now: Instant,
-        records: &RecordStore,
-        members: &MembershipTable,
-        out: &mut VecDeque<Output>,
-    ) {
+    fn put_due(&mut self, now: Instant, records: &RecordStore, members: &MembershipTable, out: &mut VecDeque<Output>) {
         let mut urgent: Vec<&[u8]> = Vec::new();
         while let Some(first) = self.later.first_entry().filter(|first| first.key().0 <= now) {
             let ((_, leaf), how) = first.remove_entry();
@@ -370,7 +364,8 @@ impl Placing {
         let mut due: BTreeMap<How, Vec<&[u8]>> = BTreeMap::new();
         for (leaf, how) in core::mem::take(&mut self.together) {
             let Some(bytes) = records.get(&leaf) else { continue };
-            let is_others = || Record::read_unchecked(bytes).is_some_and(|r| self.holders_of(&r, members) < HOLDERS_MAX);
+            let is_others =
+                || Record::read_unchecked(bytes).is_some_and(|r| self.holders_of(&r, members) < HOLDERS_MAX);
             if how > How::Named && is_others() {
                 // The home that is to send it to all of them needs as long.
                 self.put_at(now + LATER_SPREAD + TOGETHER, leaf, How::Named);

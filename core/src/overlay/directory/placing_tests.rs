@@ -183,3 +183,33 @@ fn who_is_met_gets_what_it_is_to_keep_and_nobody_else_does() {
     assert!(!its.is_empty() && its.len() < leaves.len());
     assert_eq!(got, its);
 }
+
+#[test]
+fn changed_records_go_together_to_five_and_the_other_home_names_them_later() {
+    let leaves: Vec<u8> = (100..140).collect();
+    let members = members(20);
+    let mut run_with = |homes: &[u8]| {
+        let (mut placing, mut random) = (Placing::new(s(0), id(ME)), generators(1));
+        for leaf in &leaves {
+            placing.put_later(s(1), id(*leaf), &mut random.jitter);
+        }
+        run(&mut placing, s(1_210), &[], (&records(&leaves, homes), &members))
+    };
+    let puts = run_with(&[ME, 2]);
+    let copies: usize = puts.iter().map(|(.., leaves)| leaves.len()).sum();
+    let expected: usize = leaves
+        .iter()
+        .map(|leaf| {
+            let holders = members.holders(&id(*leaf), CHANGED_HOLDERS);
+            holders.iter().filter(|(holder, _)| *holder != id(ME)).count()
+        })
+        .sum();
+    assert_eq!(copies, expected, "each once, to the nearest five");
+    let mut times: Vec<Instant> = puts.iter().map(|(at, ..)| *at).collect();
+    times.dedup();
+    assert!(times.len() <= 10 && times.iter().all(|at| *at <= s(601)), "once a minute: {times:?}");
+    let by_other = run_with(&[2, ME]);
+    assert!(by_other.iter().all(|(at, ..)| *at > s(600)), "after the first home");
+    assert!(by_other.iter().map(|(.., leaves)| leaves.len()).sum::<usize>() <= OTHER_HOLDERS * leaves.len());
+    assert!(!by_other.is_empty());
+}
