@@ -152,21 +152,21 @@ fn undeceived(out: &Outcome) {
     assert!(get(out, "all fresh leaves have two honest homes after") <= 10.0);
 }
 
-/// They are known, or it shows nothing. Where tables are full, few have a place for newcomers.
-fn known(base: &Args, out: &Outcome) {
+/// They are known, or it shows nothing. Full tables keep a place for few who come last.
+fn known(base: &Args, out: &Outcome, in_full_tables: f64) {
     let known = get(out, "of Sybils an honest supernode knows");
-    assert!(known >= if all_know_all(base) { 90.0 } else { 1.0 }, "{known} %");
+    assert!(known >= if all_know_all(base) { 90.0 } else { in_full_tables }, "{known} %");
 }
 
 pub(crate) fn sybils(base: &Args) {
     let out = attack(&Args { supernodes: base.supernodes.max(10), ..of(base, "sybils") });
-    known(base, &out);
+    known(base, &out, 50.0);
     assert!(get(&out, "lookups that Sybils were asked for") > 0.0);
 }
 
 pub(crate) fn ground(base: &Args) {
     let out = attack(&Args { supernodes: base.supernodes.max(10), ..of(base, "ground") });
-    known(base, &out);
+    known(base, &out, 1.0);
     assert!(get(&out, "lookups that Sybils were asked for") > 0.0 || !all_know_all(base));
     assert!(get(&out, "lookups of the one that they sit around, that found") >= 95.0);
 }

@@ -70,12 +70,19 @@ const AFTER: u8 = 2;
 // ---- supernodes that lie ----
 
 pub(super) fn sybils(args: &Args, out: &mut Outcome) {
-    let (args, mut crowd) = founded(args);
+    // Who is there longest stays in full tables, so they are there before most.
+    let (args, mut crowd) = founded(args, args.supernodes.div_ceil(3));
     let count = (args.supernodes * SYBILS_PERCENT / 100).max(1);
     let keys = (0..count as u32).map(|n| key(1_000 + n)).collect();
     let manners = [Manner::Silent, Manner::Denying, Manner::Forging];
     let mut sybils = Sybils::new(&mut crowd.w, count, keys, |n| manners[n % manners.len()]);
-    join(&mut crowd, &mut sybils, out);
+    join(&mut crowd, &mut sybils);
+    for _ in crowd.serving.len()..args.supernodes {
+        crowd.add_supernode();
+        run(&mut crowd, &mut sybils, ms(100));
+    }
+    run(&mut crowd, &mut sybils, SETTLED);
+    tell_known(&crowd, &sybils, out);
     let since = crowd.w.now();
     crowd.add_leaves(args.leaves, args.ramp());
     run(&mut crowd, &mut sybils, args.ramp() + SETTLED + args.scaled(WATCHED));
@@ -96,7 +103,7 @@ pub(super) fn sybils(args: &Args, out: &mut Outcome) {
 }
 
 pub(super) fn ground(args: &Args, out: &mut Outcome) {
-    let (args, mut crowd) = founded(args);
+    let (args, mut crowd) = founded(args, args.supernodes);
     let since = crowd.w.now();
     crowd.add_leaves(args.leaves, args.ramp());
     crowd.run_for(args.ramp() + Duration::from_secs(60));
@@ -106,7 +113,8 @@ pub(super) fn ground(args: &Args, out: &mut Outcome) {
         0 => Manner::Denying,
         _ => Manner::Silent,
     });
-    join(&mut crowd, &mut sybils, out);
+    join(&mut crowd, &mut sybils);
+    tell_known(&crowd, &sybils, out);
     // Its record is put where it is looked for from now on.
     crowd.stop_leaf(target);
     crowd.start_leaf(target);
@@ -127,7 +135,8 @@ pub(super) fn ground(args: &Args, out: &mut Outcome) {
 pub(super) fn records(args: &Args, out: &mut Outcome) {
     let (args, mut crowd) = settled(args);
     let mut sybils = Sybils::new(&mut crowd.w, 1, vec![key(1)], |_| Manner::Denying);
-    join(&mut crowd, &mut sybils, out);
+    join(&mut crowd, &mut sybils);
+    tell_known(&crowd, &sybils, out);
     let since = crowd.w.now();
     let count = RECORDS.min(RECORDS * args.measured().as_secs() as usize / 3600);
     for n in 0..count {
@@ -205,7 +214,8 @@ pub(super) fn victim(args: &Args, out: &mut Outcome) {
     let ordering = ORDERING.min(crowd.serving.len() / 3).max(1);
     let keys = (0..ordering as u32).map(|n| key(1_000 + n)).collect();
     let mut sybils = Sybils::new(&mut crowd.w, ordering, keys, |_| Manner::Denying);
-    join(&mut crowd, &mut sybils, out);
+    join(&mut crowd, &mut sybils);
+    tell_known(&crowd, &sybils, out);
     let mut spent = 0;
     for (i, target) in crowd.serving.clone().into_iter().take(NAMED_TO).enumerate() {
         for n in 1..=NAMED {
@@ -255,10 +265,11 @@ fn busy(args: &Args) -> Args {
 }
 
 /// Honest supernodes, and nobody else yet.
-fn founded(args: &Args) -> (Args, Crowd) {
+/// So many supernodes, and no leaves yet.
+fn founded(args: &Args, supernodes: usize) -> (Args, Crowd) {
     let args = busy(args);
     let mut crowd = Crowd::new(&args, Doings { calls: true, ..Doings::default() });
-    crowd.found(args.supernodes);
+    crowd.found(supernodes);
     crowd.run_for(Duration::from_secs(60));
     (args, crowd)
 }
@@ -286,7 +297,7 @@ fn run(crowd: &mut Crowd, sybils: &mut Sybils, time: Duration) {
 }
 
 /// Sybils become known as newcomers do.
-fn join(crowd: &mut Crowd, sybils: &mut Sybils, out: &mut Outcome) {
+fn join(crowd: &mut Crowd, sybils: &mut Sybils) {
     for n in 0..sybils.count() {
         let serving = crowd.serving.clone();
         for host in crowd.draw(&serving, 3) {
@@ -296,6 +307,10 @@ fn join(crowd: &mut Crowd, sybils: &mut Sybils, out: &mut Outcome) {
         run(crowd, sybils, ms(100));
     }
     run(crowd, sybils, SETTLED);
+}
+
+/// How many of them honest supernodes know.
+fn tell_known(crowd: &Crowd, sybils: &Sybils, out: &mut Outcome) {
     let ids: Vec<PeerId> = sybils.ids().collect();
     let knows = |host: &HostId| {
         let known = crowd.w.node(*host).status(crowd.w.now()).supernodes;
