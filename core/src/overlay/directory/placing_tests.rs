@@ -188,7 +188,7 @@ fn who_is_met_gets_what_it_is_to_keep_and_nobody_else_does() {
 fn changed_records_go_together_to_five_and_the_other_home_names_them_later() {
     let leaves: Vec<u8> = (100..140).collect();
     let members = members(20);
-    let mut run_with = |homes: &[u8]| {
+    let run_with = |homes: &[u8]| {
         let (mut placing, mut random) = (Placing::new(s(0), id(ME)), generators(1));
         for leaf in &leaves {
             placing.put_later(s(1), id(*leaf), &mut random.jitter);

@@ -291,7 +291,7 @@ impl Homes {
         if self.chosen.len() == before {
             return;
         }
-        self.listing.on_home_lost(now);
+        self.listing.on_home_lost(now, m.members.len());
         if self.is_ready && self.registered().next().is_none() {
             self.is_ready = false;
             m.out.push_back(Output::Event(Event::Homeless));

@@ -26,8 +26,13 @@ const LISTING_SOON: Duration = Duration::from_secs(45);
 /// Later they are asked for after this, and half as much again at random: a listing is the dearest thing that an idle
 /// leaf asks of its homes, and what it is for is choosing others.
 const LISTING_EVERY: Duration = Duration::from_secs(12 * 3600);
+/// The first one may be put off by so long, and as much again at random.
+const LISTING_PUT_OFF: Duration = Duration::from_secs(40 * 60);
 /// A home is lost, and the last listing is older than this: the other home is asked for a new one at once.
 const LISTING_STALE: Duration = Duration::from_secs(40 * 60);
+/// The same where a listing is a long one, and homes name partners besides, from which another one is chosen: it is for
+/// the day on which both are lost, and some of those that it names should live then.
+const LONG_LISTING_STALE: Duration = Duration::from_secs(3 * 3600);
 
 struct Asked {
     from: PeerId,
@@ -80,7 +85,7 @@ impl Listing {
             return false;
         }
         self.was_put_off = true;
-        self.at = Some(now + LISTING_STALE + jitter.jitter(LISTING_STALE));
+        self.at = Some(now + LISTING_PUT_OFF + jitter.jitter(LISTING_PUT_OFF));
         true
     }
 
@@ -109,8 +114,10 @@ impl Listing {
     }
 
     /// A home is lost: another one is chosen among those that live now.
-    pub(super) fn on_home_lost(&mut self, now: Instant) {
-        if self.asked.is_none() && (self.was_put_off || now.since(self.given_at) >= LISTING_STALE) {
+    /// So many supernodes are known.
+    pub(super) fn on_home_lost(&mut self, now: Instant, known: usize) {
+        let stale = if known < LISTING_LEAF_MAX { LISTING_STALE } else { LONG_LISTING_STALE };
+        if self.asked.is_none() && (self.was_put_off || now.since(self.given_at) >= stale) {
             self.at = self.at.map(|at| at.min(now));
         }
     }
@@ -167,7 +174,7 @@ mod tests {
         assert!(!listing.is_unasked() && listing.handle_timeout(s(2)));
         assert!(listing.put_off(s(2), &mut random.jitter) && !listing.put_off(s(2), &mut random.jitter));
         assert!((40 * 60..=80 * 60).contains(&after(&listing, s(2))));
-        listing.on_home_lost(s(3));
+        listing.on_home_lost(s(3), 1);
         assert!(listing.handle_timeout(s(3)));
     }
 
@@ -180,12 +187,14 @@ mod tests {
         assert!(!listing.was_given(), "that one was not asked");
         listing.on_part(s(2), id, LISTING_LEAF_MAX - 1, &mut random.jitter);
         assert!(listing.was_given() && (45..=90).contains(&after(&listing, s(2))));
-        listing.on_home_lost(s(3));
+        listing.on_home_lost(s(3), 1);
         assert!(after(&listing, s(3)) > 40, "it is too new");
         listing.ask(s(100), id, &mut out);
         listing.on_part(s(101), id, 1, &mut random.jitter);
         assert!((12 * 3600..=18 * 3600).contains(&after(&listing, s(101))), "short again");
-        listing.on_home_lost(s(101 + 40 * 60));
+        listing.on_home_lost(s(101 + 40 * 60), LISTING_LEAF_MAX);
+        assert!(!listing.handle_timeout(s(101 + 40 * 60)), "partners will do");
+        listing.on_home_lost(s(101 + 40 * 60), LISTING_LEAF_MAX - 1);
         assert!(listing.handle_timeout(s(101 + 40 * 60)));
         listing.stop();
         assert!(listing.poll_timeout().is_none());

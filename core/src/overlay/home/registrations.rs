@@ -27,7 +27,9 @@ use crate::wire::places::Places;
 /// Most other homes watched; leaves whose other home is beyond that are registered all the same.
 const WATCHED_MAX: usize = 1024;
 /// Time between two questions, together with up to [`ASK_JITTER`].
-const ASK_EVERY_MIN: Duration = Duration::from_secs(4);
+const ASK_EVERY_MIN: Duration = Duration::from_secs(9);
+/// A question that is not answered is repeated after this, and up to [`ASK_JITTER`] more.
+const REPEAT_AFTER: Duration = Duration::from_secs(3);
 /// See [`ASK_EVERY_MIN`].
 const ASK_JITTER: Duration = Duration::from_secs(1);
 /// Questions unanswered until a home counts as dead.
@@ -421,7 +423,7 @@ impl Registrations {
         let delay = if watched.is_dead {
             DEAD_ASK_EVERY + s.random.jitter.jitter(DEAD_ASK_EVERY)
         } else {
-            ASK_EVERY_MIN + s.random.jitter.jitter(ASK_JITTER)
+            REPEAT_AFTER + s.random.jitter.jitter(ASK_JITTER)
         };
         self.deadlines.set(number, &mut watched.deadline, Some(now + delay));
         // There may well be a link that was opened for gossip: the first question tries that.
