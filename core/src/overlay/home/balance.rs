@@ -58,7 +58,7 @@ const RETRY_MIN_S: u16 = 5;
 /// this.
 const RETRY_MAX_S: u16 = 60;
 
-/// A supernode, where it is, and how many leaves it may still take.
+/// A supernode, where it is, and how many leaves it may still take, or is to.
 type Roomy = (PeerId, SocketAddr, u32);
 
 /// Supernodes that a leaf is told of.
@@ -158,7 +158,7 @@ impl Balance {
         self.sent_elsewhere += 1;
     }
 
-    /// Who has room.
+    /// Who has fewer leaves than is fair.
     pub(super) fn elsewhere(&self, choice: &mut ChoiceRng) -> Named<ELSEWHERE_MAX> {
         draw(&self.roomy, choice)
     }
@@ -188,13 +188,17 @@ impl Balance {
             let near = members.holders(&self.me, PARTNERS + 1).into_iter().filter(|(id, _)| *id != self.me);
             self.partners.extend(near.take(PARTNERS).map(with_room));
         }
-        let is_emptier = |id: &PeerId| {
-            members.is_alive(id) && members.places(now, id).is_some_and(|p| p.utilisation() < self.market.mean)
+        // By how much they are below the mean, and not by their room: it is what they are to be given.
+        let mean = self.market.mean;
+        let with_lack = |(id, address): (PeerId, SocketAddr)| {
+            let places = members.places(now, &id).filter(|_| members.is_alive(&id))?;
+            let lack = taken_at(mean, places.all).saturating_sub(places.taken);
+            (places.utilisation() < mean).then_some((id, address, lack.max(1)))
         };
-        let mut roomy: Vec<Roomy> = self.partners.iter().filter(|(id, ..)| is_emptier(id)).copied().collect();
+        let near = self.partners.iter().map(|(id, address, _)| (*id, *address));
+        let mut roomy: Vec<Roomy> = near.filter_map(with_lack).collect();
         if roomy.is_empty() {
-            let all = members.addresses().map(|(id, address)| (*id, address));
-            roomy.extend(all.filter(|(id, _)| is_emptier(id)).map(with_room));
+            roomy.extend(members.addresses().map(|(id, address)| (*id, address)).filter_map(with_lack));
         }
         while roomy.len() > ROOMY_MAX {
             roomy.swap_remove(choice.below(roomy.len()));
@@ -244,7 +248,7 @@ impl Balance {
     }
 }
 
-/// Some of these, none twice, each as likely as it has room.
+/// Some of these, none twice, each as likely as it has room or lacks leaves.
 fn draw<const N: usize>(from: &[Roomy], choice: &mut ChoiceRng) -> Named<N> {
     let mut left: Vec<Roomy> = from.to_vec();
     let mut drawn = Named::new();
