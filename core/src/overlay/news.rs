@@ -159,6 +159,9 @@ impl Overlay {
             s.gossip.set_load(load, s.registrations.places());
             s.gossip.handle_timeout(now, key, sequence, &mut stores);
             s.registrations.handle_timeout(now, &mut stores);
+            for peer in s.gossip.take_gone() {
+                s.placing.on_gone(now, peer);
+            }
             let (count, leaves) = (s.registrations.len(), &s.registrations);
             s.placing.handle_timeout(
                 now,

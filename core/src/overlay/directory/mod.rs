@@ -7,6 +7,7 @@
 
 mod lookup;
 mod placing;
+mod repair;
 mod search;
 mod store;
 

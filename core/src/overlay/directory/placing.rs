@@ -3,7 +3,7 @@
 //! A record is kept by the supernodes nearest to its leaf's place. Its homes put it there: at once when it is new, in ten
 //! minutes when it replaces one that still leads to the leaf, and again in turn, all leaves within [`ROUND`], so that what
 //! has got lost comes back and new holders learn of it: then it is only named ([`Message::Renew`]), and sent to those that
-//! say that they do not have it. The one that it names first, or seems to live, puts it to all of them, and the other one,
+//! say that they do not have it; sooner where holders [seem dead](super::repair). The one that it names first, or seems to live, puts it to all of them, and the other one,
 //! lest the first should lie, to the nearest few. What may wait is put together ([`TOGETHER`]). A supernode that becomes
 //! known, or that a link is up to again, may have lost what it held: homes put to it at once what it is to keep, some
 //! leaves at a time ([`Placing::on_met`]), and the nearest of those that hold a record hand it over. Where this node cannot
@@ -14,6 +14,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Record;
+use super::repair::Repair;
 use super::search::Search;
 use super::store::{HELD_FOR, RecordStore, renewal_of};
 use crate::account::{Rate, RateTable};
@@ -106,6 +107,7 @@ pub(crate) struct Placing {
     together_at: Option<Instant>,
     met: VecDeque<Met>,
     met_at: Option<Instant>,
+    repair: Repair,
     /// Who was given what it is to keep.
     served: RateTable<PeerId>,
     /// Whose holders are being searched, and whose will be.
@@ -155,6 +157,7 @@ impl Placing {
             together_at: None,
             met: VecDeque::new(),
             met_at: None,
+            repair: Repair::default(),
             served: RateTable::new(SERVE, SERVE_ALL, SERVED_MAX),
             searches: BTreeMap::new(),
             deadlines: Deadlines::default(),
@@ -302,6 +305,10 @@ impl Placing {
         }
         self.search_next(now, members, out);
         self.served.handle_timeout(now);
+        if self.repair.at.is_some_and(|at| at <= now) {
+            let leaves: Vec<PeerId> = leaves_after(self.repair.after).take(MET_LOOK).collect();
+            self.name_to_newcomers(now, &leaves, records, members, out);
+        }
         if self.met_at.is_some_and(|at| at <= now)
             && let Some(met) = self.met.front_mut()
         {
@@ -332,6 +339,39 @@ impl Placing {
             self.after = last.filter(|_| turns == due);
         }
         self.put_due(now, records, members, out);
+    }
+
+    /// Where holders of some leaves' records seem dead, those that come in for them are named these.
+    fn name_to_newcomers(
+        &mut self,
+        now: Instant,
+        leaves: &[PeerId],
+        records: &RecordStore,
+        members: &MembershipTable,
+        out: &mut VecDeque<Output>,
+    ) {
+        self.repair.begin();
+        let mut puts = Puts::new();
+        for bytes in leaves.iter().filter_map(|leaf| records.get(leaf)) {
+            let Some(record) = Record::read_unchecked(bytes) else { continue };
+            let count = self.holders_of(&record, members);
+            let holders = members.holders(&record.id, count);
+            if holders.len() < count {
+                continue;
+            }
+            for (holder, address) in self.repair.newcomers(&record.id, holders, members) {
+                if holder != self.me {
+                    puts.entry(holder).or_insert((address, Vec::new())).1.push(bytes);
+                }
+            }
+        }
+        send(How::Named, puts, out);
+        self.repair.end(now, leaves.last().copied().filter(|_| leaves.len() == MET_LOOK), MET_EVERY);
+    }
+
+    /// A supernode seems dead: others come in for it, and are named what it kept of this node's leaves.
+    pub(crate) fn on_gone(&mut self, now: Instant, peer: PeerId) {
+        self.repair.on_gone(now, peer);
     }
 
     /// It is put with others before long.
@@ -381,7 +421,10 @@ impl Placing {
     /// When that is next.
     pub(crate) fn poll_timeout(&self) -> Instant {
         let later = self.later.first_key_value().map(|((at, _), _)| *at);
-        [self.met_at, later, self.together_at, self.deadlines.next()].into_iter().flatten().fold(self.at, Instant::min)
+        [self.met_at, self.repair.at, later, self.together_at, self.deadlines.next()]
+            .into_iter()
+            .flatten()
+            .fold(self.at, Instant::min)
     }
 
     /// A supernode became known, or there is a link to it again. Whether it is given what it is to keep.

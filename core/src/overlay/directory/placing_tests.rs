@@ -1,7 +1,7 @@
 use super::*;
 use crate::account::Source;
 use crate::overlay::advert::shelf::id_prefix;
-use crate::overlay::advert::{Advert, Capabilities, Found};
+use crate::overlay::advert::{Advert, Capabilities, Found, Suspicion};
 use crate::overlay::directory::store::Putter;
 use crate::overlay::home::testnet::{generators, key, s, wall_at};
 use crate::wire::address::Address;
@@ -212,4 +212,33 @@ fn changed_records_go_together_to_five_and_the_other_home_names_them_later() {
     assert!(by_other.iter().all(|(at, ..)| *at > s(600)), "after the first home");
     assert!(by_other.iter().map(|(.., leaves)| leaves.len()).sum::<usize>() <= OTHER_HOLDERS * leaves.len());
     assert!(!by_other.is_empty());
+}
+
+#[test]
+fn regression_what_the_dead_kept_is_named_to_those_that_come_in_for_them_before_the_round() {
+    let leaves: Vec<u8> = (100..140).collect();
+    let mut members = members(30);
+    let records = records(&leaves, &[ME, 2]);
+    let before: Vec<Vec<PeerId>> = leaves.iter().map(|leaf| ids_of(&members, *leaf)).collect();
+    let mut placing = Placing::new(s(0), id(ME));
+    for dead in 3..=17 {
+        members.set_suspicion(&id(dead), Suspicion::Dead);
+        placing.on_gone(s(u64::from(dead)), id(dead));
+    }
+    // This one has come back.
+    members.set_suspicion(&id(17), Suspicion::Alive);
+    let all: Vec<(Instant, PeerId, Vec<PeerId>)> = run(&mut placing, s(50), &leaves, (&records, &members));
+    for (leaf, before) in leaves.iter().zip(before) {
+        let now = ids_of(&members, *leaf);
+        let newcomers: Vec<PeerId> =
+            now.into_iter().filter(|holder| !before.contains(holder) && *holder != id(ME)).collect();
+        let named: Vec<PeerId> =
+            all.iter().filter(|(.., leaves)| leaves.contains(&id(*leaf))).map(|(_, to, _)| *to).collect();
+        assert!(newcomers.iter().all(|newcomer| named.contains(newcomer)), "{newcomers:?} of {named:?}");
+        assert!(named.len() <= newcomers.len() + 1, "nobody else but who came back: {newcomers:?} of {named:?}");
+    }
+}
+
+fn ids_of(members: &MembershipTable, leaf: u8) -> Vec<PeerId> {
+    members.holders(&id(leaf), HOLDERS_MAX).into_iter().map(|(holder, _)| holder).collect()
 }

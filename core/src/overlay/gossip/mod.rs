@@ -127,6 +127,8 @@ pub(crate) struct Gossip {
     reached: Aged<PeerId, SocketAddr, REACHED_MAX>,
     /// To whom a link has come up, and was not asked for yet.
     met: Vec<(PeerId, SocketAddr)>,
+    /// Those that were found dead since this was asked last.
+    gone: Vec<PeerId>,
     recalled_at: Option<Instant>,
     neighbours: BTreeMap<PeerId, Neighbour>,
     dials: Deadlines<PeerId>,
@@ -178,6 +180,7 @@ impl Gossip {
             hearsay: Hearsay::new(me),
             reached: Aged::default(),
             met: Vec::new(),
+            gone: Vec::new(),
             recalled_at: None,
             neighbours: BTreeMap::new(),
             dials: Deadlines::default(),

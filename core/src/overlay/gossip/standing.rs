@@ -43,6 +43,11 @@ impl Gossip {
         core::mem::take(&mut self.met)
     }
 
+    /// Those that were found dead since this was asked last.
+    pub(crate) fn take_gone(&mut self) -> Vec<PeerId> {
+        core::mem::take(&mut self.gone)
+    }
+
     /// Nothing may be sent now to where a supernode is said to be.
     pub(crate) fn on_vet_refused(&mut self, now: Instant, peer: &PeerId, s: &mut Stores<'_>) {
         self.hearsay.on_refused(now, peer, &mut s.random.jitter);

@@ -154,6 +154,7 @@ impl Gossip {
             Stage::VisitedLast => {
                 self.watch.drop_check(&peer);
                 s.members.set_suspicion(&peer, Suspicion::Dead);
+                self.gone.push(peer);
             }
         }
     }

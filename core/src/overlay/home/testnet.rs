@@ -518,6 +518,9 @@ impl TestNode {
             registrations.handle_timeout(now, &mut Stores { wall, random, members, records, out });
             if let Some(placing) = placing {
                 let count = registrations.len();
+                for peer in gossip.as_mut().map(Gossip::take_gone).unwrap_or_default() {
+                    placing.on_gone(now, peer);
+                }
                 placing.handle_timeout(now, count, |after| registrations.after(after), records, members, out);
             }
         }
