@@ -44,6 +44,9 @@ use crate::time::{Deadlines, Instant, WallTime, earliest};
 use crate::wire::address::{Address, Range};
 use crate::wire::message::{Load, Message, RECORD_HOMES_MAX, Refusal};
 use crate::wire::places::{Places, Room, level};
+/// Who is dialled and has not answered by then is slow, dead perhaps, and another one is dialled beside it: where half of
+/// all are dead, three that are dialled together are so every eighth time.
+const DIAL_SLOW: Duration = Duration::from_secs(1);
 
 /// Most prospects remembered; at the limit one that never worked and that nobody told us to join makes room.
 const PROSPECTS_MAX: usize = 64;

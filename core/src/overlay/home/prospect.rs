@@ -83,7 +83,7 @@ pub(super) struct Prospect {
     /// Refused us, or was left: not asked again before.
     pub(super) refused_until: Option<Instant>,
     pub(super) question: Option<(Question, u8)>,
-    /// It did not answer the last one.
+    /// It did not answer the last one, or was dialled and has not answered yet.
     pub(super) is_silent: bool,
     pub(super) deadline: Option<Instant>,
     pub(super) load: Option<Load>,
@@ -133,9 +133,13 @@ impl Prospect {
         self.refused_until.is_some_and(|until| until > now)
     }
 
-    /// Whether it leaves open what it was asked for longer than is usual: another one is drawn beside it.
+    /// Whether it leaves open what it was asked, or that it was dialled, for longer than is usual: another one is drawn beside it.
     pub(super) fn is_slow(&self) -> bool {
-        self.link == Link::Up && (self.is_silent || self.question.is_some_and(|(_, tries)| tries > 1))
+        match self.link {
+            Link::Up => self.is_silent || self.question.is_some_and(|(_, tries)| tries > 1),
+            Link::Dialling => self.is_silent,
+            Link::Down => false,
+        }
     }
 
     /// Whether its load is known, or was asked for in vain.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{DRAWN_MAX, FEW, Homes, SETTLE};
+use super::{DIAL_SLOW, DRAWN_MAX, FEW, Homes, SETTLE};
 use crate::identity::PeerId;
 use crate::overlay::advert::MembershipTable;
 use crate::overlay::home::choice::Choice;
@@ -103,7 +103,8 @@ impl Homes {
             prospect.is_drawn = true;
             prospect.is_tried = true;
             if prospect.link == Link::Down {
-                prospect.link = Link::Dialling;
+                (prospect.link, prospect.is_silent) = (Link::Dialling, false);
+                self.deadlines.set(peer, &mut prospect.deadline, Some(now + DIAL_SLOW));
                 m.out.push_back(Output::Dial { peer, address: prospect.address });
             }
         }

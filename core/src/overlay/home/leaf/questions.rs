@@ -46,7 +46,11 @@ impl Homes {
     pub(super) fn on_silence(&mut self, now: Instant, peer: PeerId, m: &mut Means<'_>) {
         let Some(prospect) = self.prospects.get_mut(&peer) else { return };
         prospect.deadline = None;
-        let Some((question, tries)) = prospect.question else { return };
+        let Some((question, tries)) = prospect.question else {
+            // It was dialled.
+            prospect.is_silent = prospect.link == Link::Dialling;
+            return;
+        };
         // Who has another home can wait longer, and so must who knows nobody else.
         let answers = |c: &Prospect| c.is_registered && c.question.is_none();
         let has_home = self.chosen.iter().filter_map(|home| self.prospects.get(home)).any(|c| answers(c));
