@@ -159,6 +159,9 @@ impl Overlay {
             s.gossip.set_load(load, s.registrations.places());
             s.gossip.handle_timeout(now, key, sequence, &mut stores);
             s.registrations.handle_timeout(now, &mut stores);
+            for home in s.registrations.take_found_dead() {
+                s.gossip.doubt(now, home, &mut stores);
+            }
             for peer in s.gossip.take_gone() {
                 s.placing.on_gone(now, peer);
             }

@@ -422,13 +422,19 @@ impl MembershipTable {
     }
 
     /// The `max` supernodes that are to keep what is said of `id`, this one perhaps among them: nearest to it first, of
-    /// each prefix one, and others of these only where there are too few. Who seems dead keeps nothing.
+    /// each prefix one, and others of these only where there are too few. Who seems dead keeps nothing, and who is suspect
+    /// only where there are too few: suspects have died as a rule, and what they keep is to be found meanwhile, too.
     pub(crate) fn holders(&self, id: &PeerId, max: usize) -> Vec<(PeerId, SocketAddr)> {
-        let (mut holders, mut others, mut prefixes) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (mut holders, mut others, mut suspects, mut prefixes) =
+            (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
         self.shelf.nearest_until(id, |known, _| {
             if !known.advert.is_withdrawn() && known.suspicion != Suspicion::Dead && known.advert.id != *id {
                 let holder = (known.advert.id, known.address());
-                if Prefix::counted(known.address().ip()).is_none_or(|prefix| prefixes.insert(prefix)) {
+                if known.suspicion == Suspicion::Suspect {
+                    if suspects.len() < max {
+                        suspects.push(holder);
+                    }
+                } else if Prefix::counted(known.address().ip()).is_none_or(|prefix| prefixes.insert(prefix)) {
                     holders.push(holder);
                 } else if others.len() < max {
                     others.push(holder);
@@ -437,7 +443,7 @@ impl MembershipTable {
             holders.len() >= max
         });
         let missing = max.saturating_sub(holders.len());
-        holders.extend(others.into_iter().take(missing));
+        holders.extend(others.into_iter().chain(suspects).take(missing));
         holders
     }
 

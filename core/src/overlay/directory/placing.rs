@@ -341,7 +341,7 @@ impl Placing {
         self.put_due(now, records, members, out);
     }
 
-    /// Where holders of some leaves' records seem dead, those that come in for them are named these.
+    /// Where holders of some leaves' records are suspect, those that come in for them are named these.
     fn name_to_newcomers(
         &mut self,
         now: Instant,
@@ -369,7 +369,7 @@ impl Placing {
         self.repair.end(now, leaves.last().copied().filter(|_| leaves.len() == MET_LOOK), MET_EVERY);
     }
 
-    /// A supernode seems dead: others come in for it, and are named what it kept of this node's leaves.
+    /// A supernode is suspect: others come in for it, and are named what it kept of this node's leaves.
     pub(crate) fn on_gone(&mut self, now: Instant, peer: PeerId) {
         self.repair.on_gone(now, peer);
     }

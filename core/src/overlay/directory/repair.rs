@@ -1,19 +1,19 @@
 //! What dead supernodes kept is named to those who keep it in their place.
 //!
 //! A record is put once in [`ROUND`](super::placing), and has eight holders, so that it outlives the deaths of an hour; but
-//! where many die at once, all eight of some record may. A home that finds supernodes dead looks through its leaves, some
-//! at a time, and names their records to the holders that have come in for those.
+//! where many die at once, all eight of some record may. A home that suspects supernodes looks through its leaves, some at
+//! a time, and names their records to the holders that have come in for those.
 
 use core::time::Duration;
 
 use crate::identity::PeerId;
-use crate::overlay::advert::MembershipTable;
 use crate::overlay::advert::shelf::distance;
+use crate::overlay::advert::{MembershipTable, Suspicion};
 use crate::time::Instant;
 
-/// After the first is found dead, so that those who die together are looked after together; one that is started again
-/// is not found dead as soon.
-const AFTER: Duration = Duration::from_secs(15);
+/// After the first becomes suspect, so that those who die together are looked after together. One that is started again
+/// is seldom suspect as soon.
+const AFTER: Duration = Duration::from_secs(5);
 /// Most that are looked after at one time. The records of others come with the round.
 const GONE_MAX: usize = 32;
 
@@ -31,7 +31,7 @@ pub(super) struct Repair {
 }
 
 impl Repair {
-    /// A supernode seems dead.
+    /// A supernode is suspect.
     pub(super) fn on_gone(&mut self, now: Instant, peer: PeerId) {
         if self.gone.len() < GONE_MAX && !self.gone.contains(&peer) {
             self.gone.push(peer);
@@ -66,7 +66,7 @@ impl Repair {
         members: &MembershipTable,
     ) -> impl Iterator<Item = (PeerId, T)> {
         // One that was started again meanwhile has been given what it is to keep.
-        let gone = self.replaced.iter().filter(|gone| !members.is_alive(gone));
+        let gone = self.replaced.iter().filter(|gone| members.suspicion(gone) != Suspicion::Alive);
         let gone: Vec<u128> = gone.map(|gone| distance(gone, leaf)).collect();
         let (count, leaf) = (holders.len(), *leaf);
         holders.into_iter().enumerate().filter_map(move |(rank, holder)| {

@@ -127,7 +127,7 @@ pub(crate) struct Gossip {
     reached: Aged<PeerId, SocketAddr, REACHED_MAX>,
     /// To whom a link has come up, and was not asked for yet.
     met: Vec<(PeerId, SocketAddr)>,
-    /// Those that were found dead since this was asked last.
+    /// Those that became suspect since this was asked last.
     gone: Vec<PeerId>,
     recalled_at: Option<Instant>,
     neighbours: BTreeMap<PeerId, Neighbour>,

@@ -43,7 +43,7 @@ impl Gossip {
         core::mem::take(&mut self.met)
     }
 
-    /// Those that were found dead since this was asked last.
+    /// Those that became suspect since this was asked last.
     pub(crate) fn take_gone(&mut self) -> Vec<PeerId> {
         core::mem::take(&mut self.gone)
     }

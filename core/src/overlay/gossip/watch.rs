@@ -58,8 +58,8 @@ impl Gossip {
         }
     }
 
-    /// A neighbour could not be dialled.
-    pub(super) fn doubt(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
+    /// A neighbour could not be dialled, or another home does not answer.
+    pub(crate) fn doubt(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
         if s.members.is_alive(&peer) && !self.watch.checks.contains_key(&peer) {
             self.ask_about(now, peer, s);
         }
@@ -140,6 +140,7 @@ impl Gossip {
             Stage::Visited => self.ask_about(now, peer, s),
             Stage::AskedAbout => {
                 s.members.set_suspicion(&peer, Suspicion::Suspect);
+                self.gone.push(peer);
                 if self.neighbours.get(&peer).is_some_and(|n| n.state == State::Up) {
                     // The link is asked once more, and ends.
                     s.out.push_back(Output::Release { peer });
@@ -154,7 +155,6 @@ impl Gossip {
             Stage::VisitedLast => {
                 self.watch.drop_check(&peer);
                 s.members.set_suspicion(&peer, Suspicion::Dead);
-                self.gone.push(peer);
             }
         }
     }

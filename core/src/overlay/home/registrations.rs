@@ -133,6 +133,8 @@ pub(crate) struct Registrations {
     next_number: NonZeroU16,
     deadlines: Deadlines<NonZeroU16>,
     telling: VecDeque<Telling>,
+    /// Homes found dead since this was asked last.
+    found_dead: Vec<PeerId>,
     /// How often leaves bring something lately.
     taken: RateTable<Source>,
     tell_at: Option<Instant>,
@@ -153,6 +155,7 @@ impl Registrations {
             next_number: NonZeroU16::MIN,
             deadlines: Deadlines::default(),
             telling: VecDeque::new(),
+            found_dead: Vec::new(),
             taken: RateTable::new(REGISTER, REGISTER_ALL, REGISTERING_MAX),
             tell_at: None,
         }
@@ -318,6 +321,11 @@ impl Registrations {
         }
     }
 
+    /// Those that were found dead since this was asked last.
+    pub(crate) fn take_found_dead(&mut self) -> Vec<PeerId> {
+        core::mem::take(&mut self.found_dead)
+    }
+
     fn watched_mut(&mut self, home: &PeerId) -> Option<&mut Watched> {
         self.watched.get_mut(self.numbers.get(home)?)
     }
@@ -416,6 +424,7 @@ impl Registrations {
             return self.deadlines.set(number, &mut watched.deadline, Some(next));
         }
         if watched.missed >= MISSED_MAX && !core::mem::replace(&mut watched.is_dead, true) {
+            self.found_dead.push(watched.home);
             self.tell_about(now, number);
         }
         let Some(watched) = self.watched.get_mut(&number) else { return };
