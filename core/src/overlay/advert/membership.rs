@@ -13,6 +13,7 @@
 //! that none of those comes back, but whom it speaks of is no supernode.
 
 mod heard;
+mod near;
 mod rooms;
 #[cfg(test)]
 mod rooms_tests;
@@ -419,49 +420,6 @@ impl MembershipTable {
     /// Whether a supernode is known and does not seem dead.
     pub(crate) fn is_alive(&self, id: &PeerId) -> bool {
         self.contains(id) && self.shelf.value(id).is_some_and(|known| known.suspicion != Suspicion::Dead)
-    }
-
-    /// The `max` supernodes that are to keep what is said of `id`, this one perhaps among them: nearest to it first, of
-    /// each prefix one, and others of these only where there are too few. Who seems dead keeps nothing, and who is suspect
-    /// only where there are too few: suspects have died as a rule, and what they keep is to be found meanwhile, too.
-    pub(crate) fn holders(&self, id: &PeerId, max: usize) -> Vec<(PeerId, SocketAddr)> {
-        let (mut holders, mut others, mut suspects, mut prefixes) =
-            (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
-        self.shelf.nearest_until(id, |known, _| {
-            if !known.advert.is_withdrawn() && known.suspicion != Suspicion::Dead && known.advert.id != *id {
-                let holder = (known.advert.id, known.address());
-                if known.suspicion == Suspicion::Suspect {
-                    if suspects.len() < max {
-                        suspects.push(holder);
-                    }
-                } else if Prefix::counted(known.address().ip()).is_none_or(|prefix| prefixes.insert(prefix)) {
-                    holders.push(holder);
-                } else if others.len() < max {
-                    others.push(holder);
-                }
-            }
-            holders.len() >= max
-        });
-        let missing = max.saturating_sub(holders.len());
-        holders.extend(others.into_iter().chain(suspects).take(missing));
-        holders
-    }
-
-    /// The `max` supernodes whose places are nearest to that of `id`, nearest first.
-    pub(crate) fn nearest(&self, id: &PeerId, max: usize) -> Vec<PeerId> {
-        let mut nearest = Vec::new();
-        self.shelf.nearest_until(id, |known, _| {
-            if self.is_other(known) && known.advert.id != *id {
-                nearest.push(known.advert.id);
-            }
-            nearest.len() >= max
-        });
-        nearest
-    }
-
-    /// Whether `peer` is one of them.
-    pub(crate) fn is_among_nearest(&self, id: &PeerId, peer: &PeerId, max: usize) -> bool {
-        self.nearest(id, max).contains(peer)
     }
 
     fn is_other(&self, known: &Known) -> bool {
