@@ -160,10 +160,10 @@ impl Overlay {
             s.gossip.handle_timeout(now, key, sequence, &mut stores);
             s.registrations.handle_timeout(now, &mut stores);
             for home in s.registrations.take_found_dead() {
-                s.gossip.doubt(now, home, &mut stores);
+                s.gossip.look_for(now, home, &mut stores);
             }
-            for peer in s.gossip.take_gone() {
-                s.placing.on_gone(now, peer);
+            if s.gossip.take_suspicion() && !stores.members.is_partial() {
+                s.placing.on_suspicion(now);
             }
             let (count, leaves) = (s.registrations.len(), &s.registrations);
             s.placing.handle_timeout(

@@ -38,7 +38,7 @@ const OTHER_HOLDERS: usize = 3;
 /// All records are put once in this time.
 const ROUND: Duration = Duration::from_secs(55 * 60);
 // A round may fail.
-const _: () = assert!(ROUND.as_secs() * 2 < HELD_FOR.as_secs());
+const _: () = assert!((ROUND.as_secs() + TOGETHER.as_secs()) * 2 < HELD_FOR.as_secs());
 /// So often it is looked whose turn it is.
 const TICK: Duration = Duration::from_secs(10);
 /// Most whose turn comes in one tick.
@@ -132,6 +132,15 @@ enum How {
 }
 
 impl How {
+    /// So that both are done.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            // Those that are beyond the reach of the one are named by the other.
+            (Self::Named, Self::Changed) | (Self::Changed, Self::Named) => Self::Whole,
+            _ => self.max(other),
+        }
+    }
+
     /// The most who are put it so.
     const fn reach(self) -> usize {
         match self {
@@ -180,7 +189,7 @@ impl Placing {
             return;
         }
         let (at, how) = match before.and_then(|before| Some((before, self.later.remove(&(before, leaf))?))) {
-            Some((before, had)) => (at.min(before), how.max(had)),
+            Some((before, had)) => (at.min(before), how.and(had)),
             None => (at, how),
         };
         self.later.insert((at, leaf), how);
@@ -219,7 +228,7 @@ impl Placing {
                 let has_room = self.waiting.len() < SEARCHES_WAIT_MAX;
                 if let Some(record) = Record::read_unchecked(record).filter(|_| has_room) {
                     let waits = self.waiting.entry(record.id).or_insert(how);
-                    *waits = how.max(*waits);
+                    *waits = how.and(*waits);
                 }
             } else {
                 self.gather(record, how, members, &mut puts);
@@ -233,7 +242,7 @@ impl Placing {
         while self.searches.len() < SEARCHES_MAX {
             let Some((leaf, how)) = self.waiting.pop_first() else { return };
             if let Some((_, before)) = self.searches.get_mut(&leaf) {
-                *before = how.max(*before);
+                *before = how.and(*before);
                 continue;
             }
             let mut search = Search::new(leaf, &self.me, members.holders(&leaf, HOLDERS_MAX));
@@ -354,12 +363,7 @@ impl Placing {
         let mut puts = Puts::new();
         for bytes in leaves.iter().filter_map(|leaf| records.get(leaf)) {
             let Some(record) = Record::read_unchecked(bytes) else { continue };
-            let count = self.holders_of(&record, members);
-            let holders = members.holders(&record.id, count);
-            if holders.len() < count {
-                continue;
-            }
-            for (holder, address) in self.repair.newcomers(&record.id, holders, members) {
+            for (holder, address) in members.newcomers(&record.id, self.holders_of(&record, members)) {
                 if holder != self.me {
                     puts.entry(holder).or_insert((address, Vec::new())).1.push(bytes);
                 }
@@ -369,15 +373,16 @@ impl Placing {
         self.repair.end(now, leaves.last().copied().filter(|_| leaves.len() == MET_LOOK), MET_EVERY);
     }
 
-    /// A supernode is suspect: others come in for it, and are named what it kept of this node's leaves.
-    pub(crate) fn on_gone(&mut self, now: Instant, peer: PeerId) {
-        self.repair.on_gone(now, peer);
+    /// A supernode became suspect: others come in for it, and are named what it kept of this node's leaves. Where this
+    /// node cannot know who they are, they come with the round.
+    pub(crate) fn on_suspicion(&mut self, now: Instant) {
+        self.repair.on_suspicion(now);
     }
 
     /// It is put with others before long.
     fn put_together(&mut self, now: Instant, leaf: PeerId, how: How) {
         let had = self.together.entry(leaf).or_insert(how);
-        *had = how.max(*had);
+        *had = how.and(*had);
         let at = if self.together.len() < TOGETHER_MAX { now + TOGETHER } else { now };
         self.together_at = Some(self.together_at.map_or(at, |before| at.min(before)));
     }

@@ -127,8 +127,8 @@ pub(crate) struct Gossip {
     reached: Aged<PeerId, SocketAddr, REACHED_MAX>,
     /// To whom a link has come up, and was not asked for yet.
     met: Vec<(PeerId, SocketAddr)>,
-    /// Those that became suspect since this was asked last.
-    gone: Vec<PeerId>,
+    /// Whether somebody became suspect since this was asked last.
+    has_suspicion: bool,
     recalled_at: Option<Instant>,
     neighbours: BTreeMap<PeerId, Neighbour>,
     dials: Deadlines<PeerId>,
@@ -180,7 +180,7 @@ impl Gossip {
             hearsay: Hearsay::new(me),
             reached: Aged::default(),
             met: Vec::new(),
-            gone: Vec::new(),
+            has_suspicion: false,
             recalled_at: None,
             neighbours: BTreeMap::new(),
             dials: Deadlines::default(),

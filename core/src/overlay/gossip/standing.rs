@@ -43,9 +43,9 @@ impl Gossip {
         core::mem::take(&mut self.met)
     }
 
-    /// Those that became suspect since this was asked last.
-    pub(crate) fn take_gone(&mut self) -> Vec<PeerId> {
-        core::mem::take(&mut self.gone)
+    /// Whether somebody became suspect since this was asked last.
+    pub(crate) fn take_suspicion(&mut self) -> bool {
+        core::mem::take(&mut self.has_suspicion)
     }
 
     /// Nothing may be sent now to where a supernode is said to be.

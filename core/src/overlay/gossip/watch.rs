@@ -58,8 +58,16 @@ impl Gossip {
         }
     }
 
-    /// A neighbour could not be dialled, or another home does not answer.
-    pub(crate) fn doubt(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
+    /// Another home does not answer over its link: it may have started anew, and not know that link.
+    pub(crate) fn look_for(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
+        if s.members.is_alive(&peer) && !self.watch.checks.contains_key(&peer) {
+            visit(peer, s);
+            self.watch.set(peer, Stage::Visited, now + VISIT_TAKES);
+        }
+    }
+
+    /// A neighbour could not be dialled.
+    pub(super) fn doubt(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
         if s.members.is_alive(&peer) && !self.watch.checks.contains_key(&peer) {
             self.ask_about(now, peer, s);
         }
@@ -140,7 +148,7 @@ impl Gossip {
             Stage::Visited => self.ask_about(now, peer, s),
             Stage::AskedAbout => {
                 s.members.set_suspicion(&peer, Suspicion::Suspect);
-                self.gone.push(peer);
+                self.has_suspicion = true;
                 if self.neighbours.get(&peer).is_some_and(|n| n.state == State::Up) {
                     // The link is asked once more, and ends.
                     s.out.push_back(Output::Release { peer });

@@ -203,6 +203,11 @@ impl Balance {
         while roomy.len() > ROOMY_MAX {
             roomy.swap_remove(choice.below(roomy.len()));
         }
+        // Who says that it is empty lacks no more than twice what the middle one does: that costs nothing to say.
+        let mut lacks: Vec<u32> = roomy.iter().map(|(.., lack)| *lack).collect();
+        lacks.sort_unstable();
+        let most = lacks.get(lacks.len().saturating_sub(1) / 2).map_or(0, |middle| middle.saturating_mul(2));
+        roomy.iter_mut().for_each(|(.., lack)| *lack = (*lack).min(most));
         self.roomy = roomy;
     }
 

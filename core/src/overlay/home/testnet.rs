@@ -516,10 +516,15 @@ impl TestNode {
         }
         if let Some(registrations) = registrations {
             registrations.handle_timeout(now, &mut Stores { wall, random, members, records, out });
+            for home in registrations.take_found_dead() {
+                if let Some(gossip) = gossip {
+                    gossip.look_for(now, home, &mut Stores { wall, random, members, records, out });
+                }
+            }
             if let Some(placing) = placing {
                 let count = registrations.len();
-                for peer in gossip.as_mut().map(Gossip::take_gone).unwrap_or_default() {
-                    placing.on_gone(now, peer);
+                if gossip.as_mut().is_some_and(Gossip::take_suspicion) {
+                    placing.on_suspicion(now);
                 }
                 placing.handle_timeout(now, count, |after| registrations.after(after), records, members, out);
             }

@@ -12,16 +12,35 @@ impl MembershipTable {
     /// each prefix one, and others of these only where there are too few. Who seems dead keeps nothing, and who is suspect
     /// only where there are too few: suspects have died as a rule, and what they keep is to be found meanwhile, too.
     pub(crate) fn holders(&self, id: &PeerId, max: usize) -> Vec<(PeerId, SocketAddr)> {
+        self.holders_if(id, max, |suspicion| suspicion == Suspicion::Suspect)
+    }
+
+    /// Those of the [`holders`](Self::holders) that would not be among them if the suspects were.
+    pub(crate) fn newcomers(&self, id: &PeerId, max: usize) -> Vec<(PeerId, SocketAddr)> {
+        let before = self.holders_if(id, max, |_| false);
+        let mut holders = self.holders(id, max);
+        holders.retain(|holder| !before.contains(holder));
+        holders
+    }
+
+    fn holders_if(
+        &self,
+        id: &PeerId,
+        max: usize,
+        is_doubtful: impl Fn(Suspicion) -> bool,
+    ) -> Vec<(PeerId, SocketAddr)> {
         let (mut holders, mut others, mut suspects, mut prefixes) =
             (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
         self.shelf.nearest_until(id, |known, _| {
             if !known.advert.is_withdrawn() && known.suspicion != Suspicion::Dead && known.advert.id != *id {
                 let holder = (known.advert.id, known.address());
                 let ip = known.address().ip();
-                let list = match known.suspicion {
-                    Suspicion::Suspect => &mut suspects,
-                    _ if Prefix::counted(ip).is_none_or(|prefix| prefixes.insert(prefix)) => &mut holders,
-                    _ => &mut others,
+                let list = if is_doubtful(known.suspicion) {
+                    &mut suspects
+                } else if Prefix::counted(ip).is_none_or(|prefix| prefixes.insert(prefix)) {
+                    &mut holders
+                } else {
+                    &mut others
                 };
                 if list.len() < max {
                     list.push(holder);

@@ -96,16 +96,16 @@ impl Homes {
             let all = homes.chosen.iter().filter_map(|home| homes.prospects.get(home));
             all.filter(|c| counts(c)).count()
         };
-        while homes(self) < RECORD_HOMES_MAX && drawn(self) < self.drawn_max {
+        // Where all take their time, all are busy, and more dials would not make it better.
+        let all_drawn = |homes: &Self| homes.prospects.values().filter(|c| c.is_drawn && c.link != Link::Down).count();
+        while homes(self) < RECORD_HOMES_MAX && drawn(self) < self.drawn_max && all_drawn(self) < 3 * self.drawn_max {
             let choice = self.choice(m.members);
             let Some(peer) = choice.next_drawn(now, self.is_listed, &mut m.random.peer_choice) else { break };
             let Some(prospect) = self.prospects.get_mut(&peer) else { break };
             prospect.is_drawn = true;
             prospect.is_tried = true;
             if prospect.link == Link::Down {
-                (prospect.link, prospect.is_silent) = (Link::Dialling, false);
-                self.deadlines.set(peer, &mut prospect.deadline, Some(now + DIAL_SLOW));
-                m.out.push_back(Output::Dial { peer, address: prospect.address });
+                self.dial(now, peer, m.out);
             }
         }
         let is_waiting = self.chosen.len() < RECORD_HOMES_MAX && self.count(Link::Dialling) == 0;
@@ -115,6 +115,14 @@ impl Homes {
         } else {
             self.sweep.stop();
         }
+    }
+
+    /// Dials somebody that there is no link to.
+    pub(super) fn dial(&mut self, now: Instant, peer: PeerId, out: &mut VecDeque<Output>) {
+        let Some(prospect) = self.prospects.get_mut(&peer) else { return };
+        (prospect.link, prospect.is_silent) = (Link::Dialling, false);
+        self.deadlines.set(peer, &mut prospect.deadline, Some(now + DIAL_SLOW));
+        out.push_back(Output::Dial { peer, address: prospect.address });
     }
 
     pub(super) fn begin_sweep(&mut self, now: Instant, m: &mut Means<'_>) {

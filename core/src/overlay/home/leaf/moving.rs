@@ -68,10 +68,7 @@ impl Homes {
         match prospect.link {
             Link::Up => self.arrive(now, to, m),
             Link::Dialling => {}
-            Link::Down => {
-                prospect.link = Link::Dialling;
-                m.out.push_back(Output::Dial { peer: to, address: prospect.address });
-            }
+            Link::Down => self.dial(now, to, m.out),
         }
     }
 

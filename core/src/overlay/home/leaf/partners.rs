@@ -8,7 +8,6 @@ use super::{Homes, SETTLE};
 use crate::identity::PeerId;
 use crate::overlay::home::means::Means;
 use crate::overlay::home::prospect::Link;
-use crate::overlay::output::Output;
 use crate::time::Instant;
 use crate::wire::address::Address;
 
@@ -58,8 +57,8 @@ impl Homes {
         let Some(peer) = fitting.get(m.random.peer_choice.below(fitting.len())).copied() else { return false };
         let Some(prospect) = self.prospects.get_mut(&peer) else { return false };
         self.partners.dialled_for = Some(first);
-        (prospect.is_drawn, prospect.is_tried, prospect.link) = (true, true, Link::Dialling);
-        m.out.push_back(Output::Dial { peer, address: prospect.address });
+        (prospect.is_drawn, prospect.is_tried) = (true, true);
+        self.dial(now, peer, m.out);
         self.settle_at = Some(now + SETTLE);
         true
     }

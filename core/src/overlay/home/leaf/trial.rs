@@ -22,7 +22,6 @@ use crate::introduce::ephemeral_of;
 use crate::link::{InitFixed, Macs, PeerKeys, initiate};
 use crate::overlay::home::means::Means;
 use crate::overlay::home::prospect::{Link, Prospect};
-use crate::overlay::output::Output;
 use crate::overlay::pack::send;
 use crate::random::ChoiceRng;
 use crate::time::{Instant, WallTime};
@@ -127,10 +126,7 @@ impl Homes {
         match prospect.link {
             Link::Up => self.send_trial(now, by, m),
             Link::Dialling => {}
-            Link::Down => {
-                prospect.link = Link::Dialling;
-                m.out.push_back(Output::Dial { peer: by, address: prospect.address });
-            }
+            Link::Down => self.dial(now, by, m.out),
         }
     }
 
