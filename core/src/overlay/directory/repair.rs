@@ -13,7 +13,7 @@ use crate::time::Instant;
 /// After one becomes suspect, so that those who die together are looked after together.
 const AFTER: Duration = Duration::from_secs(5);
 /// After all leaves were looked through: anybody can be silent again and again.
-const REST: Duration = Duration::from_secs(30);
+const REST: Duration = Duration::from_secs(10);
 
 /// How far this node has looked through its leaves, and when it goes on.
 #[derive(Default, Debug)]
