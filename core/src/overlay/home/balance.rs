@@ -207,7 +207,9 @@ impl Balance {
         let mut lacks: Vec<u32> = roomy.iter().map(|(.., lack)| *lack).collect();
         lacks.sort_unstable();
         let most = lacks.get(lacks.len().saturating_sub(1) / 2).map_or(0, |middle| middle.saturating_mul(2));
-        roomy.iter_mut().for_each(|(.., lack)| *lack = (*lack).min(most));
+        for (.., lack) in &mut roomy {
+            *lack = (*lack).min(most);
+        }
         self.roomy = roomy;
     }
 
