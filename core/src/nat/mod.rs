@@ -11,7 +11,8 @@
 //! addresses that they can try, what `status` shows.
 //!
 //! Life: it rests until a link to a supernode is up, examines a little later, and then daily or when something does not
-//! agree. What a leaf found in a network [it knows again](kept) when it comes there again. Another network makes it forget everything ([`Nat::handle_network`]).
+//! agree. What a leaf found in a network [it knows again](kept) when it comes there again. Another network makes it
+//! forget everything ([`Nat::handle_network`]).
 //!
 //! Whether to serve others is not decided here, and neither is whether packets that nobody asked for come in
 //! ([`overlay`](crate::overlay) has that tried out); supernodes that are dialled for an examination alone are chosen

@@ -162,8 +162,8 @@ impl Overlay {
             for home in s.registrations.take_found_dead() {
                 s.gossip.look_for(now, home, &mut stores);
             }
-            if s.gossip.take_suspicion() && !stores.members.is_partial() {
-                s.placing.on_suspicion(now);
+            if s.gossip.take_suspicion() {
+                s.placing.on_suspicion(now, stores.members);
             }
             let (count, leaves) = (s.registrations.len(), &s.registrations);
             s.placing.handle_timeout(

@@ -1,13 +1,14 @@
 //! Putting the records of this supernode's leaves where they are looked for.
 //!
 //! A record is kept by the supernodes nearest to its leaf's place. Its homes put it there: at once when it is new, in ten
-//! minutes when it replaces one that still leads to the leaf, and again in turn, all leaves within [`ROUND`], so that what
-//! has got lost comes back and new holders learn of it: then it is only named ([`Message::Renew`]), and sent to those that
-//! say that they do not have it; sooner where holders [seem dead](super::repair). The one that it names first, or seems to live, puts it to all of them, and the other one,
-//! lest the first should lie, to the nearest few. What may wait is put together ([`TOGETHER`]). A supernode that becomes
-//! known, or that a link is up to again, may have lost what it held: homes put to it at once what it is to keep, some
-//! leaves at a time ([`Placing::on_met`]), and the nearest of those that hold a record hand it over. Where this node cannot
-//! know all supernodes, the nearest are [searched](super::search) for each record that is put.
+//! minutes when it replaces one that still leads to the leaf, and again in turn, all leaves within [`ROUND`], so that
+//! what has got lost comes back and new holders learn of it: then it is only named ([`Message::Renew`]), and sent to
+//! those that say that they do not have it; sooner where holders [seem dead](super::repair). The one that it names first,
+//! or seems to live, puts it to all of them, and the other one, lest the first should lie, to the nearest few. What may
+//! wait is put together ([`TOGETHER`]). A supernode that becomes known, or that a link is up to again, may have lost what
+//! it held: homes put to it at once what it is to keep, some leaves at a time ([`Placing::on_met`]), and the nearest of
+//! those that hold a record hand it over. Where this node cannot know all supernodes, the nearest are
+//! [searched](super::search) for each record that is put.
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -61,11 +62,11 @@ const SOON: Duration = Duration::from_secs(10);
 const SOON_SPREAD: Duration = Duration::from_secs(5);
 /// Most that wait for that; others are put with the round.
 const LATER_MAX: usize = 65_536;
-/// Leaves looked at in one go for somebody who was met, and the time between two goes.
-const MET_LOOK: usize = 256;
-/// See [`MET_LOOK`].
-const MET_EVERY: Duration = Duration::from_millis(100);
-/// Most of them at one time; others get theirs with the round.
+/// Leaves looked at in one go for somebody who was met, or for the dead, and the time between two goes.
+const LOOK_MAX: usize = 256;
+/// See [`LOOK_MAX`].
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Most who were met at one time; others get theirs with the round.
 const MET_MAX: usize = 64;
 /// How often somebody gets that: whoever comes back again and again does so by no accident.
 const SERVE: Rate = Rate { interval: Duration::from_secs(120), burst: 2 };
@@ -315,15 +316,16 @@ impl Placing {
         self.search_next(now, members, out);
         self.served.handle_timeout(now);
         if self.repair.at.is_some_and(|at| at <= now) {
-            let leaves: Vec<PeerId> = leaves_after(self.repair.after).take(MET_LOOK).collect();
-            self.name_to_newcomers(now, &leaves, records, members, out);
+            let (leaves, last) = next_leaves(leaves_after(self.repair.after), LOOK_MAX);
+            self.name_to_newcomers(&leaves, records, members, out);
+            self.repair.end(now, last, LOOK_EVERY);
         }
         if self.met_at.is_some_and(|at| at <= now)
             && let Some(met) = self.met.front_mut()
         {
-            let leaves: Vec<PeerId> = leaves_after(met.after).take(MET_LOOK).collect();
-            met.after = leaves.last().copied();
-            let (to, address, is_done) = (met.peer, met.address, leaves.len() < MET_LOOK);
+            let (leaves, last) = next_leaves(leaves_after(met.after), LOOK_MAX);
+            met.after = last;
+            let (to, address, is_done) = (met.peer, met.address, last.is_none());
             let mut puts = Puts::new();
             for record in leaves.iter().filter_map(|leaf| records.get(leaf)) {
                 self.gather(record, How::Named, members, &mut puts);
@@ -334,18 +336,17 @@ impl Placing {
             if is_done {
                 self.met.pop_front();
             }
-            self.met_at = (!self.met.is_empty()).then(|| now + MET_EVERY);
+            self.met_at = (!self.met.is_empty()).then(|| now + LOOK_EVERY);
         }
         if self.at <= now {
             self.at = now + TICK;
             let ticks = usize::try_from(ROUND.as_secs() / TICK.as_secs()).unwrap_or(1);
             let due = count.div_ceil(ticks).min(TURNS_MAX);
-            let (mut last, mut turns) = (None, 0);
-            for leaf in leaves_after(self.after).take(due) {
-                (last, turns) = (Some(leaf), turns + 1);
+            let (leaves, last) = next_leaves(leaves_after(self.after), due);
+            for leaf in leaves {
                 self.put_together(now, leaf, How::Named);
             }
-            self.after = last.filter(|_| turns == due);
+            self.after = last;
         }
         self.put_due(now, records, members, out);
     }
@@ -353,7 +354,6 @@ impl Placing {
     /// Where holders of some leaves' records are suspect, those that come in for them are named these.
     fn name_to_newcomers(
         &mut self,
-        now: Instant,
         leaves: &[PeerId],
         records: &RecordStore,
         members: &MembershipTable,
@@ -363,20 +363,18 @@ impl Placing {
         let mut puts = Puts::new();
         for bytes in leaves.iter().filter_map(|leaf| records.get(leaf)) {
             let Some(record) = Record::read_unchecked(bytes) else { continue };
-            for (holder, address) in members.newcomers(&record.id, self.holders_of(&record, members)) {
-                if holder != self.me {
-                    puts.entry(holder).or_insert((address, Vec::new())).1.push(bytes);
-                }
-            }
+            let newcomers = members.newcomers(&record.id, self.holders_of(&record, members));
+            self.put_to(newcomers, bytes, &mut puts);
         }
         send(How::Named, puts, out);
-        self.repair.end(now, leaves.last().copied().filter(|_| leaves.len() == MET_LOOK), MET_EVERY);
     }
 
     /// A supernode became suspect: others come in for it, and are named what it kept of this node's leaves. Where this
     /// node cannot know who they are, they come with the round.
-    pub(crate) fn on_suspicion(&mut self, now: Instant) {
-        self.repair.on_suspicion(now);
+    pub(crate) fn on_suspicion(&mut self, now: Instant, members: &MembershipTable) {
+        if !members.is_partial() {
+            self.repair.on_suspicion(now);
+        }
     }
 
     /// It is put with others before long.
@@ -475,10 +473,13 @@ impl Placing {
     fn gather<'a>(&self, bytes: &'a [u8], how: How, members: &MembershipTable, puts: &mut Puts<'a>) {
         let Some(record) = Record::read_unchecked(bytes) else { return };
         let count = self.holders_of(&record, members).min(how.reach());
-        for (holder, address) in members.holders(&record.id, count) {
-            if holder != self.me {
-                puts.entry(holder).or_insert((address, Vec::new())).1.push(bytes);
-            }
+        self.put_to(members.holders(&record.id, count), bytes, puts);
+    }
+
+    /// A record goes to these, but for this node.
+    fn put_to<'a>(&self, holders: Vec<(PeerId, SocketAddr)>, bytes: &'a [u8], puts: &mut Puts<'a>) {
+        for (holder, address) in holders.into_iter().filter(|(holder, _)| *holder != self.me) {
+            puts.entry(holder).or_insert((address, Vec::new())).1.push(bytes);
         }
     }
 
@@ -501,6 +502,13 @@ impl Placing {
         let near = records.nearest(&to, HANDED_MAX).into_iter().filter(is_due).collect();
         send(How::Named, Puts::from([(to, (address, near))]), out);
     }
+}
+
+/// The next leaves, so many at most, and the last of these if there may be more.
+fn next_leaves(after: impl Iterator<Item = PeerId>, max: usize) -> (Vec<PeerId>, Option<PeerId>) {
+    let leaves: Vec<PeerId> = after.take(max).collect();
+    let last = leaves.last().copied().filter(|_| leaves.len() == max);
+    (leaves, last)
 }
 
 fn send(how: How, puts: Puts<'_>, out: &mut VecDeque<Output>) {

@@ -223,7 +223,7 @@ fn regression_what_the_dead_kept_is_named_to_those_that_come_in_for_them_before_
     let mut placing = Placing::new(s(0), id(ME));
     for dead in 3..=17 {
         members.set_suspicion(&id(dead), Suspicion::Suspect);
-        placing.on_suspicion(s(u64::from(dead)));
+        placing.on_suspicion(s(u64::from(dead)), &members);
     }
     // This one has come back.
     members.set_suspicion(&id(17), Suspicion::Alive);

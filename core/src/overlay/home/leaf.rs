@@ -44,9 +44,6 @@ use crate::time::{Deadlines, Instant, WallTime, earliest};
 use crate::wire::address::{Address, Range};
 use crate::wire::message::{Load, Message, RECORD_HOMES_MAX, Refusal};
 use crate::wire::places::{Places, Room, level};
-/// Who is dialled and has not answered by then is slow, dead perhaps, and another one is dialled beside it: where half of
-/// all are dead, three that are dialled together are so every eighth time.
-const DIAL_SLOW: Duration = Duration::from_secs(1);
 
 /// Most prospects remembered; at the limit one that never worked and that nobody told us to join makes room.
 const PROSPECTS_MAX: usize = 64;
@@ -54,6 +51,12 @@ const PROSPECTS_MAX: usize = 64;
 pub(crate) const DRAWN_MAX: usize = 3;
 /// The same for a node that may serve others, where those that nothing was sent to are to be its witnesses.
 pub(crate) const DRAWN_AUTO_MAX: usize = 2;
+/// Who is dialled and has not answered by then is slow, dead perhaps, and another one is dialled beside it: where half of
+/// all are dead, three that are dialled together are so every eighth time.
+const DIAL_SLOW: Duration = Duration::from_secs(1);
+/// With those that are slow, so many times as many may be drawn. Where all take their time, all are busy, and more dials
+/// would not make it better.
+const SLOW_TIMES: usize = 3;
 /// So many supernodes in all are few: whoever draws sparingly draws none of them twice.
 const FEW: usize = DRAWN_AUTO_MAX + 3;
 /// How long the first to answer waits for adverts, and then those that answer for the others that were drawn: a round

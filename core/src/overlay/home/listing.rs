@@ -26,9 +26,8 @@ const LISTING_SOON: Duration = Duration::from_secs(45);
 /// Later they are asked for after this, and half as much again at random: a listing is the dearest thing that an idle
 /// leaf asks of its homes, and what it is for is choosing others.
 const LISTING_EVERY: Duration = Duration::from_secs(12 * 3600);
-/// The first one may be put off by so long, and as much again at random.
-const LISTING_PUT_OFF: Duration = Duration::from_secs(40 * 60);
-/// A home is lost, and the last listing is older than this: the other home is asked for a new one at once.
+/// A home is lost, and the last listing is older than this: the other home is asked for a new one at once. The first one
+/// may be put off by as long, and as much again at random.
 const LISTING_STALE: Duration = Duration::from_secs(40 * 60);
 /// The same where a listing is a long one, and homes name partners besides, from which another one is chosen: it is for
 /// the day on which both are lost, and some of those that it names should live then.
@@ -85,7 +84,7 @@ impl Listing {
             return false;
         }
         self.was_put_off = true;
-        self.at = Some(now + LISTING_PUT_OFF + jitter.jitter(LISTING_PUT_OFF));
+        self.at = Some(now + LISTING_STALE + jitter.jitter(LISTING_STALE));
         true
     }
 
@@ -113,8 +112,7 @@ impl Listing {
         (self.given_at, self.was_put_off) = (now, false);
     }
 
-    /// A home is lost: another one is chosen among those that live now.
-    /// So many supernodes are known.
+    /// A home is lost: another one is chosen among those that live now. So many supernodes are known.
     pub(super) fn on_home_lost(&mut self, now: Instant, known: usize) {
         let stale = if known < LISTING_LEAF_MAX { LISTING_STALE } else { LONG_LISTING_STALE };
         if self.asked.is_none() && (self.was_put_off || now.since(self.given_at) >= stale) {

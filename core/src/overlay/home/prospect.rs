@@ -133,7 +133,8 @@ impl Prospect {
         self.refused_until.is_some_and(|until| until > now)
     }
 
-    /// Whether it leaves open what it was asked, or that it was dialled, for longer than is usual: another one is drawn beside it.
+    /// Whether it leaves open what it was asked, or that it was dialled, for longer than is usual: another one is drawn
+    /// beside it.
     pub(super) fn is_slow(&self) -> bool {
         match self.link {
             Link::Up => self.is_silent || self.question.is_some_and(|(_, tries)| tries > 1),

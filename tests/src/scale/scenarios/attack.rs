@@ -264,8 +264,7 @@ fn busy(args: &Args) -> Args {
     Args { calls_a_day: args.calls_a_day.max(CALLS_A_DAY), ..args.clone() }
 }
 
-/// Honest supernodes, and nobody else yet.
-/// So many supernodes, and no leaves yet.
+/// So many honest supernodes, and nobody else yet.
 fn founded(args: &Args, supernodes: usize) -> (Args, Crowd) {
     let args = busy(args);
     let mut crowd = Crowd::new(&args, Doings { calls: true, ..Doings::default() });

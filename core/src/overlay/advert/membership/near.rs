@@ -9,8 +9,9 @@ use crate::wire::address::Prefix;
 
 impl MembershipTable {
     /// The `max` supernodes that are to keep what is said of `id`, this one perhaps among them: nearest to it first, of
-    /// each prefix one, and others of these only where there are too few. Who seems dead keeps nothing, and who is suspect
-    /// only where there are too few: suspects have died as a rule, and what they keep is to be found meanwhile, too.
+    /// each prefix one, and others of these only where there are too few. Who seems dead keeps nothing, and who is
+    /// suspect only where there are too few: suspects have died as a rule, and what they keep is to be found meanwhile,
+    /// too.
     pub(crate) fn holders(&self, id: &PeerId, max: usize) -> Vec<(PeerId, SocketAddr)> {
         self.holders_if(id, max, |suspicion| suspicion == Suspicion::Suspect)
     }

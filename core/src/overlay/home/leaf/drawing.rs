@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{DIAL_SLOW, DRAWN_MAX, FEW, Homes, SETTLE};
+use super::{DIAL_SLOW, DRAWN_MAX, FEW, Homes, SETTLE, SLOW_TIMES};
 use crate::identity::PeerId;
 use crate::overlay::advert::MembershipTable;
 use crate::overlay::home::choice::Choice;
@@ -88,17 +88,16 @@ impl Homes {
         // Beside one that takes its time another one is drawn, but where this leaf has homes, or has to be sparing.
         let is_patient = self.is_settled() || self.is_sparing();
         let counts = |c: &Prospect| is_patient || !c.is_slow();
-        let drawn = |homes: &Self| {
-            let all = homes.prospects.values().filter(|c| c.is_drawn && c.link != Link::Down);
-            all.filter(|c| counts(c)).count()
-        };
         let homes = |homes: &Self| {
             let all = homes.chosen.iter().filter_map(|home| homes.prospects.get(home));
             all.filter(|c| counts(c)).count()
         };
-        // Where all take their time, all are busy, and more dials would not make it better.
-        let all_drawn = |homes: &Self| homes.prospects.values().filter(|c| c.is_drawn && c.link != Link::Down).count();
-        while homes(self) < RECORD_HOMES_MAX && drawn(self) < self.drawn_max && all_drawn(self) < 3 * self.drawn_max {
+        let draws = |homes: &Self| {
+            let drawn = || homes.prospects.values().filter(|c| c.is_drawn && c.link != Link::Down);
+            let (usual, max) = (drawn().filter(|c| counts(c)).count(), homes.drawn_max);
+            usual < max && drawn().count() < SLOW_TIMES * max
+        };
+        while homes(self) < RECORD_HOMES_MAX && draws(self) {
             let choice = self.choice(m.members);
             let Some(peer) = choice.next_drawn(now, self.is_listed, &mut m.random.peer_choice) else { break };
             let Some(prospect) = self.prospects.get_mut(&peer) else { break };
