@@ -4,11 +4,15 @@ use core::net::{IpAddr, SocketAddr};
 use core::ops::{AddAssign, Sub};
 use std::collections::BTreeMap;
 
-use handfast_core::{Config, Event, Instant, Network, Node, PeerId, Save, Saved, SecretKey, SocketId};
+use handfast_core::{Config, Event, Instant, Network, Node, PeerId, Save, Saved, SecretKey, SocketId, WallTime};
 
 use crate::app::App;
 use crate::ledger::Ledger;
+use crate::random::Dice;
 use crate::wire::{Datagram, LanId, ip_overhead};
+
+/// Wall time at [`Instant::ZERO`]: a day in 2026.
+const WALL_START_US: u64 = 1_780_000_000_000_000;
 
 /// One of the world's hosts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -155,13 +159,17 @@ pub struct Host {
     pub draining: bool,
     /// How many events there were when the node was last started.
     pub(crate) events_before: usize,
-    pub(crate) deadline: Option<Instant>,
+    /// For what io decides by chance.
+    pub(crate) dice: Dice,
+    /// When its node is to be called next, and what the world's list says of it.
+    pub(crate) due: Option<Instant>,
+    pub(crate) listed: Option<Instant>,
     pub(crate) last_now: Instant,
     pub(crate) wall_due: Option<Instant>,
 }
 
 impl Host {
-    pub(crate) fn new(id: HostId, key: SecretKey, config: Config, port: u16, app: App) -> Self {
+    pub(crate) fn new(id: HostId, key: SecretKey, config: Config, port: u16, app: App, dice: Dice) -> Self {
         Self {
             id,
             peer: key.peer_id(),
@@ -186,10 +194,17 @@ impl Host {
             wall_skew: 0,
             draining: true,
             events_before: 0,
-            deadline: None,
+            dice,
+            due: None,
+            listed: None,
             last_now: Instant::ZERO,
             wall_due: None,
         }
+    }
+
+    /// The wall clock.
+    pub(crate) fn wall(&self, now: Instant) -> WallTime {
+        WallTime::from_micros((WALL_START_US + now.as_micros()).saturating_add_signed(self.wall_skew))
     }
 
     /// What io would tell the node about this host.

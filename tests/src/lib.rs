@@ -27,6 +27,7 @@ pub mod random;
 pub mod report;
 pub mod scale;
 pub mod script;
+mod site;
 pub mod storm;
 pub mod stranger;
 pub mod survey;
@@ -34,6 +35,7 @@ pub mod sybil;
 pub mod tcp;
 pub mod topology;
 pub mod trace;
+mod window;
 pub mod wire;
 pub mod world;
 

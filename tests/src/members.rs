@@ -40,6 +40,11 @@ impl Members {
         self.0.get(&ip).copied()
     }
 
+    /// Who is there alone, if it is only one.
+    pub fn only(&self) -> Option<Member> {
+        self.0.values().next().copied().filter(|_| self.0.len() == 1)
+    }
+
     /// Puts somebody there, and gives who was there before.
     pub fn insert(&mut self, ip: IpAddr, member: Member) -> Option<Member> {
         self.0.insert(ip, member)

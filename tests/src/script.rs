@@ -118,7 +118,7 @@ impl World {
         self.transfers += 1;
         let id = TransferId(self.transfers);
         host.app.start(now, node, stream, id, peer, up, down);
-        self.drain(from, false);
+        self.drain(from);
         Ok(id)
     }
 
@@ -126,7 +126,7 @@ impl World {
     pub fn resume(&mut self, id: HostId) {
         let host = &mut self.hosts[id.0];
         host.app.resume(self.now, host.node.as_mut().expect("the node is up"));
-        self.drain(id, false);
+        self.drain(id);
     }
 
     /// The side of a transfer that opened it.

@@ -212,7 +212,8 @@ impl World {
         let id = HostId(self.hosts.len());
         let key = SecretKey::from_bytes(&derive(self.seed, "identity", id.0 as u64));
         let app = App::new(Dice::new(self.seed, &format!("app {}", id.0)));
-        let mut host = Host::new(id, key, config, port, app);
+        let dice = Dice::new(self.seed, &format!("io {}", id.0));
+        let mut host = Host::new(id, key, config, port, app, dice);
         host.known = known;
         host.last_now = Instant::ZERO;
         self.by_peer.insert(host.peer, id);

@@ -15,6 +15,7 @@ use crate::host::HostId;
 pub use crate::members::{Member, Members, Port};
 use crate::nat::{HairpinSource, Nat, NatSpec};
 use crate::random::Dice;
+use crate::site::BUF_LEN;
 
 /// One of the [`Wire`]'s LANs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -38,6 +39,16 @@ pub struct Lan {
     pub delay: Duration,
 }
 
+impl Lan {
+    /// How long a datagram takes from one member to another, if it is not too long. Where its source is no member
+    /// (spoofed), it costs no access delay.
+    pub(crate) fn carries(&self, from: Option<Member>, to: Member, datagram: &Datagram) -> Option<Duration> {
+        let mtu = from.map_or(to.mtu, |m| m.mtu.min(to.mtu));
+        let access = from.map_or(Duration::ZERO, |m| m.access);
+        (datagram.ip_len() <= mtu).then(|| self.delay + to.access + access)
+    }
+}
+
 /// A box between two LANs: translation for IPv4, a firewall for IPv6.
 #[derive(Clone, Debug)]
 pub struct Router {
@@ -49,6 +60,51 @@ pub struct Router {
     pub nat: Nat,
     /// IPv6.
     pub firewall: Nat,
+}
+
+/// Where a datagram goes that leaves through a router.
+pub(crate) enum Left {
+    /// Out, translated.
+    Out(Datagram),
+    /// In again: it was for the router's own outside.
+    Back(Datagram),
+    /// Nowhere.
+    Lost(fn(&mut FaultCounts) -> &mut u64),
+}
+
+impl Router {
+    /// A datagram leaves.
+    pub(crate) fn leave(&mut self, now: Instant, mut datagram: Datagram) -> Left {
+        let sender = datagram.src;
+        let table = if datagram.dst.is_ipv6() { &mut self.firewall } else { &mut self.nat };
+        let Some(external) = table.outbound(now, sender, datagram.dst) else {
+            return Left::Lost(|counts| &mut counts.filtered);
+        };
+        if datagram.dst.is_ipv6() || !self.nat.externals().contains(&datagram.dst.ip()) {
+            datagram.src = external;
+            return Left::Out(datagram);
+        }
+        // RFC 4787 §6: an inner host sends to its own router's outside.
+        if !self.nat.spec.hairpinning {
+            return Left::Lost(|counts| &mut counts.no_route);
+        }
+        let Some(internal) = self.nat.inbound(now, external, datagram.dst) else {
+            return Left::Lost(|counts| &mut counts.filtered);
+        };
+        datagram.dst = internal;
+        datagram.src = match self.nat.spec.hairpin_source {
+            HairpinSource::External => external,
+            HairpinSource::Internal => sender,
+        };
+        Left::Back(datagram)
+    }
+
+    /// A datagram arrives from outside; it comes back as it is inside, if it gets in.
+    pub(crate) fn enter(&mut self, now: Instant, mut datagram: Datagram) -> Option<Datagram> {
+        let table = if datagram.dst.is_ipv4() { &mut self.nat } else { &mut self.firewall };
+        datagram.dst = table.inbound(now, datagram.src, datagram.dst)?;
+        Some(datagram)
+    }
 }
 
 /// A bad way from one host to another.
@@ -80,6 +136,16 @@ impl Datagram {
     pub fn ip_len(&self) -> usize {
         self.bytes.len() + ip_overhead(self.dst)
     }
+
+    /// Whether a kernel hands it over in one buffer with those before it (GRO): for the same socket, from the same
+    /// source, of the first one's length or shorter.
+    pub(crate) fn follows(&self, train: &[Self]) -> bool {
+        let first = &train[0];
+        let stride = first.bytes.len();
+        (self.src, self.dst, self.ecn, self.origin) == (first.src, first.dst, first.ecn, first.origin)
+            && (1..=stride).contains(&self.bytes.len())
+            && (train.len() + 1) * stride <= BUF_LEN
+    }
 }
 
 /// What IP and UDP add to a payload.
@@ -88,12 +154,12 @@ pub const fn ip_overhead(addr: SocketAddr) -> usize {
 }
 
 #[derive(Debug)]
-struct InFlight {
-    lan: LanId,
-    port: Port,
-    datagram: Datagram,
+pub(crate) struct InFlight {
+    pub(crate) lan: LanId,
+    pub(crate) port: Port,
+    pub(crate) datagram: Datagram,
     /// It has had what [`Wire::ways`] does.
-    worn: bool,
+    pub(crate) worn: bool,
 }
 
 /// Everything between the hosts.
@@ -198,7 +264,7 @@ impl Wire {
         router.firewall.reboot(None);
     }
 
-    /// Sends a datagram into a LAN. Where its source is no member (spoofed), it costs no access delay.
+    /// Sends a datagram into a LAN.
     pub fn send(&mut self, now: Instant, lan: LanId, datagram: Datagram) {
         let here = &self.lans[lan.0];
         if let Some(to) = here.members.get(datagram.dst.ip()) {
@@ -212,35 +278,14 @@ impl Wire {
     }
 
     /// A datagram leaves through a router.
-    fn leave(&mut self, now: Instant, id: RouterId, mut datagram: Datagram) {
+    fn leave(&mut self, now: Instant, id: RouterId, datagram: Datagram) {
         let router = &mut self.routers[id.0];
-        let inner = router.inner;
-        let outer = router.outer;
-        let sender = datagram.src;
-        let table = if datagram.dst.is_ipv6() { &mut router.firewall } else { &mut router.nat };
-        let Some(external) = table.outbound(now, sender, datagram.dst) else {
-            self.counts.filtered += 1;
-            return;
-        };
-        if datagram.dst.is_ipv6() || !router.nat.externals().contains(&datagram.dst.ip()) {
-            datagram.src = external;
-            return self.send(now, outer, datagram);
+        let (inner, outer) = (router.inner, router.outer);
+        match router.leave(now, datagram) {
+            Left::Out(datagram) => self.send(now, outer, datagram),
+            Left::Back(datagram) => self.send_inside(now, inner, datagram),
+            Left::Lost(count) => *count(&mut self.counts) += 1,
         }
-        // RFC 4787 §6: an inner host sends to its own router's outside.
-        if !router.nat.spec.hairpinning {
-            self.counts.no_route += 1;
-            return;
-        }
-        let Some(internal) = router.nat.inbound(now, external, datagram.dst) else {
-            self.counts.filtered += 1;
-            return;
-        };
-        datagram.dst = internal;
-        datagram.src = match router.nat.spec.hairpin_source {
-            HairpinSource::External => external,
-            HairpinSource::Internal => sender,
-        };
-        self.send_inside(now, inner, datagram);
     }
 
     /// The last hop to an inner host, which has to be there: never out again.
@@ -252,14 +297,11 @@ impl Wire {
     }
 
     fn hop(&mut self, now: Instant, lan: LanId, to: Member, datagram: Datagram) {
-        let here = &self.lans[lan.0];
-        let from = here.members.get(datagram.src.ip());
-        let mtu = from.map_or(to.mtu, |m| m.mtu.min(to.mtu));
-        if datagram.ip_len() > mtu {
+        let from = self.lans[lan.0].members.get(datagram.src.ip());
+        let Some(delay) = self.lans[lan.0].carries(from, to, &datagram) else {
             self.counts.too_long += 1;
             return;
-        }
-        let delay = here.delay + to.access + from.map_or(Duration::ZERO, |m| m.access);
+        };
         if lan != INTERNET {
             return self.push(now + delay, lan, to.port, datagram);
         }
@@ -278,8 +320,7 @@ impl Wire {
     }
 
     fn push(&mut self, at: Instant, lan: LanId, port: Port, datagram: Datagram) {
-        self.seq += 1;
-        self.queue.insert((at, self.seq), InFlight { lan, port, datagram, worn: false });
+        self.push_hop(at, InFlight { lan, port, datagram, worn: false });
     }
 
     /// When the next hop ends.
@@ -292,10 +333,22 @@ impl Wire {
         self.queue.len()
     }
 
+    /// Takes the next hop that ends by `last`, whoever is there.
+    pub(crate) fn pop_hop(&mut self, last: Instant) -> Option<(Instant, InFlight)> {
+        let entry = self.queue.first_entry().filter(|entry| entry.key().0 <= last)?;
+        let ((at, _), hop) = entry.remove_entry();
+        Some((at, hop))
+    }
+
+    /// Puts a hop into the queue.
+    pub(crate) fn push_hop(&mut self, at: Instant, hop: InFlight) {
+        self.seq += 1;
+        self.queue.insert((at, self.seq), hop);
+    }
+
     /// Takes the next datagram that reaches a host by `now`; hops that end at a router are carried on.
     pub fn pop(&mut self, now: Instant) -> Option<(HostId, Datagram)> {
-        while self.next().is_some_and(|at| at <= now) {
-            let ((at, _), InFlight { lan, port, mut datagram, worn }) = self.queue.pop_first().expect("looked");
+        while let Some((at, InFlight { lan, port, datagram, worn })) = self.pop_hop(now) {
             match port {
                 Port::Host(host) => {
                     if self.is_cut(datagram.origin, host) {
@@ -308,8 +361,7 @@ impl Wire {
                             self.counts.lost += 1;
                             continue;
                         }
-                        self.seq += 1;
-                        self.queue.insert((at + delay, self.seq), InFlight { lan, port, datagram, worn: true });
+                        self.push_hop(at + delay, InFlight { lan, port, datagram, worn: true });
                         continue;
                     }
                     return Some((host, datagram));
@@ -317,13 +369,9 @@ impl Wire {
                 Port::Router(id) => {
                     let router = &mut self.routers[id.0];
                     debug_assert_eq!(router.outer, lan);
-                    let table = if datagram.dst.is_ipv4() { &mut router.nat } else { &mut router.firewall };
                     let inner = router.inner;
-                    match table.inbound(at, datagram.src, datagram.dst) {
-                        Some(internal) => {
-                            datagram.dst = internal;
-                            self.arrive_inside(at, inner, datagram);
-                        }
+                    match router.enter(at, datagram) {
+                        Some(datagram) => self.send_inside(at, inner, datagram),
                         None => self.counts.filtered += 1,
                     }
                 }
@@ -332,28 +380,12 @@ impl Wire {
         None
     }
 
-    /// Takes the next datagram too if it can be received in one buffer with those before it: due now, for the same
-    /// socket, from the same source, and `fits` its length.
-    pub fn pop_like(
-        &mut self,
-        now: Instant,
-        host: HostId,
-        like: &Datagram,
-        fits: impl Fn(usize) -> bool,
-    ) -> Option<Datagram> {
+    /// Takes the next datagram too if it can be received in one buffer behind those of this train.
+    pub(crate) fn pop_like(&mut self, now: Instant, host: HostId, train: &[Datagram]) -> Option<Datagram> {
         let (&(at, _), next) = self.queue.first_key_value()?;
-        let d = &next.datagram;
-        let same = at <= now
-            && next.port == Port::Host(host)
-            && (next.worn || !self.ways.contains_key(&(d.origin, host)))
-            && (d.src, d.dst, d.ecn, d.origin) == (like.src, like.dst, like.ecn, like.origin)
-            && fits(d.bytes.len());
-        same.then(|| self.queue.pop_first().expect("looked").1.datagram)
-    }
-
-    /// Behind a router there may be another one.
-    fn arrive_inside(&mut self, now: Instant, lan: LanId, datagram: Datagram) {
-        self.send_inside(now, lan, datagram);
+        let is_worn = next.worn || !self.ways.contains_key(&(next.datagram.origin, host));
+        let fits = at <= now && next.port == Port::Host(host) && is_worn && next.datagram.follows(train);
+        fits.then(|| self.queue.pop_first().expect("looked").1.datagram)
     }
 
     pub(crate) fn is_cut(&self, from: HostId, to: HostId) -> bool {

@@ -10,33 +10,27 @@
 //!
 //! Deliveries come before deadlines at the same moment, as in io's loop; among hosts the smaller number first.
 
-use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use handfast_core::time::Deadlines;
-use handfast_core::{Event, Family, Instant, Node, PeerId, SocketId, SocketKind, Status, WallTime};
+use handfast_core::{Event, Instant, Node, PeerId, Status, WallTime};
 
 use crate::fault::Faults;
 use crate::host::{Host, HostId, Traffic};
-use crate::invariant::{self, Invariants};
+use crate::invariant::Invariants;
 use crate::nat::NatSpec;
 use crate::random::{Dice, derive};
 use crate::secs;
+use crate::site::{BUF_LEN, Effect, WALL_EVERY};
 use crate::tcp::Tcp;
 use crate::trace::{Entry, Trace};
 use crate::wire::Wire;
 
 /// Where the clock starts: not at zero, so that nothing takes zero for "never".
 const START: Instant = Instant::from_micros(1_000_000_000);
-/// Wall time at [`Instant::ZERO`]: a day in 2026.
-const WALL_START_US: u64 = 1_780_000_000_000_000;
-/// io tells the wall time so often.
-const WALL_EVERY: Duration = Duration::from_secs(3600);
-/// io's send buffer: 64 segments of the longest datagram.
-pub(crate) const BUF_LEN: usize = 64 * 1472;
 /// Calls at one moment; more means that somebody spins.
-const CALLS_PER_MOMENT_MAX: u32 = 200_000;
+pub(crate) const CALLS_PER_MOMENT_MAX: u32 = 200_000;
 
 /// Everything there is.
 pub struct World {
@@ -63,14 +57,15 @@ pub struct World {
     pub(crate) addresses: u32,
     pub(crate) now: Instant,
     origin: std::time::Instant,
-    steps: u64,
+    pub(crate) steps: u64,
     calls_now: u32,
-    deadlines: Deadlines<HostId>,
+    pub(crate) deadlines: Deadlines<HostId>,
     pub(crate) checks: Invariants,
-    pub(crate) io_dice: Dice,
     script_dice: Dice,
     pub(crate) transfers: u64,
-    pub(crate) buf: Vec<u8>,
+    /// Send buffers, one for each thread.
+    pub(crate) bufs: Vec<Vec<u8>>,
+    pub(crate) effects: Vec<Effect>,
 }
 
 impl World {
@@ -97,10 +92,10 @@ impl World {
             calls_now: 0,
             deadlines: Deadlines::default(),
             checks: Invariants::default(),
-            io_dice: Dice::new(seed, "io"),
             script_dice: Dice::new(seed, "script"),
             transfers: 0,
-            buf: vec![0; BUF_LEN],
+            bufs: vec![vec![0; BUF_LEN]],
+            effects: Vec::new(),
         }
     }
 
@@ -109,9 +104,10 @@ impl World {
         let mut world = Self::new(seed);
         world.seed = seed;
         world.wire = Wire::new(seed);
-        world.io_dice = Dice::new(seed, "io");
         world.script_dice = Dice::new(seed, "script");
         world.is_lean = true;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        world.bufs.resize(threads, vec![0; BUF_LEN]);
         world.hosts.reserve_exact(hosts);
         world
     }
@@ -194,8 +190,7 @@ impl World {
 
     /// The wall clock of a host.
     pub fn wall(&self, host: HostId) -> WallTime {
-        let us = WALL_START_US + self.now.as_micros();
-        WallTime::from_micros(us.saturating_add_signed(self.hosts[host.0].wall_skew))
+        self.hosts[host.0].wall(self.now)
     }
 
     // ---- time ----
@@ -226,7 +221,7 @@ impl World {
             return;
         }
         if let Some(host) = self.deadlines.pop_due(at) {
-            self.hosts[host.0].deadline = None;
+            self.hosts[host.0].listed = None;
             self.on_deadline(host);
         }
     }
@@ -239,19 +234,18 @@ impl World {
     }
 
     fn on_deadline(&mut self, id: HostId) {
-        let now = self.now;
         if !self.is_lean {
-            self.trace.timeout(now, id.0);
+            self.trace.timeout(self.now, id.0);
         }
-        let wall = self.wall(id);
+        self.at(id, |site| {
+            site.on_deadline();
+        });
+    }
+
+    /// Notes when a host is due.
+    pub(crate) fn list(&mut self, id: HostId) {
         let host = &mut self.hosts[id.0];
-        let Some(node) = &mut host.node else { return };
-        if host.wall_due.is_some_and(|due| due <= now) {
-            host.wall_due = Some(now + WALL_EVERY);
-            node.handle_wall_clock(now, wall);
-        }
-        node.handle_timeout(now);
-        self.drain(id, true);
+        self.deadlines.set(id, &mut host.listed, host.due);
     }
 
     // ---- nodes ----
@@ -276,7 +270,7 @@ impl World {
         host.wall_due = Some(now + WALL_EVERY);
         host.node = Some(Box::new(node));
         self.checks.on_start(id);
-        self.drain(id, false);
+        self.drain(id);
     }
 
     /// Kills a host's node without a word.
@@ -286,8 +280,8 @@ impl World {
         host.node = None;
         host.sockets.clear();
         self.tcp.on_crash(self.now, id);
-        let old = &mut host.deadline;
-        self.deadlines.set(id, old, None);
+        host.due = None;
+        self.list(id);
     }
 
     /// Whether a host's node runs.
@@ -297,10 +291,7 @@ impl World {
 
     /// Makes a call to a node and drains what it caused.
     pub fn with<R>(&mut self, id: HostId, call: impl FnOnce(&mut Node, Instant) -> R) -> R {
-        let node = self.hosts[id.0].node.as_mut().expect("the node is up");
-        let result = call(node, self.now);
-        self.drain(id, false);
-        result
+        self.at(id, |site| site.with(call))
     }
 
     /// Tells a node its addresses again.
@@ -320,97 +311,23 @@ impl World {
     /// Drains a host whose draining the test has switched off.
     pub fn drain_now(&mut self, id: HostId) {
         let before = core::mem::replace(&mut self.hosts[id.0].draining, true);
-        self.drain(id, false);
+        self.drain(id);
         self.hosts[id.0].draining = before;
     }
 
-    pub(crate) fn drain(&mut self, id: HostId, after_timeout: bool) {
-        let now = self.now;
-        let host = &mut self.hosts[id.0];
-        let Some(mut node) = host.node.take() else { return };
-        assert!(now >= host.last_now);
-        host.last_now = now;
-        let draining = host.draining;
-        if draining {
-            self.drain_outputs(id, &mut node);
-        }
-        let mut deadline = node.poll_timeout();
-        let mut late = self.io_dice.duration(self.lateness);
-        if draining {
-            invariant::check_deadline(now, deadline, after_timeout);
-        } else {
-            // A caller that does not drain may well be told the same deadline again; it must not spin on it.
-            late = late.max(Duration::from_millis(1));
-            deadline = deadline.map(|at| at.max(now));
-        }
-        let host = &mut self.hosts[id.0];
-        let due = handfast_core::time::earliest(deadline.map(|at| at + late), host.wall_due);
-        self.deadlines.set(id, &mut host.deadline, due);
-        host.node = Some(node);
+    pub(crate) fn drain(&mut self, id: HostId) {
+        self.at(id, |site| site.drain(false));
     }
 
-    fn drain_outputs(&mut self, id: HostId, node: &mut Node) {
-        let now = self.now;
-        let mut outputs = 0;
-        loop {
-            let mut idle = true;
-            loop {
-                let segments_max = [1, 2, 16, 64][self.io_dice.below(4) as usize];
-                let Some(transmit) = node.poll_transmit(now, segments_max, &mut self.buf) else { break };
-                idle = false;
-                let segment = transmit.segment.map(|s| usize::from(s.get()));
-                invariant::check_train(transmit.len, segment, segments_max, self.buf.len());
-                outputs += transmit.len.div_ceil(segment.unwrap_or(transmit.len));
-                let bytes = core::mem::take(&mut self.buf);
-                self.transmit(id, &transmit, &bytes[..transmit.len], Entry::Sent);
-                self.buf = bytes;
-                assert!(outputs < invariant::OUTPUTS_MAX, "{id:?} never stops sending");
-            }
-            while let Some(event) = node.poll_event() {
-                idle = false;
-                outputs += 1;
-                assert!(outputs < invariant::OUTPUTS_MAX, "{id:?} never stops telling");
-                self.on_event(id, node, event);
-            }
-            if idle {
-                break;
-            }
-        }
-    }
-
-    fn on_event(&mut self, id: HostId, node: &mut Node, event: Event) {
-        let now = self.now;
-        let host = &mut self.hosts[id.0];
-        if !self.is_lean {
-            self.trace.note(now, Entry::Event, id.0, &format!("{event:?}"));
-        }
-        match &event {
-            Event::Save(item) => host.save(item.clone()),
-            Event::OpenSocket { request, kind: SocketKind::Udp(family) } => {
-                // A number is never used twice.
-                host.sockets_made += 1;
-                let socket = SocketId(1 + host.sockets_made);
-                let port = 45_000 + (socket.0 % 10_000) as u16;
-                let bound = match family {
-                    Family::V4 => SocketAddr::from(([0, 0, 0, 0], port)),
-                    Family::V6 => SocketAddr::from(([0u16; 8], port)),
-                };
-                host.sockets.insert(socket, bound);
-                node.handle_socket(now, *request, Ok((socket, bound)));
-            }
-            Event::OpenSocket { request, kind: SocketKind::Tcp { remote } } => {
-                self.tcp.connect(now, &self.wire, host, *request, *remote);
-            }
-            Event::CloseSocket(socket) if socket.is_tcp() => self.tcp.close(now, *socket),
-            Event::CloseSocket(socket) => {
-                assert!(host.sockets.remove(socket).is_some(), "{socket:?} is not open");
-            }
-            _ => host.app.on_event(now, node, &event),
-        }
+    /// A node said something.
+    pub(crate) fn hear(&mut self, at: Instant, id: HostId, event: Event) {
         if self.is_lean {
-            self.news.push_back((now, id, event));
-        } else if !matches!(event, Event::Readable { .. } | Event::Writable { .. }) {
-            host.events.push((now, event));
+            self.news.push_back((at, id, event));
+            return;
+        }
+        self.trace.note(at, Entry::Event, id.0, &format!("{event:?}"));
+        if !matches!(event, Event::Readable { .. } | Event::Writable { .. }) {
+            self.hosts[id.0].events.push((at, event));
         }
     }
 

@@ -165,15 +165,7 @@ impl Overlay {
             if s.gossip.take_suspicion() {
                 s.placing.on_suspicion(now, stores.members);
             }
-            let (count, leaves) = (s.registrations.len(), &s.registrations);
-            s.placing.handle_timeout(
-                now,
-                count,
-                |after| leaves.after(after),
-                stores.records,
-                stores.members,
-                stores.out,
-            );
+            s.placing.handle_timeout(now, stores.records, stores.members, stores.out);
             s.lookups_taken.handle_timeout(now);
             s.seeks_taken.handle_timeout(now);
             s.dial_backs.handle_timeout(now);

@@ -181,15 +181,16 @@ impl Crowd {
         let end = self.w.now() + time;
         loop {
             let deed = self.agenda.first_key_value().map(|((at, _), _)| *at).filter(|at| *at <= end);
-            let next = self.w.next_moment().filter(|at| *at <= end);
-            match (deed, next) {
-                (Some(at), next) if next.is_none_or(|next| at <= next) => {
-                    self.w.advance(at);
-                    let (_, deed) = self.agenda.pop_first().expect("looked");
-                    self.carry_out(deed);
-                }
-                (_, Some(_)) => self.w.step(),
-                (_, None) => break,
+            // What people do comes before what nodes do at the same moment.
+            let last = deed.map_or(end, |at| Instant::from_micros(at.as_micros() - 1));
+            if self.w.next_moment().is_some_and(|at| at <= last) {
+                self.w.window(last);
+            } else if let Some(at) = deed {
+                self.w.advance(at);
+                let (_, deed) = self.agenda.pop_first().expect("looked");
+                self.carry_out(deed);
+            } else {
+                break;
             }
             self.hear();
         }

@@ -11,6 +11,7 @@
 use core::cmp::Ordering;
 use core::marker::PhantomData;
 use core::ops::Bound;
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -277,6 +278,15 @@ impl<S: Statement, T> Shelf<S, T> {
     pub(crate) fn from(&self, place: Place) -> impl Iterator<Item = &T> {
         let ring = self.items.range(place..).chain(self.items.range(..place));
         ring.map(|(_, item)| &item.value)
+    }
+
+    /// Those whose places begin with these numbers, in order.
+    pub(crate) fn within(&self, prefixes: RangeInclusive<u64>) -> impl Iterator<Item = (u64, &T, &[u8])> {
+        let (first, last) = prefixes.into_inner();
+        let last = u128::from(last) << 64 | u128::from(u64::MAX);
+        let number = |place: &Place| u64::from_be_bytes(*place.first_chunk().expect("a place is longer"));
+        let all = self.items.range(start_of(first.to_be_bytes())..=last.to_be_bytes());
+        all.map(move |(place, item)| (number(place), &item.value, &*item.bytes))
     }
 
     /// Those whose places are nearest to that of `id` by XOR, nearest first, until `take` has enough.

@@ -11,6 +11,7 @@
 //! [searched](super::search) for each record that is put.
 
 use core::net::{IpAddr, SocketAddr};
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,6 +22,8 @@ use super::store::{HELD_FOR, RecordStore, renewal_of};
 use crate::account::{Rate, RateTable};
 use crate::identity::PeerId;
 use crate::overlay::advert::MembershipTable;
+use crate::overlay::advert::shelf::id_prefix;
+use crate::overlay::advert::statement::subject;
 use crate::overlay::output::Output;
 use crate::overlay::pack::Packer;
 use crate::random::ChoiceRng;
@@ -42,6 +45,9 @@ const ROUND: Duration = Duration::from_secs(55 * 60);
 const _: () = assert!((ROUND.as_secs() + TOGETHER.as_secs()) * 2 < HELD_FOR.as_secs());
 /// So often it is looked whose turn it is.
 const TICK: Duration = Duration::from_secs(10);
+/// In order of their places, so that those whose turn comes together have the same holders, and fit one packet to each: so
+/// much of all places in one tick.
+const TURN: u64 = u64::MAX.div_ceil(ROUND.as_secs() / TICK.as_secs());
 /// Most whose turn comes in one tick.
 const TURNS_MAX: usize = 512;
 /// What may wait is put together with what else may, since a packet costs as much as a fourth of a record and twice a
@@ -66,6 +72,8 @@ const LATER_MAX: usize = 65_536;
 const LOOK_MAX: usize = 256;
 /// See [`LOOK_MAX`].
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Most records that are passed by in one go: those of others, too.
+const PASSED_MAX: usize = 4_096;
 /// Most who were met at one time; others get theirs with the round.
 const MET_MAX: usize = 64;
 /// How often somebody gets that: whoever comes back again and again does so by no accident.
@@ -89,14 +97,16 @@ const SEARCHES_WAIT_MAX: usize = 65_536;
 struct Met {
     peer: PeerId,
     address: SocketAddr,
-    after: Option<PeerId>,
+    /// The place from which it goes on.
+    from: u64,
 }
 
 /// How far the present round has come, and who gets its records out of turn.
 #[derive(Debug)]
 pub(crate) struct Placing {
     me: PeerId,
-    after: Option<PeerId>,
+    /// The place whose turn is next. Each supernode begins at its own, so that they do not all come to one holder at once.
+    turn: u64,
     at: Instant,
     /// Leaves whose new record is put a little later.
     later: BTreeMap<(Instant, PeerId), How>,
@@ -159,7 +169,7 @@ impl Placing {
     pub(crate) fn new(now: Instant, me: PeerId) -> Self {
         Self {
             me,
-            after: None,
+            turn: u64::from_be_bytes(id_prefix(&me)),
             at: now + TICK,
             later: BTreeMap::new(),
             later_at: BTreeMap::new(),
@@ -297,12 +307,10 @@ impl Placing {
         send(how, others.map(|(holder, address)| (holder, (address, vec![record]))).collect(), out);
     }
 
-    /// Puts those that are next. `leaves_after` has all that are registered here after the one named, in order.
-    pub(crate) fn handle_timeout<'a>(
+    /// Puts those that are next.
+    pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,
-        count: usize,
-        leaves_after: impl Fn(Option<PeerId>) -> Box<dyn Iterator<Item = PeerId> + 'a>,
         records: &RecordStore,
         members: &MembershipTable,
         out: &mut VecDeque<Output>,
@@ -316,18 +324,18 @@ impl Placing {
         self.search_next(now, members, out);
         self.served.handle_timeout(now);
         if self.repair.at.is_some_and(|at| at <= now) {
-            let (leaves, last) = next_leaves(leaves_after(self.repair.after), LOOK_MAX);
-            self.name_to_newcomers(&leaves, records, members, out);
-            self.repair.end(now, last, LOOK_EVERY);
+            let (leaves, rest) = next_leaves(records, self.repair.from..=u64::MAX, LOOK_MAX);
+            self.name_to_newcomers(&leaves, members, out);
+            self.repair.end(now, rest, LOOK_EVERY);
         }
         if self.met_at.is_some_and(|at| at <= now)
             && let Some(met) = self.met.front_mut()
         {
-            let (leaves, last) = next_leaves(leaves_after(met.after), LOOK_MAX);
-            met.after = last;
-            let (to, address, is_done) = (met.peer, met.address, last.is_none());
+            let (leaves, rest) = next_leaves(records, met.from..=u64::MAX, LOOK_MAX);
+            met.from = rest.unwrap_or(0);
+            let (to, address, is_done) = (met.peer, met.address, rest.is_none());
             let mut puts = Puts::new();
-            for record in leaves.iter().filter_map(|leaf| records.get(leaf)) {
+            for record in leaves {
                 self.gather(record, How::Named, members, &mut puts);
             }
             puts.retain(|holder, _| *holder == to);
@@ -340,28 +348,21 @@ impl Placing {
         }
         if self.at <= now {
             self.at = now + TICK;
-            let ticks = usize::try_from(ROUND.as_secs() / TICK.as_secs()).unwrap_or(1);
-            let due = count.div_ceil(ticks).min(TURNS_MAX);
-            let (leaves, last) = next_leaves(leaves_after(self.after), due);
-            for leaf in leaves {
+            let last = self.turn.saturating_add(TURN - 1);
+            let (leaves, rest) = next_leaves(records, self.turn..=last, TURNS_MAX);
+            self.turn = rest.unwrap_or(last.wrapping_add(1));
+            for leaf in leaves.into_iter().filter_map(subject) {
                 self.put_together(now, leaf, How::Named);
             }
-            self.after = last;
         }
         self.put_due(now, records, members, out);
     }
 
     /// Where holders of some leaves' records are suspect, those that come in for them are named these.
-    fn name_to_newcomers(
-        &mut self,
-        leaves: &[PeerId],
-        records: &RecordStore,
-        members: &MembershipTable,
-        out: &mut VecDeque<Output>,
-    ) {
+    fn name_to_newcomers(&mut self, leaves: &[&[u8]], members: &MembershipTable, out: &mut VecDeque<Output>) {
         self.repair.begin();
         let mut puts = Puts::new();
-        for bytes in leaves.iter().filter_map(|leaf| records.get(leaf)) {
+        for bytes in leaves {
             let Some(record) = Record::read_unchecked(bytes) else { continue };
             let newcomers = members.newcomers(&record.id, self.holders_of(&record, members));
             self.put_to(newcomers, bytes, &mut puts);
@@ -439,7 +440,7 @@ impl Placing {
         // Who waits already is given all from the beginning.
         self.met.retain(|met| met.peer != peer);
         if self.met.len() < MET_MAX {
-            self.met.push_back(Met { peer, address, after: None });
+            self.met.push_back(Met { peer, address, from: 0 });
         }
         self.met_at.get_or_insert(now);
         true
@@ -504,11 +505,16 @@ impl Placing {
     }
 }
 
-/// The next leaves, so many at most, and the last of these if there may be more.
-fn next_leaves(after: impl Iterator<Item = PeerId>, max: usize) -> (Vec<PeerId>, Option<PeerId>) {
-    let leaves: Vec<PeerId> = after.take(max).collect();
-    let last = leaves.last().copied().filter(|_| leaves.len() == max);
-    (leaves, last)
+/// The records of the leaves at these places, so many at most, and from where there may be more.
+fn next_leaves(records: &RecordStore, places: RangeInclusive<u64>, max: usize) -> (Vec<&[u8]>, Option<u64>) {
+    let mut leaves = Vec::new();
+    for (passed, (place, leaf)) in records.leaves(places).enumerate() {
+        if passed == PASSED_MAX || leaves.len() == max {
+            return (leaves, Some(place));
+        }
+        leaves.extend(leaf);
+    }
+    (leaves, None)
 }
 
 fn send(how: How, puts: Puts<'_>, out: &mut VecDeque<Output>) {

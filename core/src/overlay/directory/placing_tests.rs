@@ -77,23 +77,21 @@ fn sent(out: &mut VecDeque<Output>) -> Vec<(PeerId, Vec<PeerId>)> {
     out.drain(..).map(packet).collect()
 }
 
-/// Lets time pass, with these leaves registered.
+/// One whose round does not come.
+fn without_round() -> Placing {
+    Placing { at: s(1 << 30), ..Placing::new(s(0), id(ME)) }
+}
+
+/// Lets time pass.
 fn run(
     placing: &mut Placing,
     until: Instant,
-    leaves: &[u8],
     (records, members): (&RecordStore, &MembershipTable),
 ) -> Vec<(Instant, PeerId, Vec<PeerId>)> {
-    let mut ids: Vec<PeerId> = leaves.iter().map(|leaf| id(*leaf)).collect();
-    ids.sort_unstable();
     let (mut all, mut out) = (Vec::new(), VecDeque::new());
     while placing.poll_timeout() <= until {
         let now = placing.poll_timeout();
-        let after = |after: Option<PeerId>| -> Box<dyn Iterator<Item = PeerId>> {
-            let ids = ids.clone();
-            Box::new(ids.into_iter().filter(move |leaf| after.is_none_or(|after| *leaf > after)))
-        };
-        placing.handle_timeout(now, leaves.len(), after, records, members, &mut out);
+        placing.handle_timeout(now, records, members, &mut out);
         assert!(placing.poll_timeout() > now);
         all.extend(sent(&mut out).into_iter().map(|(to, leaves)| (now, to, leaves)));
     }
@@ -113,9 +111,9 @@ fn a_record_goes_to_eight_from_the_first_home_that_lives_and_to_three_from_the_o
     };
     // At once, and within a quarter of a minute.
     let mut put = |homes: &[u8]| {
-        let (mut placing, mut out, records) = (Placing::new(s(0), id(ME)), VecDeque::new(), records(&[100], homes));
+        let (mut placing, mut out, records) = (without_round(), VecDeque::new(), records(&[100], homes));
         placing.put(s(0), &record(100, homes), &members, &mut random.jitter, &mut out);
-        let later = run(&mut placing, s(15), &[], (&records, &members)).into_iter().map(|(_, to, _)| to);
+        let later = run(&mut placing, s(15), (&records, &members)).into_iter().map(|(_, to, _)| to);
         [but_me(sent(&mut out).into_iter().map(|(to, _)| to).collect()), but_me(later.collect())]
     };
     let none: Vec<PeerId> = Vec::new();
@@ -129,9 +127,9 @@ fn the_other_home_names_a_record_twice_and_a_newer_one_goes_out_whole() {
     let (members, mut random) = (members(3), generators(1));
     let homes = [2, ME];
     let records = records(&[100], &homes);
-    let (mut placing, mut out) = (Placing::new(s(0), id(ME)), VecDeque::new());
+    let (mut placing, mut out) = (without_round(), VecDeque::new());
     placing.put(s(0), &record(100, &homes), &members, &mut random.jitter, &mut out);
-    let puts = run(&mut placing, s(700), &[], (&records, &members));
+    let puts = run(&mut placing, s(700), (&records, &members));
     let times: Vec<u64> = puts.iter().map(|(at, ..)| at.as_micros() / 1_000_000).collect();
     assert!(
         times.iter().any(|at| (10..=15).contains(at)) && times.iter().any(|at| (610..=616).contains(at)),
@@ -139,25 +137,40 @@ fn the_other_home_names_a_record_twice_and_a_newer_one_goes_out_whole() {
     );
     // Another record comes before that time, to be put at any later one.
     placing.put(s(700), &record(100, &homes), &members, &mut random.jitter, &mut out);
-    run(&mut placing, s(720), &[], (&records, &members));
+    run(&mut placing, s(720), (&records, &members));
     placing.put_at(s(2_000), id(100), How::Whole);
     assert_eq!(placing.later.values().copied().collect::<Vec<_>>(), [How::Whole], "it is not lost in what waits");
     assert!(placing.poll_timeout() < s(1_400));
 }
 
 #[test]
-fn all_are_put_once_in_a_round_and_a_changed_one_within_ten_minutes() {
-    let leaves: Vec<u8> = (100..130).collect();
-    let (members, records) = (members(3), records(&leaves, &[ME, 2]));
+fn all_are_put_once_in_a_round_those_of_neighbouring_places_together() {
+    let leaves: Vec<u8> = (100..=u8::MAX).collect();
+    let (members, records) = (members(20), records(&leaves, &[ME, 2]));
     let mut placing = Placing::new(s(0), id(ME));
-    let round = run(&mut placing, s(55 * 60), &leaves, (&records, &members));
+    let round = run(&mut placing, s(55 * 60 + 60), (&records, &members));
+    let mut times = BTreeMap::new();
     for leaf in &leaves {
-        let puts = round.iter().filter(|(_, _, all)| all.contains(&id(*leaf))).count();
-        assert!((2..=2 * 12).contains(&puts), "{puts} puts to two others");
+        let puts: Vec<_> = round.iter().filter(|(_, _, all)| all.contains(&id(*leaf))).map(|(at, ..)| *at).collect();
+        let holders = members.holders(&id(*leaf), HOLDERS_MAX);
+        assert_eq!(puts.len(), holders.iter().filter(|(holder, _)| *holder != id(ME)).count());
+        assert!(puts.iter().all(|at| *at == puts[0]), "to all of them at once");
+        times.insert(
+            u64::from_be_bytes(id_prefix(&id(*leaf))).wrapping_sub(u64::from_be_bytes(id_prefix(&id(ME)))),
+            puts[0],
+        );
     }
-    let (mut placing, mut random) = (Placing::new(s(0), id(ME)), generators(1));
+    assert!(times.values().is_sorted(), "in the order of places, from this supernode's own on");
+    let names: usize = round.iter().map(|(.., all)| all.len()).sum();
+    assert!(round.len() * 2 < names, "{} packets for {names} names", round.len());
+}
+
+#[test]
+fn a_changed_record_is_put_within_ten_minutes() {
+    let (members, records) = (members(3), records(&[100], &[ME, 2]));
+    let (mut placing, mut random) = (without_round(), generators(1));
     placing.put_later(s(1), id(100), &mut random.jitter);
-    let later = run(&mut placing, s(601), &[], (&records, &members));
+    let later = run(&mut placing, s(601), (&records, &members));
     assert_eq!(later.len(), 2, "once, to each of two");
     assert!(later.iter().all(|(_, _, leaves)| *leaves == [id(100)]));
 }
@@ -168,7 +181,7 @@ fn who_is_met_gets_what_it_is_to_keep_and_nobody_else_does() {
     let (members, records) = (members(20), records(&leaves, &[ME, 2]));
     let mut placing = Placing::new(s(0), id(ME));
     assert_eq!([0, 0, 1, 120].map(|now| placing.on_met(s(now), id(5), at(5))), [true, true, false, true]);
-    let puts = run(&mut placing, s(5), &leaves, (&records, &members));
+    let puts = run(&mut placing, s(5), (&records, &members));
     let mut got: Vec<PeerId> = puts
         .iter()
         .flat_map(|(_, to, leaves)| {
@@ -189,11 +202,11 @@ fn changed_records_go_together_to_five_and_the_other_home_names_them_later() {
     let leaves: Vec<u8> = (100..140).collect();
     let members = members(20);
     let run_with = |homes: &[u8]| {
-        let (mut placing, mut random) = (Placing::new(s(0), id(ME)), generators(1));
+        let (mut placing, mut random) = (without_round(), generators(1));
         for leaf in &leaves {
             placing.put_later(s(1), id(*leaf), &mut random.jitter);
         }
-        run(&mut placing, s(1_210), &[], (&records(&leaves, homes), &members))
+        run(&mut placing, s(1_210), (&records(&leaves, homes), &members))
     };
     let puts = run_with(&[ME, 2]);
     let copies: usize = puts.iter().map(|(.., leaves)| leaves.len()).sum();
@@ -227,7 +240,7 @@ fn regression_what_the_dead_kept_is_named_to_those_that_come_in_for_them_before_
     }
     // This one has come back.
     members.set_suspicion(&id(17), Suspicion::Alive);
-    let all: Vec<(Instant, PeerId, Vec<PeerId>)> = run(&mut placing, s(50), &leaves, (&records, &members));
+    let all: Vec<(Instant, PeerId, Vec<PeerId>)> = run(&mut placing, s(50), (&records, &members));
     for (leaf, before) in leaves.iter().zip(before) {
         let now = ids_of(&members, *leaf);
         let newcomers: Vec<PeerId> =

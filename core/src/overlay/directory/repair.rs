@@ -7,7 +7,6 @@
 
 use core::time::Duration;
 
-use crate::identity::PeerId;
 use crate::time::Instant;
 
 /// After one becomes suspect, so that those who die together are looked after together.
@@ -20,8 +19,8 @@ const REST: Duration = Duration::from_secs(10);
 pub(super) struct Repair {
     /// Somebody became suspect since the look began.
     is_wanted: bool,
-    /// The last leaf looked at.
-    pub(super) after: Option<PeerId>,
+    /// The place from which it goes on.
+    pub(super) from: u64,
     /// When the next go is due.
     pub(super) at: Option<Instant>,
     /// Before this no look begins.
@@ -37,15 +36,15 @@ impl Repair {
 
     /// A go begins.
     pub(super) fn begin(&mut self) {
-        if self.after.is_none() {
+        if self.from == 0 {
             self.is_wanted = false;
         }
     }
 
-    /// A go is over; after this leaf there are more, and the next one is in so long.
-    pub(super) fn end(&mut self, now: Instant, last: Option<PeerId>, next: Duration) {
-        self.after = last;
-        if last.is_some() {
+    /// A go is over; from this place on there are more, and the next one is in so long.
+    pub(super) fn end(&mut self, now: Instant, rest: Option<u64>, next: Duration) {
+        self.from = rest.unwrap_or(0);
+        if rest.is_some() {
             self.at = Some(now + next);
             return;
         }

@@ -6,6 +6,7 @@
 //! most makes room. What was put is forgotten when it is not put again, and so is what a leaf leaves behind that was
 //! registered here; one that is has its place as long as its record holds.
 
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -204,6 +205,12 @@ impl RecordStore {
     /// The signed record of a peer.
     pub(crate) fn get(&self, id: &PeerId) -> Option<&[u8]> {
         self.shelf.bytes(id)
+    }
+
+    /// What is kept at these places, in order: nothing, where it is not the record of a leaf that is registered here.
+    pub(crate) fn leaves(&self, places: RangeInclusive<u64>) -> impl Iterator<Item = (u64, Option<&[u8]>)> {
+        let leaf = |(place, number, bytes): (_, &u32, _)| (place, (*number == OURS).then_some(bytes));
+        self.shelf.within(places).map(leaf)
     }
 
     /// The answer to a [`Message::Lookup`].

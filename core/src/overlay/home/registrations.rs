@@ -171,12 +171,6 @@ impl Registrations {
         self.leaves.keys()
     }
 
-    /// Those registered here whose ids come after this one.
-    pub(crate) fn after(&self, leaf: Option<PeerId>) -> Box<dyn Iterator<Item = PeerId> + '_> {
-        let start = leaf.map_or(Bound::Unbounded, Bound::Excluded);
-        Box::new(self.leaves.range((start, Bound::Unbounded)).map(|(leaf, _)| *leaf))
-    }
-
     /// Whether `leaf` is registered here.
     pub(crate) fn contains(&self, leaf: &PeerId) -> bool {
         self.leaves.contains_key(leaf)

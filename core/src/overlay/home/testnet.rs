@@ -522,11 +522,10 @@ impl TestNode {
                 }
             }
             if let Some(placing) = placing {
-                let count = registrations.len();
                 if gossip.as_mut().is_some_and(Gossip::take_suspicion) {
                     placing.on_suspicion(now, members);
                 }
-                placing.handle_timeout(now, count, |after| registrations.after(after), records, members, out);
+                placing.handle_timeout(now, records, members, out);
             }
         }
         if let Some(homes) = homes {
