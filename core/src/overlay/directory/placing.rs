@@ -39,6 +39,10 @@ pub(crate) const HOLDERS_MAX: usize = 8;
 const CHANGED_HOLDERS: usize = 5;
 /// The home that is not to put it to all of them puts it to so many, which are asked first.
 const OTHER_HOLDERS: usize = 3;
+/// So many holders of a record have to be suspect for others to be named it before the round. Those that come in for one
+/// or two are the farthest of all, and when others come into being nearby, which take as many places as have become free,
+/// they are no holders any more.
+const REPAIRED_FROM: usize = 3;
 /// All records are put once in this time.
 const ROUND: Duration = Duration::from_secs(55 * 60);
 // A round may fail.
@@ -358,14 +362,17 @@ impl Placing {
         self.put_due(now, records, members, out);
     }
 
-    /// Where holders of some leaves' records are suspect, those that come in for them are named these.
+    /// Where several holders of some leaves' records are suspect, those that come in for them are named these.
     fn name_to_newcomers(&mut self, leaves: &[&[u8]], members: &MembershipTable, out: &mut VecDeque<Output>) {
         self.repair.begin();
         let mut puts = Puts::new();
         for bytes in leaves {
             let Some(record) = Record::read_unchecked(bytes) else { continue };
-            let newcomers = members.newcomers(&record.id, self.holders_of(&record, members));
-            self.put_to(newcomers, bytes, &mut puts);
+            let newcomers = members.newcomers(&record.id, HOLDERS_MAX);
+            if newcomers.len() >= REPAIRED_FROM {
+                let first = newcomers.into_iter().take(self.holders_of(&record, members));
+                self.put_to(first.collect(), bytes, &mut puts);
+            }
         }
         send(How::Named, puts, out);
     }

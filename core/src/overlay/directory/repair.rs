@@ -2,7 +2,7 @@
 //!
 //! A record is put once in [`ROUND`](super::placing), and has eight holders, so that it outlives the deaths of an hour; but
 //! where many die at once, all eight of some record may. A home that suspects supernodes looks through its leaves, some at
-//! a time, and names their records to the holders that have come in for those
+//! a time, and where several of a record's are among those names it to the holders that have come in for them
 //! ([`newcomers`](crate::overlay::advert::MembershipTable::newcomers)).
 
 use core::time::Duration;

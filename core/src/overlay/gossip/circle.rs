@@ -285,8 +285,9 @@ impl Gossip {
     pub(crate) fn on_link_down(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
         self.reached.remove(&peer);
         self.resting.remove(&peer);
+        let away = self.neighbours.values().filter(|neighbour| neighbour.was_away()).count();
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
-        let delay = neighbour.on_down(&mut s.random.jitter);
+        let delay = neighbour.on_down(u32::try_from(away).unwrap_or(u32::MAX), &mut s.random.jitter);
         let has_failed = neighbour.failures > 1;
         self.dials.set(peer, &mut neighbour.due, Some(now + delay));
         if has_failed {

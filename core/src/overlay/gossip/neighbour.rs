@@ -7,7 +7,8 @@ use crate::time::Instant;
 
 /// First back-off between dials; doubles to [`BACKOFF_MAX`], with full jitter.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
-/// See [`BACKOFF_MIN`].
+/// See [`BACKOFF_MIN`]. For each that is away: one of them is dialled as often however many have died, and when one is
+/// back the others are dialled at once.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 /// After so many dials in vain, some half minute, a neighbour was away.
@@ -73,10 +74,10 @@ impl Neighbour {
         self.begged_at = None;
     }
 
-    /// Returns how long to wait before the next dial.
-    pub(super) fn on_down(&mut self, jitter: &mut ChoiceRng) -> Duration {
+    /// Returns how long to wait before the next dial, where so many are away.
+    pub(super) fn on_down(&mut self, away: u32, jitter: &mut ChoiceRng) -> Duration {
         self.state = State::Down;
-        let max = BACKOFF_MAX.min(BACKOFF_MIN * (1 << self.failures.min(9)));
+        let max = (BACKOFF_MAX * away.max(1)).min(BACKOFF_MIN * (1 << self.failures.min(12)));
         self.failures = self.failures.saturating_add(1);
         Duration::from_millis(1) + jitter.jitter(max)
     }
