@@ -39,10 +39,10 @@ pub(crate) const HOLDERS_MAX: usize = 8;
 const CHANGED_HOLDERS: usize = 5;
 /// The home that is not to put it to all of them puts it to so many, which are asked first.
 const OTHER_HOLDERS: usize = 3;
-/// So many holders of a record have to be suspect for others to be named it before the round. Those that come in for one
-/// or two are the farthest of all, and when others come into being nearby, which take as many places as have become free,
-/// they are no holders any more.
-const REPAIRED_FROM: usize = 3;
+/// So many holders of a record have to be suspect for others to be named it before the round. Three are enough until
+/// then; and those that come in for a few are the farthest of all, and hold it no more when as many others have come into
+/// being nearby.
+const REPAIRED_FROM: usize = HOLDERS_MAX - 2;
 /// All records are put once in this time.
 const ROUND: Duration = Duration::from_secs(55 * 60);
 // A round may fail.
