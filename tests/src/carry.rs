@@ -98,7 +98,9 @@ impl World {
             for datagram in &train {
                 self.trace_datagram(Entry::Delivered, id, datagram);
             }
-            self.checks.on_received(id, train[0].src);
+            if Site::hears(&self.hosts[id.0], &train[0]) {
+                self.checks.on_received(id, train[0].src);
+            }
         }
         self.at(id, |site| site.deliver(&train));
     }

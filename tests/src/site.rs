@@ -98,8 +98,12 @@ impl Site<'_> {
     /// Whether equal datagrams that come at once reach the node in one buffer. Half of the time, so that both forms are
     /// exercised.
     pub(crate) fn coalesces(host: &mut Host, first: &Datagram) -> bool {
-        let is_heard = host.node.is_some() && host.socket_of(first.dst).is_some();
-        is_heard && !first.bytes.is_empty() && host.dice.below(2) == 0
+        Self::hears(host, first) && !first.bytes.is_empty() && host.dice.below(2) == 0
+    }
+
+    /// Whether there is a node, with a socket for it.
+    pub(crate) fn hears(host: &Host, datagram: &Datagram) -> bool {
+        host.node.is_some() && host.socket_of(datagram.dst).is_some()
     }
 
     /// Datagrams reached the host, one behind the other: hands them to the node in one buffer.

@@ -84,6 +84,7 @@ impl World {
         for (at, id, effect) in effects {
             self.carry_out(at, id, effect);
         }
+        assert!(earliest(self.wire.next(), self.tcp.next()).is_none_or(|at| at > last), "a way shorter than a window");
         self.advance(last);
     }
 
@@ -95,10 +96,7 @@ impl World {
                 Port::Host(host) => host,
                 Port::Router(router) => {
                     let inner = self.wire.routers[router.0].inner;
-                    match self.wire.lans[inner.0].members.only().map(|member| member.port) {
-                        Some(Port::Host(host)) => host,
-                        who => panic!("behind a router of a world for windows is {who:?}"),
-                    }
+                    self.wire.behind(inner).expect("behind a router of a world for windows is one host")
                 }
             };
             if self.wire.is_cut(hop.datagram.origin, host) {
@@ -206,6 +204,7 @@ fn jobs<'a>(hosts: &'a mut [Host], routers: &'a mut [Router], lans: &[Lan], due:
     let before: Vec<Option<usize>> = ids.iter().map(|id| gateway(*id).map(|router| router.0)).collect();
     let mut named: Vec<usize> = before.iter().flatten().copied().collect();
     named.sort_unstable();
+    assert!(named.is_sorted_by(|a, b| a < b), "two hosts behind one router are no sites of their own");
     let mut routers: BTreeMap<usize, &mut Router> = named.iter().copied().zip(pick(routers, &named)).collect();
     let mut due = due.into_iter().peekable();
     let job = |(host, router): (&'a mut Host, &Option<usize>)| {
@@ -255,4 +254,78 @@ fn share(jobs: &mut [Job<'_>], around: Around<'_>, last: Instant, bufs: &mut [Ve
         }
         work(mine);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Chance;
+    use crate::nat::NatSpec;
+    use crate::secs;
+    use crate::site::BUF_LEN;
+
+    /// Lets time pass in windows.
+    fn run(w: &mut World, secs_more: u64) {
+        let end = w.now() + secs(secs_more);
+        while w.next_moment().is_some_and(|at| at <= end) {
+            w.window(end);
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_nothing() {
+        let life = |threads| {
+            let mut w = World::lean(3, 100);
+            w.bufs.resize(threads, vec![0; BUF_LEN]);
+            w.wire.faults.loss = Chance::percent(2);
+            w.wire.faults.jitter = Duration::from_millis(30);
+            w.add_supernodes(4);
+            let leaves: Vec<HostId> =
+                (0..2 * SITES_FOR_TWO).map(|_| w.add_leaf_behind(NatSpec::port_restricted())).collect();
+            // One whose home is reached by TCP alone.
+            let shut_in = w.add_leaf_behind(NatSpec::udp_blocked());
+            run(&mut w, 60);
+            for (caller, callee) in leaves.iter().zip(&leaves[1..]).step_by(3).chain([(&shut_in, &leaves[0])]) {
+                let callee = w.peer(*callee);
+                w.with(*caller, |node, now| node.ping(now, callee)).expect("it has a home");
+            }
+            run(&mut w, 10);
+            let (dead, lost) = (w.supernodes[0], leaves[5]);
+            w.crash(dead);
+            w.wire.groups.insert(lost, 1);
+            run(&mut w, 60);
+            w.start(dead);
+            w.wire.groups.clear();
+            run(&mut w, 30);
+            let said: Vec<String> = w.news.iter().map(|news| format!("{news:?}")).collect();
+            assert!(w.host(shut_in).traffic.packets() > 0, "TCP was used");
+            let counts = format!("{:?}", w.wire.counts);
+            (w.steps(), counts, said, w.hosts.iter().map(|host| host.traffic).collect::<Vec<_>>())
+        };
+        let (one, three) = (life(1), life(3));
+        let said = |what: &str| one.2.iter().filter(|said| said.contains(what)).count();
+        assert!(said("Ready") >= 2 * SITES_FOR_TWO && said("Pong") >= 10, "{} {}", said("Ready"), said("Pong"));
+        assert_eq!(one, three);
+    }
+
+    #[test]
+    fn a_window_ends_where_others_could_know() {
+        let mut w = World::lean(4, 8);
+        w.add_supernodes(3);
+        w.add_leaf_behind(NatSpec::port_restricted());
+        let (first, end) = (w.next_moment().expect("they begin"), w.now() + secs(1));
+        w.window(end);
+        assert!(w.now() < first + LOOKAHEAD, "{:?}", w.now());
+        // All that was sent in it arrives behind it.
+        assert!(w.wire.in_flight() > 0 && w.next_moment().is_some_and(|next| next > w.now()));
+    }
+
+    #[test]
+    fn those_are_picked_that_are_named() {
+        let mut all = [0, 1, 2, 3, 4];
+        for one in pick(&mut all, &[0, 3, 4]) {
+            *one += 10;
+        }
+        assert_eq!(all, [10, 1, 2, 13, 14]);
+    }
 }

@@ -367,9 +367,13 @@ impl Wire {
                     return Some((host, datagram));
                 }
                 Port::Router(id) => {
+                    let inner = self.routers[id.0].inner;
+                    if self.behind(inner).is_some_and(|host| self.is_cut(datagram.origin, host)) {
+                        self.counts.cut += 1;
+                        continue;
+                    }
                     let router = &mut self.routers[id.0];
                     debug_assert_eq!(router.outer, lan);
-                    let inner = router.inner;
                     match router.enter(at, datagram) {
                         Some(datagram) => self.send_inside(at, inner, datagram),
                         None => self.counts.filtered += 1,
@@ -386,6 +390,14 @@ impl Wire {
         let is_worn = next.worn || !self.ways.contains_key(&(next.datagram.origin, host));
         let fits = at <= now && next.port == Port::Host(host) && is_worn && next.datagram.follows(train);
         fits.then(|| self.queue.pop_first().expect("looked").1.datagram)
+    }
+
+    /// The host behind a router, where it is only one: what is cut from it does not reach the router.
+    pub(crate) fn behind(&self, inner: LanId) -> Option<HostId> {
+        match self.lans[inner.0].members.only()?.port {
+            Port::Host(host) => Some(host),
+            Port::Router(_) => None,
+        }
     }
 
     pub(crate) fn is_cut(&self, from: HostId, to: HostId) -> bool {

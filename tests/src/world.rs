@@ -5,8 +5,8 @@
 //! [`script`](crate::script) offers. How datagrams get from a node to the wire and back is in `carry.rs`.
 //!
 //! A [`World::lean`] one is for numbers in which keeping everything is too much: it keeps neither the trace nor what
-//! each node has sent to whom nor a host's events, which it hands to whoever runs it instead. What happens in it is the
-//! same.
+//! each node has sent to whom nor a host's events, which it hands to whoever runs it instead. In single steps what
+//! happens in it is the same; it can also be brought forward a [window](crate::window) at a time.
 //!
 //! Deliveries come before deadlines at the same moment, as in io's loop; among hosts the smaller number first.
 

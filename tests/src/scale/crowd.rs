@@ -215,8 +215,12 @@ impl Crowd {
     }
 
     fn plan(&mut self, after: Duration, deed: Deed) {
+        self.plan_at(self.w.now() + after, deed);
+    }
+
+    fn plan_at(&mut self, at: Instant, deed: Deed) {
         self.seq += 1;
-        self.agenda.insert((self.w.now() + after, self.seq), deed);
+        self.agenda.insert((at, self.seq), deed);
     }
 
     fn carry_out(&mut self, deed: Deed) {
@@ -260,7 +264,8 @@ impl Crowd {
                 Event::Pong { peer, path, .. } => {
                     let how = if path.is_direct() { Ended::Direct } else { Ended::Relayed };
                     if let Some(call) = self.calls.end(at, host, peer, how) {
-                        self.plan(if call.tag == 0 { CALL_LASTS } else { PROBE_LASTS }, Deed::HangUp(host, peer));
+                        let lasts = if call.tag == 0 { CALL_LASTS } else { PROBE_LASTS };
+                        self.plan_at(at + lasts, Deed::HangUp(host, peer));
                     }
                 }
                 Event::StreamEnded { .. } => self.broken.push((host, at)),

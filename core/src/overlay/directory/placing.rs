@@ -39,10 +39,10 @@ pub(crate) const HOLDERS_MAX: usize = 8;
 const CHANGED_HOLDERS: usize = 5;
 /// The home that is not to put it to all of them puts it to so many, which are asked first.
 const OTHER_HOLDERS: usize = 3;
-/// So many holders of a record have to be suspect for others to be named it before the round. Three are enough until
-/// then; and those that come in for a few are the farthest of all, and hold it no more when as many others have come into
-/// being nearby.
-const REPAIRED_FROM: usize = HOLDERS_MAX - 2;
+/// So many holders of a record have to be suspect or dead for others to be named it before the round. Who comes in for
+/// fewer is among the farthest, and holds it no more when as many others have come into being nearby. Half of them would
+/// be safer where those that are left lie, but after a half-crash more is then put in a minute than anybody should carry.
+const REPAIRED_FROM: usize = HOLDERS_MAX / 2 + 1;
 /// All records are put once in this time.
 const ROUND: Duration = Duration::from_secs(55 * 60);
 // A round may fail.
@@ -52,7 +52,7 @@ const TICK: Duration = Duration::from_secs(10);
 /// In order of their places, so that those whose turn comes together have the same holders, and fit one packet to each: so
 /// much of all places in one tick.
 const TURN: u64 = u64::MAX.div_ceil(ROUND.as_secs() / TICK.as_secs());
-/// Most whose turn comes in one tick.
+/// Most whose turn comes in one go; where there are more in a tick it takes several.
 const TURNS_MAX: usize = 512;
 /// What may wait is put together with what else may, since a packet costs as much as a fourth of a record and twice a
 /// name: so many leaves' at once, or fewer after so long.
@@ -77,7 +77,7 @@ const LOOK_MAX: usize = 256;
 /// See [`LOOK_MAX`].
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Most records that are passed by in one go: those of others, too.
-const PASSED_MAX: usize = 4_096;
+const PASSED_MAX: usize = 16_384;
 /// Most who were met at one time; others get theirs with the round.
 const MET_MAX: usize = 64;
 /// How often somebody gets that: whoever comes back again and again does so by no accident.
@@ -111,6 +111,10 @@ pub(crate) struct Placing {
     me: PeerId,
     /// The place whose turn is next. Each supernode begins at its own, so that they do not all come to one holder at once.
     turn: u64,
+    /// Where the present turn ends, if there is more of it.
+    turn_last: Option<u64>,
+    /// When the next one begins.
+    turn_at: Instant,
     at: Instant,
     /// Leaves whose new record is put a little later.
     later: BTreeMap<(Instant, PeerId), How>,
@@ -174,6 +178,8 @@ impl Placing {
         Self {
             me,
             turn: u64::from_be_bytes(id_prefix(&me)),
+            turn_last: None,
+            turn_at: now + TICK,
             at: now + TICK,
             later: BTreeMap::new(),
             later_at: BTreeMap::new(),
@@ -351,10 +357,16 @@ impl Placing {
             self.met_at = (!self.met.is_empty()).then(|| now + LOOK_EVERY);
         }
         if self.at <= now {
-            self.at = now + TICK;
-            let last = self.turn.saturating_add(TURN - 1);
+            // A stretch that takes several goes still ends where it was to, and the next one begins when it was to: how
+            // many are in one is nothing to the others.
+            let last = self.turn_last.take().unwrap_or_else(|| {
+                self.turn_at = now + TICK;
+                self.turn.saturating_add(TURN - 1)
+            });
             let (leaves, rest) = next_leaves(records, self.turn..=last, TURNS_MAX);
             self.turn = rest.unwrap_or(last.wrapping_add(1));
+            self.turn_last = rest.map(|_| last);
+            self.at = if rest.is_some() { now + LOOK_EVERY } else { self.turn_at.max(now + LOOK_EVERY) };
             for leaf in leaves.into_iter().filter_map(subject) {
                 self.put_together(now, leaf, How::Named);
             }
@@ -362,14 +374,14 @@ impl Placing {
         self.put_due(now, records, members, out);
     }
 
-    /// Where several holders of some leaves' records are suspect, those that come in for them are named these.
+    /// Where most holders of some leaves' records are lost, those that come in for them are named these.
     fn name_to_newcomers(&mut self, leaves: &[&[u8]], members: &MembershipTable, out: &mut VecDeque<Output>) {
         self.repair.begin();
         let mut puts = Puts::new();
         for bytes in leaves {
             let Some(record) = Record::read_unchecked(bytes) else { continue };
-            let newcomers = members.newcomers(&record.id, HOLDERS_MAX);
-            if newcomers.len() >= REPAIRED_FROM {
+            let (lost, newcomers) = members.lost_holders(&record.id, HOLDERS_MAX);
+            if lost >= REPAIRED_FROM {
                 let first = newcomers.into_iter().take(self.holders_of(&record, members));
                 self.put_to(first.collect(), bytes, &mut puts);
             }
@@ -377,8 +389,8 @@ impl Placing {
         send(How::Named, puts, out);
     }
 
-    /// A supernode became suspect: others come in for it, and are named what it kept of this node's leaves. Where this
-    /// node cannot know who they are, they come with the round.
+    /// A supernode became suspect: it may be one too many of the holders of some record. Where this node cannot know who
+    /// comes in for them, they come with the round.
     pub(crate) fn on_suspicion(&mut self, now: Instant, members: &MembershipTable) {
         if !members.is_partial() {
             self.repair.on_suspicion(now);

@@ -2,8 +2,8 @@
 //!
 //! A record is put once in [`ROUND`](super::placing), and has eight holders, so that it outlives the deaths of an hour; but
 //! where many die at once, all eight of some record may. A home that suspects supernodes looks through its leaves, some at
-//! a time, and where several of a record's are among those names it to the holders that have come in for them
-//! ([`newcomers`](crate::overlay::advert::MembershipTable::newcomers)).
+//! a time, and where most holders of a record are suspect or dead names it to those that have come in for them
+//! ([`lost_holders`](crate::overlay::advert::MembershipTable::lost_holders)).
 
 use core::time::Duration;
 

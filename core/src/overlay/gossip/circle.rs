@@ -285,7 +285,10 @@ impl Gossip {
     pub(crate) fn on_link_down(&mut self, now: Instant, peer: PeerId, s: &mut Stores<'_>) {
         self.reached.remove(&peer);
         self.resting.remove(&peer);
-        let away = self.neighbours.values().filter(|neighbour| neighbour.was_away()).count();
+        // Who hears nobody has itself to blame; and who is told at each start of some that are no more dials the others.
+        let is_alone = self.up() == 0;
+        let is_away = |(id, neighbour): &(&PeerId, &Neighbour)| neighbour.was_away() && s.members.contains(id);
+        let away = if is_alone { 1 } else { self.neighbours.iter().filter(is_away).count() };
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         let delay = neighbour.on_down(u32::try_from(away).unwrap_or(u32::MAX), &mut s.random.jitter);
         let has_failed = neighbour.failures > 1;

@@ -7,8 +7,8 @@ use crate::time::Instant;
 
 /// First back-off between dials; doubles to [`BACKOFF_MAX`], with full jitter.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
-/// See [`BACKOFF_MIN`]. For each that is away: one of them is dialled as often however many have died, and when one is
-/// back the others are dialled at once.
+/// See [`BACKOFF_MIN`]. For each that is away: one of them is dialled as often however many have died. When one is back
+/// the others are dialled, too, once in half a minute.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 /// After so many dials in vain, some half minute, a neighbour was away.

@@ -13,27 +13,30 @@ impl MembershipTable {
     /// suspect only where there are too few: suspects have died as a rule, and what they keep is to be found meanwhile,
     /// too.
     pub(crate) fn holders(&self, id: &PeerId, max: usize) -> Vec<(PeerId, SocketAddr)> {
-        self.holders_if(id, max, |suspicion| suspicion == Suspicion::Suspect)
+        self.holders_if(id, max, |suspicion| suspicion == Suspicion::Dead, |suspicion| suspicion == Suspicion::Suspect)
     }
 
-    /// Those of the [`holders`](Self::holders) that would not be among them if the suspects were.
-    pub(crate) fn newcomers(&self, id: &PeerId, max: usize) -> Vec<(PeerId, SocketAddr)> {
-        let before = self.holders_if(id, max, |_| false);
-        let mut holders = self.holders(id, max);
-        holders.retain(|holder| !before.contains(holder));
-        holders
+    /// How many of the `max` that were holders lately are suspect or dead, and those that have come in for them. Who is
+    /// dead is known for an hour at most.
+    pub(crate) fn lost_holders(&self, id: &PeerId, max: usize) -> (usize, Vec<(PeerId, SocketAddr)>) {
+        let before = self.holders_if(id, max, |_| false, |_| false);
+        let lost = before.iter().filter(|(holder, _)| self.suspicion(holder) != Suspicion::Alive).count();
+        let mut newcomers = self.holders(id, max);
+        newcomers.retain(|holder| !before.contains(holder));
+        (lost, newcomers)
     }
 
     fn holders_if(
         &self,
         id: &PeerId,
         max: usize,
+        is_out: impl Fn(Suspicion) -> bool,
         is_doubtful: impl Fn(Suspicion) -> bool,
     ) -> Vec<(PeerId, SocketAddr)> {
         let (mut holders, mut others, mut suspects, mut prefixes) =
             (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
         self.shelf.nearest_until(id, |known, _| {
-            if !known.advert.is_withdrawn() && known.suspicion != Suspicion::Dead && known.advert.id != *id {
+            if !known.advert.is_withdrawn() && !is_out(known.suspicion) && known.advert.id != *id {
                 let holder = (known.advert.id, known.address());
                 let ip = known.address().ip();
                 let list = if is_doubtful(known.suspicion) {
