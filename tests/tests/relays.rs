@@ -166,6 +166,8 @@ fn a_link_whose_relay_is_as_near_as_others_stays() {
     assert_eq!(forwarded(&w), before, "no channel was opened for nothing");
 }
 
+/// With seed 47 the goodbye went by the limited relay alone, which did not carry it, and not by the one that did: the
+/// other end waited for five minutes.
 #[test]
 fn whatever_is_lost_a_limited_transfer_comes_to_an_end_at_both_ends() {
     for (seed, rich) in (40..52).zip([0, 1].into_iter().cycle()) {

@@ -74,7 +74,7 @@ impl Node {
                     self.remove_paths_of(now, peer, |route| *route == Route::Relayed { channel, via });
                 }
                 Output::End { peer, end } => {
-                    self.peers.say_goodbye(now, peer);
+                    self.peers.say_goodbye_by_all_relays(now, peer);
                     self.drop_peer(now, peer, end);
                 }
                 Output::Event(event) => self.report.tell(event),

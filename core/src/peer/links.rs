@@ -28,6 +28,9 @@ pub(crate) struct Gone {
     pub(crate) was_wanted: bool,
 }
 
+/// See [`Peers::say_goodbye_by_all_relays`].
+const GOODBYES: usize = 3;
+
 impl Peers {
     // ---- user traffic ----
 
@@ -253,6 +256,16 @@ impl Peers {
     pub(crate) fn say_goodbye(&mut self, now: Instant, key: PeerKey) {
         let Some(route) = self.route_in_use(key) else { return };
         self.send_sealed(now, key, route, &Message::Close);
+    }
+
+    /// The same on each relayed path, for a link that ends because the relay in use carries no more. Nobody answers it,
+    /// and who misses it waits for minutes: it is said [`GOODBYES`] times.
+    pub(crate) fn say_goodbye_by_all_relays(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.get(key).filter(|peer| peer.is_up()) else { return };
+        let relayed: Vec<Route> = peer.paths.routes().filter(|route| !route.is_direct()).collect();
+        for route in relayed.into_iter().flat_map(|route| [route; GOODBYES]) {
+            self.send_sealed(now, key, route, &Message::Close);
+        }
     }
 
     /// All, in the order of their goodbyes: user links first, since a relayed goodbye needs the link to the relay.
