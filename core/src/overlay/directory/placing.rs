@@ -43,6 +43,10 @@ const OTHER_HOLDERS: usize = 3;
 /// fewer is among the farthest, and holds it no more when as many others have come into being nearby. Half of them would
 /// be safer where those that are left lie, but after a half-crash more is then put in a minute than anybody should carry.
 const REPAIRED_FROM: usize = HOLDERS_MAX / 2 + 1;
+/// Where more supernodes than this are known, most deaths are noticed minutes later, one by one: then two are a sign.
+const NOTICED_AT_ONCE: usize = 64;
+/// See [`NOTICED_AT_ONCE`].
+const REPAIRED_FROM_LATE: usize = 2;
 /// All records are put once in this time.
 const ROUND: Duration = Duration::from_secs(55 * 60);
 // A round may fail.
@@ -377,11 +381,12 @@ impl Placing {
     /// Where most holders of some leaves' records are lost, those that come in for them are named these.
     fn name_to_newcomers(&mut self, leaves: &[&[u8]], members: &MembershipTable, out: &mut VecDeque<Output>) {
         self.repair.begin();
+        let from = if members.len() > NOTICED_AT_ONCE { REPAIRED_FROM_LATE } else { REPAIRED_FROM };
         let mut puts = Puts::new();
         for bytes in leaves {
             let Some(record) = Record::read_unchecked(bytes) else { continue };
             let (lost, newcomers) = members.lost_holders(&record.id, HOLDERS_MAX);
-            if lost >= REPAIRED_FROM {
+            if lost >= from {
                 let first = newcomers.into_iter().take(self.holders_of(&record, members));
                 self.put_to(first.collect(), bytes, &mut puts);
             }
