@@ -91,7 +91,9 @@ impl Overlay {
 
     /// A supernode sees where our packets come from.
     pub(super) fn on_shown(&mut self, now: Instant, id: PeerId) {
-        self.count_fresh(now);
+        if self.dial_back.is_open() {
+            self.count_fresh(now);
+        }
         self.dial_back.on_link_up(now, id, &mut self.random, &mut self.out);
         self.out.push_back(Output::Seen);
     }

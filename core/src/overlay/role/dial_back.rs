@@ -194,6 +194,12 @@ impl DialBack {
         }
     }
 
+    /// Whether somebody who is linked now may be of use: nothing is under way or due, or nobody was there to ask. Otherwise
+    /// it is nothing to this room who could be a witness, and a look at all supernodes would be for nothing.
+    pub(crate) fn is_open(&self) -> bool {
+        self.due.is_none() || self.starved
+    }
+
     /// A link to a supernode ended.
     pub(crate) fn on_link_down(&mut self, supernode: &PeerId) {
         self.linked.remove(supernode);
