@@ -6,7 +6,7 @@
 //!
 //! A [`World::lean`] one is for numbers in which keeping everything is too much: it keeps neither the trace nor what
 //! each node has sent to whom nor a host's events, which it hands to whoever runs it instead. In single steps what
-//! happens in it is the same; it can also be brought forward a [window](crate::window) at a time.
+//! happens in it is the same; it can also be brought forward a window at a time (`window.rs`).
 //!
 //! Deliveries come before deadlines at the same moment, as in io's loop; among hosts the smaller number first.
 
