@@ -86,14 +86,8 @@ impl World {
 
     /// A datagram reached a host: hands it to the node, with those right behind it where they make a train.
     pub(crate) fn deliver(&mut self, id: HostId, first: Datagram) {
-        let mut open = Site::coalesces(&mut self.hosts[id.0], &first);
-        let mut train = vec![first];
-        while open {
-            let (wire, now) = (&mut self.wire, self.now);
-            let Some(next) = wire.pop_like(now, id, &train) else { break };
-            open = next.bytes.len() == train[0].bytes.len();
-            train.push(next);
-        }
+        let now = self.now;
+        let train = Site::train(&mut self.hosts[id.0], first, |train| self.wire.pop_like(now, id, train));
         if !self.is_lean {
             for datagram in &train {
                 self.trace_datagram(Entry::Delivered, id, datagram);

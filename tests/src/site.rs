@@ -95,10 +95,22 @@ impl Site<'_> {
         self.drain(true);
     }
 
-    /// Whether equal datagrams that come at once reach the node in one buffer. Half of the time, so that both forms are
-    /// exercised.
-    pub(crate) fn coalesces(host: &mut Host, first: &Datagram) -> bool {
-        Self::hears(host, first) && !first.bytes.is_empty() && host.dice.below(2) == 0
+    /// A datagram that reached a host, and those behind it that the node gets in the same buffer: `next` gives them while
+    /// there are some. Half of the time there are none, so that both forms are exercised.
+    pub(crate) fn train(
+        host: &mut Host,
+        first: Datagram,
+        mut next: impl FnMut(&[Datagram]) -> Option<Datagram>,
+    ) -> Vec<Datagram> {
+        // GRO: equal lengths, the last may be shorter.
+        let mut open = Self::hears(host, &first) && !first.bytes.is_empty() && host.dice.below(2) == 0;
+        let mut train = vec![first];
+        while open {
+            let Some(datagram) = next(&train) else { break };
+            open = datagram.bytes.len() == train[0].bytes.len();
+            train.push(datagram);
+        }
+        train
     }
 
     /// Whether there is a node, with a socket for it.

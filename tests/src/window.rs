@@ -145,16 +145,12 @@ impl Job<'_> {
             }
             return;
         };
-        let mut open = Site::coalesces(self.host, &hop.datagram);
-        let mut train = vec![hop.datagram];
-        while open {
-            let next = self.arrivals.first_entry().filter(|next| {
-                next.key().0 <= at && next.get().port == Port::Host(id) && next.get().datagram.follows(&train)
-            });
-            let Some(next) = next.map(|next| next.remove().datagram) else { break };
-            open = next.bytes.len() == train[0].bytes.len();
-            train.push(next);
-        }
+        let arrivals = &mut self.arrivals;
+        let train = Site::train(self.host, hop.datagram, |train| {
+            let next = arrivals.first_entry()?;
+            let is_here = next.key().0 <= at && next.get().port == Port::Host(id);
+            (is_here && next.get().datagram.follows(train)).then(|| next.remove().datagram)
+        });
         self.call(at, around, buf, |site| site.deliver(&train));
     }
 

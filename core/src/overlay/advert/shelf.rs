@@ -10,8 +10,7 @@
 
 use core::cmp::Ordering;
 use core::marker::PhantomData;
-use core::ops::Bound;
-use core::ops::RangeInclusive;
+use core::ops::{Bound, RangeInclusive};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
